@@ -1,0 +1,122 @@
+"""How to reach a database: what libpq is told, in each of the forms that people need."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode
+
+from pytest_seeddb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DRIVER: Final = re.compile(r"^postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
+_IN_URL: Final = ("host", "port", "user", "password", "dbname")
+_ENVIRONMENT: Final = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a database is and as whom to connect, as libpq parameters.
+
+    Its ``repr`` and ``masked`` never show the password.
+    """
+
+    params: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str, *, source: str) -> Address:
+        """Read a URL, with or without a SQLAlchemy driver (``postgresql+asyncpg://``).
+
+        Args:
+            url: Any URL that libpq takes.
+            source: Where the URL came from, for the error.
+
+        Raises:
+            ConfigError: It is not a PostgreSQL URL.
+        """
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+
+        if not _DRIVER.match(url):
+            raise ConfigError(
+                "The server's URL is not a PostgreSQL URL",
+                saw=url,
+                source=source,
+                remedy="write postgresql://user:password@host:port/database",
+            )
+        try:
+            found = conninfo_to_dict(_DRIVER.sub("postgresql://", url))
+        except ProgrammingError as error:
+            raise ConfigError(
+                "The server's URL cannot be read", saw=f"{url}\n{error}", source=source, remedy="mend the URL"
+            ) from None
+        return cls({key: str(value) for key, value in found.items() if value is not None})
+
+    def with_database(self, name: str) -> Address:
+        """The same server and role, another database."""
+        return Address({**self.params, "dbname": name})
+
+    @property
+    def database(self) -> str:
+        """The database's name; empty where the address leaves it to libpq."""
+        return self.params.get("dbname", "")
+
+    @property
+    def conninfo(self) -> str:
+        """The libpq string, for `psycopg.connect`. Holds the password."""
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(**self.params)
+
+    @property
+    def url(self) -> str:
+        """The URL, ``postgresql://...``. Holds the password."""
+        return self.url_for("postgresql")
+
+    def url_for(self, scheme: str) -> str:
+        """The URL under another scheme, such as ``postgresql+asyncpg``. Holds the password."""
+        params = dict(self.params)
+        host = params.get("host", "")
+        in_path = not host.startswith(("/", "@")) and "," not in host
+        netloc = _userinfo(params) + (_hostport(host, params.get("port", "")) if in_path else "")
+        rest = {key: value for key, value in params.items() if key not in _IN_URL}
+        if not in_path:
+            rest = {**{key: params[key] for key in ("host", "port") if key in params}, **rest}
+        query = f"?{urlencode(rest, safe='/', quote_via=quote)}" if rest else ""
+        return f"{scheme}://{netloc}/{quote(params.get('dbname', ''), safe='')}{query}"
+
+    @property
+    def masked(self) -> str:
+        """The URL with ``***`` in the password's place, for people to read."""
+        shown = {key: value for key, value in self.params.items() if key != "sslpassword"}
+        if "password" in shown:
+            shown["password"] = "***"
+        return Address(shown).url.replace("%2A%2A%2A", "***")
+
+    def environment(self) -> dict[str, str]:
+        """``PGHOST`` and its fellows, for a child process. Holds the password."""
+        return {name: self.params[key] for key, name in _ENVIRONMENT.items() if key in self.params}
+
+    def __repr__(self) -> str:
+        return f"Address({self.masked!r})"
+
+
+def _userinfo(params: Mapping[str, str]) -> str:
+    if "user" not in params:
+        return ""
+    password = f":{quote(params['password'], safe='')}" if "password" in params else ""
+    return f"{quote(params['user'], safe='')}{password}@"
+
+
+def _hostport(host: str, port: str) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port else shown

@@ -1,0 +1,377 @@
+"""Settings: the table, the environment and the command line, each value with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.readers import (
+    CommandSpec,
+    NotAllowed,
+    Reader,
+    choice,
+    did_you_mean,
+    directory,
+    integer,
+    name_or_command,
+    names,
+    names_or_commands,
+    postgres_major,
+    profile_tables,
+    server_choice,
+    text,
+    yes_no,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["KEYS", "CommandSpec", "Key", "Settings", "find_table", "load_settings"]
+
+FILE_NAME: Final = "seeddb.toml"
+SCOPES: Final = ("function", "class", "module", "package", "session")
+ISOLATIONS: Final = ("clone", "rollback", "readonly")
+
+Scope = Literal["function", "class", "module", "package", "session"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting: how it is spelled, read and described.
+
+    Attributes:
+        name: As in the table; the environment variable is ``SEEDDB_`` and the name in capitals.
+        reader: Turns what was found into the value, or raises `NotAllowed`.
+        default: The value where nobody sets one.
+        about: One sentence for the reference.
+        option: The command-line spelling, where there is one.
+        in_table: Whether the table may hold it; a wish for one run only may not stand there.
+        in_environment: Whether ``SEEDDB_...`` may hold it; a table of tables has no such spelling.
+    """
+
+    name: str
+    reader: Reader
+    default: object
+    about: str
+    option: str = ""
+    in_table: bool = True
+    in_environment: bool = True
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"SEEDDB_{self.name.upper()}"
+
+
+KEYS: Final[Mapping[str, Key]] = {
+    key.name: key
+    for key in (
+        Key(
+            "migrations",
+            name_or_command,
+            None,
+            "What makes the schema: `alembic.ini`, a directory of `*.sql` files, `package.module:attribute` (a "
+            "`MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
+        ),
+        Key(
+            "seeds",
+            names_or_commands,
+            (),
+            "What fills it, in order: modules with `@seeder` functions, callables (`package.module:function`), "
+            "SQL files (patterns allowed) and `{command = ..., inputs = [...]}`.",
+        ),
+        Key(
+            "engines",
+            names,
+            (),
+            "The application's own SQLAlchemy engines or sessionmakers (`package.module:attribute`), or `all`: "
+            "during a seeded test their connections go to its clone.",
+        ),
+        Key("scope", choice(*SCOPES), "function", "How long a clone lives."),
+        Key(
+            "isolation",
+            choice(*ISOLATIONS),
+            "clone",
+            "How tests without `isolation=` in their marker are kept apart.",
+        ),
+        Key("extensions", names, (), "Extensions that the database has before the first migration."),
+        Key(
+            "server",
+            server_choice,
+            "auto",
+            "Where PostgreSQL comes from: `auto`, `embedded` or a `postgresql://` URL.",
+            option="--seed-db-server",
+        ),
+        Key("postgres", postgres_major, None, "The major version wanted, 15 or newer."),
+        Key(
+            "binaries",
+            directory,
+            None,
+            "The directory that holds `postgres` and `initdb` for the embedded server.",
+        ),
+        Key("watch", names, (), "Further files (patterns) whose contents belong to the fingerprint."),
+        Key("env", names, (), "Environment variables that hold the clone's URL during a seeded test."),
+        Key(
+            "profile",
+            text,
+            None,
+            "The profile of tests that name none.",
+            option="--seed-db-profile",
+        ),
+        Key(
+            "profiles",
+            profile_tables,
+            {},
+            "The profiles: a table of seed parameters each.",
+            in_environment=False,
+        ),
+        Key(
+            "enabled",
+            choice("option", "always"),
+            "option",
+            "`always` runs seeded tests without `--seed-db`.",
+        ),
+        Key(
+            "random_seed",
+            integer,
+            0,
+            "What `random`, Faker, factory_boy and NumPy are seeded with, with the seeder's name.",
+        ),
+        Key(
+            "name",
+            text,
+            None,
+            "What the plan is called in database names and messages; the project's name by default.",
+        ),
+        Key(
+            "reseed",
+            yes_no,
+            False,
+            "Build the template anew although its fingerprint matches.",
+            option="--seed-db-reseed",
+            in_table=False,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A value as it was found, before it is read, and where."""
+
+    value: object
+    source: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run. `source` tells where each came from.
+
+    Attributes:
+        root: The directory of the table; relative paths and patterns start here.
+        origin: The file that holds the table; ``None`` where there is none.
+
+    The others are the keys of the table; see the reference.
+    """
+
+    root: Path
+    origin: Path | None = None
+    name: str = ""
+    migrations: str | CommandSpec | None = None
+    seeds: tuple[str | CommandSpec, ...] = ()
+    engines: tuple[str, ...] = ()
+    scope: Scope = "function"
+    isolation: str = "clone"
+    extensions: tuple[str, ...] = ()
+    server: str = field(default="auto", repr=False)
+    postgres: int | None = None
+    binaries: Path | None = None
+    watch: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    profile: str | None = None
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    enabled: str = "option"
+    random_seed: int = 0
+    reseed: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def source(self, key: str) -> str:
+        """Where the value of ``key`` came from, for an error or for `seeddb explain`."""
+        return self.sources.get(key, "the default")
+
+    def replace(self, **changes: object) -> Settings:
+        """The same settings with some values changed, read and checked as if they stood in the table.
+
+        For a ``conftest.py`` that overrides the ``seeddb_settings`` fixture.
+
+        Raises:
+            ConfigError: Unknown key or a value that is not allowed.
+        """
+        found = {key: Found(value, "Settings.replace()") for key, value in changes.items()}
+        _refuse_unknown(changes, "Settings.replace()", list(KEYS))
+        read = {key: _read(KEYS[key], each, self.root) for key, each in found.items()}
+        sources = {**self.sources, **{key: each.source for key, each in found.items()}}
+        return dataclasses.replace(self, **read, sources=sources)  # type: ignore[arg-type]  # values are read per key
+
+    @property
+    def plans_nothing(self) -> bool:
+        """Whether neither a schema nor seeds are declared."""
+        return self.migrations is None and not self.seeds and not self.extensions
+
+
+def load_settings(
+    start: Path,
+    *,
+    options: Mapping[str, Found] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings that hold for a run started in ``start``.
+
+    The command line goes before the environment, that before the table, that before the defaults.
+
+    Args:
+        start: The directory where the search for the table begins; it goes upward to the one that
+            holds ``.git``.
+        options: What was given on the command line, by key.
+        environ: The environment; the process's own by default.
+
+    Raises:
+        ConfigError: Names the key, where it stands, what was found and what is allowed.
+    """
+    table = find_table(start)
+    root = table.path.parent if table.path else start
+    found = {
+        **_from_table(table),
+        **_from_environment(os.environ if environ is None else environ),
+        **(options or {}),
+    }
+    values = {key: _read(KEYS[key], each, root) for key, each in found.items()}
+    values["name"] = values.get("name") or table.project or root.name
+    sources = {key: each.source for key, each in found.items()}
+    return Settings(root=root, origin=table.path, sources=sources, **values)  # type: ignore[arg-type]  # likewise
+
+
+@dataclass(frozen=True)
+class Table:
+    """The settings' table as it stands in a file."""
+
+    path: Path | None
+    values: Mapping[str, Any]
+    project: str = ""
+
+    @property
+    def heading(self) -> str:
+        """How people find it."""
+        within = "" if self.path is None or self.path.name == FILE_NAME else "[tool.seeddb] in "
+        return f"{within}{self.path}"
+
+
+def find_table(start: Path) -> Table:
+    """The nearest ``seeddb.toml`` or ``pyproject.toml`` with ``[tool.seeddb]``, from ``start`` upward.
+
+    Raises:
+        ConfigError: A file is not TOML, or both stand in one directory.
+    """
+    for place in _upward(start):
+        tables = list(_tables_in(place))
+        if len(tables) > 1:
+            raise _two_tables(tables)
+        if tables:
+            return tables[0]
+    return Table(None, {})
+
+
+def _upward(start: Path) -> Iterator[Path]:
+    for place in (start, *start.parents):
+        yield place
+        if (place / ".git").exists():
+            return
+
+
+def _tables_in(place: Path) -> Iterator[Table]:
+    project = _toml(place / "pyproject.toml")
+    name = str(project.get("project", {}).get("name", ""))
+    own = place / FILE_NAME
+    if own.is_file():
+        yield Table(own, _toml(own), name)
+    if "seeddb" in project.get("tool", {}):
+        yield Table(place / "pyproject.toml", project["tool"]["seeddb"], name)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(
+            f"{path.name} cannot be read", saw=str(error), source=str(path), remedy="mend the file"
+        ) from None
+
+
+def _two_tables(tables: list[Table]) -> ConfigError:
+    return ConfigError(
+        "Two tables declare the plan of this project",
+        saw="\n".join(table.heading for table in tables),
+        source=str(tables[0].path and tables[0].path.parent),
+        remedy="keep one of the two",
+    )
+
+
+def _from_table(table: Table) -> dict[str, Found]:
+    if not isinstance(table.values, dict):
+        raise ConfigError(
+            "[tool.seeddb] is not a table",
+            saw=repr(table.values),
+            source=table.heading,
+            remedy="write [tool.seeddb]",
+        )
+    _refuse_unknown(table.values, table.heading, [key.name for key in KEYS.values() if key.in_table])
+    return {key: Found(value, f"`{key}` in {table.heading}") for key, value in table.values.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Found]:
+    known = {key.variable: key.name for key in KEYS.values() if key.in_environment}
+    for variable in environ:
+        # Other tools may use the prefix; only what looks like a misspelling of ours is refused.
+        if variable.startswith("SEEDDB_") and variable not in known and (near := did_you_mean(variable, known)):
+            raise ConfigError(
+                f"The environment variable {variable} is not a setting of pytest-seeddb",
+                saw=f"{variable}={environ[variable]}",
+                source="the environment",
+                remedy=f"{near} Or unset it",
+            )
+    return {
+        known[each]: Found(value, f"the environment variable {each}")
+        for each, value in environ.items()
+        if each in known
+    }
+
+
+def _refuse_unknown(given: Mapping[str, object], source: str, allowed: list[str]) -> None:
+    for key, value in given.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"`{key}` is not a setting of pytest-seeddb",
+                saw=f"{key} = {value!r}",
+                source=source,
+                remedy=f"{did_you_mean(key, allowed)} Allowed are {', '.join(sorted(allowed))}".strip(),
+            )
+
+
+def _read(key: Key, found: Found, root: Path) -> object:
+    try:
+        return key.reader(found.value, root)
+    except NotAllowed as error:
+        raise ConfigError(
+            f"The setting `{key.name}` has a value that is not allowed",
+            saw=repr(found.value),
+            source=found.source,
+            remedy=str(error),
+        ) from None

@@ -1,0 +1,155 @@
+"""How the value of a setting is read: from TOML as it is typed there, from text elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+Reader = Callable[[object, Path], object]
+
+OLDEST_POSTGRES: Final = 15
+
+_URL: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
+
+
+class NotAllowed(ValueError):  # noqa: N818 - read as "the value is not allowed"
+    """The value is of the wrong type or not among those allowed; the text says what is."""
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A command of the user's: ``{command = "dbmate up", inputs = ["db/**"]}``.
+
+    Attributes:
+        command: What the shell is given.
+        inputs: Patterns of the files that determine what it does; they make its fingerprint.
+    """
+
+    command: str
+    inputs: tuple[str, ...]
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """The question, or nothing where no allowed word is near."""
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.7)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def text(value: object, _root: Path) -> str:
+    """A string that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise NotAllowed("give a string that is not empty")
+    return value
+
+
+def choice(*allowed: str) -> Reader:
+    """One of the words."""
+
+    def read(value: object, _root: Path) -> str:
+        if value in allowed:
+            return str(value)
+        raise NotAllowed(f"{did_you_mean(str(value), allowed)} Give one of {', '.join(allowed)}".strip())
+
+    return read
+
+
+def integer(value: object, _root: Path) -> int:
+    """A whole number, or its digits."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value.strip()):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise NotAllowed("give a whole number")
+
+
+def yes_no(value: object, _root: Path) -> bool:
+    """A boolean, or a word for one."""
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise NotAllowed("give true or false")
+
+
+def names(value: object, _root: Path) -> tuple[str, ...]:
+    """A string, a list of strings, or text with commas between them."""
+    found = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) and each.strip() for each in found):
+        raise NotAllowed("give a string or a list of strings")
+    return tuple(found)
+
+
+def postgres_major(value: object, root: Path) -> int:
+    """A supported major version of PostgreSQL."""
+    try:
+        found = integer(value, root)
+    except NotAllowed:
+        found = 0
+    if found < OLDEST_POSTGRES:
+        raise NotAllowed(f'give a major version, "{OLDEST_POSTGRES}" or newer: older ones are past their end of life')
+    return found
+
+
+def server_choice(value: object, _root: Path) -> str:
+    """``auto``, ``embedded`` or a PostgreSQL URL."""
+    words = ("auto", "embedded")
+    if isinstance(value, str) and (value in words or _URL.match(value)):
+        return value
+    near = did_you_mean(str(value), words)
+    raise NotAllowed(f"{near} Give auto, embedded or postgresql://user:password@host:port/database".strip())
+
+
+def directory(value: object, root: Path) -> Path:
+    """A directory that exists, relative to the root."""
+    found = root / Path(text(value, root)).expanduser()
+    if not found.is_dir():
+        raise NotAllowed(f"give a directory that exists: {found} does not")
+    return found
+
+
+def name_or_command(value: object, root: Path) -> str | CommandSpec:
+    """A path, an import path, or a command with its inputs."""
+    return _command(value, root) if isinstance(value, Mapping) else text(value, root)
+
+
+def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec, ...]:
+    """A list of paths, import paths, patterns and commands; a lone one may stand without the list."""
+    if isinstance(value, str):
+        return names(value, root)
+    if isinstance(value, Mapping):
+        return (_command(value, root),)
+    if not isinstance(value, list | tuple):
+        raise NotAllowed("give a list of strings and commands")
+    return tuple(each if isinstance(each, CommandSpec) else name_or_command(each, root) for each in value)
+
+
+def _command(value: Mapping[object, object], root: Path) -> CommandSpec:
+    if set(value) - {"command", "inputs"} or "command" not in value:
+        raise NotAllowed('write a command as {command = "...", inputs = ["..."]}, with no other keys')
+    if not value.get("inputs"):
+        raise NotAllowed(
+            "name the files that determine what the command does: {command = ..., inputs = [...]}. "
+            "Without them nobody could tell when the template is stale"
+        )
+    return CommandSpec(text(value["command"], root), names(value["inputs"], root))
+
+
+def profile_tables(value: object, _root: Path) -> Mapping[str, Mapping[str, object]]:
+    """A table of tables."""
+    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+        raise NotAllowed("write each profile as a table, [tool.seeddb.profiles.NAME], of seed parameters")
+    return {str(name): dict(parameters) for name, parameters in value.items()}
