@@ -1,0 +1,52 @@
+"""Point the application under test at a seeded database, and back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.environment import url_in_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.database import SeededDatabase
+
+
+@contextmanager
+def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
+    """For a block, the settings' ``env`` holds the database's URL and its ``engines`` connect to it.
+
+    Raises:
+        ConfigError: An entry of ``engines`` cannot be imported, is no engine, or cannot be redirected.
+    """
+    with ExitStack() as stack:
+        # Before the engines are imported: their module may read its URL from the environment.
+        stack.enter_context(url_in_environment(settings.env, database.address))
+        if settings.engines:
+            stack.enter_context(_redirected(settings, database))
+        yield
+
+
+@contextmanager
+def _redirected(settings: Settings, database: SeededDatabase) -> Iterator[None]:
+    from pytest_seeddb.redirection import redirected
+
+    engines = None if settings.engines == ("all",) else _engines(settings)
+    with redirected(database.address, engines) as redirection:
+        database.before_reset(redirection.close_connections)
+        yield
+
+
+def _engines(settings: Settings) -> tuple[Engine, ...]:
+    from pytest_seeddb.imports import load
+    from pytest_seeddb.redirection import engines_of
+
+    found: dict[int, Engine] = {}
+    for path in settings.engines:
+        value = load(path, source=settings.source("engines"), root=settings.root)
+        found.update({id(engine): engine for engine in engines_of(value)})
+    return tuple(found.values())

@@ -1,0 +1,252 @@
+"""The only administrative SQL: create, clone, rename, seal, drop, lock, list.
+
+One `Admin` is one connection to the server's maintenance database. Advisory locks belong to the
+database in which they are taken, so everybody who is to meet at a lock must come through the same
+one; `Server.address` sees to that.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, Self
+
+import psycopg
+from psycopg import sql
+
+from pytest_seeddb.errors import CloneError, ServerError
+from pytest_seeddb.naming import DROPPED_HALFWAY, MARK, is_ours
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.carried import Carried
+
+Strategy = Literal["FILE_COPY", "WAL_LOG"]
+Statement = LiteralString | sql.SQL | sql.Composed
+
+_POLL: Final = 0.0005
+"""Seconds between looks at ``pg_stat_activity``. The server's own waits (DROP, CREATE from a
+template, ``pg_terminate_backend`` with a timeout) go in steps of 100 ms."""
+
+_PATIENCE: Final = 10.0
+"""Seconds that a terminated backend gets to go; a backend in an uninterruptible call needs some."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """One of our databases, as the server lists it."""
+
+    name: str
+    connection_limit: int
+    comment: str
+    connections: int
+
+
+class Admin:
+    """One connection for administrative work, in autocommit.
+
+    Lifetime: until `close`; the locks that it holds end with it, or with the process, however
+    that ends. Safe to use from several threads (statements are serialised), but a lock that one
+    thread waits for makes the others wait too.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._statements = threading.Lock()
+        try:
+            self._connection = psycopg.connect(
+                address.conninfo, autocommit=True, application_name="pytest-seeddb", prepare_threshold=None
+            )
+        except psycopg.OperationalError as error:
+            raise ServerError(
+                "The PostgreSQL server cannot be reached",
+                saw=str(error),
+                source=address.masked,
+                remedy="see that it runs and that the role may connect",
+            ) from None
+        # A role or a server may have limits set for its applications; a lock is waited for without any.
+        self.run("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, and with it every lock that it holds."""
+        self._connection.close()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection was lost: the server stopped, or somebody ended our backend."""
+        return self._connection.broken or self._connection.closed
+
+    def run(self, statement: Statement, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows, none where it has none."""
+        query = sql.SQL(statement) if isinstance(statement, str) else statement
+        with self._statements:
+            cursor = self._connection.execute(query, params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    # -- databases ---------------------------------------------------------------------------
+
+    def create(self, name: str) -> None:
+        """Make an empty database. From ``template0``, which is the same on every server of a version."""
+        self.run(
+            sql.SQL("CREATE DATABASE {} TEMPLATE template0 CONNECTION LIMIT {}").format(
+                sql.Identifier(name), sql.Literal(MARK)
+            )
+        )
+
+    def clone(self, source: str, name: str, strategy: Strategy, carried: Carried) -> None:
+        """Make ``name`` a copy of ``source``, settings and grants included.
+
+        Nobody may be connected to ``source``. Several clones of one source can be made at once.
+        After a failure there is no database ``name``.
+        """
+        self.run(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {} CONNECTION LIMIT {}").format(
+                sql.Identifier(name), sql.Identifier(source), sql.Identifier(strategy.lower()), sql.Literal(MARK)
+            )
+        )
+        try:
+            carried.apply(self, name)
+        except BaseException:
+            self.drop(name)
+            raise
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a database another name. Nobody may be connected to it."""
+        self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
+
+    def seal(self, name: str) -> None:
+        """Let nobody connect any more, superusers included, and let every role that may create databases clone it."""
+        self.run(
+            sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true").format(sql.Identifier(name))
+        )
+
+    def refuse_connections(self, name: str) -> None:
+        """Let nobody new connect; who is connected stays so."""
+        self.run(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+
+    def comment(self, name: str, text: str) -> None:
+        """Keep ``text`` with the database."""
+        self.run(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(text)))
+
+    def make_read_only(self, name: str) -> None:
+        """Let new connections start in read-only transactions."""
+        self.run(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(name)))
+
+    def drop(self, name: str) -> None:
+        """Drop one of our databases, whoever is connected to it. One that is not there is no error.
+
+        Raises:
+            CloneError: Somebody stays connected whom our role may not end.
+        """
+        try:
+            if not self._shut(name):
+                return
+            self.evict(name)
+            self.run(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+        except psycopg.errors.InvalidCatalogName:
+            return  # another process dropped it in between
+
+    def _shut(self, name: str) -> bool:
+        """Stop newcomers; whether the database is there and ours."""
+        rows = self.run("SELECT datconnlimit FROM pg_database WHERE datname = %s", [name])
+        if not rows or not is_ours(name, rows[0][0]):
+            return False
+        # Nothing can be altered in a database that PostgreSQL left half-dropped, and nobody can enter it.
+        if rows[0][0] != DROPPED_HALFWAY:
+            self.run(
+                sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false").format(sql.Identifier(name))
+            )
+        return True
+
+    def evict(self, name: str, *, spare: int = 0) -> None:
+        """End every connection to the database and wait until their backends are gone.
+
+        Args:
+            name: The database.
+            spare: The process number of a backend that may stay.
+
+        Raises:
+            CloneError: One is still there after 10 seconds.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while backends := self._terminated(name, spare):
+            if time.monotonic() > deadline:
+                raise CloneError(
+                    f"Connections to the database {name} do not end",
+                    saw=", ".join(backends),
+                    source=self.address.masked,
+                    remedy="end them, or let the role end them: GRANT pg_signal_backend TO " + self.role(),
+                )
+            time.sleep(_POLL)
+
+    def _terminated(self, name: str, spare: int) -> list[str]:
+        rows = self.run(
+            "SELECT pid, usename, application_name, pg_has_role(usesysid, 'MEMBER') AND pg_terminate_backend(pid)"
+            " FROM pg_stat_activity WHERE datname = %s AND pid <> %s AND backend_type <> 'autovacuum worker'",
+            [name, spare],
+        )
+        return [f"process {pid} of {user} ({application or 'no name'})" for pid, user, application, _ in rows]
+
+    def ours(self, pattern: str = r"seeddb\_%") -> list[Database]:
+        """Every database of ours whose name is like the SQL pattern."""
+        rows = self.run(
+            "SELECT datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
+            " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid)"
+            " FROM pg_database d WHERE datname LIKE %s ORDER BY datname",
+            [pattern],
+        )
+        return [Database(*row) for row in rows if is_ours(row[0], row[1])]
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a database."""
+        return bool(self.run("SELECT 1 FROM pg_database WHERE datname = %s", [name]))
+
+    def size(self, name: str) -> int:
+        """Bytes on disk."""
+        return int(self.run("SELECT pg_database_size(%s::name)", [name])[0][0])
+
+    def role(self) -> str:
+        """The role that we are, as a quoted identifier."""
+        return str(self.run("SELECT quote_ident(current_user)")[0][0])
+
+    # -- locks -------------------------------------------------------------------------------
+
+    def lock(self, key: int) -> None:
+        """Hold the lock alone; wait for it as long as it takes."""
+        self.run("SELECT pg_advisory_lock(%s)", [key])
+
+    def try_lock(self, key: int) -> bool:
+        """Hold the lock alone, if nobody else has it."""
+        return bool(self.run("SELECT pg_try_advisory_lock(%s)", [key])[0][0])
+
+    def share_lock(self, key: int) -> None:
+        """Hold the lock together with others who share it."""
+        self.run("SELECT pg_advisory_lock_shared(%s)", [key])
+
+    def unlock(self, key: int) -> None:
+        """Give back a lock that was held alone."""
+        self.run("SELECT pg_advisory_unlock(%s)", [key])
+
+    def unshare_lock(self, key: int) -> None:
+        """Give back a shared lock."""
+        self.run("SELECT pg_advisory_unlock_shared(%s)", [key])
+
+    @contextmanager
+    def locked(self, key: int) -> Iterator[None]:
+        """Hold the lock alone for a block."""
+        self.lock(key)
+        try:
+            yield
+        finally:
+            if not self.broken:
+                self.unlock(key)

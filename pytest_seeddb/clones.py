@@ -1,0 +1,74 @@
+"""Clones: a database of its own for each test, from a template, in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.naming import clone_name
+from pytest_seeddb.server_errors import explained
+
+if TYPE_CHECKING:
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.admin import Admin
+    from pytest_seeddb.disposal import Disposal
+    from pytest_seeddb.templates import Template
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A database made from a template, leased to one test at a time."""
+
+    name: str
+    address: Address
+    template: Template
+
+
+class Clones:
+    """The clones of one lease.
+
+    Lifetime: a clone lives until `discard`, or until its worker is gone and the next run sweeps.
+    """
+
+    def __init__(self, admin: Admin, lease: str, disposal: Disposal) -> None:
+        self.made = 0
+        self.seconds = 0.0
+        self._admin = admin
+        self._lease = lease
+        self._disposal = disposal
+        self._numbers = count(1)
+
+    def make(self, template: Template) -> Clone:
+        """A new clone of the template.
+
+        Raises:
+            ServerError: The server refused it; there is no new database then.
+        """
+        name = clone_name(self._lease, next(self._numbers))
+        started = perf_counter()
+        with explained("The clone for a test could not be made", self._admin.address):
+            self._admin.clone(template.name, name, template.record.strategy, template.carried)
+        self.made += 1
+        self.seconds += perf_counter() - started
+        return Clone(name, self._admin.address.with_database(name), template)
+
+    def discard(self, clone: Clone) -> None:
+        """Give the clone up; it is dropped off the caller's path, whoever is still connected."""
+        self._disposal.drop(clone.name)
+
+    def renew(self, clone: Clone) -> None:
+        """Put the seeded state back under the clone's own name. Every connection to it is ended.
+
+        What was there before is renamed away first, so that only two renames and one clone are
+        waited for, not the drop.
+        """
+        with explained("The clone of a test could not be reset", self._admin.address):
+            fresh = self.make(clone.template)
+            away = clone_name(self._lease, next(self._numbers))
+            self._admin.refuse_connections(clone.name)
+            self._admin.evict(clone.name)
+            self._admin.rename(clone.name, away)
+            self._disposal.drop(away)
+            self._admin.rename(fresh.name, clone.name)

@@ -1,0 +1,138 @@
+"""What a test holds in its hands: its own seeded database."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_seeddb.environment import url_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.templates import Template
+    from pytest_seeddb.worker import Worker
+
+
+class SeededDatabase:
+    """A migrated and seeded database that no other test sees.
+
+    Lifetime: that of the scope in the settings, a test by default; afterwards it is dropped,
+    whoever is still connected. With ``isolation="rollback"`` or ``"readonly"`` it is shared with
+    other tests of the worker, and a write from a connection of one's own is an error.
+
+    Attributes:
+        name: The database's name.
+        isolation: ``clone``, ``rollback`` or ``readonly``.
+        template: What it was made from.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        template: Template,
+        isolation: str,
+        env: tuple[str, ...],
+        go_back: Callable[[], object],
+    ) -> None:
+        self.name = address.database
+        self.address = address
+        self.template = template
+        self.isolation = isolation
+        self._env = env
+        self._go_back = go_back
+        self._before_reset: list[Callable[[], None]] = []
+        self._connections: list[psycopg.Connection[Any]] = []
+
+    @property
+    def url(self) -> str:
+        """``postgresql://...``, as SQLAlchemy and libpq read it."""
+        return self.address.url
+
+    @property
+    def conninfo(self) -> str:
+        """The libpq string."""
+        return self.address.conninfo
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a child process needs: ``DATABASE_URL``, the settings' ``env``, ``PGHOST`` and its fellows."""
+        return {**url_variables(("DATABASE_URL", *self._env), self.address), **self.address.environment()}
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        """Another connection to it; closed at the end if the test leaves it open.
+
+        Args:
+            parameters: As `psycopg.connect` takes them.
+        """
+        import psycopg
+
+        connection = psycopg.connect(self.conninfo, **parameters)
+        self._connections.append(connection)
+        return connection
+
+    def reset(self) -> None:
+        """Put the seeded state back, as if the test began anew. Some 30 ms with ``clone``.
+
+        The URL stays. ``seeded_session`` and ``seeded_engine`` go on with new connections; objects
+        of the session are detached. Other connections (``seeded_connection``, those of `connect`)
+        are ended under ``clone``: take new ones with `connect`.
+        """
+        for prepare in self._before_reset:
+            prepare()
+        self.close_connections()
+        self._go_back()
+
+    def before_reset(self, prepare: Callable[[], None]) -> None:
+        """Have ``prepare`` called before each `reset`, to give up connections and cached rows."""
+        self._before_reset.append(prepare)
+
+    def close_connections(self) -> None:
+        """Close what `connect` opened and the test left open."""
+        while self._connections:
+            self._connections.pop().close()
+
+
+@contextmanager
+def seeded_database(
+    worker: Worker, template: Template, isolation: str, env: tuple[str, ...]
+) -> Iterator[SeededDatabase]:
+    """A seeded database for a block.
+
+    Args:
+        worker: Who makes and drops it.
+        template: What it is made from.
+        isolation: ``clone``, ``rollback`` or ``readonly``.
+        env: Names of environment variables for `SeededDatabase.env`.
+
+    Raises:
+        ServerError: The server refused the clone.
+    """
+    opened = _cloned if isolation == "clone" else _shared
+    with ExitStack() as stack:
+        yield stack.enter_context(opened(worker, template, isolation, env))
+
+
+@contextmanager
+def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
+    clone = worker.clones.make(template)
+    database = SeededDatabase(clone.address, template, isolation, env, lambda: worker.clones.renew(clone))
+    try:
+        yield database
+    finally:
+        database.close_connections()
+        worker.clones.discard(clone)
+
+
+@contextmanager
+def _shared(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
+    shared = worker.shared(template)
+    database = SeededDatabase(shared.take().address, template, isolation, env, shared.restore_sequences)
+    try:
+        yield database
+    finally:
+        database.close_connections()
+        shared.settle(rolled_back=isolation == "rollback")

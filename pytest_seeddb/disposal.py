@@ -1,0 +1,61 @@
+"""Drop databases off the test's path, on a thread and a connection of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pytest_seeddb.admin import Admin
+from pytest_seeddb.errors import SeedDbError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_seeddb.address import Address
+
+
+class Disposal:
+    """A queue of administrative jobs that nobody waits for until `close`.
+
+    Lifetime: the thread and its connection begin with the first job. What is still queued when the
+    process is killed stays on the server as orphans, for the next run's sweep. A job that fails
+    is recorded in `failures` and the next one runs.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.failures: list[str] = []
+        self._address = address
+        self._jobs: queue.SimpleQueue[Callable[[Admin], object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def drop(self, name: str) -> None:
+        """Drop one of our databases soon."""
+        self.do(lambda admin: admin.drop(name))
+
+    def do(self, job: Callable[[Admin], object]) -> None:
+        """Run a job soon, after those that were asked for before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="seeddb-disposal", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Wait until every job is done, and end the thread and its connection."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        with contextlib.ExitStack() as stack:
+            admin: Admin | None = None
+            while job := self._jobs.get():
+                try:
+                    admin = admin or stack.enter_context(Admin(self._address))
+                    job(admin)
+                except (SeedDbError, psycopg.Error) as error:
+                    self.failures.append(str(error))

@@ -1,0 +1,63 @@
+"""SQLAlchemy engines on a seeded database, whatever its isolation; nothing of them stays behind."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from pytest_seeddb.redirection import tracked_connections
+from pytest_seeddb.rollback import JoinedConnection, async_engine_over, engine_over, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from pytest_seeddb.database import SeededDatabase
+
+
+@contextmanager
+def open_engine(database: SeededDatabase) -> Iterator[Engine]:
+    """An engine for a block; with ``rollback`` all of its connections are one."""
+    if database.isolation == "rollback":
+        with joined(database.address) as connection:
+            database.before_reset(connection.start_again)
+            yield engine_over(connection)
+        return
+    engine = create_engine(make_url(database.address.url_for("postgresql+psycopg")))
+    database.before_reset(engine.dispose)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def joined_connection(engine: Engine) -> psycopg.Connection[Any]:
+    """The driver's connection under an engine of a ``rollback`` test."""
+    with engine.connect() as connection:
+        found = connection.connection.driver_connection
+    assert isinstance(found, JoinedConnection)  # noqa: S101 - the engine was made by open_engine
+    return found
+
+
+@contextmanager
+def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
+    """An async engine for a block.
+
+    Its connections are ended without the event loop at the end, which may be closed by then: the
+    fixture works with pytest-asyncio and with anyio, in whatever scope each keeps its loop.
+    """
+    if database.isolation == "rollback":
+        engine = async_engine_over(database.address)
+    else:
+        # No pool: a connection belongs to the loop in which it was opened.
+        url = make_url(database.address.url_for("postgresql+psycopg"))
+        engine = create_async_engine(url, poolclass=NullPool)
+    with tracked_connections(engine.sync_engine) as tracked:
+        database.before_reset(tracked.close)
+        yield engine

@@ -1,0 +1,125 @@
+"""The plan: an ordered list of steps that make a seeded database, grouped into stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.fingerprint import Part, chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_seeddb.address import Address
+
+
+def _no_progress(_step: Step) -> None:
+    """The default: nobody is watching."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a build does, with the parts that determine its result.
+
+    Attributes:
+        name: What a person calls it: ``migration 0003_orders``, ``seed shop.seeds:roles``.
+        parts: Everything that determines what it does; see `pytest_seeddb.fingerprint`.
+    """
+
+    name: str
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """The database being built, as a stage sees it.
+
+    Attributes:
+        address: Where it is. Nobody else is connected to it.
+        root: The project's root, which is the working directory while a stage runs.
+        env: Names of further environment variables that hold the URL, from the settings.
+        started: Call it as each step begins, for the progress line.
+    """
+
+    address: Address
+    root: Path
+    env: tuple[str, ...] = ()
+    started: Callable[[Step], None] = _no_progress
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive steps that one tool executes. A layer is kept after it.
+
+    Attributes:
+        name: ``extensions``, ``migrations``, ``essential seeds``, ``demo seeds``.
+        steps: In the order in which they run.
+        run: ``run(target, first)`` applies ``steps[first:]`` to a database that has
+            ``steps[:first]`` already; everything is committed when it returns. Raises `BuildError`
+            that names the step.
+        layered: Whether a template of its own is worth keeping after this stage.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    run: Callable[[Target, int], None] = field(repr=False)
+    layered: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seeded database is.
+
+    Attributes:
+        name: The project's name: people read it in database names and messages.
+        profile: The profile's name, with its overrides, as people read it.
+        root: The project's root.
+        stages: In order. Stages without steps are left out.
+        env: Names of environment variables that hold the URL while it is built.
+        vary: ``vary(profile, overrides)`` is the same project's plan for another profile; ``None``
+            where a plan was put together by hand.
+    """
+
+    name: str
+    profile: str
+    root: Path
+    stages: tuple[Stage, ...] = ()
+    env: tuple[str, ...] = ()
+    vary: Callable[[str | None, Mapping[str, object]], Plan] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All steps of all stages."""
+        return [step for stage in self.stages for step in stage.steps]
+
+    def fingerprints(self, base: tuple[Part, ...]) -> list[str]:
+        """The fingerprint of each prefix: after no step, after one, ... after all.
+
+        Args:
+            base: What the server contributes: major version, encoding, locale, role.
+        """
+        found = [chain("", "base", base)]
+        for step in self.steps:
+            found.append(chain(found[-1], step.name, step.parts))
+        return found
+
+    def stage_ends(self) -> Iterator[tuple[int, Stage]]:
+        """Each stage with the number of steps that are done when it has ended."""
+        done = 0
+        for stage in self.stages:
+            done += len(stage.steps)
+            yield done, stage
+
+
+class Progress:
+    """What a build tells its audience; this one has none."""
+
+    def begin(self, plan: Plan, total: int) -> None:
+        """A build of ``total`` steps begins."""
+
+    def step(self, step: Step) -> None:
+        """A step begins."""
+
+    def end(self) -> None:
+        """The build is over, however it went."""

@@ -1,0 +1,76 @@
+"""What a template says about itself: the JSON in its database comment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pytest_seeddb.admin import Strategy
+from pytest_seeddb.fingerprint import Part
+from pytest_seeddb.naming import FORMAT
+
+Steps = tuple[tuple[str, tuple[Part, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that is known of a finished template.
+
+    Attributes:
+        plan: The plan's name.
+        profile: The profile's name with its overrides.
+        fingerprint: All 64 digits.
+        steps: What made it, step by step, part by part.
+        opened: The data files that the build opened, as they were when it ended.
+        strategy: The cheapest way to clone it on this server, as measured.
+        layer: Whether it holds a prefix of the plan it was built for.
+        token: Of the run that asked for a new build although there was one; else empty.
+        size: Bytes.
+        seconds: How long the build took.
+        created: When it was finished, ISO 8601, UTC.
+        used: The day of its last use, ISO 8601, UTC.
+    """
+
+    plan: str
+    profile: str
+    fingerprint: str
+    steps: Steps
+    opened: tuple[Part, ...] = ()
+    strategy: Strategy = "FILE_COPY"
+    layer: bool = False
+    token: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    created: str = ""
+    used: str = ""
+
+    def to_json(self) -> str:
+        """The comment's text."""
+        fields = {**vars(self), "steps": [[name, _pairs(parts)] for name, parts in self.steps]}
+        return json.dumps({"seeddb": FORMAT, **fields, "opened": _pairs(self.opened)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Record | None:
+        """Read a comment; ``None`` where it is not one of ours, or is damaged."""
+        try:
+            found = json.loads(text)
+            if found.pop("seeddb") != FORMAT or found["strategy"] not in get_args(Strategy):
+                return None
+            steps = tuple((str(name), _parts(parts)) for name, parts in found.pop("steps"))
+            return cls(**{**found, "steps": steps, "opened": _parts(found["opened"])})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def used_on(self, day: str) -> Record:
+        """The same record with another day of last use."""
+        return dataclasses.replace(self, used=day)
+
+
+def _pairs(parts: tuple[Part, ...]) -> list[list[str]]:
+    return [[part.name, part.digest] for part in parts]
+
+
+def _parts(pairs: Any) -> tuple[Part, ...]:  # noqa: ANN401 - JSON, checked by unpacking it
+    return tuple(Part(str(name), str(digest)) for name, digest in pairs)

@@ -1,0 +1,80 @@
+"""What is on the server, whose it is, and what may go.
+
+Names, ages and activity prove nothing: a clone is an orphan when nobody holds its lease, and a
+template is unused when nobody holds its use. Both are advisory locks, which the server ends with the
+session of their holder, however that died.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.naming import lock_key, parsed
+from pytest_seeddb.record import Record
+
+if TYPE_CHECKING:
+    from pytest_seeddb.admin import Admin, Database
+
+KEPT_TEMPLATES: Final = 30
+"""Templates of one plan that stay however long they are unused: enough to switch between a few
+branches, with their layers, without building anything."""
+
+KEPT_DAYS: Final = 14
+"""Days without use after which a template beyond those may go."""
+
+
+def sweep(admin: Admin) -> list[str]:
+    """Drop every clone and unfinished build whose worker is gone.
+
+    Concurrency: any number may sweep at once. What a living worker owns is never touched.
+
+    Returns:
+        The names of the databases that were dropped.
+    """
+    owned: dict[str, list[Database]] = {}
+    for database in admin.ours():
+        if (name := parsed(database.name)) and name.lease:
+            owned.setdefault(name.lease, []).append(database)
+    return [name for lease, databases in owned.items() for name in _drop_orphans(admin, lease, databases)]
+
+
+def _drop_orphans(admin: Admin, lease: str, databases: list[Database]) -> list[str]:
+    key = lock_key("lease", lease)
+    if not admin.try_lock(key):
+        return []
+    try:
+        for database in databases:
+            admin.drop(database.name)
+        return [database.name for database in databases]
+    finally:
+        admin.unlock(key)
+
+
+def prune(admin: Admin, plan: str) -> list[str]:
+    """Drop the templates of a plan that nobody uses and nobody has used for long.
+
+    Returns:
+        The names of the databases that were dropped.
+    """
+    found = [
+        (record, each.name)
+        for each in admin.ours(r"seeddb\_t\_%")
+        if (record := Record.from_json(each.comment)) and record.plan == plan
+    ]
+    newest_first = sorted(found, key=lambda pair: (pair[0].used, pair[0].created), reverse=True)
+    limit = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEPT_DAYS)).date().isoformat()
+    old = [name for record, name in newest_first[KEPT_TEMPLATES:] if record.used < limit]
+    return [name for name in old if drop_unused(admin, name)]
+
+
+def drop_unused(admin: Admin, template: str) -> bool:
+    """Drop a template unless some process uses it; whether it was dropped."""
+    key = lock_key("use", template)
+    if not admin.try_lock(key):
+        return False
+    try:
+        admin.drop(template)
+    finally:
+        admin.unlock(key)
+    return True

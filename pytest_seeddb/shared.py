@@ -1,0 +1,125 @@
+"""The shared clone: one per worker and template, for tests that are rolled back or only read.
+
+Nothing may be left in it, so every connection to it starts read-only. Only the connections that
+the fixtures open for a ``rollback`` test may write, in one transaction that never commits.
+Afterwards the server's counters are asked whether that held; where they leave doubt, the clone is
+given up and the next test gets a new one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from pytest_seeddb.changes import Counters
+
+if TYPE_CHECKING:
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.admin import Admin
+    from pytest_seeddb.clones import Clone, Clones
+    from pytest_seeddb.templates import Template
+
+_SEQUENCES = """
+SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid
+"""
+
+
+class SharedClone:
+    """One clone for many tests, seeded before each of them.
+
+    Concurrency: one test at a time; it belongs to one worker.
+    """
+
+    def __init__(self, admin: Admin, clones: Clones, template: Template) -> None:
+        self._admin = admin
+        self._clones = clones
+        self._template = template
+        self._clone: Clone | None = None
+        self._keeper: _Keeper | None = None
+        self._before = Counters(0, 0, 0)
+
+    def take(self) -> Clone:
+        """The clone, in the seeded state; nobody but its keeper is connected."""
+        if self._clone is None:
+            self._clone = self._clones.make(self._template)
+            self._admin.make_read_only(self._clone.name)
+            self._keeper = _Keeper(self._clone.address)
+            self._before = Counters.of(self._admin, self._clone.name)
+        return self._clone
+
+    def settle(self, *, rolled_back: bool) -> None:
+        """After a test: end its connections, set the sequences back, and keep the clone or give it up.
+
+        Args:
+            rolled_back: Whether the test was allowed to write in transactions that are rolled back.
+        """
+        if self._clone is None or self._keeper is None:
+            return
+        self._admin.evict(self._clone.name, spare=self._keeper.backend)
+        now = Counters.of(self._admin, self._clone.name)
+        spoilt = now.committed_writes(self._before) if rolled_back else now.wrote(self._before)
+        if spoilt or not self._keeper.restore():
+            self.give_up()
+        self._before = now
+
+    def restore_sequences(self) -> None:
+        """Set the sequences back in the middle of a test."""
+        if self._keeper is not None:
+            self._keeper.restore()
+
+    def give_up(self) -> None:
+        """Let the clone go; the next test gets a new one."""
+        if self._clone is not None and self._keeper is not None:
+            self._keeper.close()
+            self._clones.discard(self._clone)
+            self._clone = self._keeper = None
+
+
+class _Keeper:
+    """A connection that stays on the shared clone and sets its sequences back.
+
+    nextval and setval are not transactional: a rolled back insert leaves its number used. The
+    keeper rolls back all that it does, so that the counters show no commit of its own.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._connection = psycopg.connect(writing(address).conninfo, application_name="pytest-seeddb keeper")
+        self.backend = self._connection.info.backend_pid
+        names = [row[0] for row in self._connection.execute(_SEQUENCES)]
+        self._query = sql.SQL(" UNION ALL ").join(_state_of(name) for name in names)
+        self._names = names
+        self._seeded = self._now()
+        self._connection.rollback()
+
+    def restore(self) -> bool:
+        """Set back the sequences that moved; whether that could be done."""
+        try:
+            for name, state in self._now().items():
+                if state != self._seeded[name]:
+                    self._connection.execute("SELECT setval(%s::regclass, %s, %s)", [name, *self._seeded[name]])
+            self._connection.rollback()
+        except psycopg.Error:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _now(self) -> dict[str, tuple[Any, ...]]:
+        if not self._names:
+            return {}
+        return {name: tuple(state) for name, *state in self._connection.execute(self._query)}
+
+
+def _state_of(name: str) -> sql.Composed:
+    # The name comes from regclass, which quotes what needs quotes.
+    return sql.SQL("SELECT {}, last_value, is_called FROM {}").format(sql.Literal(name), sql.SQL(name))
+
+
+def writing(address: Address) -> Address:
+    """The address for a connection that may write although the shared clone is read-only."""
+    options = f"{address.params.get('options', '')} -c default_transaction_read_only=off".strip()
+    return type(address)({**address.params, "options": options})

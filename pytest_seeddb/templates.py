@@ -1,0 +1,267 @@
+"""Get the template of a plan, or build it: once, whoever else is at it, whenever one is killed.
+
+The commit point of a build is the rename to the final name. Whatever has a final name is complete
+and sealed; whatever died before has a private name that carries its builder's lease, and is dropped
+by the next one who looks (`pytest_seeddb.registry`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pytest_seeddb import opened as data_files
+from pytest_seeddb.building import Build, fill, finish
+from pytest_seeddb.carried import Carried
+from pytest_seeddb.fingerprint import Part, explain_change
+from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
+from pytest_seeddb.plan import Progress
+from pytest_seeddb.record import Record
+from pytest_seeddb.server_errors import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_seeddb.admin import Admin
+    from pytest_seeddb.plan import Plan, Stage
+    from pytest_seeddb.record import Steps
+
+_BASE = """
+SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(encoding), datcollate, datctype,
+       coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', ''), datlocprovider, current_user
+FROM pg_database d WHERE datname = 'template0'
+"""
+_BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A finished, sealed database for one fingerprint. Nobody can connect to it.
+
+    Attributes:
+        name: The database.
+        record: What it says of itself.
+        carried: The settings and grants that each clone gets.
+        built: Whether this process built it just now; else it was there.
+        reason: Why it was built, in one line.
+    """
+
+    name: str
+    record: Record
+    carried: Carried
+    built: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A plan as the server sees it.
+
+    Attributes:
+        steps: The server's own part first, then the plan's steps.
+        fingerprints: One for each of them.
+        template: The finished template; empty where there is none.
+        reason: Why the next run builds one; empty where there is one.
+    """
+
+    steps: Steps
+    fingerprints: tuple[str, ...]
+    template: str
+    reason: str
+
+
+class Templates:
+    """The templates of one server, as one process sees them.
+
+    Concurrency: any number of processes may ask for the same plan at once; one builds, the others
+    wait for it and use what it built. A template that was handed out stays on the server for as
+    long as the process lives. After a failed or killed build there is no template, and nothing
+    half-built is ever handed out.
+    """
+
+    def __init__(self, admin: Admin, lease: str, *, token: str = "", progress: Progress | None = None) -> None:
+        self._admin = admin
+        self._lease = lease
+        self._token = token
+        self._progress = progress or Progress()
+        self._numbers = count(1)
+        self._held: set[str] = set()
+        self._base: tuple[Part, ...] = ()
+
+    @property
+    def base(self) -> tuple[Part, ...]:
+        """What the server contributes to every fingerprint."""
+        if not self._base:
+            row = self._admin.run(_BASE)[0]
+            self._base = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
+        return self._base
+
+    def get(self, plan: Plan) -> Template:
+        """The plan's template, built if need be.
+
+        Raises:
+            BuildError: A step failed; the server is as it was before.
+            ServerError: The server refused something: disk full, no privilege, gone.
+        """
+        prints = plan.fingerprints(self.base)
+        with explained("The template could not be made", self._admin.address):
+            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(prints) - 1)
+
+    def look(self, plan: Plan) -> Look:
+        """What determines the plan's template and whether there is one; builds nothing."""
+        prints = plan.fingerprints(self.base)
+        steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
+        with explained("The templates could not be listed", self._admin.address):
+            found = self._find(plan, prints[-1])
+            reason = "" if found else self._reason(plan, steps[1:])
+        return Look(steps, tuple(prints), found.name if found else "", reason)
+
+    def _reason(self, plan: Plan, steps: Steps) -> str:
+        before = self.previous(plan)
+        if before is None:
+            return "first build of this plan and profile"
+        return explain_change(before.steps, steps) or "a data file that the build opens changed, or the server did"
+
+    def previous(self, plan: Plan) -> Record | None:
+        """The newest complete build of the same plan and profile, whatever its fingerprint."""
+        found = [
+            record
+            for each in self._admin.ours(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
+            if (record := Record.from_json(each.comment))
+            and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
+        ]
+        return max(found, key=lambda record: record.created, default=None)
+
+    # -- finding -----------------------------------------------------------------------------
+
+    def _find(self, plan: Plan, fingerprint: str) -> Template | None:
+        """The newest finished template with the fingerprint whose data files are as they were."""
+        found = [
+            (record, each.name)
+            for each in self._admin.ours(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
+            if (record := Record.from_json(each.comment)) and self._fits(record, plan, fingerprint)
+        ]
+        for record, name in sorted(found, key=lambda pair: pair[0].created, reverse=True):
+            if self._hold(name):
+                self._note_use(name, record)
+                return Template(name, record, Carried.of(self._admin, name))
+        return None
+
+    def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
+        if record.fingerprint != fingerprint or (self._token and record.token != self._token):
+            return False
+        return data_files.current([part.name for part in record.opened], plan.root) == record.opened
+
+    def _hold(self, name: str) -> bool:
+        """Keep the template from being pruned; whether it is still there."""
+        if name not in self._held:
+            self._admin.share_lock(lock_key("use", name))
+            if not self._admin.exists(name):
+                self._admin.unshare_lock(lock_key("use", name))
+                return False
+            self._held.add(name)
+        return True
+
+    def _note_use(self, name: str, record: Record) -> None:
+        """Keep the day of the last use, for pruning: at most one write a day."""
+        if record.used != (today := _now()[:10]):
+            self._admin.comment(name, record.used_on(today).to_json())
+
+    # -- building ----------------------------------------------------------------------------
+
+    def _ensure(self, plan: Plan, prints: Sequence[str], end: int) -> Template:
+        """The template of the first ``end`` steps.
+
+        Locks are taken from the end of the plan towards its start, so that two plans with a common
+        prefix cannot wait for each other in a circle, and the prefix is built once.
+        """
+        with self._admin.locked(lock_key("build", prints[end], self._token)):
+            if found := self._find(plan, prints[end]):
+                return found
+            done, base = self._start_from(plan, prints, end)
+            return self._build(plan, prints, _Span(done, end, base))
+
+    def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
+        """The longest prefix that has a template, building the previous layer if there is none yet."""
+        previous = max((at for at, stage in plan.stage_ends() if at < end and stage.layered), default=0)
+        existing = self._fingerprints()
+        for done in range(end - 1, 0, -1):
+            if done == previous:
+                return done, self._ensure(plan, prints, done)
+            if prints[done][:24] in existing and (found := self._find(plan, prints[done])):
+                return done, found
+        return 0, None
+
+    def _fingerprints(self) -> set[str]:
+        names = [parsed(each.name) for each in self._admin.ours(r"seeddb\_t\_%")]
+        return {name.fingerprint for name in names if name}
+
+    def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
+        steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
+        reason = self._reason(plan, steps)
+        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress)
+        started = perf_counter()
+        with ExitStack() as undo:
+            undo.callback(self._drop_if_there, build.name)
+            self._start(build.name, span.base)
+            opened = fill(build, _stages(plan, span.done, span.end))
+            earlier = span.base.record.opened if span.base else ()
+            draft = Record(
+                plan=plan.name,
+                profile=plan.profile,
+                fingerprint=prints[span.end],
+                steps=steps,
+                opened=tuple(sorted({*earlier, *opened})),
+                layer=span.end < len(plan.steps),
+                token=self._token,
+                used=_now()[:10],
+            )
+            record = finish(build, draft, started)
+            return self._publish(build, record, reason)
+
+    def _start(self, name: str, base: Template | None) -> None:
+        if base is None:
+            self._admin.create(name)
+        else:
+            self._admin.clone(base.name, name, base.record.strategy, base.carried)
+
+    def _publish(self, build: Build, record: Record, reason: str) -> Template:
+        final = template_name(record.plan, record.fingerprint, new_lease())
+        self._admin.comment(build.name, record.to_json())
+        self._admin.seal(build.name)
+        carried = Carried.of(self._admin, build.name)
+        self._admin.share_lock(lock_key("use", final))
+        self._held.add(final)
+        self._admin.rename(build.name, final)
+        return Template(final, record, carried, built=True, reason=reason)
+
+    def _drop_if_there(self, name: str) -> None:
+        if not self._admin.broken:
+            self._admin.drop(name)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Which steps a build runs, and what it starts from."""
+
+    done: int
+    end: int
+    base: Template | None
+
+
+def _stages(plan: Plan, done: int, end: int) -> list[tuple[Stage, int]]:
+    """The stages between two numbers of steps, each with the number of its steps that are done."""
+    found = []
+    for at, stage in plan.stage_ends():
+        start = at - len(stage.steps)
+        if at > done and start < end:
+            found.append((stage, max(0, done - start)))
+    return found
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")

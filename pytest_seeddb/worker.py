@@ -1,0 +1,146 @@
+"""What one process does on a server: its lease, its templates, its clones, and tidying up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from pytest_seeddb.admin import Admin
+from pytest_seeddb.clones import Clones
+from pytest_seeddb.disposal import Disposal
+from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.naming import lock_key, new_lease
+from pytest_seeddb.registry import prune, sweep
+from pytest_seeddb.server_errors import explained
+from pytest_seeddb.shared import SharedClone
+from pytest_seeddb.templates import Templates
+
+if TYPE_CHECKING:
+    from pytest_seeddb.plan import Plan, Progress
+    from pytest_seeddb.servers import Server
+    from pytest_seeddb.templates import Look, Template
+
+
+class Worker:
+    """One process's work on one server, under one lease.
+
+    Lifetime: until `close`, which drops what was made. When the process dies without it, the server
+    ends the lease and the next run's sweep drops what is left. A child made by ``fork`` that goes
+    on with it gets a connection and a lease of its own, and leaves the parent's alone.
+    """
+
+    def __init__(self, server: Server, *, token: str = "", progress: Progress | None = None) -> None:
+        self.server = server
+        self._token = token
+        self._progress = progress
+        self._templates: dict[str, Template | SeedDbError] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        with explained("The PostgreSQL server refused the first statements", self.server.address):
+            self._admin = Admin(self.server.address)
+            self._lease = new_lease()
+            self._admin.lock(lock_key("lease", self._lease))
+        self._disposal = Disposal(self.server.address)
+        self._clones = Clones(self._admin, self._lease, self._disposal)
+        self._source = Templates(self._admin, self._lease, token=self._token, progress=self._progress)
+        self._shared: dict[str, SharedClone] = {}
+        self._disposal.do(sweep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def admin(self) -> Admin:
+        """This process's administrative connection."""
+        self._own()
+        return self._admin
+
+    @property
+    def clones(self) -> Clones:
+        """This process's clones."""
+        self._own()
+        return self._clones
+
+    @property
+    def templates(self) -> list[Template]:
+        """Every template that was asked for and got."""
+        return [each for each in self._templates.values() if not isinstance(each, SeedDbError)]
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong while tidying up, which no test was told."""
+        return self._disposal.failures
+
+    def _own(self) -> None:
+        if self._process != os.getpid():
+            self._open()
+
+    def look(self, plan: Plan) -> Look:
+        """What determines the plan's template and whether there is one; builds nothing."""
+        self._own()
+        return self._source.look(plan)
+
+    def template(self, plan: Plan) -> Template:
+        """The plan's template; built at most once, and not tried again after it failed.
+
+        Raises:
+            BuildError: A step failed, now or when this process asked before.
+            ConfigError: Another plan goes by the same name and profile.
+            ServerError: The server refused something.
+        """
+        self._own()
+        key = plan.fingerprints(())[-1]
+        if self._keys.setdefault((plan.name, plan.profile), key) != key:
+            raise _two_plans(plan)
+        if key not in self._templates:
+            self._templates[key] = self._get(plan)
+        found = self._templates[key]
+        if isinstance(found, SeedDbError):
+            raise found
+        return found
+
+    def _get(self, plan: Plan) -> Template | SeedDbError:
+        try:
+            found = self._source.get(plan)
+        except SeedDbError as error:
+            return error
+        if found.built:
+            self._disposal.do(partial(prune, plan=plan.name))
+        return found
+
+    def shared(self, template: Template) -> SharedClone:
+        """This worker's shared clone of the template."""
+        self._own()
+        if template.name not in self._shared:
+            self._shared[template.name] = SharedClone(self._admin, self._clones, template)
+        return self._shared[template.name]
+
+    def close(self) -> None:
+        """Drop this worker's clones and end its connections. Templates stay.
+
+        Waits for the drops that are still queued, some 5 ms each.
+        """
+        if self._process != os.getpid():
+            return
+        for shared in self._shared.values():
+            shared.give_up()
+        self._disposal.close()
+        with contextlib.suppress(SeedDbError):
+            self._admin.close()
+
+
+def _two_plans(plan: Plan) -> ConfigError:
+    return ConfigError(
+        f"Two different plans go by the name {plan.name!r}, profile {plan.profile!r}",
+        saw="\n".join(step.name for step in plan.steps) or "no steps",
+        source="the fixtures seeddb_plan or seeddb_settings, overridden in a conftest.py",
+        remedy="give one of them a name of its own: seeddb_settings.replace(name=...)",
+    )

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import dataclasses
+
+import psycopg
+import pytest
+from handmade import Statements
+
+from pytest_seeddb.errors import BuildError, ConfigError
+from pytest_seeddb.naming import parsed
+from pytest_seeddb.worker import Worker
+
+SCHEMA = ("CREATE TABLE shop (id serial PRIMARY KEY, name text)", "CREATE INDEX ON shop (name)")
+ROWS = ("INSERT INTO shop (name) SELECT 'shop ' || n FROM generate_series(1, 5) n",)
+
+
+def rows(address, query="SELECT name FROM shop ORDER BY id"):
+    with psycopg.connect(address.conninfo) as connection:
+        return [row[0] for row in connection.execute(query)]
+
+
+def test_a_template_is_built_once_and_reused_by_the_next_worker(server, make_plan):
+    schema, seeds = Statements("migration", SCHEMA), Statements("seed", ROWS)
+    plan = make_plan(schema, seeds)
+    with Worker(server) as first:
+        built = first.template(plan)
+    with Worker(server) as second:
+        reused = second.template(plan)
+    assert (built.built, reused.built) == (True, False)
+    assert built.name == reused.name
+    assert schema.ran + seeds.ran == [*SCHEMA, *ROWS]
+
+
+def test_a_clone_holds_what_the_plan_made(worker, make_plan):
+    clone = worker.clones.make(worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS))))
+    assert rows(clone.address) == [f"shop {number}" for number in range(1, 6)]
+
+
+def test_nobody_can_connect_to_a_template_not_even_a_superuser(worker, make_plan, server_address):
+    template = worker.template(make_plan(Statements("migration", SCHEMA)))
+    with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
+        psycopg.connect(server_address.with_database(template.name).conninfo)
+
+
+def test_one_more_migration_runs_one_migration(worker, make_plan):
+    worker.template(make_plan(Statements("migration", SCHEMA[:1]), Statements("seed", ROWS)))
+    longer = Statements("migration", SCHEMA)
+    worker_plan = make_plan(longer, Statements("seed", ROWS), profile="later")
+    worker.template(worker_plan)
+    assert longer.ran == [SCHEMA[1]]
+
+
+def test_a_changed_seed_runs_no_migration(worker, make_plan):
+    worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS)))
+    schema, seeds = Statements("migration", SCHEMA), Statements("seed", ["INSERT INTO shop (name) VALUES ('other')"])
+    clone = worker.clones.make(worker.template(make_plan(schema, seeds, profile="other")))
+    assert schema.ran == []
+    assert rows(clone.address) == ["other"]
+
+
+def test_a_rebuild_says_in_one_line_what_changed(server, make_plan):
+    with Worker(server) as worker:
+        worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS)))
+    with Worker(server) as worker:
+        again = worker.template(make_plan(Statements("migration", (*SCHEMA, "SELECT 1")), Statements("seed", ROWS)))
+    assert again.built
+    assert "migration 2" in again.reason
+    assert "\n" not in again.reason
+
+
+def test_a_failed_build_leaves_nothing_and_is_not_tried_twice_by_one_worker(worker, make_plan, databases):
+    before = databases()
+    broken = Statements("migration", ["CREATE TABLE a ()", "SELECT 1/0"])
+    plan = make_plan(broken)
+    for _ in range(2):
+        with pytest.raises(BuildError, match="A statement failed"):
+            worker.template(plan)
+    assert broken.ran == ["CREATE TABLE a ()", "SELECT 1/0"]
+    assert databases() == before
+
+
+def test_after_a_failed_seed_the_migrations_are_kept_as_a_layer(worker, make_plan):
+    with pytest.raises(BuildError):
+        worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ["SELECT 1/0"])))
+    schema = Statements("migration", SCHEMA)
+    worker.template(make_plan(schema, Statements("seed", ROWS), profile="mended"))
+    assert schema.ran == []
+
+
+def test_settings_and_grants_on_the_database_are_carried_over(worker, make_plan, server_address):
+    with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
+        admin.execute("DROP ROLE IF EXISTS carried_reader")
+        admin.execute("CREATE ROLE carried_reader")
+    change = """DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET search_path TO shop, "$user", "a b"', current_database());
+        EXECUTE format('ALTER DATABASE %I SET "app.tenant" TO %L', current_database(), 'it''s = 1');
+        EXECUTE format('ALTER ROLE carried_reader IN DATABASE %I SET work_mem TO ''5MB''', current_database());
+        EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
+        EXECUTE format('GRANT TEMP ON DATABASE %I TO carried_reader WITH GRANT OPTION', current_database());
+        END $$"""
+    seeds = Statements("seed", ["SELECT 1"])
+    clone = worker.clones.make(worker.template(make_plan(Statements("migration", [change]), seeds)))
+    with psycopg.connect(clone.address.conninfo) as connection:
+        assert connection.execute("SHOW search_path").fetchone() == ('shop, "$user", "a b"',)
+        assert connection.execute("SHOW app.tenant").fetchone() == ("it's = 1",)
+        for_role = (
+            "SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'carried_reader'::regrole AND setdatabase ="
+        )
+        mine = " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        assert connection.execute(for_role + mine).fetchone() == (["work_mem=5MB"],)
+        asked = "SELECT has_database_privilege('carried_reader', current_database(), %s)"
+        privileges = ["CONNECT", "TEMP WITH GRANT OPTION"]
+        assert [connection.execute(asked, [each]).fetchone()[0] for each in privileges] == [False, True]
+    worker.clones.discard(clone)
+    worker.close()
+    with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
+        for (name,) in admin.execute(
+            "SELECT datname FROM pg_database WHERE datacl::text LIKE '%carried_reader%'"
+        ).fetchall():
+            admin.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false')
+            admin.execute(f'DROP DATABASE "{name}"')
+        admin.execute("DROP ROLE carried_reader")
+
+
+def test_another_profile_builds_on_the_common_layer(worker, make_plan):
+    schema = Statements("migration", SCHEMA)
+    worker.template(make_plan(schema, Statements("seed", ROWS), profile="demo"))
+    worker.template(make_plan(schema, Statements("seed", ["SELECT 2"]), profile="minimal"))
+    assert schema.ran == list(SCHEMA)
+
+
+def test_two_plans_under_one_name_are_refused(worker, make_plan):
+    worker.template(make_plan(Statements("migration", SCHEMA)))
+    with pytest.raises(ConfigError, match="Two different plans go by the name"):
+        worker.template(make_plan(Statements("migration", SCHEMA[:1])))
+
+
+def test_a_data_file_that_the_build_read_belongs_to_the_template(server, make_plan, tmp_path):
+    data = tmp_path / "prices.csv"
+    data.write_text("1")
+
+    class Reading(Statements):
+        def run(self, target, first):
+            self.statements = [f"CREATE TABLE price AS SELECT {data.read_text()} AS amount"]
+            super().run(target, first)
+
+    def built():
+        plan = make_plan(Reading("seed", ["read prices.csv"]))
+        with Worker(server) as worker:
+            template = worker.template(plan)
+            return template.built, rows(worker.clones.make(template).address, "SELECT amount FROM price")
+
+    assert built() == (True, [1])
+    assert built() == (False, [1])
+    data.write_text("2")
+    assert built() == (True, [2])
+    data.write_text("1")
+    assert built() == (False, [1])
+
+
+def test_reseed_builds_anew_once_for_all_workers_of_a_run(server, make_plan):
+    schema = Statements("migration", SCHEMA)
+    plan = make_plan(schema)
+    outcomes = []
+    for token in ("", "run 1", "run 1", "run 2", ""):
+        with Worker(server, token=token) as worker:
+            outcomes.append(worker.template(plan).built)
+    assert outcomes == [True, True, False, True, False]
+
+
+def test_the_cheapest_strategy_is_measured_and_kept_with_the_template(worker, make_plan):
+    record = worker.template(make_plan(Statements("migration", SCHEMA))).record
+    assert record.strategy in {"FILE_COPY", "WAL_LOG"}
+    assert record.size > 5_000_000
+    assert record.seconds > 0
+
+
+def test_a_clone_starts_with_statistics_and_a_visibility_map(worker, make_plan):
+    clone = worker.clones.make(worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS))))
+    assert rows(clone.address, "SELECT (reltuples, relallvisible)::text FROM pg_class WHERE relname = 'shop'") == [
+        "(5,1)"
+    ]
+
+
+def test_a_template_with_a_damaged_comment_is_built_anew_and_left_alone(worker, server, make_plan, databases):
+    plan = make_plan(Statements("migration", SCHEMA))
+    damaged = worker.template(plan).name
+    worker.admin.comment(damaged, '{"seeddb": 1, "plan": 3')
+    with Worker(server) as other:
+        again = other.template(plan)
+    assert again.built
+    assert {damaged, again.name} <= databases()
+
+
+def test_names_of_any_length_and_script_make_names_that_postgres_takes(worker, make_plan):
+    for name in ("ärzte", "x" * 200, 'Robert\'); DROP TABLE "students";--', "日本"):
+        template = worker.template(make_plan(Statements("migration", SCHEMA[:1]), name=name))
+        assert len(template.name.encode()) <= 63
+        assert parsed(template.name)
+
+
+def test_a_plan_with_another_server_owner_has_another_fingerprint(worker):
+    names = [part.name for part in worker._source.base]
+    assert names == ["PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner"]
+
+
+def test_a_plan_put_together_from_another_keeps_its_layers(worker, make_plan):
+    plan = make_plan(Statements("migration", SCHEMA))
+    worker.template(plan)
+    renamed = dataclasses.replace(plan, name="another")
+    assert worker.template(renamed).record.fingerprint == worker.template(plan).record.fingerprint
