@@ -1,0 +1,299 @@
+"""The fixture chain: settings → server → plan → template → clone → fixture.
+
+The session fixtures are small, and made to be overridden in a ``conftest.py``. The per-test ones
+have the scope that the settings name. Imported in every pytest run, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.markers import NAME, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.plugin import SETTINGS, TALLY, is_enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    import psycopg
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from pytest_seeddb.config import Scope, Settings
+    from pytest_seeddb.database import SeededDatabase
+    from pytest_seeddb.plan import Plan
+    from pytest_seeddb.servers import Server
+    from pytest_seeddb.templates import Template
+    from pytest_seeddb.worker import Worker
+
+    DatabaseFactory = Callable[..., AbstractContextManager[SeededDatabase]]
+
+
+# -- the session's chain -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def seeddb_settings(pytestconfig: pytest.Config) -> Settings:
+    """The settings of the run. Override it with ``return seeddb_settings.replace(...)``."""
+    return pytestconfig.stash[SETTINGS]
+
+
+@pytest.fixture(scope="session")
+def seeddb_server(seeddb_settings: Settings) -> Iterator[Server]:
+    """The running PostgreSQL, for the session."""
+    from pytest_seeddb.servers import open_server
+
+    with open_server(seeddb_settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seeddb_plan(seeddb_settings: Settings) -> Plan:
+    """The plan of the settings' profile."""
+    from pytest_seeddb.planning import plan_of
+
+    return plan_of(seeddb_settings)
+
+
+@pytest.fixture(scope="session")
+def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfig: pytest.Config) -> Iterator[Worker]:
+    from pytest_seeddb.report import Tally, TerminalProgress
+    from pytest_seeddb.worker import Worker
+
+    token = _token() if seeddb_settings.reseed else ""
+    with Worker(seeddb_server, token=token, progress=TerminalProgress(pytestconfig)) as worker:
+        yield worker
+    pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
+
+
+def _token() -> str:
+    """What tells this run from others: all of xdist's workers have one, and one of them builds anew."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or os.urandom(8).hex()
+
+
+@pytest.fixture(scope="session")
+def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan) -> Template:
+    """The template of the plan, built unless there is one."""
+    return _seeddb_worker.template(seeddb_plan)
+
+
+@pytest.fixture(scope="session")
+def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, seeddb_plan: Plan) -> DatabaseFactory:
+    """What makes seeded databases for any scope.
+
+    ``with seeded_db_factory("minimal", stores=2) as database: ...``
+
+    Takes a profile, ``isolation=`` and seed parameters, as the marker does. The database lives as
+    long as the block.
+    """
+
+    @contextmanager
+    def factory(
+        profile: str | None = None, *, isolation: str = "clone", **parameters: object
+    ) -> Iterator[SeededDatabase]:
+        from pytest_seeddb.database import seeded_database
+
+        plan = varied(seeddb_plan, Wish(profile, isolation, parameters))
+        template = _seeddb_worker.template(plan)
+        with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database:
+            yield database
+
+    return factory
+
+
+# -- per test, or per scope of the settings ------------------------------------------------------
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> Scope:
+    """The scope in the settings; pytest asks once, when it registers the fixtures."""
+    del fixture_name
+    return config.stash[SETTINGS].scope
+
+
+@pytest.fixture(scope=_scope)
+def seeded_db(
+    request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_worker: Worker
+) -> Iterator[SeededDatabase]:
+    """A private database, migrated and seeded. The application's engines and variables point at it."""
+    from pytest_seeddb.activation import activated
+    from pytest_seeddb.database import seeded_database
+
+    wish = wish_of(request.node)
+    template = _template_for(request, wish)
+    isolation = wish.isolation or seeddb_settings.isolation
+    with (
+        seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database,
+        activated(seeddb_settings, database),
+    ):
+        yield database
+
+
+def _template_for(request: pytest.FixtureRequest, wish: Wish) -> Template:
+    if wish.is_default:
+        template: Template = request.getfixturevalue("seeddb_template")
+        return template
+    worker: Worker = request.getfixturevalue("_seeddb_worker")
+    return worker.template(varied(request.getfixturevalue("seeddb_plan"), wish))
+
+
+def varied(plan: Plan, wish: Wish) -> Plan:
+    """The plan for another profile or other seed parameters.
+
+    Raises:
+        ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
+    """
+    if wish.is_default:
+        return plan
+    if plan.vary is None:
+        raise ConfigError(
+            f"The plan {plan.name!r} has no profiles",
+            saw=f"profile {wish.profile!r}, parameters {dict(wish.parameters)}",
+            source="the fixture seeddb_plan",
+            remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",
+        )
+    return plan.vary(wish.profile, wish.parameters)
+
+
+@pytest.fixture(autouse=True, scope=_scope)
+def _seeddb_activation(request: pytest.FixtureRequest) -> None:
+    """Give marked tests their database although they ask for no fixture, before fixtures of theirs run."""
+    if is_enabled(request.config) and _has_seeded(request):
+        request.getfixturevalue("seeded_db")
+
+
+def _has_seeded(request: pytest.FixtureRequest) -> bool:
+    node = request.node
+    if isinstance(node, pytest.Item):
+        return _runs_seeded(node)
+    chain = (item for item in request.session.items if node in item.listchain())
+    return any(_runs_seeded(item) for item in chain)
+
+
+def _runs_seeded(item: pytest.Item) -> bool:
+    return item.get_closest_marker(NAME) is not None and not _only_factory(item)
+
+
+def _only_factory(item: pytest.Item) -> bool:
+    """Whether the test makes its databases itself, and so has no use for another."""
+    names = set(getattr(item, "fixturenames", ()))
+    return "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
+
+
+@pytest.fixture(scope=_scope)
+def seeded_url(seeded_db: SeededDatabase) -> str:
+    """The database's URL, ``postgresql://...``."""
+    return seeded_db.url
+
+
+@pytest.fixture(scope=_scope)
+def seeded_engine(seeded_db: SeededDatabase) -> Iterator[Engine]:
+    """A SQLAlchemy engine on the database (psycopg 3); its pool is emptied at the end."""
+    from pytest_seeddb.engines import open_engine
+
+    with open_engine(seeded_db) as engine:
+        yield engine
+
+
+@pytest.fixture(scope=_scope)
+def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]]:
+    """A psycopg connection to the database, closed at the end.
+
+    With ``isolation="rollback"`` it is the one of ``seeded_session`` and ``seeded_engine``.
+    """
+    if seeded_db.isolation == "rollback":
+        from pytest_seeddb.engines import joined_connection
+
+        yield joined_connection(request.getfixturevalue("seeded_engine"))
+    else:
+        yield seeded_db.connect()
+
+
+@pytest.fixture(scope=_scope)
+def seeded_session(seeded_engine: Engine, seeded_db: SeededDatabase) -> Iterator[Session]:
+    """A SQLAlchemy session on the database; its commits are real unless the isolation is ``rollback``."""
+    from sqlalchemy.orm import Session
+
+    with Session(seeded_engine) as session:
+        seeded_db.before_reset(session.close)
+        yield session
+
+
+@pytest.fixture(scope=_scope)
+def seeded_async_engine(seeded_db: SeededDatabase) -> Iterator[AsyncEngine]:
+    """An async SQLAlchemy engine on the database (psycopg 3), for whichever event loop runs the test."""
+    from pytest_seeddb.engines import open_async_engine
+
+    with open_async_engine(seeded_db) as engine:
+        yield engine
+
+
+@pytest.fixture(scope=_scope)
+def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededDatabase) -> Iterator[AsyncSession]:
+    """An async SQLAlchemy session on the database, with ``expire_on_commit=False``."""
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    session = AsyncSession(seeded_async_engine, expire_on_commit=False)
+    # Closing it would need the event loop; its connection is ended with the engine's.
+    seeded_db.before_reset(session.sync_session.expunge_all)
+    yield session
+    session.sync_session.expunge_all()
+
+
+# -- what the plugin's hooks ask ------------------------------------------------------------------
+
+
+def check_wish(item: pytest.Item, settings: Settings) -> None:
+    """See that the test's markers can be followed.
+
+    Raises:
+        ConfigError: Wrong arguments, or arguments that differ inside one scope.
+    """
+    wish = wish_of(item)
+    if wish.profile is not None and wish.profile not in {*settings.profiles, "default", "essential"}:
+        from pytest_seeddb.planning import plan_of
+
+        plan_of(settings, wish.profile)
+    if settings.scope != "function" and (place := _scope_node(item, settings.scope)) and wish != wish_of(place):
+        raise ConfigError(
+            f"A test's marker differs from that of its {settings.scope}, which shares one database",
+            saw=str(wish),
+            source=f"{item.nodeid}; scope = {settings.scope!r} comes from {settings.source('scope')}",
+            remedy=f"mark the whole {settings.scope} (pytestmark), or move the test to another",
+        )
+
+
+def _scope_node(item: pytest.Item, scope: Scope) -> pytest.Item | pytest.Collector | None:
+    kinds: dict[str, type[pytest.Collector]] = {
+        "class": pytest.Class,
+        "module": pytest.Module,
+        "package": pytest.Package,
+        "session": pytest.Session,
+    }
+    return item.getparent(kinds[scope])
+
+
+def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
+    """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
+    isolation = wish_of(item).isolation or item.config.stash[SETTINGS].isolation
+    if isolation == "clone" or not _is_read_only_refusal(error):
+        return ""
+    writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
+    return (
+        f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
+        f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
+    )
+
+
+def _is_read_only_refusal(error: BaseException | None) -> bool:
+    while error is not None:
+        states = (getattr(error, "sqlstate", None), getattr(getattr(error, "orig", None), "sqlstate", None))
+        if "25006" in states:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

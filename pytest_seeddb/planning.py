@@ -1,0 +1,63 @@
+"""From settings to a plan: which stages a profile has, in order."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_seeddb import migrations, seeds
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.extensions import extension_stage
+from pytest_seeddb.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_seeddb.config import Settings
+
+
+def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[str, object] | None = None) -> Plan:
+    """What the settings declare, for one profile.
+
+    Cheap when nothing changed since the last call on this machine: no user code is imported where
+    it can be read instead, nothing connects anywhere.
+
+    Args:
+        settings: The project's settings.
+        profile: Another profile than the settings' own.
+        overrides: Seed parameters that go before the profile's.
+
+    Raises:
+        ConfigError: Names the key, where it stands, what was found and what is allowed.
+    """
+    if profile is not None:
+        settings = settings.replace(profile=profile)
+    if settings.plans_nothing:
+        raise _nothing_declared(settings)
+    stages = (
+        *extension_stage(settings),
+        *migrations.stages(settings),
+        *seeds.stages(settings, overrides or {}),
+    )
+    return Plan(
+        name=settings.name,
+        profile=_shown(settings.profile, overrides or {}),
+        root=settings.root,
+        stages=tuple(stage for stage in stages if stage.steps),
+        env=settings.env,
+        vary=partial(plan_of, settings),
+    )
+
+
+def _shown(profile: str | None, overrides: Mapping[str, object]) -> str:
+    changes = ", ".join(f"{name}={value!r}" for name, value in sorted(overrides.items()))
+    return f"{profile or 'default'}({changes})" if changes else profile or "default"
+
+
+def _nothing_declared(settings: Settings) -> ConfigError:
+    return ConfigError(
+        "There is nothing to build: neither migrations nor seeds are declared",
+        saw=f"no `migrations`, no `seeds` and no `extensions` for the project in {settings.root}",
+        source=str(settings.origin or f"no seeddb.toml or [tool.seeddb] in {settings.root} or above it"),
+        remedy='declare them, for example [tool.seeddb] with migrations = "alembic.ini" and seeds = ["shop.seeds"]',
+    )

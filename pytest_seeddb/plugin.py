@@ -1,0 +1,157 @@
+"""The pytest plugin: hooks and options only. Imported in every pytest run of everybody who has it.
+
+So it imports nothing heavy, reads the settings once, and leaves the rest to `pytest_seeddb.fixtures`
+when a test asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_seeddb import markers
+from pytest_seeddb.errors import SeedDbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_seeddb.config import Found, Settings
+
+SETTINGS = pytest.StashKey["Settings"]()
+TALLY = pytest.StashKey["Tally"]()
+
+_OUTPUT = "seeddb"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options. Their defaults are None, so that they never hide the table."""
+    group = parser.getgroup("seeddb", "seeded PostgreSQL databases (pytest-seeddb)")
+    group.addoption(
+        "--seed-db", action="store_true", default=None, help="Run seeded tests; without it they are skipped."
+    )
+    group.addoption(
+        "--seed-db-server",
+        metavar="SERVER",
+        default=None,
+        help="Where PostgreSQL comes from: auto, embedded, or a postgresql:// URL.",
+    )
+    group.addoption(
+        "--seed-db-profile", metavar="NAME", default=None, help="The seed profile of tests that do not name one."
+    )
+    group.addoption(
+        "--seed-db-reseed",
+        action="store_true",
+        default=None,
+        help="Build the template anew although its fingerprint matches.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, unless help is all that is wanted: that works however broken the table is."""
+    config.addinivalue_line("markers", markers.SIGNATURE)
+    if config.option.help or config.option.version or config.getoption("markers", default=False):
+        return
+    from pytest_seeddb.config import load_settings
+
+    try:
+        config.stash[SETTINGS] = load_settings(config.rootpath, options=dict(_given(config)))
+    except SeedDbError as error:
+        raise pytest.UsageError(str(error)) from None
+    from pytest_seeddb import fixtures
+
+    config.pluginmanager.register(fixtures, "seeddb-fixtures")
+
+
+def _given(config: pytest.Config) -> Iterable[tuple[str, Found]]:
+    from pytest_seeddb.config import KEYS, Found
+
+    for key in KEYS.values():
+        if key.option and (value := config.getoption(key.option)) is not None:
+            yield key.name, Found(value, f"the option {key.option}")
+
+
+def is_enabled(config: pytest.Config) -> bool:
+    """Whether seeded tests run."""
+    return bool(config.getoption("--seed-db")) or config.stash[SETTINGS].enabled == "always"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which server will be used, without starting it."""
+    if SETTINGS not in config.stash or not is_enabled(config) or config.get_verbosity() < 0:
+        return None
+    from pytest_seeddb.servers import describe
+
+    settings = config.stash[SETTINGS]
+    return f"seeddb: {describe(settings)}, profile {settings.profile or 'default'}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the users of our fixtures, refuse markers that are wrong, and skip where not enabled."""
+    if SETTINGS not in config.stash:
+        return
+    seeded = [item for item in items if _is_seeded(item)]
+    enabled = is_enabled(config)
+    wrong = [error for item in seeded if enabled and (error := _error_in(item, config.stash[SETTINGS]))]
+    if wrong:
+        raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
+    if not enabled:
+        skip = pytest.mark.skip(reason='seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]')
+        for item in seeded:
+            item.add_marker(skip)
+
+
+def _is_seeded(item: pytest.Item) -> bool:
+    if item.get_closest_marker(markers.NAME):
+        return True
+    if markers.uses_a_fixture(getattr(item, "fixturenames", ())):
+        item.add_marker(markers.NAME)
+        return True
+    return False
+
+
+def _error_in(item: pytest.Item, settings: Settings) -> str:
+    from pytest_seeddb.fixtures import check_wish
+
+    try:
+        check_wish(item, settings)
+    except SeedDbError as error:
+        return str(error)
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
+    """Explain PostgreSQL's refusal of a write where the test's isolation is the cause."""
+    report: pytest.TestReport = yield
+    if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
+        from pytest_seeddb.fixtures import explain_refused_write
+
+        if text := explain_refused_write(item, call.excinfo.value):
+            report.sections.append(("seeddb", text))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this process did to xdist's controller, if there is one."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and TALLY in session.config.stash:
+        output[_OUTPUT] = session.config.stash[TALLY].to_data()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+    """Add what an xdist worker did."""
+    from pytest_seeddb.report import Tally
+
+    if data := getattr(node, "workeroutput", {}).get(_OUTPUT):
+        node.config.stash.setdefault(TALLY, Tally()).merge(Tally(**data))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was built, reused and cloned."""
+    if TALLY in config.stash and config.get_verbosity() >= 0:
+        for line in config.stash[TALLY].lines():
+            terminalreporter.write_line(f"seeddb: {line}")
