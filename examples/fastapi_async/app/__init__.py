@@ -1,0 +1,1 @@
+"""A clinic: providers, their patients, and who sees whom when."""

@@ -1,0 +1,1 @@
+"""The clinic's paths, one module for each noun."""

@@ -1,0 +1,1 @@
+"""A small shop: what it sells, from which stores, and to whom."""

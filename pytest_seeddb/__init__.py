@@ -1,0 +1,58 @@
+"""Seeded PostgreSQL databases for pytest: migrated and seeded once, cloned for each test.
+
+Importing this package is cheap and brings no framework with it, so that an application can import
+`seeder` in production. The other names are for type annotations and load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.errors import BuildError, CloneError, ConfigError, SeedDbError, ServerError
+from pytest_seeddb.seeds.declaration import seeder
+
+if TYPE_CHECKING:
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.database import SeededDatabase
+    from pytest_seeddb.plan import Plan, Stage, Step, Target
+    from pytest_seeddb.planning import plan_of
+    from pytest_seeddb.servers import Server
+    from pytest_seeddb.templates import Template
+
+__all__ = [
+    "BuildError",
+    "CloneError",
+    "ConfigError",
+    "Plan",
+    "SeedDbError",
+    "SeededDatabase",
+    "Server",
+    "ServerError",
+    "Settings",
+    "Stage",
+    "Step",
+    "Target",
+    "Template",
+    "plan_of",
+    "seeder",
+]
+
+_LATER = {
+    "Plan": "plan",
+    "SeededDatabase": "database",
+    "Server": "servers",
+    "Settings": "config",
+    "Stage": "plan",
+    "Step": "plan",
+    "Target": "plan",
+    "Template": "templates",
+    "plan_of": "planning",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,0 +1,223 @@
+"""What a Python file imports, read from its text: no code of the user's is ever run for it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCAN: Final = 1
+"""The version of what `scan` finds; part of the cache's format."""
+
+OWN_PACKAGE: Final = "."
+"""In `Imports.walks`: the package that the file itself is in."""
+
+_LOADERS: Final = frozenset({"import_module", "__import__", "run_module"})
+# These name an object in a module: Django's and Werkzeug's, pkgutil's, pydoc's.
+_OBJECT_LOADERS: Final = frozenset({"import_string", "resolve_name", "locate"})
+# Calls that find modules by looking into directories.
+_WALKERS: Final = frozenset({"iter_modules", "walk_packages", "spec_from_file_location", "SourceFileLoader"})
+_WORDS: Final = tuple(word.encode() for word in _LOADERS | _OBJECT_LOADERS | _WALKERS)
+_BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
+_OWN_NAMES: Final = frozenset({"__package__", "__name__", "__spec__"})
+_DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_MODULE: Final = re.compile(r"\.*([^\W\d]\w*(\.\w+)*)?")
+_FIELDS: Final = 3
+
+
+@dataclass(frozen=True)
+class Imports:
+    """What one file imports when it runs, functions that it defines included.
+
+    Attributes:
+        names: ``a.b`` (a module), ``a.b:c`` (``from a.b import c``: perhaps a submodule), ``a.b:*``,
+            ``?a.b`` (a string in a file that imports by computed names: perhaps a module). Relative
+            ones begin with dots, as in Python.
+        exports: The strings in ``__all__``: what ``import *`` from this file may load.
+        walks: Packages all of whose modules may be loaded by computed names.
+    """
+
+    names: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+    walks: tuple[str, ...] = ()
+
+    def packed(self) -> str:
+        """One line of text for the cache; no name has a space or a ``|`` in it."""
+        return "|".join(" ".join(words) for words in (self.names, self.exports, self.walks))
+
+    @classmethod
+    def unpacked(cls, line: object) -> Imports | None:
+        """The reverse of `packed`; ``None`` for what that never makes."""
+        if not isinstance(line, str) or line.count("|") != _FIELDS - 1:
+            return None
+        return cls(*(tuple(words.split()) for words in line.split("|")))
+
+
+def scan(source: bytes) -> Imports:
+    """Find the imports in a file's bytes, in any encoding that it declares.
+
+    A file that is no valid Python imports nothing: it cannot run either, and its own digest counts
+    all the same. Imports under ``if TYPE_CHECKING`` have no effect at run time and do not count.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the user's string escapes; Python says so elsewhere
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # what parsing can end in
+        return Imports()
+    # Expressions are most of a file, and without these words in it none of them imports anything.
+    deep = any(word in source for word in _WORDS)
+    return _Scan(_nodes(tree, _children if deep else _blocks)).result()
+
+
+class _Scan:
+    """One pass over the nodes of a syntax tree; calls are judged after it, when all imported names are known."""
+
+    def __init__(self, nodes: Iterator[ast.AST]) -> None:
+        self._names: dict[str, None] = {}
+        self._exports: dict[str, None] = {}
+        self._walks: dict[str, None] = {}
+        self._bound: dict[str, str] = {}
+        self._strings: dict[str, None] = {}
+        self._calls: list[ast.Call] = []
+        self._paths: list[ast.Attribute] = []
+        for node in nodes:
+            self._visit(node)
+        for call in self._calls:
+            self._judge(call)
+
+    def result(self) -> Imports:
+        names = list(self._names)
+        if self._walks:
+            names += [f"?{text}" for text in self._strings]
+            for attribute in self._paths:
+                self._walk(self._dotted(attribute.value))
+        return Imports(tuple(names), tuple(self._exports), tuple(self._walks))
+
+    def _visit(self, node: ast.AST) -> None:
+        match node:
+            case ast.Import():
+                self._import(node)
+            case ast.ImportFrom():
+                self._import_from(node)
+            case ast.Call():
+                self._calls.append(node)
+            case ast.Attribute(attr="__path__"):
+                self._paths.append(node)
+            case ast.Constant(value=str(text)) if _DOTTED.fullmatch(text):
+                self._strings[text] = None
+            case ast.Assign(targets=[ast.Name(id="__all__"), *_], value=value):
+                self._export(value)
+            case ast.AugAssign(target=ast.Name(id="__all__"), value=value):
+                self._export(value)
+            case ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.expr() as value):
+                self._export(value)
+
+    def _import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._names[alias.name] = None
+            top = alias.name.partition(".")[0]
+            self._bound[alias.asname or top] = alias.name if alias.asname else top
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        base = "." * node.level + (node.module or "")
+        dot = "" if base.endswith(".") else "."
+        for alias in node.names:
+            self._names[f"{base}:{alias.name}"] = None
+            self._bound[alias.asname or alias.name] = f"{base}{dot}{alias.name}"
+
+    def _export(self, value: ast.expr) -> None:
+        for node in ast.walk(value):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+                self._exports[node.value] = None
+
+    def _judge(self, call: ast.Call) -> None:
+        name = self._dotted(call.func).rpartition(".")[2]
+        if name in _WALKERS:
+            self._walks[OWN_PACKAGE] = None
+        elif name in _LOADERS or name in _OBJECT_LOADERS:
+            self._load(call, is_object=name in _OBJECT_LOADERS)
+
+    def _load(self, call: ast.Call, *, is_object: bool) -> None:
+        argument = call.args[0] if call.args else next((word.value for word in call.keywords), None)
+        match argument:
+            case ast.Constant(value=str(text)):
+                self._load_literal(text, call, is_object=is_object)
+            case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+                self._walk(text.rpartition(".")[0])
+            case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Add()):
+                self._walk(text.rpartition(".")[0])
+            case _:
+                self._walks[OWN_PACKAGE] = None
+
+    def _load_literal(self, text: str, call: ast.Call, *, is_object: bool) -> None:
+        module, colon, name = text.partition(":")
+        if is_object and not colon:
+            module, _, name = text.rpartition(".")
+        if text.startswith("."):
+            module = self._based(module, call)
+        if module and _MODULE.fullmatch(module):
+            self._names[f"{module}:{name}" if name.isidentifier() else module] = None
+
+    def _based(self, module: str, call: ast.Call) -> str:
+        """A relative name with its package, where that is another than the file's own."""
+        words = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "package")]
+        match words:
+            case [ast.Constant(value=str(package))]:
+                level = len(module) - len(module.lstrip("."))
+                parents = package.split(".")
+                return ".".join([*parents[: len(parents) - level + 1], module[level:]])
+            case [ast.Name(id="__package__")]:
+                return module
+        self._walks[OWN_PACKAGE] = None
+        return module
+
+    def _walk(self, package: str) -> None:
+        is_module = package.strip(".") and _MODULE.fullmatch(package)
+        self._walks[package if is_module else OWN_PACKAGE] = None
+
+    def _dotted(self, node: ast.expr) -> str:
+        """``models.base`` with its first name replaced by what an import bound that to; else ""."""
+        names = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and node.id not in _OWN_NAMES:
+            names.append(self._bound.get(node.id, node.id))
+        return ".".join(reversed(names))
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    return ast.iter_child_nodes(node)
+
+
+def _blocks(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements in a statement."""
+    for field in _BLOCKS:
+        yield from getattr(node, field, ())
+
+
+def _nodes(tree: ast.Module, below: Callable[[ast.AST], Iterator[ast.AST]]) -> Iterator[ast.AST]:
+    """The nodes that can have an effect at run time, in no particular order."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and (branch := _live_branch(node)) is not None:
+            waiting += branch
+        else:
+            waiting += below(node)
+
+
+def _live_branch(node: ast.If) -> list[ast.stmt] | None:
+    match node.test:
+        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return node.orelse
+        case ast.UnaryOp(op=ast.Not(), operand=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+            return node.body
+    return None

@@ -1,0 +1,35 @@
+"""Seeds: what fills a migrated database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.plan import Stage
+
+__all__ = ["stages"]
+
+
+def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
+    """The stages ``essential seeds`` and ``demo seeds`` of the settings' profile.
+
+    Neither the project's modules nor any framework is imported as long as the seeders are declared
+    plainly; see `pytest_seeddb.seeds.discovery`.
+
+    Args:
+        settings: Name the seeds, the profile and the random seed.
+        overrides: Parameters that a marker gives; they go before the profile's.
+
+    Returns:
+        The stages in order; one without steps is left out.
+
+    Raises:
+        ConfigError: A seed, a profile, a parameter or a declaration is wrong.
+    """
+    # Imported here: an application imports `seeder` through this package, in production.
+    from pytest_seeddb.seeds.staging import seed_stages
+
+    return seed_stages(settings, overrides)

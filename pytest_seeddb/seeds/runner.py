@@ -1,0 +1,116 @@
+"""Run the steps of a stage of seeds."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.migrations.surroundings import surroundings
+from pytest_seeddb.seeds.failures import failed
+from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
+from pytest_seeddb.seeds.loading import check_seeders, loaded
+from pytest_seeddb.seeds.parameters import Profile, arguments
+from pytest_seeddb.seeds.randomness import own_randomness, seed_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_seeddb.plan import Step, Target
+
+__all__ = ["Runner"]
+
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The seeds of a stage, ready to run.
+
+    Attributes:
+        seeds: In order.
+        steps: The step of each.
+        profile: Gives the parameters.
+        random_seed: The plan's.
+        modules: What the source of each module says that it declares.
+    """
+
+    seeds: tuple[Seed, ...]
+    steps: tuple[Step, ...]
+    profile: Profile
+    random_seed: int
+    modules: Mapping[str, tuple[Declaration, ...]]
+
+    def run(self, target: Target, first: int) -> None:
+        """Run the seeds from the ``first`` on, each in a transaction of its own.
+
+        All modules are imported and all parameters checked before the first one runs. The process's
+        random numbers, working directory and environment are afterwards as they were.
+
+        Raises:
+            ConfigError: A declaration or a parameter is wrong; nothing has run.
+            BuildError: A seed failed; those before it are committed.
+        """
+        with surroundings(target):
+            actions = [self._action(seed, target) for seed in self.seeds[first:]]
+            for step, action in zip(self.steps[first:], actions, strict=True):
+                target.started(step)
+                action()
+
+    def _action(self, seed: Seed, target: Target) -> Action:
+        if isinstance(seed, SqlSeed):
+            return partial(_run_sql, seed, target)
+        if isinstance(seed, CommandSeed):
+            return partial(_run_command, seed, target)
+        return self._call_action(seed, target)
+
+    def _call_action(self, seed: Declaration, target: Target) -> Action:
+        from pytest_seeddb.calling import call
+
+        said = self.modules.get(seed.module)
+        if seed.is_seeder and said is not None:
+            check_seeders(seed.module, said, root=target.root, source=seed.place)
+        found = loaded(seed, root=target.root)
+        # Once more, and with the hints themselves: not all can be read from source.
+        given = arguments(found.declaration, self.profile)
+        numpy_used = any(part.name == "package numpy" for part in self._step(seed).parts)
+
+        def action() -> None:
+            if numpy_used:
+                # A seeder may import it in its body, and would then draw from what nobody seeded.
+                with suppress(ImportError):
+                    importlib.import_module("numpy.random")
+            with _explained(seed, target.root), own_randomness(seed_for(self.random_seed, seed.identity)):
+                call(found.function, target, arguments=given)
+
+        return action
+
+    def _step(self, seed: Seed) -> Step:
+        return self.steps[self.seeds.index(seed)]
+
+
+def _run_sql(seed: SqlSeed, target: Target) -> None:
+    from pytest_seeddb.migrations.sql import run_sql_file
+
+    run_sql_file(seed.path, target)
+
+
+def _run_command(seed: CommandSeed, target: Target) -> None:
+    from pytest_seeddb.subprocesses import run_command
+
+    run_command(seed.spec, target, what="seeds")
+
+
+@contextmanager
+def _explained(seed: Declaration, root: Path) -> Iterator[None]:
+    try:
+        yield
+    except SeedDbError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise failed(seed, error, root) from error

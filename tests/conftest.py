@@ -1,0 +1,61 @@
+"""Fixtures for all tests: a cache directory of their own, and a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pytest_seeddb.config import Settings
+from pytest_seeddb.servers import open_server
+
+pytest_plugins = ["pytester"]
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home():
+    """An empty cache directory in place of the user's, for this process and its children.
+
+    Not below pytest's own temporary directory: that is closed to other accounts, and root's server
+    runs as one; and its path is too long for some to read.
+    """
+    place = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
+    place.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        for variable in [each for each in os.environ if each.startswith(("SEEDDB_", "PG"))]:
+            patch.delenv(variable)
+        yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def embedded_server(cache_home):
+    """One embedded server for the session. A machine without PostgreSQL fails here, it does not skip."""
+    with open_server(Settings(root=cache_home)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server_address(embedded_server):
+    """The maintenance database of a running server, as a superuser."""
+    return embedded_server.address
+
+
+@pytest.fixture
+def empty_database(server_address):
+    """A fresh database, dropped afterwards."""
+    name = f"empty_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    yield server_address.with_database(name)
+    with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(sql.Identifier(name)))
