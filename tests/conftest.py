@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from itertools import count
 from pathlib import Path
 
@@ -34,7 +35,21 @@ def cache_home():
         for variable in [each for each in os.environ if each.startswith(("SEEDDB_", "PG"))]:
             patch.delenv(variable)
         yield place
-    shutil.rmtree(place)
+    _remove(place)
+
+
+def _remove(place):
+    """The guards stop their servers when the last user is gone, which is now: wait for them."""
+    deadline = time.monotonic() + 20
+    while list(place.glob("*/servers/*/data/postmaster.pid")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    while place.exists():
+        try:
+            shutil.rmtree(place)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,112 @@
+"""Where PostgreSQL comes from: a server that we start, or one that is already running."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pytest_seeddb.errors import SeedDbError, ServerError, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.config import Settings
+
+__all__ = ["Server", "describe", "open_server"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running PostgreSQL.
+
+    Attributes:
+        kind: Whether we started it (``embedded``) or found it running (``external``).
+        address: A maintenance database, as a role that may create databases.
+        version: As people write it: ``15.18``.
+        version_num: As PostgreSQL counts it: 150018.
+        origin: Where it comes from, for people.
+        superuser: Whether that role is a superuser.
+        fsync: Whether the server waits for the disk.
+    """
+
+    kind: Literal["embedded", "external"]
+    address: Address
+    version: str
+    version_num: int
+    origin: str
+    superuser: bool
+    fsync: bool
+
+    @property
+    def major(self) -> int:
+        """The major version: 15."""
+        return self.version_num // 10_000
+
+
+@contextmanager
+def open_server(settings: Settings) -> Iterator[Server]:
+    """Give a running server for as long as the block runs.
+
+    An embedded server is started, or joined when another process has started it; any number of
+    processes and threads may open it at once and get the same one. It is stopped soon after its last
+    user is gone, however that one ended. An external server is probed with one connection and
+    otherwise left alone.
+
+    Raises:
+        ServerError: There is no usable server.
+        ConfigError: The server's URL cannot be read.
+    """
+    if _is_url(settings):
+        from pytest_seeddb.servers import external
+
+        yield external.probed(settings)
+        return
+    if os.name == "nt":
+        raise _no_windows(settings)
+    from pytest_seeddb.servers import embedded
+
+    with embedded.running(settings) as server:
+        yield server
+
+
+def describe(settings: Settings) -> str:
+    """Say which server `open_server` would give, without starting or connecting to anything.
+
+    Takes a few milliseconds and never raises: trouble is said in words.
+    """
+    try:
+        return _described(settings)
+    except SeedDbError as error:
+        return error.what
+    except OSError as error:
+        return f"no embedded PostgreSQL: {error}"
+
+
+def _described(settings: Settings) -> str:
+    if _is_url(settings):
+        from pytest_seeddb.address import Address
+
+        address = Address.parse(settings.server, source=settings.source("server"))
+        return f"PostgreSQL at {address.masked}"
+    if os.name == "nt":
+        raise _no_windows(settings)
+    from pytest_seeddb.servers import binaries
+
+    found = binaries.choose(settings)
+    return f"embedded PostgreSQL {found.version} ({found.origin})"
+
+
+def _is_url(settings: Settings) -> bool:
+    return "://" in settings.server
+
+
+def _no_windows(settings: Settings) -> ServerError:
+    return ServerError(
+        "The embedded server does not run on Windows",
+        saw=f"server = {masked(settings.server)!r}",
+        source=settings.source("server"),
+        remedy="name a running server: --seed-db-server=postgresql://user:password@host:port/postgres",
+    )

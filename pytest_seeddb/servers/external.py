@@ -1,0 +1,167 @@
+"""A server that somebody else runs: probed with one connection, then taken as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pytest_seeddb.address import Address
+from pytest_seeddb.errors import ServerError
+from pytest_seeddb.servers import Server
+from pytest_seeddb.servers.binaries import OLDEST
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pytest_seeddb.config import Settings
+
+_MAINTENANCE: Final = "postgres"
+_CONNECT_TIMEOUT_SECONDS: Final = "10"
+# A server's refusal has its severity and two spaces ("FATAL:  ...", in any language); a failure to
+# reach the server has not.
+_ANSWERED: Final = re.compile(r"failed: [^\s:]+:  ")
+_REMEDIES: Final = (
+    ("password authentication failed", "correct the user or the password in the URL"),
+    ("no password supplied", "write the password into the URL, or into ~/.pgpass"),
+    (
+        "no pg_hba.conf entry",
+        "let this host, user and database in, in the server's pg_hba.conf; or try ?sslmode=require",
+    ),
+    ('FATAL:  role "', "correct the user in the URL, or create the role"),
+    ('FATAL:  database "', "name a database that exists, for example /postgres"),
+    ("translate host name", "correct the host in the URL"),
+    ("failed to resolve host", "correct the host in the URL"),
+    ("Connection refused", "start the server, or correct the host and the port in the URL"),
+    ("No such file or directory", "start the server, or correct the socket directory and the port in the URL"),
+    ("timeout", "check the host, the port and the firewall; connect_timeout in the URL gives it more time"),
+)
+_PROBE: Final = """
+    SELECT rolname, rolsuper, rolcreatedb, pg_is_in_recovery(), current_setting('fsync') = 'on',
+           current_setting('server_version'), version()
+    FROM pg_roles WHERE rolname = current_user
+"""
+
+
+class Probe(NamedTuple):
+    """What the server tells about itself and about our role."""
+
+    version_num: int
+    role: str
+    superuser: bool
+    createdb: bool
+    replica: bool
+    fsync: bool
+    version: str
+    banner: str
+
+
+class Finding(NamedTuple):
+    """A reason why a server is of no use."""
+
+    what: str
+    saw: str
+    remedy: str
+
+
+def probed(settings: Settings) -> Server:
+    """Connect once to the server that the settings name, and see what can be done there.
+
+    Raises:
+        ConfigError: The URL cannot be read.
+        ServerError: It cannot be reached, or is of no use: too old, a replica, not the wanted major,
+            a role that may not create databases.
+    """
+    given = Address.parse(settings.server, source=settings.source("server"))
+    address, probe = _asked(given, settings)
+    origin = f"{given.masked}, {settings.source('server')}"
+    if finding := _objection(probe, settings):
+        raise ServerError(finding.what, saw=finding.saw, source=origin, remedy=finding.remedy)
+    version = probe.version.split()[0]
+    return Server("external", address, version, probe.version_num, origin, probe.superuser, probe.fsync)
+
+
+def _asked(given: Address, settings: Settings) -> tuple[Address, Probe]:
+    """Ask in the database ``postgres``, or in the URL's own where that one is closed to us."""
+    import psycopg
+
+    maintenance = given.with_database(_MAINTENANCE)
+    try:
+        return maintenance, _probe(maintenance)
+    except psycopg.Error as error:
+        if given.database in {"", _MAINTENANCE} or not _ANSWERED.search(str(error)):
+            raise _unreachable(given, settings, error) from None
+    try:
+        return given, _probe(given)
+    except psycopg.Error as error:
+        raise _unreachable(given, settings, error) from None
+
+
+def _probe(address: Address) -> Probe:
+    import psycopg
+
+    params = dict(address.params)
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        params.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
+    with psycopg.connect(Address(params).conninfo, autocommit=True) as connection:
+        row = connection.execute(_PROBE).fetchone()
+        return Probe(connection.info.server_version, *(row or ("", False, False, False, True, "unknown", "")))
+
+
+def _objection(probe: Probe, settings: Settings) -> Finding | None:
+    major = probe.version_num // 10_000
+    if major < OLDEST:
+        return _too_old(probe)
+    if settings.postgres is not None and settings.postgres != major:
+        return _other_major(probe, settings)
+    if probe.replica:
+        return _replica()
+    if not (probe.createdb or probe.superuser):
+        return _powerless(probe)
+    return None
+
+
+def _too_old(probe: Probe) -> Finding:
+    return Finding(
+        f"The server is too old: PostgreSQL {OLDEST} is the oldest that works",
+        probe.banner or f"version {probe.version}",
+        f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer",
+    )
+
+
+def _other_major(probe: Probe, settings: Settings) -> Finding:
+    return Finding(
+        f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}",
+        f"postgres = {settings.postgres}, {settings.source('postgres')}",
+        f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres",
+    )
+
+
+def _replica() -> Finding:
+    return Finding(
+        "The server is a read-only replica: no database can be created there",
+        "pg_is_in_recovery() is true",
+        "name the primary server",
+    )
+
+
+def _powerless(probe: Probe) -> Finding:
+    from psycopg import sql
+
+    role = sql.Identifier(probe.role).as_string()
+    return Finding(
+        f"The role {probe.role!r} may not create databases on this server",
+        "it has neither CREATEDB nor SUPERUSER",
+        f"as a superuser: ALTER ROLE {role} CREATEDB;  (or name another role in the URL)",
+    )
+
+
+def _unreachable(given: Address, settings: Settings, error: psycopg.Error) -> ServerError:
+    told = str(error)
+    remedies = (remedy for pattern, remedy in _REMEDIES if pattern in told)
+    return ServerError(
+        "The server cannot be used: connecting failed",
+        saw=f"{told}\n{given.masked}",
+        source=settings.source("server"),
+        remedy=next(remedies, "correct the URL, or leave it out to have a server started"),
+    )

@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pytest_seeddb.config import Settings
+from pytest_seeddb.servers import guard, open_server
+
+IS_ROOT = os.geteuid() == 0
+STRANGER = 65534  # the account that every Linux has for nobody in particular
+PROJECT = Path(__file__).resolve().parents[2]
+
+# Another account may read everything, so that it can run a Python below a closed home directory;
+# to PostgreSQL it is an ordinary user.
+AS_STRANGER = [
+    "setpriv",
+    f"--reuid={STRANGER}",
+    f"--regid={STRANGER}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]
+ACCOUNTS = ["ours", "ordinary"] if IS_ROOT and shutil.which("setpriv") else ["ours"]
+
+OPEN = """
+import sys
+from pathlib import Path
+from pytest_seeddb.config import Settings
+from pytest_seeddb.servers import open_server
+with open_server(Settings(root=Path("/"), postgres=int(sys.argv[1]) or None)) as server:
+    print(server.address.conninfo, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def eventually(what, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+    return found
+
+
+def processes_of(cache, *words):
+    told = subprocess.run(["ps", "-axww", "-o", "pid=,stat=,command="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 2) for line in told.stdout.splitlines()]
+    return {
+        int(pid): command
+        for pid, stat, command in rows
+        if str(cache) in command and stat[0] != "Z" and all(word in command for word in words)
+    }
+
+
+def postmasters(cache):
+    return [pid for pid, command in processes_of(cache, "bin/postgres -D").items() if "--boot" not in command]
+
+
+def guards(cache):
+    return list(processes_of(cache, "guard.py"))
+
+
+def killed(pid, number=signal.SIGKILL):
+    os.kill(pid, number)
+    return pid
+
+
+def state_of(cache):
+    (found,) = (cache / "pytest-seeddb" / "servers").iterdir()
+    return found
+
+
+def is_held(path):
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def run(conninfo, statement):
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+class User:
+    """A process that has the server open until it is told to go."""
+
+    def __init__(self, cache, *, account="ours", major=0, **options):
+        command = [*(AS_STRANGER if account == "ordinary" else []), sys.executable, "-c", OPEN, str(major)]
+        environ = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(PROJECT), "HOME": "/nonexistent"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, env=environ, text=True, **pipes, **options)
+
+    def conninfo(self):
+        found = self.process.stdout.readline().strip()
+        assert found, self.process.communicate()[1]
+        return found
+
+    def leaves(self):
+        _, told = self.process.communicate("\n", timeout=20)
+        assert (self.process.returncode, told) == (0, "")
+
+    def dies(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def private_cache(account="ours"):
+    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp")).resolve()
+    made.chmod(0o755)
+    if account == "ordinary":
+        os.chown(made, STRANGER, STRANGER)
+    yield made
+    sockets = [guard.record(str(each)).get("socket", "") for each in made.glob("pytest-seeddb/servers/*")]
+    eventually(lambda: not processes_of(made), 20)
+    assert [each for each in sockets if each and Path(each).exists()] == []
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def primed():
+    with private_cache() as made:
+        first = User(made)
+        run(first.conninfo(), "CREATE DATABASE made_in_the_first_run")
+        first.leaves()
+        eventually(lambda: not processes_of(made))
+        yield made
+
+
+@pytest.fixture
+def empty_cache():
+    with private_cache() as made:
+        yield made
+
+
+@pytest.fixture
+def cache(primed, empty_cache):
+    subprocess.run(["cp", "-a", f"{primed}/.", str(empty_cache)], check=True)
+    return empty_cache
+
+
+@pytest.mark.parametrize("major", [0, 18], ids=["installed", "wheel"])
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_as_any_account_with_any_binaries_a_second_run_finds_what_the_first_made(account, major):
+    with private_cache(account) as cache:
+        first = User(cache, account=account, major=major)
+        run(first.conninfo(), "CREATE DATABASE made_in_the_first_run")
+        first.leaves()
+        eventually(lambda: not postmasters(cache))
+        second = User(cache, account=account, major=major)
+        assert ("made_in_the_first_run",) in run(second.conninfo(), "SELECT datname FROM pg_database")
+        second.leaves()
+
+
+def test_the_server_ends_within_a_second_after_its_last_user_was_killed(cache):
+    user = User(cache)
+    conninfo = user.conninfo()
+    (pid,) = postmasters(cache)
+    user.dies()
+    began = time.monotonic()
+    eventually(lambda: not postmasters(cache))
+    assert time.monotonic() - began < 2
+    assert pid not in processes_of(cache)
+    eventually(lambda: not Path(psycopg.conninfo.conninfo_to_dict(conninfo)["host"]).exists())
+
+
+def test_the_server_stays_for_the_other_user_when_one_is_killed(cache):
+    one, other = User(cache), User(cache)
+    one.conninfo()
+    conninfo = other.conninfo()
+    one.dies()
+    time.sleep(0.3)
+    assert run(conninfo, "SELECT 1") == [(1,)]
+    other.leaves()
+
+
+def test_ten_processes_at_once_get_one_server_and_one_data_directory(empty_cache):
+    users = [User(empty_cache) for _ in range(10)]
+    reached = {user.conninfo() for user in users}
+    assert len(reached) == 1
+    assert len(postmasters(empty_cache)) == 1
+    assert len(guards(empty_cache)) == 1
+    for user in users[:5]:
+        user.dies()
+    assert run(reached.pop(), "SELECT 1") == [(1,)]
+    for user in users[5:]:
+        user.leaves()
+
+
+def test_a_killed_guard_is_replaced_by_the_next_user(cache):
+    first = User(cache)
+    first.conninfo()
+    (killed_guard,) = [killed(pid) for pid in guards(cache)]
+    eventually(lambda: not guards(cache))
+    second = User(cache)
+    second.conninfo()
+    (restored,) = guards(cache)
+    assert restored != killed_guard
+    first.leaves()
+    second.leaves()
+
+
+def test_a_user_that_leaves_after_the_guard_was_killed_leaves_nothing_running(cache):
+    user = User(cache)
+    user.conninfo()
+    [killed(pid) for pid in guards(cache)]
+    eventually(lambda: not guards(cache))
+    user.leaves()
+    eventually(lambda: not postmasters(cache), 2)
+
+
+def test_the_server_stops_although_its_directory_was_removed(cache):
+    user = User(cache)
+    host = Path(psycopg.conninfo.conninfo_to_dict(user.conninfo())["host"])
+    shutil.rmtree(cache / "pytest-seeddb")
+    user.leaves()
+    eventually(lambda: not postmasters(cache) and not guards(cache), 5)
+    assert not host.exists()
+    assert not (cache / "pytest-seeddb").exists(), "the guard must not make anew what was removed"
+
+
+def test_a_server_without_guard_and_users_is_joined_and_then_stopped(cache):
+    first = User(cache)
+    first.conninfo()
+    [killed(pid) for pid in guards(cache)]
+    first.dies()
+    (pid,) = postmasters(cache)
+    second = User(cache)
+    assert ("made_in_the_first_run",) in run(second.conninfo(), "SELECT datname FROM pg_database")
+    assert postmasters(cache) == [pid]
+    second.leaves()
+
+
+def test_a_killed_postmaster_is_restarted_for_the_next_user_with_its_data(cache):
+    first = User(cache)
+    conninfo = first.conninfo()
+    run(conninfo, "CREATE DATABASE made_before_the_kill")
+    (pid,) = [killed(each) for each in postmasters(cache)]
+    second = User(cache)
+    restarted = second.conninfo()
+    assert ("made_before_the_kill",) in run(restarted, "SELECT datname FROM pg_database")
+    assert postmasters(cache) != [pid]
+    assert not Path(psycopg.conninfo.conninfo_to_dict(conninfo)["host"]).exists()
+    second.leaves()
+    first.leaves()
+
+
+def test_everything_killed_at_once_is_mended_by_the_next_user(cache):
+    first = User(cache)
+    run(first.conninfo(), "CREATE DATABASE made_before_the_kill")
+    [killed(pid) for pid in (*guards(cache), *postmasters(cache))]
+    first.dies()
+    second = User(cache)
+    assert ("made_before_the_kill",) in run(second.conninfo(), "SELECT datname FROM pg_database")
+    second.leaves()
+
+
+def test_a_killed_initdb_leaves_nothing_and_the_next_user_starts_anew(empty_cache):
+    first = User(empty_cache)
+    eventually(lambda: processes_of(empty_cache, "bin/initdb"))
+    [killed(pid) for pid in processes_of(empty_cache, "bin/initdb")]
+    assert "initdb failed" in first.process.communicate()[1]
+    assert not (state_of(empty_cache) / guard.DATA).exists()
+    second = User(empty_cache)
+    assert run(second.conninfo(), "SELECT 1") == [(1,)]
+    assert list(state_of(empty_cache).glob("partial-*")) == []
+    second.leaves()
+
+
+@pytest.mark.parametrize("milliseconds", [60, 150, 300, 500, 800])
+def test_a_first_user_killed_at_any_moment_does_not_hinder_the_second(empty_cache, milliseconds):
+    first = User(empty_cache)
+    time.sleep(milliseconds / 1000)
+    first.dies()
+    second = User(empty_cache)
+    assert run(second.conninfo(), "SELECT 1") == [(1,)]
+    assert len(postmasters(empty_cache)) == 1
+    second.leaves()
+
+
+def test_users_that_come_and_go_at_random_never_see_an_error(cache):
+    failures = []
+
+    def visits():
+        try:
+            for pause in (0, 0.05, 0.01, 0.1):
+                user = User(cache)
+                assert run(user.conninfo(), "SELECT 1") == [(1,)]
+                user.leaves()
+                time.sleep(pause)
+        except Exception as error:  # noqa: BLE001  # carried to the main thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=visits) for _ in range(3)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    assert failures == []
+
+
+def test_threads_of_one_process_share_the_server(cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    barrier, reached = threading.Barrier(4), []
+
+    def opens():
+        with open_server(Settings(root=Path("/"))) as server:
+            reached.append(server.address.conninfo)
+            barrier.wait(20)
+
+    threads = [threading.Thread(target=opens) for _ in range(4)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+    assert len(reached) == 4
+    assert len(set(reached)) == 1
+
+
+def test_an_interrupt_from_the_terminal_does_not_reach_the_server_of_another_user(cache):
+    first = User(cache, process_group=0)
+    second = User(cache)
+    first.conninfo()
+    conninfo = second.conninfo()
+    os.killpg(first.process.pid, signal.SIGINT)
+    first.process.communicate()
+    time.sleep(0.2)
+    assert run(conninfo, "SELECT 1") == [(1,)]
+    second.leaves()
+
+
+def test_a_command_that_a_user_leaves_running_does_not_keep_the_server(cache):
+    code = OPEN.replace("    sys.stdin", "    import subprocess; subprocess.Popen(['sleep', '3'])\n    sys.stdin")
+    environ = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(PROJECT)}
+    subprocess.run(
+        [sys.executable, "-c", code, "0"], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
+    )
+    eventually(lambda: not postmasters(cache), 2)
+
+
+def test_a_server_stops_although_it_ignores_the_polite_signals(cache, monkeypatch):
+    first = User(cache)
+    first.conninfo()
+    (pid,) = postmasters(cache)
+    [killed(each) for each in guards(cache)]
+    first.dies()
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(
+        guard, "_SIGNALS", tuple((number, 0.1) for number, _ in guard._SIGNALS[:2]) + guard._SIGNALS[2:]
+    )
+    with (state_of(cache) / guard.SERVER).open("r+") as server:
+        assert guard.stop(str(state_of(cache)), server.fileno())
+    assert postmasters(cache) == []
+
+
+def test_whoever_gets_the_servers_lock_knows_that_no_process_uses_the_data(cache):
+    user = User(cache)
+    conninfo = user.conninfo()
+    lock = state_of(cache) / guard.SERVER
+    assert is_held(lock)
+    with psycopg.connect(conninfo) as connection:
+        backend = connection.info.backend_pid
+        [killed(pid) for pid in guards(cache)]
+        os.kill(backend, signal.SIGSTOP)
+        [killed(pid) for pid in postmasters(cache)]
+        time.sleep(0.1)
+        assert is_held(lock), "a backend that outlives the postmaster still counts"
+        os.kill(backend, signal.SIGCONT)
+        eventually(lambda: not is_held(lock))
+    user.leaves()
+
+
+DISKS = ["tmpfs"] if IS_ROOT and shutil.which("unshare") else []
+
+
+@pytest.mark.parametrize("disk", [*DISKS, "limit"])
+def test_a_full_disk_is_named_and_nothing_half_made_is_left(empty_cache, disk):
+    """A file-size limit ends a write in the middle as a full disk does, and needs no privileges."""
+    script = {
+        "tmpfs": 'mount -t tmpfs -o size=12m none "$XDG_CACHE_HOME"; "$@"; find "$XDG_CACHE_HOME" -name "partial-*"',
+        "limit": 'ulimit -f 200; "$@"; find "$XDG_CACHE_HOME" -name "partial-*"',
+    }[disk]
+    alone = ["unshare", "--mount"] if disk == "tmpfs" else []
+    done = subprocess.run(
+        [*alone, "sh", "-c", script, "sh", sys.executable, "-c", OPEN, "0"],
+        env={**os.environ, "XDG_CACHE_HOME": str(empty_cache), "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "initdb failed" in done.stderr
+    assert "free some space on the disk of" in done.stderr
+    assert done.stdout == ""
