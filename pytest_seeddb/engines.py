@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_seeddb.redirection import tracked_connections
+from pytest_seeddb.redirection import redirected
 from pytest_seeddb.rollback import JoinedConnection, async_engine_over, engine_over, joined
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
         # No pool: a connection belongs to the loop in which it was opened.
         url = make_url(database.address.url_for("postgresql+psycopg"))
         engine = create_async_engine(url, poolclass=NullPool)
-    with tracked_connections(engine.sync_engine) as tracked:
-        database.before_reset(tracked.close)
+    # Redirected to where it goes anyway: that is what ends every connection, wherever it is held.
+    with redirected(database.address, [engine.sync_engine]) as redirection:
+        database.before_reset(redirection.close_connections)
         yield engine

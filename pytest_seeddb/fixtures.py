@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.markers import NAME, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.markers import NAME, uses_a_fixture, wish_of
 from pytest_seeddb.plugin import SETTINGS, TALLY, is_enabled
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.config import Scope, Settings
     from pytest_seeddb.database import SeededDatabase
-    from pytest_seeddb.plan import Plan
+    from pytest_seeddb.markers import Wish
+    from pytest_seeddb.plan import Plan, Plans
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
@@ -84,7 +85,14 @@ def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan) -> Template:
 
 
 @pytest.fixture(scope="session")
-def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, seeddb_plan: Plan) -> DatabaseFactory:
+def _seeddb_plans(seeddb_plan: Plan) -> Plans:
+    from pytest_seeddb.plan import Plans
+
+    return Plans(seeddb_plan)
+
+
+@pytest.fixture(scope="session")
+def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, _seeddb_plans: Plans) -> DatabaseFactory:
     """What makes seeded databases for any scope.
 
     ``with seeded_db_factory("minimal", stores=2) as database: ...``
@@ -99,8 +107,7 @@ def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, seeddb_
     ) -> Iterator[SeededDatabase]:
         from pytest_seeddb.database import seeded_database
 
-        plan = varied(seeddb_plan, Wish(profile, isolation, parameters))
-        template = _seeddb_worker.template(plan)
+        template = _seeddb_worker.template(_seeddb_plans.of(profile, parameters))
         with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database:
             yield database
 
@@ -139,25 +146,8 @@ def _template_for(request: pytest.FixtureRequest, wish: Wish) -> Template:
         template: Template = request.getfixturevalue("seeddb_template")
         return template
     worker: Worker = request.getfixturevalue("_seeddb_worker")
-    return worker.template(varied(request.getfixturevalue("seeddb_plan"), wish))
-
-
-def varied(plan: Plan, wish: Wish) -> Plan:
-    """The plan for another profile or other seed parameters.
-
-    Raises:
-        ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
-    """
-    if wish.is_default:
-        return plan
-    if plan.vary is None:
-        raise ConfigError(
-            f"The plan {plan.name!r} has no profiles",
-            saw=f"profile {wish.profile!r}, parameters {dict(wish.parameters)}",
-            source="the fixture seeddb_plan",
-            remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",
-        )
-    return plan.vary(wish.profile, wish.parameters)
+    plans: Plans = request.getfixturevalue("_seeddb_plans")
+    return worker.template(plans.of(wish.profile, wish.parameters))
 
 
 @pytest.fixture(autouse=True, scope=_scope)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, chain
 
 if TYPE_CHECKING:
@@ -110,6 +111,44 @@ class Plan:
         for stage in self.stages:
             done += len(stage.steps)
             yield done, stage
+
+
+class Plans:
+    """A plan and its siblings for other profiles, each worked out once.
+
+    So a source file that is edited in the middle of a run makes no difference before the next.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._known = {plan.profile: plan}
+
+    def of(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
+        """The plan for a profile, the plan's own where it is ``None``, with seed parameters overridden.
+
+        Raises:
+            ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
+        """
+        shown = shown_profile(profile or self._plan.profile, overrides)
+        if shown not in self._known:
+            self._known[shown] = self._varied(profile, overrides)
+        return self._known[shown]
+
+    def _varied(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
+        if self._plan.vary is not None:
+            return self._plan.vary(profile, overrides)
+        raise ConfigError(
+            f"The plan {self._plan.name!r} has no profiles",
+            saw=f"profile {profile!r}, parameters {dict(overrides)}",
+            source="the fixture seeddb_plan",
+            remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",
+        )
+
+
+def shown_profile(profile: str | None, overrides: Mapping[str, object]) -> str:
+    """A profile with its overrides, as people read it: ``demo(stores=10)``."""
+    changes = ", ".join(f"{name}={value!r}" for name, value in sorted(overrides.items()))
+    return f"{profile or 'default'}({changes})" if changes else profile or "default"
 
 
 class Progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb import migrations, seeds
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.extensions import extension_stage
-from pytest_seeddb.plan import Plan
+from pytest_seeddb.plan import Plan, shown_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,17 +41,12 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
     )
     return Plan(
         name=settings.name,
-        profile=_shown(settings.profile, overrides or {}),
+        profile=shown_profile(settings.profile, overrides or {}),
         root=settings.root,
         stages=tuple(stage for stage in stages if stage.steps),
         env=settings.env,
         vary=partial(plan_of, settings),
     )
-
-
-def _shown(profile: str | None, overrides: Mapping[str, object]) -> str:
-    changes = ", ".join(f"{name}={value!r}" for name, value in sorted(overrides.items()))
-    return f"{profile or 'default'}({changes})" if changes else profile or "default"
 
 
 def _nothing_declared(settings: Settings) -> ConfigError:

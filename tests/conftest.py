@@ -28,7 +28,7 @@ def cache_home():
     Not below pytest's own temporary directory: that is closed to other accounts, and root's server
     runs as one; and its path is too long for some to read.
     """
-    place = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="sdt-", dir="/var/tmp"))
     place.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(place))

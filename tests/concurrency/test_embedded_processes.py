@@ -121,7 +121,7 @@ class User:
 
 @contextmanager
 def private_cache(account="ours"):
-    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp")).resolve()
+    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/var/tmp")).resolve()
     made.chmod(0o755)
     if account == "ordinary":
         os.chown(made, STRANGER, STRANGER)

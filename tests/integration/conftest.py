@@ -9,13 +9,12 @@ import pytest
 from handmade import Statements
 
 from pytest_seeddb.plan import Plan
-from pytest_seeddb.servers import Server
 from pytest_seeddb.worker import Worker
 
 
 @pytest.fixture
-def server(server_address):
-    return Server("external", server_address, "15", 150000, "the tests' own", superuser=True, fsync=False)
+def server(embedded_server):
+    return embedded_server
 
 
 @pytest.fixture

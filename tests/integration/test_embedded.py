@@ -74,7 +74,7 @@ def settled(cache):
 
 
 def new_cache():
-    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp")).resolve()
+    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/var/tmp")).resolve()
     made.chmod(0o755)
     return made
 

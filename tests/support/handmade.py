@@ -19,7 +19,9 @@ class Statements:
         self.ran = []
 
     def stage(self):
-        steps = tuple(Step(f"{self.name} {number}", (Part("sql", text),)) for number, text in enumerate(self.statements))
+        steps = tuple(
+            Step(f"{self.name} {number}", (Part("sql", text),)) for number, text in enumerate(self.statements)
+        )
         return Stage(self.name, steps, self.run, layered=self.layered)
 
     def run(self, target, first):

@@ -1,0 +1,318 @@
+"""Every connection that SQLAlchemy opens goes to our database, whatever its engine was made for.
+
+Applications make their engine when they are imported, and ``env.py`` often makes one of its own;
+handing over a URL is not enough for them. SQLAlchemy asks ``do_connect`` listeners before each new
+connection of each engine, and the first one that returns a connection decides. Ours is registered
+once per process, on the class, in front of all others, and decides only while a redirection that
+covers the engine is on. It is never taken away: another thread may be connecting at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.driver_arguments import connect_arguments
+from pytest_seeddb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+    from pytest_seeddb.address import Address
+
+_OPENED_BY: Final = "pytest_seeddb.redirection"
+_HELD_BY: Final = "pytest_seeddb.holder"
+
+_active: list[Redirection] = []
+_changing: Final = threading.RLock()
+_listening: list[bool] = []
+
+
+class Redirection:
+    """One ``with redirected(...)``: what it covers and what was opened through it.
+
+    Attributes:
+        address: Where the connections go.
+    """
+
+    def __init__(self, address: Address, dialects: tuple[Dialect, ...] | None) -> None:
+        self.address = address
+        self._dialects = dialects
+        self._entries: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
+
+    def covers(self, dialect: Dialect) -> bool:
+        """Whether the engine with this dialect is redirected; each engine has a dialect of its own."""
+        if self._dialects is None:
+            return dialect.name == "postgresql"
+        return any(dialect is each for each in self._dialects)
+
+    def connect(self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: dict[str, Any]) -> DBAPIConnection:
+        """Open a connection for a pool's entry and remember the entry."""
+        positional, named = connect_arguments(self.address, dialect, cparams)
+        entry.info[_OPENED_BY] = self
+        with _changing:
+            self._entries.add(entry)
+        connection: DBAPIConnection = dialect.connect(*positional, **named)
+        return connection
+
+    def close_connections(self) -> None:
+        """Close what was opened so far, pooled or held. Whoever needs a connection afterwards gets a new one."""
+        with _changing:
+            entries = [each for each in self._entries if each.info.get(_OPENED_BY) is self]
+            self._entries.clear()
+        for entry in entries:
+            _discard(entry)
+
+
+@contextlib.contextmanager
+def redirected(address: Address, engines: Iterable[Engine] | None = None) -> Iterator[Redirection]:
+    """Send every new PostgreSQL connection of SQLAlchemy's to ``address`` inside the block.
+
+    That holds for all threads of the process, for synchronous and asynchronous engines, and for
+    each driver. What the application told its driver beside where to connect and as whom (its
+    application name, JSON serialisers, cache sizes, cursor classes, ...) is kept. Connections that
+    were pooled before are not used inside the block; those opened inside it are closed at its end,
+    also those that somebody still holds. Blocks may be nested: the innermost that covers an engine
+    wins.
+
+    Args:
+        address: Where the connections go.
+        engines: The engines to redirect; for an asynchronous one its ``sync_engine``. ``None`` for
+            all PostgreSQL engines, also those that are made inside the block.
+
+    Raises:
+        ConfigError: A named engine is not for PostgreSQL, or was made with ``creator=`` or
+            ``async_creator=``: such a function opens the connection itself.
+    """
+    named = None if engines is None else tuple(engines)
+    for engine in named or ():
+        _check_redirectable(engine)
+    _listen()
+    redirection = Redirection(address, None if named is None else tuple(each.dialect for each in named))
+    with _changing:
+        _active.append(redirection)
+    try:
+        for engine in named or ():
+            empty_pool(engine)
+        yield redirection
+    finally:
+        with _changing:
+            _active.remove(redirection)
+        redirection.close_connections()
+        for engine in named or ():
+            empty_pool(engine)
+
+
+def empty_pool(engine: Engine) -> None:
+    """Close the engine's idle connections now, also an asynchronous one's, from wherever it is called.
+
+    No event loop needs to run, and the one in which the connections were opened may be closed.
+    """
+    from sqlalchemy import event
+
+    if not engine.dialect.is_async:
+        engine.dispose()
+        return
+
+    def on_close(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        _hang_up(entry.driver_connection)
+
+    pool = engine.pool
+    event.listen(pool, "close", on_close)
+    try:
+        _run_now(engine.dispose)
+    finally:
+        event.remove(pool, "close", on_close)  # also from the new pool, which took over its listeners
+
+
+def engines_of(value: object) -> tuple[Engine, ...]:
+    """The engines behind what an application keeps in a module.
+
+    Args:
+        value: An ``Engine`` or ``AsyncEngine``; a ``sessionmaker``, ``scoped_session`` or their
+            asynchronous counterparts, which must be bound; or a function without parameters that
+            returns one of them.
+
+    Raises:
+        ConfigError: It is none of these, or is bound to no engine.
+    """
+    found = _engines(value)
+    if found is None and callable(value) and not isinstance(value, type):
+        value = value()
+        found = _engines(value)
+    if found is None:
+        raise ConfigError(
+            "This is no SQLAlchemy engine",
+            saw=f"{type(value).__module__}.{type(value).__qualname__}",
+            remedy="name an Engine, AsyncEngine, sessionmaker, async_sessionmaker or scoped_session, or a "
+            "function without parameters that returns one",
+        )
+    if not found:
+        raise ConfigError(
+            "This session factory is bound to no engine",
+            saw=repr(value),
+            remedy="name the engine itself, or bind the factory to it where it is made: sessionmaker(engine)",
+        )
+    return tuple({id(engine): engine for engine in found}.values())
+
+
+def _engines(value: object) -> list[Engine] | None:
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
+    from sqlalchemy.orm import scoped_session, sessionmaker
+
+    if isinstance(value, Engine):
+        return [value]
+    if isinstance(value, AsyncEngine):
+        return [value.sync_engine]
+    if isinstance(value, scoped_session | async_scoped_session):
+        return _engines(value.session_factory)
+    if isinstance(value, sessionmaker | async_sessionmaker):
+        binds = [value.kw.get("bind"), *(value.kw.get("binds") or {}).values()]
+        return [engine for bind in binds for engine in _engines(bind) or ()]
+    return None
+
+
+def _check_redirectable(engine: Engine) -> None:
+    if engine.dialect.name != "postgresql":
+        raise ConfigError(
+            "This engine is not for PostgreSQL",
+            saw=engine.url.render_as_string(),
+            remedy="take it out of the engines that are redirected",
+        )
+    creator = foreign_creator(engine.pool)
+    if creator is not None:
+        raise ConfigError(
+            "This engine cannot be redirected: it was made with creator= or async_creator=",
+            saw=f"{engine.url.render_as_string()}, connected by "
+            f"{getattr(creator, '__module__', '?')}.{getattr(creator, '__qualname__', creator)}",
+            remedy="make the engine from a URL, or let its creator read the address from the environment "
+            "and name that variable in the setting `env`",
+        )
+
+
+def foreign_creator(pool: Pool) -> Any:  # noqa: ANN401 - any callable
+    """The function given as ``creator=`` or ``async_creator=``; ``None`` where SQLAlchemy connects itself."""
+    creator = getattr(pool, "_creator", None)  # SQLAlchemy tells it nowhere else
+    return None if getattr(creator, "__module__", None) == "sqlalchemy.engine.create" else creator
+
+
+def _listen() -> None:
+    from sqlalchemy import Engine, event
+    from sqlalchemy.pool import Pool
+
+    with _changing:
+        if not _listening:
+            event.listen(Engine, "do_connect", _on_connect, insert=True)
+            event.listen(Pool, "checkout", _on_checkout, insert=True)
+            _listening.append(True)
+
+
+def _covering(dialect: Dialect) -> Redirection | None:
+    return next((each for each in reversed(tuple(_active)) if each.covers(dialect)), None)
+
+
+def _on_connect(
+    dialect: Dialect, entry: ConnectionPoolEntry, _cargs: list[Any], cparams: dict[str, Any]
+) -> DBAPIConnection | None:
+    redirection = _covering(dialect)
+    return None if redirection is None else redirection.connect(dialect, entry, cparams)
+
+
+def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """Have the pool replace a connection that was opened under another redirection, or under none."""
+    pool: Any = proxy._pool  # noqa: SLF001 - SQLAlchemy tells it nowhere else
+    dialect: Dialect = pool._dialect  # noqa: SLF001 - likewise
+    redirection = _covering(dialect)
+    is_ours = entry.info.get(_OPENED_BY) is redirection
+    if foreign_creator(pool) is not None or (is_ours and not _is_stranded(redirection, entry)):
+        entry.info[_HELD_BY] = weakref.ref(proxy)
+        return
+    from sqlalchemy.exc import DisconnectionError
+
+    if dialect.is_async:
+        _hang_up(entry.driver_connection)
+    raise DisconnectionError("opened for another database")
+
+
+def _is_stranded(redirection: Redirection | None, entry: ConnectionPoolEntry) -> bool:
+    """Whether it is asyncpg's and belongs to another event loop than the one that wants it now.
+
+    Inside a redirection that is our doing: each asynchronous seeder runs in a loop of its own.
+    """
+    if redirection is None:
+        return False
+    loop = getattr(entry.driver_connection, "_loop", None)
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop is not asyncio.get_running_loop()
+
+
+def _discard(entry: ConnectionPoolEntry) -> None:
+    """Close the entry's connection; the pool opens a new one when it next needs it."""
+    driver = entry.driver_connection
+    if driver is None:
+        return
+    _hang_up(driver)
+    # Whoever still holds it finds it invalidated: closing or rolling back is then no error.
+    holder = entry.info.get(_HELD_BY, lambda: None)() if entry.in_use else None
+    invalidate = entry.invalidate if holder is None else holder.invalidate
+    # SQLAlchemy closes psycopg's asynchronous connections by an await, which needs a greenlet around
+    # it; asyncpg's it terminates without one.
+    if hasattr(driver, "pgconn"):
+        _run_now(invalidate)
+    else:
+        invalidate()
+
+
+def _run_now(function: Callable[[], object]) -> None:
+    """Run a function of an asynchronous engine's that awaits only what is finished already."""
+    from sqlalchemy.util import greenlet_spawn
+
+    running = greenlet_spawn(function)
+    try:
+        with contextlib.suppress(StopIteration):
+            running.send(None)
+    finally:
+        running.close()
+
+
+def _hang_up(driver: Any) -> None:  # noqa: ANN401 - any driver's connection
+    """Close an asynchronous driver's connection at once, without its event loop."""
+    if hasattr(driver, "pgconn"):
+        driver.pgconn.finish()
+    elif hasattr(driver, "terminate") and hasattr(driver, "_transport"):
+        _hang_up_asyncpg(driver)
+
+
+def _hang_up_asyncpg(driver: Any) -> None:  # noqa: ANN401 - an asyncpg.Connection
+    """Its ``terminate`` leaves the socket open until its loop runs again, which may be never."""
+    transport = driver._transport  # noqa: SLF001 - asyncpg shows it nowhere
+    _shut_down(transport)
+    # A closed loop can no longer be told; what it would have done is done here.
+    with contextlib.suppress(RuntimeError):
+        driver.terminate()
+    if getattr(driver, "_loop", None) is not None and driver._loop.is_closed():  # noqa: SLF001 - likewise
+        _close_transport(transport)
+
+
+def _shut_down(transport: Any) -> None:  # noqa: ANN401 - asyncio's or uvloop's
+    with contextlib.suppress(OSError, AttributeError, TypeError, ValueError):
+        shown = transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(shown.fileno())) as shared:
+            shared.shutdown(socket.SHUT_RDWR)
+
+
+def _close_transport(transport: Any) -> None:  # noqa: ANN401 - likewise
+    """Free the socket of a transport whose loop is closed, which would warn when it is collected."""
+    held = getattr(transport, "_sock", None)
+    if held is not None:
+        held.close()
+        transport._sock = None  # noqa: SLF001 - what the loop would have done

@@ -1,0 +1,266 @@
+"""What a user's function may ask for: the database as a URL, an engine, a connection or a session."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from pytest_seeddb.address import Address
+
+Kind = Literal[
+    "url",
+    "sqlalchemy url",
+    "engine",
+    "async engine",
+    "connection",
+    "async connection",
+    "session",
+    "async session",
+    "psycopg connection",
+    "psycopg async connection",
+]
+
+DRIVER: Final = "postgresql+psycopg"  # psycopg 3 serves both synchronous and asynchronous engines
+
+_BY_NAME: Final[Mapping[str, tuple[Kind, Kind]]] = {
+    "url": ("url", "url"),
+    "engine": ("engine", "async engine"),
+    "connection": ("connection", "async connection"),
+    "session": ("session", "async session"),
+}
+# By the package that has the class, and the class's name.
+_BY_CLASS: Final[Mapping[tuple[str, str], Kind]] = {
+    ("sqlalchemy", "URL"): "sqlalchemy url",
+    ("sqlalchemy", "Engine"): "engine",
+    ("sqlalchemy", "AsyncEngine"): "async engine",
+    ("sqlalchemy", "Connection"): "connection",
+    ("sqlalchemy", "AsyncConnection"): "async connection",
+    ("sqlalchemy", "Session"): "session",
+    ("sqlalchemy", "AsyncSession"): "async session",
+    ("sqlmodel", "Session"): "session",
+    ("sqlmodel", "AsyncSession"): "async session",
+    ("psycopg", "Connection"): "psycopg connection",
+    ("psycopg", "AsyncConnection"): "psycopg async connection",
+}
+# Names that say enough by themselves where an annotation cannot be evaluated.
+_DISTINCT: Final = frozenset({"Engine", "AsyncEngine", "AsyncConnection", "Session", "AsyncSession"})
+
+_FOREIGN: Final = frozenset({"asyncpg", "psycopg2", "pg8000"})
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing that a parameter asks for.
+
+    Attributes:
+        kind: What it is.
+        factory: The class that the annotation names, where it is one of the project's own sessions.
+    """
+
+    kind: Kind
+    factory: Callable[..., Any] | None = field(default=None, compare=False)
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether it can be used in a coroutine function only."""
+        return self.kind in {"async connection", "async session", "psycopg async connection"}
+
+
+def is_resource(name: str, path: str = "") -> bool:
+    """Whether a parameter asks for the database, told from its source alone.
+
+    Args:
+        name: The parameter's.
+        path: The dotted path of its annotation: ``sqlalchemy.orm.Session``.
+    """
+    package, _, cls = path.partition(".")
+    return name in _BY_NAME or (package, cls.rpartition(".")[2]) in _BY_CLASS
+
+
+def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
+    """What a parameter asks for; ``None`` where it is no business of the database's.
+
+    A known class decides, then the name.
+    """
+    found = _by_class(hint) or _by_text(hint)
+    if found is not None:
+        return found
+    if name not in _BY_NAME or _is_foreign(hint):
+        return None
+    return Resource(_BY_NAME[name][is_async])
+
+
+def _is_foreign(hint: object) -> bool:
+    """Whether it is a class of a driver that no resource is made for, such as ``asyncpg.Connection``."""
+    path = hint.__module__ if isinstance(hint, type) else hint if isinstance(hint, str) else ""
+    return path.partition(".")[0] in _FOREIGN
+
+
+def _by_class(hint: object) -> Resource | None:
+    if not isinstance(hint, type):
+        return None
+    factory: Callable[..., Any] = hint
+    for cls in inspect.getmro(hint):
+        kind = _BY_CLASS.get((cls.__module__.partition(".")[0], cls.__name__))
+        if kind is not None:
+            return Resource(kind, factory if kind in {"session", "async session"} else None)
+    return None
+
+
+def _by_text(hint: object) -> Resource | None:
+    """An annotation that is seen by type checkers only: ``AsyncSession``, ``orm.Session``, ``psycopg.Connection``."""
+    if not isinstance(hint, str):
+        return None
+    path = hint.partition("[")[0].strip("'\" ")
+    package, _, name = path.rpartition(".")
+    if package.partition(".")[0] == "psycopg":
+        return Resource(_BY_CLASS[("psycopg", name)]) if ("psycopg", name) in _BY_CLASS else None
+    return Resource(_BY_CLASS[("sqlalchemy", name)]) if name in _DISTINCT else None
+
+
+class SyncResources:
+    """Resources of one call of a plain function, made when they are first asked for.
+
+    Left without an error, it commits and closes them; left with one, it rolls back and closes.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._made: dict[Resource, object] = {}
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._closing:
+            for each in _commit_order(self._made) if error is None else ():
+                each.commit()
+
+    def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+        """The resource; the same object each time."""
+        if wanted not in self._made:
+            self._made[wanted] = getattr(self, f"_{wanted.kind.replace(' ', '_')}")(wanted)
+        return self._made[wanted]
+
+    def _url(self, _wanted: Resource) -> str:
+        return self._address.url
+
+    def _sqlalchemy_url(self, _wanted: Resource) -> object:
+        return _sqlalchemy_url(self._address)
+
+    def _engine(self, _wanted: Resource) -> Engine:
+        from sqlalchemy import create_engine
+
+        engine = create_engine(_sqlalchemy_url(self._address))
+        self._closing.callback(engine.dispose)
+        return engine
+
+    def _async_engine(self, _wanted: Resource) -> AsyncEngine:
+        """For a plain function that starts event loops itself: each of its connections is its own."""
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from sqlalchemy.pool import NullPool
+
+        return create_async_engine(_sqlalchemy_url(self._address), poolclass=NullPool)
+
+    def _connection(self, _wanted: Resource) -> Connection:
+        engine: Engine = self.get(Resource("engine"))
+        return self._closing.enter_context(engine.connect())
+
+    def _session(self, wanted: Resource) -> object:
+        from sqlalchemy.orm import Session
+
+        bind: Any = self._made.get(Resource("connection")) or self.get(Resource("engine"))
+        return self._closing.enter_context((wanted.factory or Session)(bind=bind))
+
+    def _psycopg_connection(self, _wanted: Resource) -> object:
+        import psycopg
+
+        connection = psycopg.connect(self._address.conninfo)
+        self._closing.callback(connection.close)
+        return connection
+
+
+class AsyncResources:
+    """Resources of one call of a coroutine function; otherwise as `SyncResources`."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._made: dict[Resource, object] = {}
+        self._plain = SyncResources(address)
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._closing.enter_context(self._plain)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            for each in _commit_order(self._made) if error is None else ():
+                await each.commit()
+        except BaseException as failed:
+            await self._closing.__aexit__(type(failed), failed, failed.__traceback__)
+            raise
+        return await self._closing.__aexit__(kind, error, trace)
+
+    async def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+        """The resource; the same object each time."""
+        make = getattr(self, f"_{wanted.kind.replace(' ', '_')}", None)
+        if make is None:  # a coroutine function may use what does not wait for a loop, too
+            return self._plain.get(wanted)
+        if wanted not in self._made:
+            self._made[wanted] = await make(wanted)
+        return self._made[wanted]
+
+    async def _async_engine(self, _wanted: Resource) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        engine = create_async_engine(_sqlalchemy_url(self._address))
+        self._closing.push_async_callback(engine.dispose)
+        return engine
+
+    async def _async_connection(self, _wanted: Resource) -> AsyncConnection:
+        engine: AsyncEngine = await self.get(Resource("async engine"))
+        return await self._closing.enter_async_context(engine.connect())
+
+    async def _async_session(self, wanted: Resource) -> object:
+        from sqlalchemy.ext.asyncio import AsyncSession
+
+        bind: Any = self._made.get(Resource("async connection")) or await self.get(Resource("async engine"))
+        # Objects stay readable after a commit inside the function: reloading them would need an await.
+        session = (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
+        return await self._closing.enter_async_context(session)
+
+    async def _psycopg_async_connection(self, _wanted: Resource) -> object:
+        import psycopg
+
+        connection = await psycopg.AsyncConnection.connect(self._address.conninfo)
+        self._closing.push_async_callback(connection.close)
+        return connection
+
+
+def _sqlalchemy_url(address: Address) -> Any:  # noqa: ANN401 - a sqlalchemy.URL, imported late
+    from sqlalchemy import make_url
+
+    return make_url(address.url_for(DRIVER))
+
+
+def _commit_order(made: Mapping[Resource, Any]) -> Iterator[Any]:
+    """Sessions first: one that is bound to a connection flushes into it."""
+    kinds = {"session": 0, "async session": 0, "connection": 1, "async connection": 1}
+    kinds |= {"psycopg connection": 1, "psycopg async connection": 1}
+    found = [(kinds[wanted.kind], each) for wanted, each in made.items() if wanted.kind in kinds]
+    yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))

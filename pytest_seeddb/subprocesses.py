@@ -1,0 +1,127 @@
+"""The user's own commands, such as ``dbmate up``, run against the database that is being built."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.plan import Target
+    from pytest_seeddb.readers import CommandSpec
+
+_SHOWN_LINES: Final = 30
+# libpq's variables that neither say where the database is nor as whom to connect.
+_HARMLESS: Final = frozenset({"PGAPPNAME", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGOPTIONS"})
+_NOT_EXECUTABLE: Final = 126  # POSIX, "Exit Status for Commands" of the shell
+_NOT_FOUND: Final = 127
+_SIGNALLED: Final = 128
+
+
+def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
+    """Run a shell command with the database's address in its environment.
+
+    It runs in ``target.root``, reads nothing, and is waited for. Its output is shown only when it
+    fails. Interrupting the run ends it too: it stays in the terminal's process group.
+
+    Args:
+        spec: The command.
+        target: The database; the command finds it in ``DATABASE_URL``, in the variables that the
+            settings name, and in ``PGHOST`` and its fellows.
+        what: What the command does, for the error: ``migrations``.
+
+    Raises:
+        BuildError: It failed, was killed or is not there.
+    """
+    ended = subprocess.run(  # noqa: S602 - it is the user's own command line, written for a shell
+        spec.command,
+        shell=True,
+        cwd=target.root,
+        env=environment_for(target),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if ended.returncode:
+        raise _failure(spec, target, what, ended)
+
+
+def environment_for(target: Target) -> dict[str, str]:
+    """The environment of a child process that is to use ``target`` and no other database.
+
+    Variables of libpq that would lead elsewhere, such as ``PGSERVICE`` or ``PGHOSTADDR``, are left out.
+    """
+    own = dict(_libpq_variables(target.address))
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith("PG") and name in _location_variables())
+    }
+    urls = dict.fromkeys(("DATABASE_URL", *target.env), target.address.url)
+    return {**inherited, **own, **urls}
+
+
+def _known_variables() -> dict[str, str]:
+    """The environment variable of each libpq parameter, as the libpq in use tells it."""
+    from psycopg import pq
+
+    return {
+        option.keyword.decode(): option.envvar.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar is not None
+    }
+
+
+def _location_variables() -> set[str]:
+    return {*_known_variables().values(), "PGSERVICEFILE", "PGSYSCONFDIR"} - _HARMLESS
+
+
+def _libpq_variables(address: Address) -> Iterator[tuple[str, str]]:
+    known = _known_variables()
+    for key, value in address.params.items():
+        if key in known:
+            yield known[key], value
+    yield from address.environment().items()
+
+
+def _failure(spec: CommandSpec, target: Target, what: str, ended: subprocess.CompletedProcess[bytes]) -> BuildError:
+    output = ended.stdout.decode(errors="replace").rstrip()
+    secret = target.address.params.get("password")
+    shown = output.replace(secret, "***") if secret else output
+    return BuildError(
+        f"The command of the {what} {_outcome(ended.returncode)}",
+        saw=f"$ {spec.command}\n{_tail(shown) or '(it printed nothing)'}",
+        source=what,
+        remedy=_remedy(ended.returncode, target),
+    )
+
+
+def _outcome(status: int) -> str:
+    number = -status if status < 0 else status - _SIGNALLED
+    if number in set(signal.Signals):
+        return f"was ended by {signal.Signals(number).name}"
+    if status == _NOT_FOUND:
+        return f"was not found (exit status {status})"
+    return f"failed with exit status {status}"
+
+
+def _remedy(status: int, target: Target) -> str:
+    if status == _NOT_FOUND:
+        return "install the program, or give its whole path; the shell looked for it on PATH"
+    if status == _NOT_EXECUTABLE:
+        return "make the file executable"
+    return f"run it by hand in {target.root} with DATABASE_URL set to an empty database"
+
+
+def _tail(output: str) -> str:
+    lines = output.splitlines()
+    if len(lines) <= _SHOWN_LINES:
+        return output
+    return "\n".join([f"... ({len(lines) - _SHOWN_LINES} lines before)", *lines[-_SHOWN_LINES:]])
