@@ -12,6 +12,7 @@ from pytest_seeddb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MASK: Final = "***"
 _DRIVER: Final = re.compile(r"^postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
 _IN_URL: Final = ("host", "port", "user", "password", "dbname")
 _ENVIRONMENT: Final = {
@@ -75,7 +76,8 @@ class Address:
         """The libpq string, for `psycopg.connect`. Holds the password."""
         from psycopg.conninfo import make_conninfo
 
-        return make_conninfo(**self.params)
+        # Given empty, it keeps PGHOSTADDR of the environment from leading to another server.
+        return make_conninfo(**{"hostaddr": "", **self.params} if "host" in self.params else self.params)
 
     @property
     def url(self) -> str:
@@ -99,8 +101,8 @@ class Address:
         """The URL with ``***`` in the password's place, for people to read."""
         shown = {key: value for key, value in self.params.items() if key != "sslpassword"}
         if "password" in shown:
-            shown["password"] = "***"
-        return Address(shown).url.replace("%2A%2A%2A", "***")
+            shown["password"] = _MASK
+        return Address(shown).url.replace(quote(_MASK), _MASK)
 
     def environment(self) -> dict[str, str]:
         """``PGHOST`` and its fellows, for a child process. Holds the password."""

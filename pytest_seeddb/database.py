@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.environment import url_variables
+from pytest_seeddb.application.environment import url_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

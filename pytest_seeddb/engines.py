@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pytest_seeddb.redirection import redirected
+from pytest_seeddb.application.hanging_up import tracked
 from pytest_seeddb.rollback import JoinedConnection, async_engine_over, engine_over, joined
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
         # No pool: a connection belongs to the loop in which it was opened.
         url = make_url(database.address.url_for("postgresql+psycopg"))
         engine = create_async_engine(url, poolclass=NullPool)
-    # Redirected to where it goes anyway: that is what ends every connection, wherever it is held.
-    with redirected(database.address, [engine.sync_engine]) as redirection:
-        database.before_reset(redirection.close_connections)
+    with tracked(engine.sync_engine) as connections:
+        database.before_reset(connections.close)
         yield engine

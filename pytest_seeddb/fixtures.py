@@ -128,7 +128,7 @@ def seeded_db(
     request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_worker: Worker
 ) -> Iterator[SeededDatabase]:
     """A private database, migrated and seeded. The application's engines and variables point at it."""
-    from pytest_seeddb.activation import activated
+    from pytest_seeddb.application.activation import activated
     from pytest_seeddb.database import seeded_database
 
     wish = wish_of(request.node)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_seeddb.config import Found, Settings
+    from pytest_seeddb.report import Tally
 
-SETTINGS = pytest.StashKey["Settings"]()
-TALLY = pytest.StashKey["Tally"]()
+SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
+TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
 _OUTPUT = "seeddb"
 

@@ -74,9 +74,9 @@ def joined(address: Address) -> JoinedConnection:
     return connection
 
 
-async def _async_joined(**parameters: Any) -> AsyncJoinedConnection:
-    """Connect as SQLAlchemy asks for it and begin the transaction."""
-    connection = await AsyncJoinedConnection.connect(**parameters)
+async def _async_joined(address: Address) -> AsyncJoinedConnection:
+    """Connect to the shared clone and begin the transaction."""
+    connection = await AsyncJoinedConnection.connect(writing(address).conninfo)
     await connection.execute(_MARK)
     return connection
 
@@ -93,14 +93,11 @@ def engine_over(connection: JoinedConnection) -> Engine:
 
 def async_engine_over(address: Address) -> AsyncEngine:
     """An async engine with one connection, made when it is first needed."""
-    from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import StaticPool
 
     engine = create_async_engine(
-        make_url(writing(address).url_for("postgresql+psycopg")),
-        connect_args={"async_creator_fn": _async_joined},
-        poolclass=StaticPool,
+        "postgresql+psycopg://", async_creator=lambda: _async_joined(address), poolclass=StaticPool
     )
     _mark_at_checkout(engine.sync_engine)
     return engine

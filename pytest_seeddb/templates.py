@@ -14,10 +14,10 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_seeddb import opened as data_files
 from pytest_seeddb.building import Build, fill, finish
 from pytest_seeddb.carried import Carried
 from pytest_seeddb.fingerprint import Part, explain_change
+from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
 from pytest_seeddb.plan import Progress
 from pytest_seeddb.record import Record

@@ -28,7 +28,7 @@ def cache_home():
     Not below pytest's own temporary directory: that is closed to other accounts, and root's server
     runs as one; and its path is too long for some to read.
     """
-    place = Path(tempfile.mkdtemp(prefix="sdt-", dir="/var/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="sdt-", dir=_roomy()))
     place.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(place))
@@ -36,6 +36,13 @@ def cache_home():
             patch.delenv(variable)
         yield place
     _remove(place)
+
+
+def _roomy():
+    """Memory where there is plenty: databases come and go by the hundred here."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+    return memory if usable and shutil.disk_usage(memory).free > 4 * 2**30 else Path("/var/tmp")
 
 
 def _remove(place):

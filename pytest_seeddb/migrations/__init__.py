@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.application.imports import is_import_path
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, digest, glob_parts
-from pytest_seeddb.imports import is_import_path
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.readers import CommandSpec, did_you_mean
 
@@ -77,7 +77,7 @@ def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
     step = Step(f"command {wanted.command}", (Part("command", digest(wanted.command)), *inputs))
 
     def run(target: Target, first: int) -> None:
-        from pytest_seeddb.subprocesses import run_command
+        from pytest_seeddb.application.subprocesses import run_command
 
         if not first:
             target.started(step)

@@ -15,17 +15,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.calling import in_own_thread_if_needed
+from pytest_seeddb.application.calling import in_own_thread_if_needed
+from pytest_seeddb.application.imports import innermost_frame, place_of, put_on_path
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint import Part, digest, file_part, relative_name
-from pytest_seeddb.imports import innermost_frame, place_of, put_on_path
+from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, ordered, read_revisions, revision_of
 from pytest_seeddb.migrations.alembic_layout import Layout, read_layout
 from pytest_seeddb.migrations.failures import database_error
 from pytest_seeddb.migrations.logging_state import logging_kept
 from pytest_seeddb.migrations.surroundings import surroundings
 from pytest_seeddb.plan import Stage, Step
-from pytest_seeddb.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -349,7 +349,7 @@ def _identity(connection: Connection) -> tuple[str, str]:
 
 
 def _why(connection: Connection) -> str:
-    from pytest_seeddb.redirection import foreign_creator
+    from pytest_seeddb.application.redirection import foreign_creator
 
     if foreign_creator(connection.engine.pool) is not None:
         return "its engine was made with creator= or async_creator=, which opens the connection itself"

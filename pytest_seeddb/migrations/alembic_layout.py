@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_seeddb.application.imports import find
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.imports import find
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.calling import call, name_of
+from pytest_seeddb.application.calling import call, name_of
+from pytest_seeddb.application.imports import check, load, module_of, place_of
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
-from pytest_seeddb.imports import check, load, module_of, place_of
+from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.migrations.failures import database_error
 from pytest_seeddb.migrations.surroundings import surroundings
 from pytest_seeddb.plan import Stage, Step
-from pytest_seeddb.sources import Sources
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.imports import put_on_path
+from pytest_seeddb.application.imports import put_on_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
         target: The database being built.
         directory: Where to run; ``target.root`` by default.
     """
-    from pytest_seeddb.redirection import redirected
+    from pytest_seeddb.application.redirection import redirected
 
     with (
         contextlib.chdir(directory or target.root),

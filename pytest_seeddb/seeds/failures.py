@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.application.imports import innermost_frame, is_users
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.fingerprint import relative_name
-from pytest_seeddb.imports import innermost_frame, is_users
 from pytest_seeddb.migrations.failures import database_error
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def _declared(module: str, *, root: Path, source: str) -> tuple[Seeder, ...]:
 
 
 def _import(path: str, *, root: Path, source: str) -> object:
-    from pytest_seeddb.imports import load
+    from pytest_seeddb.application.imports import load
 
     try:
         return load(path, source=source, root=root)
@@ -131,7 +131,7 @@ def _otherwise(module: str, said: list[str], found: list[str], source: str) -> C
 
 
 def _declaration(noted: Seeder, root: Path) -> Declaration:
-    from pytest_seeddb.calling import is_async
+    from pytest_seeddb.application.calling import is_async
 
     after = tuple(each if isinstance(each, str) else _identity(each) for each in noted.after)
     return Declaration(
@@ -155,7 +155,7 @@ def _identity(function: Callable[..., object]) -> str:
 
 
 def _plain(path: str, function: Callable[..., Any], root: Path) -> Declaration:
-    from pytest_seeddb.calling import is_async
+    from pytest_seeddb.application.calling import is_async
 
     module, _, attribute = path.partition(":")
     inner = inspect.unwrap(function)
@@ -176,7 +176,7 @@ def _plain(path: str, function: Callable[..., Any], root: Path) -> Declaration:
 
 def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """The parameters that calling does not fill by itself."""
-    from pytest_seeddb.calling import wanted
+    from pytest_seeddb.application.calling import wanted
 
     resources = wanted(function)
     scope = _scope(function)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from pytest_seeddb.resources import is_resource
+from pytest_seeddb.application.resources import is_resource
 from pytest_seeddb.seeds.annotations import ImportedHint, Unreadable, hint_of
 from pytest_seeddb.seeds.declaration import TIERS, Tier
 

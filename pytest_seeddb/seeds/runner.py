@@ -70,7 +70,7 @@ class Runner:
         return self._call_action(seed, target)
 
     def _call_action(self, seed: Declaration, target: Target) -> Action:
-        from pytest_seeddb.calling import call
+        from pytest_seeddb.application.calling import call
 
         said = self.modules.get(seed.module)
         if seed.is_seeder and said is not None:
@@ -101,7 +101,7 @@ def _run_sql(seed: SqlSeed, target: Target) -> None:
 
 
 def _run_command(seed: CommandSeed, target: Target) -> None:
-    from pytest_seeddb.subprocesses import run_command
+    from pytest_seeddb.application.subprocesses import run_command
 
     run_command(seed.spec, target, what="seeds")
 

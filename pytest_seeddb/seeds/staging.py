@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.config import CommandSpec
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, digest, file_part, glob_parts, relative_name
+from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.readers import did_you_mean
 from pytest_seeddb.seeds.discovery import Catalogue
@@ -16,7 +17,6 @@ from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
 from pytest_seeddb.seeds.parameters import Profile, check, parameter_parts, profile_of
 from pytest_seeddb.seeds.runner import Runner
-from pytest_seeddb.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from pytest_seeddb.calling import call
+from pytest_seeddb.application.calling import call
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plan import Target
 

@@ -28,8 +28,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
 from pytest_seeddb.address import Address
+from pytest_seeddb.application.redirection import empty_pool, engines_of, redirected
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.redirection import empty_pool, engines_of, redirected
 
 SYNC = ["postgresql+psycopg", "postgresql+psycopg2", "postgresql+pg8000"]
 ASYNC = ["postgresql+psycopg", "postgresql+asyncpg"]

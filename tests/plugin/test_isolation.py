@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+
 def test_a_marked_test_gets_a_migrated_and_seeded_database(project):
     result = project.test(
         """

@@ -115,7 +115,9 @@ def test_twenty_destructive_tests_in_any_order_on_four_workers_each_see_the_seed
     result.assert_outcomes(passed=20)
 
 
-@pytest.mark.parametrize(("file", "text"), [("pyproject.toml", "[tool.seeddb]\nscop = 3"), ("seeddb.toml", "= broken [")])
+@pytest.mark.parametrize(
+    ("file", "text"), [("pyproject.toml", "[tool.seeddb]\nscop = 3"), ("seeddb.toml", "= broken [")]
+)
 def test_help_works_however_broken_the_table_is(project, file, text):
     project.write("pyproject.toml", "")
     project.write(file, text)

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from pytest_seeddb.calling import is_async, name_of, wanted
-from pytest_seeddb.resources import is_resource
+from pytest_seeddb.application.calling import is_async, name_of, wanted
+from pytest_seeddb.application.resources import is_resource
 
 if TYPE_CHECKING:
     from elsewhere import AsyncSession as UnseenSession

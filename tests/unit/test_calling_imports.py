@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
+from pytest_seeddb.application.imports import check, is_import_path, load
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.imports import check, is_import_path, load
 
 WHERE = "seeds in /x/pyproject.toml"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.fingerprint import Part, digest
-from pytest_seeddb.opened import CHANGED_MEANWHILE, OpenedFiles, current
+from pytest_seeddb.inputs.opened import CHANGED_MEANWHILE, OpenedFiles, current
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_an_opening_that_fails_fails_as_it_always_does(root, monkeypatch, path):
 
 
 def test_an_error_in_the_recording_never_reaches_the_opener(root, monkeypatch):
-    monkeypatch.setattr("pytest_seeddb.opened.os.stat", None)
+    monkeypatch.setattr("pytest_seeddb.inputs.opened.os.stat", None)
     with OpenedFiles(root):
         with (root / "a.json").open() as stream:
             assert stream.read() == "a"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.fingerprint import Part, digest, file_digest
 
 if TYPE_CHECKING:
-    from pytest_seeddb.modules import Foreign
+    from pytest_seeddb.inputs.modules import Foreign
 
 _METADATA: Final = (".dist-info", ".egg-info")
 # What makes the data, where that is another distribution than the one that is imported.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.environment import url_in_environment
+from pytest_seeddb.application.environment import url_in_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
 
 @contextmanager
 def _redirected(settings: Settings, database: SeededDatabase) -> Iterator[None]:
-    from pytest_seeddb.redirection import redirected
+    from pytest_seeddb.application.redirection import redirected
 
     engines = None if settings.engines == ("all",) else _engines(settings)
     with redirected(database.address, engines) as redirection:
@@ -42,8 +42,8 @@ def _redirected(settings: Settings, database: SeededDatabase) -> Iterator[None]:
 
 
 def _engines(settings: Settings) -> tuple[Engine, ...]:
-    from pytest_seeddb.imports import load
-    from pytest_seeddb.redirection import engines_of
+    from pytest_seeddb.application.imports import load
+    from pytest_seeddb.application.redirection import engines_of
 
     found: dict[int, Engine] = {}
     for path in settings.engines:

@@ -11,8 +11,8 @@ import typing
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
+from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, is_resource, resource
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.resources import AsyncResources, Resource, SyncResources, is_resource, resource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping

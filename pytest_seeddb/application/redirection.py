@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.driver_arguments import connect_arguments
+from pytest_seeddb.application.driver_arguments import connect_arguments
+from pytest_seeddb.application.hanging_up import discard, hang_up, note_holder, run_now
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.address import Address
 
-_OPENED_BY: Final = "pytest_seeddb.redirection"
-_HELD_BY: Final = "pytest_seeddb.holder"
+_OPENED_BY: Final = "pytest_seeddb.application.redirection"
 
 _active: list[Redirection] = []
 _changing: Final = threading.RLock()
@@ -70,7 +68,7 @@ class Redirection:
             entries = [each for each in self._entries if each.info.get(_OPENED_BY) is self]
             self._entries.clear()
         for entry in entries:
-            _discard(entry)
+            discard(entry)
 
 
 @contextlib.contextmanager
@@ -124,12 +122,12 @@ def empty_pool(engine: Engine) -> None:
         return
 
     def on_close(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        _hang_up(entry.driver_connection)
+        hang_up(entry.driver_connection)
 
     pool = engine.pool
     event.listen(pool, "close", on_close)
     try:
-        _run_now(engine.dispose)
+        run_now(engine.dispose)
     finally:
         event.remove(pool, "close", on_close)  # also from the new pool, which took over its listeners
 
@@ -235,12 +233,12 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
     redirection = _covering(dialect)
     is_ours = entry.info.get(_OPENED_BY) is redirection
     if foreign_creator(pool) is not None or (is_ours and not _is_stranded(redirection, entry)):
-        entry.info[_HELD_BY] = weakref.ref(proxy)
+        note_holder(entry, proxy)
         return
     from sqlalchemy.exc import DisconnectionError
 
     if dialect.is_async:
-        _hang_up(entry.driver_connection)
+        hang_up(entry.driver_connection)
     raise DisconnectionError("opened for another database")
 
 
@@ -253,66 +251,3 @@ def _is_stranded(redirection: Redirection | None, entry: ConnectionPoolEntry) ->
         return False
     loop = getattr(entry.driver_connection, "_loop", None)
     return isinstance(loop, asyncio.AbstractEventLoop) and loop is not asyncio.get_running_loop()
-
-
-def _discard(entry: ConnectionPoolEntry) -> None:
-    """Close the entry's connection; the pool opens a new one when it next needs it."""
-    driver = entry.driver_connection
-    if driver is None:
-        return
-    _hang_up(driver)
-    # Whoever still holds it finds it invalidated: closing or rolling back is then no error.
-    holder = entry.info.get(_HELD_BY, lambda: None)() if entry.in_use else None
-    invalidate = entry.invalidate if holder is None else holder.invalidate
-    # SQLAlchemy closes psycopg's asynchronous connections by an await, which needs a greenlet around
-    # it; asyncpg's it terminates without one.
-    if hasattr(driver, "pgconn"):
-        _run_now(invalidate)
-    else:
-        invalidate()
-
-
-def _run_now(function: Callable[[], object]) -> None:
-    """Run a function of an asynchronous engine's that awaits only what is finished already."""
-    from sqlalchemy.util import greenlet_spawn
-
-    running = greenlet_spawn(function)
-    try:
-        with contextlib.suppress(StopIteration):
-            running.send(None)
-    finally:
-        running.close()
-
-
-def _hang_up(driver: Any) -> None:  # noqa: ANN401 - any driver's connection
-    """Close an asynchronous driver's connection at once, without its event loop."""
-    if hasattr(driver, "pgconn"):
-        driver.pgconn.finish()
-    elif hasattr(driver, "terminate") and hasattr(driver, "_transport"):
-        _hang_up_asyncpg(driver)
-
-
-def _hang_up_asyncpg(driver: Any) -> None:  # noqa: ANN401 - an asyncpg.Connection
-    """Its ``terminate`` leaves the socket open until its loop runs again, which may be never."""
-    transport = driver._transport  # noqa: SLF001 - asyncpg shows it nowhere
-    _shut_down(transport)
-    # A closed loop can no longer be told; what it would have done is done here.
-    with contextlib.suppress(RuntimeError):
-        driver.terminate()
-    if getattr(driver, "_loop", None) is not None and driver._loop.is_closed():  # noqa: SLF001 - likewise
-        _close_transport(transport)
-
-
-def _shut_down(transport: Any) -> None:  # noqa: ANN401 - asyncio's or uvloop's
-    with contextlib.suppress(OSError, AttributeError, TypeError, ValueError):
-        shown = transport.get_extra_info("socket")
-        with socket.socket(fileno=os.dup(shown.fileno())) as shared:
-            shared.shutdown(socket.SHUT_RDWR)
-
-
-def _close_transport(transport: Any) -> None:  # noqa: ANN401 - likewise
-    """Free the socket of a transport whose loop is closed, which would warn when it is collected."""
-    held = getattr(transport, "_sock", None)
-    if held is not None:
-        held.close()
-        transport._sock = None  # noqa: SLF001 - what the loop would have done

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHANGED_MEANWHILE: Final = "changed during the build"
 """The digest of a file that was not at the end what it had been when it was read."""
 
-# Code is followed by its imports, see `pytest_seeddb.sources`.
+# Code is followed by its imports, see `pytest_seeddb.inputs.sources`.
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", ".pth")
 _IGNORED_DIRECTORIES: Final = frozenset(
     {

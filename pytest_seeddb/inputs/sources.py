@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import MISSING, Part, file_part
-from pytest_seeddb.modules import COMPILED, Foreign, Module, Modules
-from pytest_seeddb.packages import Packages, installed, state
-from pytest_seeddb.scanning import OWN_PACKAGE, SCAN, Imports, scan
+from pytest_seeddb.inputs.modules import COMPILED, Foreign, Module, Modules
+from pytest_seeddb.inputs.packages import Packages, installed, state
+from pytest_seeddb.inputs.scanning import OWN_PACKAGE, SCAN, Imports, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

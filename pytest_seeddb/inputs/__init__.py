@@ -1,0 +1,1 @@
+"""What a build depends on: Python sources and what they import, packages, data files."""
