@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb.config import Settings
+from pytest_seeddb.config import load_settings
 from pytest_seeddb.servers import open_server
 
 pytest_plugins = ["pytester"]
@@ -32,8 +32,11 @@ def cache_home():
     place.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(place))
+        wanted = os.environ.get("TESTS_POSTGRES")
         for variable in [each for each in os.environ if each.startswith(("SEEDDB_", "PG"))]:
             patch.delenv(variable)
+        if wanted:
+            patch.setenv("SEEDDB_POSTGRES", wanted)
         yield place
     _remove(place)
 
@@ -62,7 +65,7 @@ def _remove(place):
 @pytest.fixture(scope="session")
 def embedded_server(cache_home):
     """One embedded server for the session. A machine without PostgreSQL fails here, it does not skip."""
-    with open_server(Settings(root=cache_home)) as server:
+    with open_server(load_settings(cache_home)) as server:
         yield server
 
 
