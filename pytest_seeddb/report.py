@@ -27,11 +27,10 @@ class Tally:
     """What one process did, or several together: it travels from xdist's workers as plain data."""
 
     servers: list[str] = field(default_factory=list)
-    built: dict[str, str] = field(default_factory=dict)
+    built: dict[str, tuple[float, str]] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
     clones: int = 0
     clone_seconds: float = 0.0
-    build_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     def add(self, worker: Worker) -> None:
@@ -40,8 +39,7 @@ class Tally:
         for template in worker.templates:
             label = f"{template.record.plan}/{template.record.profile}"
             if template.built:
-                self.built[label] = template.reason
-                self.build_seconds += template.record.seconds
+                self.built[label] = (template.record.seconds, template.reason)
             else:
                 self.reused.append(label)
         self.clones += worker.clones.made
@@ -55,7 +53,6 @@ class Tally:
         self.reused += other.reused
         self.clones += other.clones
         self.clone_seconds += other.clone_seconds
-        self.build_seconds += other.build_seconds
         self.failures += other.failures
 
     def to_data(self) -> dict[str, Any]:
@@ -69,8 +66,8 @@ class Tally:
         return [*_unique(self.servers), *self._templates(), *self._clones(), *_unique(self.failures)]
 
     def _templates(self) -> Iterable[str]:
-        for label, reason in self.built.items():
-            yield f"template {label} built in {self.build_seconds:.1f} s: {reason}"
+        for label, (seconds, reason) in self.built.items():
+            yield f"template {label} built in {seconds:.1f} s: {reason}"
         for label in _unique(each for each in self.reused if each not in self.built):
             yield f"template {label} reused"
 

@@ -35,6 +35,8 @@ def cache_home():
         wanted = os.environ.get("TESTS_POSTGRES")
         for variable in [each for each in os.environ if each.startswith(("SEEDDB_", "PG"))]:
             patch.delenv(variable)
+        # Hundreds of subprocesses: without bytecode each would compile its libraries anew.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         if wanted:
             patch.setenv("SEEDDB_POSTGRES", wanted)
         yield place
