@@ -64,7 +64,8 @@ def seeddb_plan(seeddb_settings: Settings) -> Plan:
 
 @pytest.fixture(scope="session")
 def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfig: pytest.Config) -> Iterator[Worker]:
-    from pytest_seeddb.report import Tally, TerminalProgress
+    from pytest_seeddb.report import Tally
+    from pytest_seeddb.terminal import TerminalProgress
     from pytest_seeddb.worker import Worker
 
     token = _token() if seeddb_settings.reseed else ""

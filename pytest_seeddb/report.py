@@ -1,25 +1,14 @@
-"""What the terminal shows: a header, the progress of long builds, a summary."""
+"""What the terminal shows at the end: what was built, reused and cloned."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict, dataclass, field
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Self
-
-from pytest_seeddb.plan import Progress
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    import pytest
-
-    from pytest_seeddb.plan import Plan, Step
     from pytest_seeddb.worker import Worker
-
-_QUIET_FOR: Final = 1.0
-"""Seconds that a build may take before anybody hears of it."""
 
 
 @dataclass
@@ -82,57 +71,3 @@ def _unique(lines: Iterable[str]) -> list[str]:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-class TerminalProgress(Progress):
-    """Shows a build that takes long: a line that changes on a terminal, plain lines elsewhere."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._quiet = config.get_verbosity() < 0
-        self._started = 0.0
-        self._shown = 0.0
-        self._done = 0
-        self._total = 0
-        self._label = ""
-        self._open_line = False
-
-    def begin(self, plan: Plan, total: int) -> None:
-        """A build begins; nothing is shown yet."""
-        self._started = self._shown = perf_counter()
-        self._done, self._total = 0, total
-        self._label = f"seeddb: building {plan.name}/{plan.profile}"
-
-    def step(self, step: Step) -> None:
-        """Show the step, where the build has taken a while already."""
-        self._done += 1
-        now = perf_counter()
-        if self._quiet or now - self._started < _QUIET_FOR:
-            return
-        text = f"{self._label}: {self._done}/{self._total} {step.name}, {now - self._started:.0f} s"
-        if sys.__stderr__ is not None and sys.__stderr__.isatty():
-            self._write(f"\r\x1b[K{text}")
-            self._open_line = True
-        elif now - self._shown >= _QUIET_FOR:
-            self._shown = now
-            self._write(f"{text}\n")
-
-    def end(self) -> None:
-        """Leave the terminal as it was found."""
-        if self._open_line:
-            self._write("\r\x1b[K")
-            self._open_line = False
-
-    def _write(self, text: str) -> None:
-        with self._uncaptured():
-            stream = sys.__stderr__
-            if stream is not None:
-                stream.write(text)
-                stream.flush()
-
-    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
-        capture = self._config.pluginmanager.getplugin("capturemanager")
-        suspended: Callable[[], contextlib.AbstractContextManager[None]] | None = getattr(
-            capture, "global_and_fixture_disabled", None
-        )
-        return suspended() if suspended else contextlib.nullcontext()

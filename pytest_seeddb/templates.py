@@ -182,8 +182,9 @@ class Templates:
         with self._admin.locked(lock_key("build", prints[end], self._token)):
             if found := self._find(plan, prints[end]):
                 return found
+            started = perf_counter()
             done, base = self._start_from(plan, prints, end)
-            return self._build(plan, prints, _Span(done, end, base))
+            return self._build(plan, prints, _Span(done, end, base, started))
 
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
         """The longest prefix that has a template, building the previous layer if there is none yet."""
@@ -204,7 +205,6 @@ class Templates:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps)
         build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress)
-        started = perf_counter()
         with ExitStack() as undo:
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
@@ -220,7 +220,7 @@ class Templates:
                 token=self._token,
                 used=_now()[:10],
             )
-            record = finish(build, draft, started)
+            record = finish(build, draft, span.started)
             return self._publish(build, record, reason)
 
     def _start(self, name: str, base: Template | None) -> None:
@@ -246,11 +246,12 @@ class Templates:
 
 @dataclass(frozen=True)
 class _Span:
-    """Which steps a build runs, and what it starts from."""
+    """Which steps a build runs, what it starts from, and when it began, layers included."""
 
     done: int
     end: int
     base: Template | None
+    started: float
 
 
 def _stages(plan: Plan, done: int, end: int) -> list[tuple[Stage, int]]:

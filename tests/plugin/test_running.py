@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -190,3 +191,25 @@ def test_a_disabled_run_imports_no_framework(project):
         "no:hypothesispytest",
     )
     result.assert_outcomes(passed=1)
+
+
+SLOW = "SELECT pg_sleep(1.6); -- {}"
+
+
+def test_a_long_build_says_in_plain_lines_what_it_is_at(project):
+    project.write("seeds/slow.sql", SLOW.format("plain"))
+    result = project.test("def test_it(seeded_url): pass")
+    result.stderr.fnmatch_lines(["seeddb: building little-shop/default: ? seed seeds/slow.sql, 1 s".replace("?", "*")])
+
+
+def test_on_a_terminal_the_line_of_a_long_build_is_cleared_at_its_end(project, repository):
+    project.write("seeds/slow.sql", SLOW.format("terminal"))
+    project.write("test_it.py", "def test_it(seeded_url): pass")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "pytest", "--seed-db", "-p", "no:cacheprovider"]
+    subprocess.run(command, cwd=project.path, stderr=theirs, stdout=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "\r\x1b[Kseeddb: building little-shop/default" in shown
+    assert shown.endswith("\r\x1b[K")
