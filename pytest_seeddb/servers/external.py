@@ -32,6 +32,7 @@ _REMEDIES: Final = (
     ('FATAL:  database "', "name a database that exists, for example /postgres"),
     ("translate host name", "correct the host in the URL"),
     ("failed to resolve host", "correct the host in the URL"),
+    ("Name or service not known", "correct the host in the URL"),
     ("Connection refused", "start the server, or correct the host and the port in the URL"),
     ("No such file or directory", "start the server, or correct the socket directory and the port in the URL"),
     ("timeout", "check the host, the port and the firewall; connect_timeout in the URL gives it more time"),

@@ -76,7 +76,7 @@ def test_a_failed_build_leaves_nothing_and_is_not_tried_twice_by_one_worker(work
         with pytest.raises(BuildError, match="A statement failed"):
             worker.template(plan)
     assert broken.ran == ["CREATE TABLE a ()", "SELECT 1/0"]
-    assert databases() == before
+    assert databases() <= before
 
 
 def test_after_a_failed_seed_the_migrations_are_kept_as_a_layer(worker, make_plan):
