@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from pytest_seeddb.application.hanging_up import tracked
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_seeddb.database import SeededDatabase
 
@@ -52,6 +52,8 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
     Its connections are ended without the event loop at the end, which may be closed by then: the
     fixture works with pytest-asyncio and with anyio, in whatever scope each keeps its loop.
     """
+    from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet, which not everybody has
+
     if database.isolation == "rollback":
         engine = async_engine_over(database.address)
     else:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.driver_arguments import connect_arguments
 from pytest_seeddb.application.hanging_up import discard, hang_up, note_holder, run_now
+from pytest_seeddb.application.open_sessions import close_sessions
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,12 +65,16 @@ class Redirection:
         return connection
 
     def close_connections(self) -> None:
-        """Close what was opened so far, pooled or held. Whoever needs a connection afterwards gets a new one."""
+        """Close what was opened so far, pooled or held, and the ORM sessions of the engines that are covered.
+
+        Whoever needs a connection afterwards gets a new one.
+        """
         with _changing:
             entries = [each for each in self._entries if each.info.get(_OPENED_BY) is self]
             self._entries.clear()
         for entry in entries:
             discard(entry)
+        close_sessions(self.covers)
 
 
 @contextlib.contextmanager
@@ -165,19 +171,24 @@ def engines_of(value: object) -> tuple[Engine, ...]:
 
 def _engines(value: object) -> list[Engine] | None:
     from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
     from sqlalchemy.orm import scoped_session, sessionmaker
 
     if isinstance(value, Engine):
         return [value]
-    if isinstance(value, AsyncEngine):
+    if isinstance(value, _asynchronous("AsyncEngine")):
         return [value.sync_engine]
-    if isinstance(value, scoped_session | async_scoped_session):
+    if isinstance(value, (scoped_session, *_asynchronous("async_scoped_session"))):
         return _engines(value.session_factory)
-    if isinstance(value, sessionmaker | async_sessionmaker):
+    if isinstance(value, (sessionmaker, *_asynchronous("async_sessionmaker"))):
         binds = [value.kw.get("bind"), *(value.kw.get("binds") or {}).values()]
         return [engine for bind in binds for engine in _engines(bind) or ()]
     return None
+
+
+def _asynchronous(name: str) -> tuple[Any, ...]:
+    """The class of SQLAlchemy's asyncio module; none where nobody imported that, which needs greenlet."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    return () if module is None else (getattr(module, name),)
 
 
 def _check_redirectable(engine: Engine) -> None:

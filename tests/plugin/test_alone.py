@@ -60,3 +60,29 @@ def test_seeders_in_python_with_a_profile_and_overrides(project):
         *ALONE,
     )
     result.assert_outcomes(passed=4)
+
+
+def test_the_applications_engine_is_redirected_where_greenlet_is_not_installed(project):
+    project.table('engines = ["little.db:engine"]')
+    project.write("little/__init__.py", "")
+    project.write(
+        "little/db.py",
+        """
+        from sqlalchemy import create_engine
+        engine = create_engine("postgresql+psycopg://nobody@nowhere.invalid/nothing")
+        """,
+    )
+    project.write("greenlet.py", "raise ImportError('as if it were not installed')")
+    result = project.test(
+        """
+        import pytest
+        from little.db import engine
+
+        @pytest.mark.seeded
+        def test_it():
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql("SELECT count(*) FROM shop").scalar() == 3
+        """,
+        *ALONE,
+    )
+    result.assert_outcomes(passed=1)
