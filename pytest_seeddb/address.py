@@ -52,7 +52,7 @@ class Address:
                 "The server's URL is not a PostgreSQL URL",
                 saw=url,
                 source=source,
-                remedy="write postgresql://user:password@host:port/database",
+                remedy="write postgresql://user@host:port/database",
             )
         try:
             found = conninfo_to_dict(_DRIVER.sub("postgresql://", url))

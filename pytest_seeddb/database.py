@@ -6,6 +6,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.environment import url_variables
+from pytest_seeddb.config import ISOLATIONS
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +84,13 @@ class SeededDatabase:
         of the session are detached. Other connections (``seeded_connection``, those of `connect`)
         are ended under ``clone``: take new ones with `connect`.
         """
-        for prepare in self._before_reset:
+        for prepare in reversed(self._before_reset):  # a session before its engine
             prepare()
         self.close_connections()
         self._go_back()
 
     def before_reset(self, prepare: Callable[[], None]) -> None:
-        """Have ``prepare`` called before each `reset`, to give up connections and cached rows."""
+        """Have ``prepare`` called before each `reset`, the latest first, to give up connections and cached rows."""
         self._before_reset.append(prepare)
 
     def close_connections(self) -> None:
@@ -109,8 +112,15 @@ def seeded_database(
         env: Names of environment variables for `SeededDatabase.env`.
 
     Raises:
+        ConfigError: There is no such isolation.
         ServerError: The server refused the clone.
     """
+    if isolation not in ISOLATIONS:
+        raise ConfigError(
+            f"There is no isolation {isolation!r}",
+            source="the call of seeded_db_factory",
+            remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
+        )
     opened = _cloned if isolation == "clone" else _shared
     with ExitStack() as stack:
         yield stack.enter_context(opened(worker, template, isolation, env))

@@ -30,11 +30,10 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
             yield engine_over(connection)
         return
     engine = create_engine(make_url(database.address.url_for("postgresql+psycopg")))
-    database.before_reset(engine.dispose)
-    try:
+    # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
+    with tracked(engine) as connections:
+        database.before_reset(connections.close)
         yield engine
-    finally:
-        engine.dispose()
 
 
 def joined_connection(engine: Engine) -> psycopg.Connection[Any]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.collection import PLANS
 from pytest_seeddb.markers import NAME, uses_a_fixture, wish_of
-from pytest_seeddb.plugin import SETTINGS, TALLY, is_enabled
+from pytest_seeddb.overrides import Origins
+from pytest_seeddb.package_scope import package_of
+from pytest_seeddb.plugin import DISABLED, SETTINGS, TALLY, is_enabled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +38,13 @@ if TYPE_CHECKING:
     DatabaseFactory = Callable[..., AbstractContextManager[SeededDatabase]]
 
 
+_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
+"""The variable in which xdist's workers find what they have in common."""
+
+_ORIGINS: Final = pytest.StashKey[Origins]()
+_ISOLATION: Final = pytest.StashKey[str]()
+"""Kept with the test, or with the scope that shares a database."""
+
 # -- the session's chain -------------------------------------------------------------------------
 
 
@@ -46,20 +55,29 @@ def seeddb_settings(pytestconfig: pytest.Config) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def seeddb_server(seeddb_settings: Settings) -> Iterator[Server]:
+def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Iterator[Server]:
     """The running PostgreSQL, for the session."""
     from pytest_seeddb.servers import open_server
 
+    if not is_enabled(pytestconfig):  # for a test that asks for a fixture of ours while it runs
+        pytest.skip(DISABLED)
     with open_server(seeddb_settings) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def seeddb_plan(seeddb_settings: Settings) -> Plan:
+def seeddb_plan(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Plan:
     """The plan of the settings' profile."""
     from pytest_seeddb.planning import plan_of
 
-    return plan_of(seeddb_settings)
+    stash = pytestconfig.stash
+    looked_at = PLANS in stash and seeddb_settings is stash[SETTINGS]
+    plan = stash[PLANS].plan if looked_at else plan_of(seeddb_settings)
+    return _origins(pytestconfig).note_plan(plan, seeddb_settings)
+
+
+def _origins(config: pytest.Config) -> Origins:
+    return config.stash.setdefault(_ORIGINS, Origins())
 
 
 @pytest.fixture(scope="session")
@@ -68,27 +86,31 @@ def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfi
     from pytest_seeddb.terminal import TerminalProgress
     from pytest_seeddb.worker import Worker
 
+    _origins(pytestconfig).note_server(seeddb_settings)
     token = _token() if seeddb_settings.reseed else ""
-    with Worker(seeddb_server, token=token, progress=TerminalProgress(pytestconfig)) as worker:
+    run = os.environ.get(_RUN, "")
+    with Worker(seeddb_server, token=token, run=run, progress=TerminalProgress(pytestconfig)) as worker:
         yield worker
     pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
 
 
 def _token() -> str:
     """What tells this run from others: all of xdist's workers have one, and one of them builds anew."""
-    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or os.urandom(8).hex()
+    return os.environ.get(_RUN) or os.urandom(8).hex()
 
 
 @pytest.fixture(scope="session")
-def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan) -> Template:
+def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config) -> Template:
     """The template of the plan, built unless there is one."""
-    return _seeddb_worker.template(seeddb_plan)
+    return _origins(pytestconfig).note_template(_seeddb_worker.template(seeddb_plan), seeddb_plan)
 
 
 @pytest.fixture(scope="session")
-def _seeddb_plans(seeddb_plan: Plan) -> Plans:
+def _seeddb_plans(seeddb_plan: Plan, pytestconfig: pytest.Config) -> Plans:
     from pytest_seeddb.plan import Plans
 
+    if PLANS in pytestconfig.stash and pytestconfig.stash[PLANS].plan is seeddb_plan:
+        return pytestconfig.stash[PLANS]
     return Plans(seeddb_plan)
 
 
@@ -132,9 +154,9 @@ def seeded_db(
     from pytest_seeddb.application.activation import activated
     from pytest_seeddb.database import seeded_database
 
-    wish = wish_of(request.node)
-    template = _template_for(request, wish)
-    isolation = wish.isolation or seeddb_settings.isolation
+    wish = wish_of(_place(request))
+    template = _template_for(request, wish, seeddb_settings)
+    isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with (
         seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database,
         activated(seeddb_settings, database),
@@ -142,12 +164,21 @@ def seeded_db(
         yield database
 
 
-def _template_for(request: pytest.FixtureRequest, wish: Wish) -> Template:
-    if wish.is_default:
-        template: Template = request.getfixturevalue("seeddb_template")
-        return template
+def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
+    """The test, or what shares a database with it; for pytest itself a plugin's package is the session."""
+    place: pytest.Item | pytest.Collector = request.node
+    if request.scope == "package":
+        place = package_of(request._pyfuncitem) or place  # noqa: SLF001 - pytest shows the test nowhere else
+    return place
+
+
+def _template_for(request: pytest.FixtureRequest, wish: Wish, settings: Settings) -> Template:
+    origins = _origins(request.config)
+    origins.check_server(settings)
     worker: Worker = request.getfixturevalue("_seeddb_worker")
-    plans: Plans = request.getfixturevalue("_seeddb_plans")
+    plans = origins.plans_for(request.getfixturevalue("seeddb_plan"), settings)
+    if wish.is_default:
+        return origins.template_for(request.getfixturevalue("seeddb_template"), plans.plan, worker)
     return worker.template(plans.of(wish.profile, wish.parameters))
 
 
@@ -159,11 +190,12 @@ def _seeddb_activation(request: pytest.FixtureRequest) -> None:
 
 
 def _has_seeded(request: pytest.FixtureRequest) -> bool:
-    node = request.node
-    if isinstance(node, pytest.Item):
-        return _runs_seeded(node)
-    chain = (item for item in request.session.items if node in item.listchain())
-    return any(_runs_seeded(item) for item in chain)
+    place = _place(request)
+    if isinstance(place, pytest.Item):
+        return _runs_seeded(place)
+    kind = type(place)
+    within = package_of if request.scope == "package" else lambda item: item.getparent(kind)
+    return any(_runs_seeded(item) for item in request.session.items if within(item) is place)
 
 
 def _runs_seeded(item: pytest.Item) -> bool:
@@ -239,39 +271,10 @@ def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededData
 # -- what the plugin's hooks ask ------------------------------------------------------------------
 
 
-def check_wish(item: pytest.Item, settings: Settings) -> None:
-    """See that the test's markers can be followed.
-
-    Raises:
-        ConfigError: Wrong arguments, or arguments that differ inside one scope.
-    """
-    wish = wish_of(item)
-    if wish.profile is not None and wish.profile not in {*settings.profiles, "default", "essential"}:
-        from pytest_seeddb.planning import plan_of
-
-        plan_of(settings, wish.profile)
-    if settings.scope != "function" and (place := _scope_node(item, settings.scope)) and wish != wish_of(place):
-        raise ConfigError(
-            f"A test's marker differs from that of its {settings.scope}, which shares one database",
-            saw=str(wish),
-            source=f"{item.nodeid}; scope = {settings.scope!r} comes from {settings.source('scope')}",
-            remedy=f"mark the whole {settings.scope} (pytestmark), or move the test to another",
-        )
-
-
-def _scope_node(item: pytest.Item, scope: Scope) -> pytest.Item | pytest.Collector | None:
-    kinds: dict[str, type[pytest.Collector]] = {
-        "class": pytest.Class,
-        "module": pytest.Module,
-        "package": pytest.Package,
-        "session": pytest.Session,
-    }
-    return item.getparent(kinds[scope])
-
-
 def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
-    isolation = wish_of(item).isolation or item.config.stash[SETTINGS].isolation
+    taken = (node.stash[_ISOLATION] for node in reversed(item.listchain()) if _ISOLATION in node.stash)
+    isolation = next(taken, None) or wish_of(item).isolation or item.config.stash[SETTINGS].isolation
     if isolation == "clone" or not _is_read_only_refusal(error):
         return ""
     writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
@@ -283,8 +286,17 @@ def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
 
 def _is_read_only_refusal(error: BaseException | None) -> bool:
     while error is not None:
-        states = (getattr(error, "sqlstate", None), getattr(getattr(error, "orig", None), "sqlstate", None))
-        if "25006" in states:
+        if "25006" in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _sqlstate(error: object) -> str | None:
+    """As psycopg and asyncpg, psycopg2, or pg8000 tell it."""
+    told: tuple[object, ...] = getattr(error, "args", None) or ({},)
+    return (
+        getattr(error, "sqlstate", None)
+        or getattr(error, "pgcode", None)
+        or (told[0].get("C") if isinstance(told[0], dict) else None)
+    )

@@ -49,6 +49,13 @@ class Wish:
         """Whether the plan of the settings is meant."""
         return self.profile is None and not self.parameters
 
+    @property
+    def shown(self) -> str:
+        """As a marker would be written."""
+        named = {**({"isolation": self.isolation} if self.isolation else {}), **self.parameters}
+        arguments = [repr(self.profile)] if self.profile is not None else []
+        return f"seeded({', '.join([*arguments, *(f'{name}={value!r}' for name, value in named.items())])})"
+
 
 def wish_of(node: pytest.Item | pytest.Collector) -> Wish:
     """Put together the markers of a test and of what it stands in; the closest goes first.

@@ -120,7 +120,7 @@ class Plans:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
         self._known = {plan.profile: plan}
 
     def of(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
@@ -129,16 +129,16 @@ class Plans:
         Raises:
             ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
         """
-        shown = shown_profile(profile or self._plan.profile, overrides)
+        shown = shown_profile(profile or self.plan.profile, overrides)
         if shown not in self._known:
             self._known[shown] = self._varied(profile, overrides)
         return self._known[shown]
 
     def _varied(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
-        if self._plan.vary is not None:
-            return self._plan.vary(profile, overrides)
+        if self.plan.vary is not None:
+            return self.plan.vary(profile, overrides)
         raise ConfigError(
-            f"The plan {self._plan.name!r} has no profiles",
+            f"The plan {self.plan.name!r} has no profiles",
             saw=f"profile {profile!r}, parameters {dict(overrides)}",
             source="the fixture seeddb_plan",
             remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",

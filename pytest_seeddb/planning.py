@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
         ConfigError: Names the key, where it stands, what was found and what is allowed.
     """
     if profile is not None:
-        settings = settings.replace(profile=profile)
+        sources = {**settings.sources, "profile": f"the marker or the factory: seeded({profile!r})"}
+        settings = replace(settings, profile=profile, sources=sources)
     if settings.plans_nothing:
         raise _nothing_declared(settings)
     stages = (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
+DISABLED = 'seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]'
+
 _OUTPUT = "seeddb"
 
 
@@ -62,6 +64,10 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_seeddb import fixtures
 
     config.pluginmanager.register(fixtures, "seeddb-fixtures")
+    if config.stash[SETTINGS].scope == "package":
+        from pytest_seeddb.package_scope import PackageScope
+
+        config.pluginmanager.register(PackageScope(), "seeddb-package-scope")
 
 
 def _given(config: pytest.Config) -> Iterable[tuple[str, Found]]:
@@ -89,18 +95,24 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the users of our fixtures, refuse markers that are wrong, and skip where not enabled."""
+    """Mark the users of our fixtures, and skip seeded tests where they are not enabled."""
     if SETTINGS not in config.stash:
         return
     seeded = [item for item in items if _is_seeded(item)]
-    enabled = is_enabled(config)
-    wrong = [error for item in seeded if enabled and (error := _error_in(item, config.stash[SETTINGS]))]
-    if wrong:
-        raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
-    if not enabled:
-        skip = pytest.mark.skip(reason='seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]')
+    if not is_enabled(config):
+        skip = pytest.mark.skip(reason=DISABLED)
         for item in seeded:
             item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)  # before an xdist worker tells which tests there are
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse wrong markers, and settings that name what is not there, before the first test runs."""
+    config = session.config
+    if SETTINGS in config.stash and is_enabled(config):
+        from pytest_seeddb import collection
+
+        collection.look(session, config.stash[SETTINGS])
 
 
 def _is_seeded(item: pytest.Item) -> bool:
@@ -112,20 +124,14 @@ def _is_seeded(item: pytest.Item) -> bool:
     return False
 
 
-def _error_in(item: pytest.Item, settings: Settings) -> str:
-    from pytest_seeddb.fixtures import check_wish
-
-    try:
-        check_wish(item, settings)
-    except SeedDbError as error:
-        return str(error)
-    return ""
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
-    """Explain PostgreSQL's refusal of a write where the test's isolation is the cause."""
+    """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
     report: pytest.TestReport = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError):
+        from pytest_seeddb.plain_errors import without_traceback
+
+        without_traceback(report, item, call.excinfo)
     if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
         from pytest_seeddb.fixtures import explain_refused_write
 
@@ -144,9 +150,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
-    """Add what an xdist worker did."""
+    """Add what an xdist worker did, or end the run with what it found wrong."""
+    from pytest_seeddb import collection
     from pytest_seeddb.report import Tally
 
+    collection.handed_over(getattr(node, "workeroutput", {}))
     if data := getattr(node, "workeroutput", {}).get(_OUTPUT):
         node.config.stash.setdefault(TALLY, Tally()).merge(Tally(**data))
 

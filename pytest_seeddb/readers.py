@@ -110,7 +110,7 @@ def server_choice(value: object, _root: Path) -> str:
     if isinstance(value, str) and (value in words or _URL.match(value)):
         return value
     near = did_you_mean(str(value), words)
-    raise NotAllowed(f"{near} Give auto, embedded or postgresql://user:password@host:port/database".strip())
+    raise NotAllowed(f"{near} Give auto, embedded or postgresql://user@host:port/database".strip())
 
 
 def directory(value: object, root: Path) -> Path:

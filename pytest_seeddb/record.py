@@ -5,11 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pytest_seeddb.admin import Strategy
 from pytest_seeddb.fingerprint import Part
 from pytest_seeddb.naming import FORMAT
+
+_PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used"), str),
+    "layer": bool,
+    "size": int,
+    "seconds": (int, float),
+}
+"""What `Record.from_json` checks beside its own reading: these are compared and sorted."""
 
 Steps = tuple[tuple[str, tuple[Part, ...]], ...]
 
@@ -59,8 +67,10 @@ class Record:
             if found.pop("seeddb") != FORMAT or found["strategy"] not in get_args(Strategy):
                 return None
             steps = tuple((str(name), _parts(parts)) for name, parts in found.pop("steps"))
+            if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
+                return None
             return cls(**{**found, "steps": steps, "opened": _parts(found["opened"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def used_on(self, day: str) -> Record:

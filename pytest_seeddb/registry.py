@@ -10,6 +10,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
+import psycopg
+
+from pytest_seeddb.errors import CloneError
 from pytest_seeddb.naming import lock_key, parsed
 from pytest_seeddb.record import Record
 
@@ -31,24 +34,43 @@ def sweep(admin: Admin) -> list[str]:
 
     Returns:
         The names of the databases that were dropped.
+
+    Raises:
+        CloneError: Somebody stays connected to one of them; the others were dropped all the same.
+        psycopg.Error: The server refused to drop one, for example for a prepared transaction; likewise.
     """
     owned: dict[str, list[Database]] = {}
     for database in admin.ours():
         if (name := parsed(database.name)) and name.lease:
             owned.setdefault(name.lease, []).append(database)
-    return [name for lease, databases in owned.items() for name in _drop_orphans(admin, lease, databases)]
+    refused: list[Exception] = []
+    dropped = [name for lease, each in owned.items() for name in _drop_orphans(admin, lease, each, refused)]
+    if refused:
+        raise refused[0]
+    return dropped
 
 
-def _drop_orphans(admin: Admin, lease: str, databases: list[Database]) -> list[str]:
+def _drop_orphans(admin: Admin, lease: str, databases: list[Database], refused: list[Exception]) -> list[str]:
     key = lock_key("lease", lease)
     if not admin.try_lock(key):
         return []
     try:
-        for database in databases:
-            admin.drop(database.name)
-        return [database.name for database in databases]
+        return [database.name for database in databases if _is_dropped(admin, database.name, refused)]
     finally:
-        admin.unlock(key)
+        if not admin.broken:
+            admin.unlock(key)
+
+
+def _is_dropped(admin: Admin, name: str, refused: list[Exception]) -> bool:
+    """Drop one; a refusal is kept for later, so that one orphan does not save the others."""
+    try:
+        admin.drop(name)
+    except (psycopg.Error, CloneError) as error:
+        if admin.broken:
+            raise
+        refused.append(error)
+        return False
+    return True
 
 
 def prune(admin: Admin, plan: str) -> list[str]:

@@ -39,31 +39,44 @@ class SharedClone:
         self._template = template
         self._clone: Clone | None = None
         self._keeper: _Keeper | None = None
-        self._before = Counters(0, 0, 0)
+        self._before: Counters | None = None
 
     def take(self) -> Clone:
         """The clone, in the seeded state; nobody but its keeper is connected."""
         if self._clone is None:
             self._clone = self._clones.make(self._template)
-            self._admin.make_read_only(self._clone.name)
-            self._keeper = _Keeper(self._clone.address)
-            self._before = Counters.of(self._admin, self._clone.name)
+            try:
+                self._admin.make_read_only(self._clone.name)
+                self._keeper = _Keeper(self._clone.address)
+                self._before = Counters.of(self._admin, self._clone.name)
+            except BaseException:
+                self.give_up()
+                raise
         return self._clone
 
     def settle(self, *, rolled_back: bool) -> None:
         """After a test: end its connections, set the sequences back, and keep the clone or give it up.
 
+        It is given up also where this fails.
+
         Args:
             rolled_back: Whether the test was allowed to write in transactions that are rolled back.
         """
-        if self._clone is None or self._keeper is None:
-            return
+        kept = False
+        try:
+            kept = self._is_seeded(rolled_back=rolled_back)
+        finally:
+            if not kept:
+                self.give_up()
+
+    def _is_seeded(self, *, rolled_back: bool) -> bool:
+        if self._clone is None or self._keeper is None or self._before is None:
+            return False
         self._admin.evict(self._clone.name, spare=self._keeper.backend)
-        now = Counters.of(self._admin, self._clone.name)
-        spoilt = now.committed_writes(self._before) if rolled_back else now.wrote(self._before)
-        if spoilt or not self._keeper.restore():
-            self.give_up()
+        now, before = Counters.of(self._admin, self._clone.name), self._before
+        spoilt = now.committed_writes(before) if rolled_back else now.wrote(before)
         self._before = now
+        return not spoilt and self._keeper.restore()
 
     def restore_sequences(self) -> None:
         """Set the sequences back in the middle of a test."""
@@ -72,10 +85,11 @@ class SharedClone:
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""
-        if self._clone is not None and self._keeper is not None:
+        if self._keeper is not None:
             self._keeper.close()
+        if self._clone is not None:
             self._clones.discard(self._clone)
-            self._clone = self._keeper = None
+        self._clone = self._keeper = self._before = None
 
 
 class _Keeper:

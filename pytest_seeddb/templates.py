@@ -8,7 +8,7 @@ by the next one who looks (`pytest_seeddb.registry`).
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.building import Build, fill, finish
 from pytest_seeddb.carried import Carried
+from pytest_seeddb.errors import BuildError, SeedDbError
 from pytest_seeddb.fingerprint import Part, explain_change
 from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
@@ -24,7 +25,7 @@ from pytest_seeddb.record import Record
 from pytest_seeddb.server_errors import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_seeddb.admin import Admin
     from pytest_seeddb.plan import Plan, Stage
@@ -77,16 +78,22 @@ class Look:
 class Templates:
     """The templates of one server, as one process sees them.
 
+    ``run`` is what the processes of one run have in common, empty where there is only one.
+
     Concurrency: any number of processes may ask for the same plan at once; one builds, the others
     wait for it and use what it built. A template that was handed out stays on the server for as
     long as the process lives. After a failed or killed build there is no template, and nothing
     half-built is ever handed out.
     """
 
-    def __init__(self, admin: Admin, lease: str, *, token: str = "", progress: Progress | None = None) -> None:
+    def __init__(
+        self, admin: Admin, lease: str, *, token: str = "", run: str = "", progress: Progress | None = None
+    ) -> None:
         self._admin = admin
         self._lease = lease
         self._token = token
+        self._run = run
+        self._failed: dict[str, SeedDbError] = {}
         self._progress = progress or Progress()
         self._numbers = count(1)
         self._held: set[str] = set()
@@ -124,7 +131,9 @@ class Templates:
         before = self.previous(plan)
         if before is None:
             return "first build of this plan and profile"
-        return explain_change(before.steps, steps) or "a data file that the build opens changed, or the server did"
+        opened = data_files.current([part.name for part in before.opened], plan.root)
+        change = explain_change((*before.steps, ("the build", before.opened)), (*steps, ("the build", opened)))
+        return change or ("it was asked for" if self._token else "the server's version, locale or role changed")
 
     def previous(self, plan: Plan) -> Record | None:
         """The newest complete build of the same plan and profile, whatever its fingerprint."""
@@ -182,9 +191,30 @@ class Templates:
         with self._admin.locked(lock_key("build", prints[end], self._token)):
             if found := self._find(plan, prints[end]):
                 return found
-            started = perf_counter()
-            done, base = self._start_from(plan, prints, end)
-            return self._build(plan, prints, _Span(done, end, base, started))
+            with self._failing_once(prints[end]):
+                started = perf_counter()
+                done, base = self._start_from(plan, prints, end)
+                return self._build(plan, prints, _Span(done, end, base, started))
+
+    @contextmanager
+    def _failing_once(self, fingerprint: str) -> Iterator[None]:
+        """Let a build that fails do so once in a run, and not in each of its processes or profiles.
+
+        The process in which it failed keeps a lock that tells the others, for as long as it lives.
+        The lock is looked for under the build's own lock only, so nobody mistakes a look for it.
+        """
+        if fingerprint in self._failed:
+            raise self._failed[fingerprint]
+        key = lock_key("failed", self._run, fingerprint)
+        if self._run and not self._admin.try_lock(key):
+            raise _failed_elsewhere()
+        try:
+            yield
+        except SeedDbError as error:
+            self._failed[fingerprint] = error
+            raise
+        if self._run:
+            self._admin.unlock(key)
 
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
         """The longest prefix that has a template, building the previous layer if there is none yet."""
@@ -242,6 +272,14 @@ class Templates:
     def _drop_if_there(self, name: str) -> None:
         if not self._admin.broken:
             self._admin.drop(name)
+
+
+def _failed_elsewhere() -> BuildError:
+    return BuildError(
+        "The template could not be built",
+        saw="another process of this run tried, and failed",
+        remedy="see the error in that process's tests: it is told there in full",
+    )
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ class Worker:
     on with it gets a connection and a lease of its own, and leaves the parent's alone.
     """
 
-    def __init__(self, server: Server, *, token: str = "", progress: Progress | None = None) -> None:
+    def __init__(self, server: Server, *, token: str = "", run: str = "", progress: Progress | None = None) -> None:
         self.server = server
         self._token = token
+        self._run = run
         self._progress = progress
         self._templates: dict[str, Template | SeedDbError] = {}
         self._keys: dict[tuple[str, str], str] = {}
@@ -47,7 +48,7 @@ class Worker:
             self._admin.lock(lock_key("lease", self._lease))
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
-        self._source = Templates(self._admin, self._lease, token=self._token, progress=self._progress)
+        self._source = Templates(self._admin, self._lease, token=self._token, run=self._run, progress=self._progress)
         self._shared: dict[str, SharedClone] = {}
         self._disposal.do(sweep)
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.application.environment import url_in_environment
+from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,9 @@ def _redirected(settings: Settings, database: SeededDatabase) -> Iterator[None]:
     from pytest_seeddb.application.redirection import redirected
 
     engines = None if settings.engines == ("all",) else _engines(settings)
-    with redirected(database.address, engines) as redirection:
+    with ExitStack() as stack:
+        with _sourced(settings.source("engines")):
+            redirection = stack.enter_context(redirected(database.address, engines))
         database.before_reset(redirection.close_connections)
         yield
 
@@ -48,5 +51,17 @@ def _engines(settings: Settings) -> tuple[Engine, ...]:
     found: dict[int, Engine] = {}
     for path in settings.engines:
         value = load(path, source=settings.source("engines"), root=settings.root)
-        found.update({id(engine): engine for engine in engines_of(value)})
+        with _sourced(f"{path!r} of {settings.source('engines')}"):
+            found.update({id(engine): engine for engine in engines_of(value)})
     return tuple(found.values())
+
+
+@contextmanager
+def _sourced(source: str) -> Iterator[None]:
+    """Say where the value came from in an error that does not know."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.source:
+            raise
+        raise ConfigError(error.what, saw=error.saw, source=source, remedy=error.remedy) from None

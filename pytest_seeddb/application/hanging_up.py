@@ -74,8 +74,8 @@ def discard(entry: ConnectionPoolEntry) -> None:
     holder = entry.info.get(_HELD_BY, lambda: None)() if entry.in_use else None
     invalidate = entry.invalidate if holder is None else holder.invalidate
     # SQLAlchemy closes psycopg's asynchronous connections by an await, which needs a greenlet around
-    # it; asyncpg's it terminates without one.
-    if hasattr(driver, "pgconn"):
+    # it; asyncpg's it terminates without one. Synchronous ones must not ask for greenlet at all.
+    if hasattr(driver, "pgconn") and hasattr(entry.dbapi_connection, "run_async"):
         run_now(invalidate)
     else:
         invalidate()

@@ -169,7 +169,7 @@ def engines_of(value: object) -> tuple[Engine, ...]:
     return tuple({id(engine): engine for engine in found}.values())
 
 
-def _engines(value: object) -> list[Engine] | None:
+def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - whatever stands at the import path
     from sqlalchemy import Engine
     from sqlalchemy.orm import scoped_session, sessionmaker
 

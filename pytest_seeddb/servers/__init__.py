@@ -108,5 +108,5 @@ def _no_windows(settings: Settings) -> ServerError:
         "The embedded server does not run on Windows",
         saw=f"server = {masked(settings.server)!r}",
         source=settings.source("server"),
-        remedy="name a running server: --seed-db-server=postgresql://user:password@host:port/postgres",
+        remedy="name a running server: --seed-db-server=postgresql://user@host:port/postgres",
     )

@@ -116,7 +116,7 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
         done = _run_initdb(place, target, locale, server_lock)
         if done.returncode == 0:
             return
-        told = (done.stderr + done.stdout).decode(errors="replace")
+        told = (done.stderr or done.stdout).decode(errors="replace")
         if _UNKNOWN_LOCALE not in told:
             break
     raise failed("initdb failed to make the embedded server's data directory", place, told)

@@ -51,7 +51,7 @@ _CAUSES: Final = (
 )
 _OTHERWISE: Final = (
     "name other binaries (binaries = '/path/to/bin') or a running server "
-    "(--seed-db-server=postgresql://user:password@host:port/postgres)"
+    "(--seed-db-server=postgresql://user@host:port/postgres)"
 )
 
 

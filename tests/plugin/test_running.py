@@ -91,7 +91,8 @@ def test_twenty_destructive_tests_in_any_order_on_four_workers_each_see_the_seed
         import pytest, psycopg
         left = []
         WAYS = [
-            "DROP TABLE shop", "DELETE FROM shop", "SELECT setval('shop_id_seq', 1000)", "TRUNCATE shop RESTART IDENTITY",
+            "DROP TABLE shop", "DELETE FROM shop", "TRUNCATE shop RESTART IDENTITY",
+            "SELECT setval('shop_id_seq', 1000)",
             "ALTER TABLE shop ADD extra int", "INSERT INTO shop (name) VALUES ('x')", "DROP SCHEMA public CASCADE",
             "UPDATE shop SET name = name || '!'", "SELECT nextval('ticket')", "CREATE TABLE other ()",
         ]

@@ -1,0 +1,174 @@
+"""The `seeddb` command as people and scripts meet it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import psycopg
+import pytest
+
+
+class Command:
+    """`seeddb` in a project's directory."""
+
+    def __init__(self, project):
+        self.project = project
+
+    def __call__(self, *arguments, code=0):
+        done = subprocess.run(self._line(arguments), capture_output=True, text=True, cwd=self.project.path, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def start(self, *arguments):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self._line(arguments), cwd=self.project.path, **pipes)
+
+    def _line(self, arguments):
+        return [sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", *arguments]
+
+
+@pytest.fixture
+def seeddb(project):
+    # Templates are found by what made them, whoever made them: each test needs a file of its own.
+    project.write("db/000_own.sql", f"SELECT '{uuid.uuid4()}';")
+    return Command(project)
+
+
+def test_build_builds_once_and_then_says_that_it_is_there(seeddb):
+    first = seeddb("build")
+    assert first.stdout.startswith("template little-shop/default built in ")
+    assert "first build of this plan and profile" in first.stdout or "db/000_own.sql" in first.stdout
+    assert "seed seeds/shops.sql" in first.stderr, "progress goes to standard error"
+    second = seeddb("build")
+    assert second.stdout.startswith("template little-shop/default is there already: seeddb_t_little_shop_")
+    assert second.stderr == ""
+
+
+def test_build_reseed_builds_anew(seeddb):
+    first, second = (json.loads(seeddb("build", "--json", "--reseed").stdout) for _ in range(2))
+    assert first["built"]
+    assert second["built"]
+    assert first["template"] != second["template"]
+    assert first["fingerprint"] == second["fingerprint"]
+
+
+def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_nothing(seeddb):
+    before = seeddb("explain").stdout
+    assert "template    none; next run builds: " in before
+    for text in ("plan        little-shop", "profile     default", "PostgreSQL 1", "db/001_shop.sql", "`seeds` in"):
+        assert text in before
+    built = json.loads(seeddb("build", "--json").stdout)
+    after = json.loads(seeddb("explain", "--json").stdout)
+    assert after["template"] == built["template"]
+    assert after["fingerprint"] == built["fingerprint"]
+    assert after["reason"] == ""
+    assert [step["name"] for step in after["steps"]][0] == "server"
+    assert after["settings"]["migrations"].endswith("pyproject.toml")
+
+
+def test_a_run_uses_what_the_command_built(seeddb, project):
+    built = json.loads(seeddb("build", "--json").stdout)
+    result = project.test("def test_it(seeded_db): pass")
+    result.stdout.fnmatch_lines(["seeddb: template little-shop/default reused"])
+    assert json.loads(seeddb("build", "--json").stdout)["template"] == built["template"]
+
+
+def test_another_profile_is_another_template(seeddb, project):
+    project.seeders("[tool.seeddb.profiles.demo]\nshops = 7")
+    found = [json.loads(seeddb("build", "--json", *options).stdout) for options in ((), ("--profile", "demo"))]
+    assert [each["profile"] for each in found] == ["default", "demo"]
+    assert found[0]["template"] != found[1]["template"]
+
+
+def test_it_works_from_anywhere_with_the_directory_given(seeddb, project, tmp_path_factory):
+    built = json.loads(seeddb("build", "--json").stdout)
+    line = [sys.executable, "-m", "pytest_seeddb.cli", "explain", "--json", "-C", str(project.path)]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = subprocess.run(line, capture_output=True, text=True, cwd=elsewhere, check=True)
+    assert json.loads(done.stdout)["template"] == built["template"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("buid",), "invalid choice: 'buid'"),
+        (("build", "--reseeed"), "unrecognized arguments: --reseeed"),
+        (("build", "--profile", "dmo"), "There is no profile 'dmo'"),
+        (("explain", "--server", "mysql://app:s3cret@db/x"), "the option --server"),
+        (("explain", "-C", "no/such"), "no/such"),
+    ],
+)
+def test_wrong_usage_and_wrong_settings_exit_with_2(seeddb, arguments, text):
+    done = seeddb(*arguments, code=2)
+    assert text in done.stderr
+    assert "s3cret" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_table_exits_with_2_and_the_whole_error(seeddb, project):
+    project.table('migration = "db"')
+    done = seeddb("build", code=2)
+    assert done.stderr.startswith("seeddb: `migration` is not a setting of pytest-seeddb\n  saw:  ")
+    assert "Did you mean 'migrations'?" in done.stderr
+
+
+def test_help_works_however_broken_the_table_is_and_names_the_exit_codes(seeddb, project):
+    project.write("seeddb.toml", "= broken [")
+    shown = seeddb("--help").stdout
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted." in shown
+    for command in ("build", "explain"):
+        assert f"    {command} " in shown
+        options = seeddb(command, "--help").stdout
+        assert all(option in options for option in ("--profile NAME", "--server SERVER", "--json", "-C DIR"))
+
+
+def test_a_failing_build_exits_with_1_and_leaves_nothing(seeddb, project, server_address):
+    project.write("db/002_more.sql", "INSERT INTO shpo VALUES (1);")
+    done = seeddb("build", "--json", code=1)
+    assert "seeddb: db/002_more.sql, line 1: the statement failed" in done.stderr
+    assert done.stdout == ""
+    assert half_built(server_address) == []
+
+
+def test_no_server_exits_with_1(seeddb):
+    done = seeddb("build", "--server", "postgresql://app:s3cret@no-such-host.invalid/shop", code=1)
+    assert "correct the host in the URL" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_an_interrupted_build_exits_with_130_and_leaves_nothing(seeddb, project, server_address):
+    project.write("db/002_slow.sql", f"SELECT pg_sleep(60) /* {os.getpid()} */;")
+    running = seeddb.start("build")
+    with psycopg.connect(server_address.conninfo, autocommit=True) as watching:
+        deadline = time.monotonic() + 30
+        while not asleep(watching):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=20)
+        assert running.returncode == 130, errors
+        assert not asleep(watching)
+    assert errors.endswith("seeddb: interrupted\n")
+    assert "Traceback" not in errors
+    assert output == ""
+    assert half_built(server_address) == []
+
+
+def asleep(connection):
+    statement = "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND state = 'active' AND pid <> pg_backend_pid()"
+    return connection.execute(statement, [f"%pg_sleep(60) /* {os.getpid()} */%"]).fetchone() is not None
+
+
+def half_built(address):
+    """Databases of builders; only those of this test's can be there, since it waits for each."""
+    with psycopg.connect(address.conninfo) as connection:
+        return connection.execute(r"SELECT datname FROM pg_database WHERE datname LIKE 'seeddb\_b\_%'").fetchall()
