@@ -173,13 +173,15 @@ def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - whatever stan
     from sqlalchemy import Engine
     from sqlalchemy.orm import scoped_session, sessionmaker
 
+    scoped: tuple[Any, ...] = (scoped_session, *_asynchronous("async_scoped_session"))
+    factories: tuple[Any, ...] = (sessionmaker, *_asynchronous("async_sessionmaker"))
     if isinstance(value, Engine):
         return [value]
     if isinstance(value, _asynchronous("AsyncEngine")):
         return [value.sync_engine]
-    if isinstance(value, (scoped_session, *_asynchronous("async_scoped_session"))):
+    if isinstance(value, scoped):
         return _engines(value.session_factory)
-    if isinstance(value, (sessionmaker, *_asynchronous("async_sessionmaker"))):
+    if isinstance(value, factories):
         binds = [value.kw.get("bind"), *(value.kw.get("binds") or {}).values()]
         return [engine for bind in binds for engine in _engines(bind) or ()]
     return None

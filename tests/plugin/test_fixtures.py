@@ -416,14 +416,12 @@ def test_scope_module_with_unmarked_modules_between_and_with_xdist(scoped):
         from filling import add, count, of_scope
         filled = of_scope("module")
 
-        class TestOne:
-            def test_unmarked(self, filled):     # shares the module with a marked one
-                assert count() == 4
+        def test_unmarked(filled):     # shares the module with a marked one
+            assert count() == 4
 
         @pytest.mark.seeded
-        class TestTwo:
-            def test_marked(self):
-                assert count() == 4
+        def test_marked():
+            assert count() == 4
         """,
     )
     result = scoped.run()
