@@ -39,6 +39,7 @@ class Clones:
         self._lease = lease
         self._disposal = disposal
         self._numbers = count(1)
+        self._living: dict[str, Clone] = {}
 
     def make(self, template: Template) -> Clone:
         """A new clone of the template.
@@ -52,11 +53,18 @@ class Clones:
             self._admin.clone(template.name, name, template.record.strategy, template.carried)
         self.made += 1
         self.seconds += perf_counter() - started
-        return Clone(name, self._admin.address.with_database(name), template)
+        clone = self._living[name] = Clone(name, self._admin.address.with_database(name), template)
+        return clone
 
     def discard(self, clone: Clone) -> None:
         """Give the clone up; it is dropped off the caller's path, whoever is still connected."""
+        self._living.pop(clone.name, None)
         self._disposal.drop(clone.name)
+
+    def discard_all(self) -> None:
+        """Give up every clone that nobody gave up."""
+        for clone in tuple(self._living.values()):
+            self.discard(clone)
 
     def renew(self, clone: Clone) -> None:
         """Put the seeded state back under the clone's own name. Every connection to it is ended.
@@ -72,3 +80,4 @@ class Clones:
             self._admin.rename(clone.name, away)
             self._disposal.drop(away)
             self._admin.rename(fresh.name, clone.name)
+            del self._living[fresh.name]

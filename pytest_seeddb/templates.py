@@ -11,7 +11,7 @@ import datetime as dt
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.building import Build, fill, finish
@@ -206,7 +206,7 @@ class Templates:
         if fingerprint in self._failed:
             raise self._failed[fingerprint]
         key = lock_key("failed", self._run, fingerprint)
-        if self._run and not self._admin.try_lock(key):
+        if self._run and not self._got(key):
             raise _failed_elsewhere()
         try:
             yield
@@ -215,6 +215,14 @@ class Templates:
             raise
         if self._run:
             self._admin.unlock(key)
+
+    def _got(self, key: int) -> bool:
+        """Take the lock, with a little patience: the server ends a dying builder's locks one by one."""
+        for pause in (0.0, 0.01, 0.1):
+            sleep(pause)
+            if self._admin.try_lock(key):
+                return True
+        return False
 
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
         """The longest prefix that has a template, building the previous layer if there is none yet."""

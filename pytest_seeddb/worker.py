@@ -133,6 +133,7 @@ class Worker:
             return
         for shared in self._shared.values():
             shared.give_up()
+        self._clones.discard_all()
         self._disposal.close()
         with contextlib.suppress(SeedDbError):
             self._admin.close()

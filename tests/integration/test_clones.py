@@ -159,3 +159,10 @@ def test_a_seeded_database_is_dropped_also_when_its_test_fails(worker, template,
         raise ZeroDivisionError
     worker.close()
     assert database.name not in databases()
+
+
+def test_a_worker_that_closes_drops_also_the_clones_that_nobody_gave_up(server, make_plan, databases):
+    with Worker(server) as worker:
+        clone = worker.clones.make(worker.template(make_plan()))
+        assert clone.name in databases()
+    assert clone.name not in databases()
