@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, passwords_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,9 +57,9 @@ class Address:
         try:
             found = conninfo_to_dict(_DRIVER.sub("postgresql://", url))
         except ProgrammingError as error:
-            raise ConfigError(
-                "The server's URL cannot be read", saw=f"{url}\n{error}", source=source, remedy="mend the URL"
-            ) from None
+            raise _unreadable(url, str(error), source) from None
+        if not all(port.isdigit() for port in str(found.get("port") or 0).split(",") if port):
+            raise _unreadable(url, "its port is not a number", source)
         return cls({key: str(value) for key, value in found.items() if value is not None})
 
     def with_database(self, name: str) -> Address:
@@ -112,11 +112,22 @@ class Address:
         return f"Address({self.masked!r})"
 
 
+def _unreadable(url: str, reason: str, source: str) -> ConfigError:
+    for password in passwords_in(url):
+        reason = reason.replace(password, _MASK)  # libpq quotes what it does not understand
+    return ConfigError(
+        "The server's URL cannot be read",
+        saw=f"{url}\n{reason}",
+        source=source,
+        remedy="mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %",
+    )
+
+
 def _userinfo(params: Mapping[str, str]) -> str:
-    if "user" not in params:
+    if "user" not in params and "password" not in params:
         return ""
     password = f":{quote(params['password'], safe='')}" if "password" in params else ""
-    return f"{quote(params['user'], safe='')}{password}@"
+    return f"{quote(params.get('user', ''), safe='')}{password}@"
 
 
 def _hostport(host: str, port: str) -> str:

@@ -66,10 +66,16 @@ def _add(commands, name: str, run, about: str) -> argparse.ArgumentParser:  # ty
     )
     command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
     command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
-    command.add_argument("--directory", "-C", type=Path, default=None, metavar="DIR", help="act as if started in DIR")
+    command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=run)
     return command
+
+
+def _directory(given: str) -> Path:
+    if not Path(given).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {given!r}")
+    return Path(given)
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:

@@ -12,8 +12,10 @@ from typing import Final
 _MASK: Final = "***"
 
 # ``//user:password@`` of any URL. The password may itself hold "@" unescaped (people do that), so the
-# greedy part runs to the last "@" before the path.
-_URL_PASSWORD: Final = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^/\s]*(?=@)", re.IGNORECASE)
+# greedy part runs to the last "@" before the path; or "/" and "?", unless what stands there is a port.
+_URL_PASSWORD: Final = re.compile(
+    r"(?P<before>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?!\d*(?:[/?\s]|$))(?P<value>[^/\s]*|\S*)(?=@)", re.IGNORECASE
+)
 # ``password=...``, ``PGPASSWORD=...`` and ``sslpassword=...``, as in libpq strings, URLs and environments.
 _KEY_PASSWORD: Final = re.compile(
     r"(?P<before>(?:pg|ssl)?password['\"]?\s*[=:]\s*)(?P<value>'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s&'\",;)}]+)",
@@ -29,6 +31,11 @@ def masked(text: str) -> str:
     """
     text = _URL_PASSWORD.sub(rf"\g<before>{_MASK}", text)
     return _KEY_PASSWORD.sub(rf"\g<before>{_MASK}", text)
+
+
+def passwords_in(text: str) -> set[str]:
+    """Return what `masked` replaces in ``text``, so that it can be looked for in what others say of it."""
+    return {found["value"] for pattern in (_URL_PASSWORD, _KEY_PASSWORD) for found in pattern.finditer(text)} - {""}
 
 
 class SeedDbError(Exception):

@@ -71,9 +71,10 @@ def seeddb_plan(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Plan:
     from pytest_seeddb.planning import plan_of
 
     stash = pytestconfig.stash
-    looked_at = PLANS in stash and seeddb_settings is stash[SETTINGS]
-    plan = stash[PLANS].plan if looked_at else plan_of(seeddb_settings)
-    return _origins(pytestconfig).note_plan(plan, seeddb_settings)
+    if PLANS in stash and seeddb_settings is stash[SETTINGS]:
+        _origins(pytestconfig).note_plans(stash[PLANS])
+        return _origins(pytestconfig).note_plan(stash[PLANS].plan, seeddb_settings)
+    return _origins(pytestconfig).note_plan(plan_of(seeddb_settings), seeddb_settings)
 
 
 def _origins(config: pytest.Config) -> Origins:

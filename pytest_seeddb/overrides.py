@@ -33,6 +33,10 @@ class Origins:
         self._plans.append((plan, settings))
         return plan
 
+    def note_plans(self, plans: Plans) -> None:
+        """Remember a plan whose siblings are worked out already."""
+        self._families.append(plans)
+
     def note_template(self, template: Template, plan: Plan) -> Template:
         """Remember what `seeddb_template` made."""
         self._templates.append((template, plan))

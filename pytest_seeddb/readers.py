@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ class CommandSpec:
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """The question, or nothing where no allowed word is near."""
+    import difflib  # costs 2 ms of every pytest run, and nearly none has a slip in it
+
     near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.7)
     return f"Did you mean {near[0]!r}?" if near else ""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -19,6 +21,11 @@ from pytest_seeddb.servers import open_server
 pytest_plugins = ["pytester"]
 
 _numbers = count(1)
+
+# Whoever is started in the background of a shell ignores Ctrl-C, and so do its children, to which
+# tests send it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +44,8 @@ def cache_home():
             patch.delenv(variable)
         # Hundreds of subprocesses: without bytecode each would compile its libraries anew.
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        # It makes pytest tell every error twice, which tests that count them do not expect.
+        patch.delenv("CI", raising=False)
         if wanted:
             patch.setenv("SEEDDB_POSTGRES", wanted)
         yield place

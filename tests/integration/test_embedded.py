@@ -19,6 +19,8 @@ from pytest_seeddb.servers import cluster, embedded, guard, open_server, postmas
 from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.places import _only_roots, cache_directory
 
+pytestmark = pytest.mark.long  # servers are started, killed and waited for
+
 ROOT = Path("/")
 IS_ROOT = os.geteuid() == 0
 

@@ -166,6 +166,8 @@ def test_an_async_engine_connects_to_the_address_and_nothing_stays_open(scheme, 
 @pytest.mark.parametrize("scheme", ASYNC)
 @pytest.mark.parametrize("named", [True, False])
 def test_connections_of_a_closed_loop_are_closed_without_a_word(scheme, named, empty_database, caplog, recwarn):
+    gc.collect()  # what other tests have left must not be blamed on this one
+    recwarn.clear()
     engine = create_async_engine(f"{scheme}://{NOWHERE}")
 
     async def leave_open():
@@ -221,6 +223,8 @@ def test_pooled_connections_do_not_cross_the_border(scheme, named, empty_databas
 def test_async_pooled_connections_do_not_cross_the_border(
     scheme, named, empty_database, other_database, recwarn, caplog
 ):
+    gc.collect()  # what other tests have left must not be blamed on this one
+    recwarn.clear()
     engine = create_async_engine(other_database.url_for(scheme))
 
     async def look():
@@ -453,6 +457,8 @@ def test_what_is_no_engine_is_refused():
 
 
 def test_emptying_an_async_pool_needs_no_loop(empty_database, recwarn, caplog):
+    gc.collect()  # what other tests have left must not be blamed on this one
+    recwarn.clear()
     for scheme in ASYNC:
         engine = create_async_engine(empty_database.url_for(scheme))
 

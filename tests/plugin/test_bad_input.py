@@ -577,3 +577,40 @@ def test_a_disk_that_fills_up_while_a_template_is_built_is_named_and_nothing_is_
     (project.path / "seeds" / "many.sql").unlink()
     project.run().assert_outcomes(passed=2)
     assert shutil.disk_usage(place).free > 0
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_what_was_looked_at_before_the_first_test_is_not_worked_out_again(project, workers):
+    project.seeders("[tool.seeddb.profiles.demo]\nshops = 1")
+    # Counts what the whole run works out, in the process that runs the tests.
+    project.write(
+        "conftest.py",
+        """
+        import pytest
+        from pytest_seeddb.seeds import staging
+
+        worked_out = []
+        before = staging.seed_stages
+
+        def counting(*arguments):
+            worked_out.append(arguments)
+            return before(*arguments)
+
+        staging.seed_stages = counting
+        """,
+    )
+    test = """
+        import conftest, pytest
+
+        @pytest.mark.parametrize("time", range(2))
+        @pytest.mark.seeded
+        def test_default(time): pass
+
+        @pytest.mark.seeded("demo")
+        def test_demo(seeded_db_factory):
+            with seeded_db_factory("demo"): pass
+
+        def test_last():
+            assert len(conftest.worked_out) == 2
+    """
+    project.test(test, *workers).assert_outcomes(passed=4)

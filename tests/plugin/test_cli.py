@@ -69,7 +69,7 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
     assert after["template"] == built["template"]
     assert after["fingerprint"] == built["fingerprint"]
     assert after["reason"] == ""
-    assert [step["name"] for step in after["steps"]][0] == "server"
+    assert after["steps"][0]["name"] == "server"
     assert after["settings"]["migrations"].endswith("pyproject.toml")
 
 
@@ -103,7 +103,7 @@ def test_it_works_from_anywhere_with_the_directory_given(seeddb, project, tmp_pa
         (("build", "--reseeed"), "unrecognized arguments: --reseeed"),
         (("build", "--profile", "dmo"), "There is no profile 'dmo'"),
         (("explain", "--server", "mysql://app:s3cret@db/x"), "the option --server"),
-        (("explain", "-C", "no/such"), "no/such"),
+        (("explain", "-C", "no/such"), "there is no directory 'no/such'"),
     ],
 )
 def test_wrong_usage_and_wrong_settings_exit_with_2(seeddb, arguments, text):

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_seeddb.config import KEYS, CommandSpec, Found, Settings, find_table, load_settings
+from pytest_seeddb.errors import ConfigError
+
+# For each key: its spelling in the table, that in the environment, the values of the two, the
+# default. None where it has no such spelling.
+COMMAND = CommandSpec("dbmate up", ("db/**",))
+SPELLINGS = {
+    "migrations": ('{command = "dbmate up", inputs = ["db/**"]}', COMMAND, "alembic.ini", "alembic.ini", None),
+    "seeds": ('["shop.seeds", "*.sql"]', ("shop.seeds", "*.sql"), "a.seeds, b.sql", ("a.seeds", "b.sql"), ()),
+    "engines": ('["shop.db:engine"]', ("shop.db:engine",), "all", ("all",), ()),
+    "scope": ('"module"', "module", "class", "class", "function"),
+    "isolation": ('"rollback"', "rollback", "readonly", "readonly", "clone"),
+    "extensions": ('["pg_trgm"]', ("pg_trgm",), "citext,hstore", ("citext", "hstore"), ()),
+    "server": ('"embedded"', "embedded", "postgresql://db/x", "postgresql://db/x", "auto"),
+    "postgres": ('"18"', 18, "17", 17, None),
+    "binaries": ('"bin"', "bin", "bin", "bin", None),
+    "watch": ('["*.json"]', ("*.json",), "*.csv", ("*.csv",), ()),
+    "env": ('"DATABASE_URL"', ("DATABASE_URL",), "A,B", ("A", "B"), ()),
+    "profile": ('"demo"', "demo", "minimal", "minimal", None),
+    "profiles": ("{demo = {shops = 3}}", {"demo": {"shops": 3}}, None, None, {}),
+    "enabled": ('"always"', "always", "option", "option", "option"),
+    "random_seed": ("7", 7, "-8", -8, 0),
+    "name": ('"shop"', "shop", "other", "other", "{root}"),
+    "reseed": (None, None, "yes", True, False),
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "bin").mkdir()
+
+    def write(text="", name="seeddb.toml"):
+        (tmp_path / name).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def value_of(settings, key):
+    found = getattr(settings, key)
+    return found.name if key == "binaries" and found else found
+
+
+def load(root, environ=None, **options):
+    given = {key: Found(value, f"--{key}") for key, value in options.items()}
+    return load_settings(root, options=given, environ=environ or {})
+
+
+def refused(root, environ=None, **options):
+    with pytest.raises(ConfigError) as caught:
+        load(root, environ, **options)
+    return caught.value
+
+
+def test_every_key_has_a_row_here():
+    assert set(SPELLINGS) == set(KEYS)
+
+
+@pytest.mark.parametrize("key", SPELLINGS)
+def test_the_default_says_that_it_is_one(project, key):
+    root = project("")
+    settings = load(root)
+    default = SPELLINGS[key][4]
+    assert value_of(settings, key) == (root.name if default == "{root}" else default)
+    assert settings.source(key) == "the default"
+
+
+@pytest.mark.parametrize("key", [key for key, row in SPELLINGS.items() if row[0]])
+def test_the_table_goes_before_the_default(project, key):
+    text, value = SPELLINGS[key][:2]
+    root = project(f"{key} = {text}")
+    settings = load(root)
+    assert value_of(settings, key) == value
+    assert settings.source(key) == f"`{key}` in {root / 'seeddb.toml'}"
+
+
+@pytest.mark.parametrize("key", [key for key, row in SPELLINGS.items() if row[2]])
+def test_the_environment_goes_before_the_table(project, key):
+    text, _, variable, value, _ = SPELLINGS[key]
+    root = project(f"{key} = {text}" if text else "")
+    settings = load(root, {f"SEEDDB_{key.upper()}": variable})
+    assert value_of(settings, key) == value
+    assert settings.source(key) == f"the environment variable SEEDDB_{key.upper()}"
+
+
+@pytest.mark.parametrize("key", [each.name for each in KEYS.values() if each.option])
+def test_the_command_line_goes_before_the_environment(project, key):
+    given = True if key == "reseed" else "embedded"
+    root = project("")
+    settings = load(root, {f"SEEDDB_{key.upper()}": "no" if key == "reseed" else "auto"}, **{key: given})
+    assert getattr(settings, key) == given
+    assert settings.source(key) == f"--{key}"
+
+
+def test_a_key_that_has_no_spelling_in_a_place_is_unknown_there(project):
+    assert "`reseed` is not a setting" in refused(project("reseed = true")).what
+    assert "SEEDDB_PROFILES is not a setting" in refused(project(""), {"SEEDDB_PROFILES": "x"}).what
+
+
+def test_paths_start_at_the_table_and_not_where_the_run_was_started(project):
+    root = project('binaries = "bin"')
+    inner = root / "a" / "b"
+    inner.mkdir(parents=True)
+    assert load(inner).binaries == root / "bin"
+    assert load(inner).root == root
+
+
+def test_the_nearest_table_holds_and_the_search_ends_at_the_repository(project):
+    root = project('scope = "module"')
+    inner = root / "inner"
+    inner.mkdir()
+    (inner / "pyproject.toml").write_text('[project]\nname = "inner"\n[tool.other]\nx = 1\n')
+    assert find_table(inner).path == root / "seeddb.toml"
+    (inner / "pyproject.toml").write_text('[project]\nname = "inner"\n[tool.seeddb]\nscope = "class"\n')
+    assert (load(inner).scope, load(inner).name) == ("class", "inner")
+    (inner / "pyproject.toml").unlink()
+    (inner / ".git").mkdir()
+    assert load(inner).scope == "function"
+    assert load(inner).origin is None
+
+
+def test_a_file_beside_a_pyproject_without_the_table_takes_the_projects_name(project):
+    project('[project]\nname = "the-shop"\n', "pyproject.toml")
+    assert load(project('scope = "class"')).name == "the-shop"
+
+
+def test_two_tables_in_one_directory_are_both_named(project):
+    project("[tool.seeddb]\n", "pyproject.toml")
+    error = refused(root := project(""))
+    assert error.saw == f"{root / 'seeddb.toml'}\n[tool.seeddb] in {root / 'pyproject.toml'}"
+    assert error.source == str(root)
+
+
+def test_the_whole_text_of_an_error(project):
+    root = project('scop = "module"')
+    allowed = ", ".join(sorted(key.name for key in KEYS.values() if key.in_table))
+    assert str(refused(root)) == (
+        "`scop` is not a setting of pytest-seeddb\n"
+        "  saw:  scop = 'module'\n"
+        f"  from: {root / 'seeddb.toml'}\n"
+        f"  do:   Did you mean 'scope'? Allowed are {allowed}"
+    )
+
+
+@pytest.mark.parametrize("text", ['[tool]\nseeddb = "x"', "[tool]\nseeddb = []"])
+def test_a_table_that_is_none_is_an_error(project, text):
+    assert refused(project(text, "pyproject.toml")).what == "[tool.seeddb] is not a table"
+
+
+@pytest.mark.parametrize("content", [b"= broken", b"name = '\xff'"])
+def test_a_file_that_cannot_be_read_is_named(project, content):
+    root = project("")
+    (root / "seeddb.toml").write_bytes(content)
+    error = refused(root)
+    assert error.what == "seeddb.toml cannot be read"
+    assert error.source == str(root / "seeddb.toml")
+
+
+def test_a_misspelt_variable_is_an_error_and_a_foreign_one_is_not(project):
+    error = refused(project(""), {"SEEDDB_SERVR": "postgresql://a:s3cret@db/x"})
+    assert error.remedy == "Did you mean 'SEEDDB_SERVER'? Or unset it"
+    assert "s3cret" not in str(error)
+    load(project(""), {"SEEDDB_WHATEVER_ELSE": "1", "SEEDDBX": "1"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("postgres", True),
+        ("postgres", 14),
+        ("random_seed", True),
+        ("random_seed", 1.5),
+        ("seeds", ["", "a"]),
+        ("seeds", 3),
+        ("env", {"a": 1}),
+        ("migrations", {"command": "x"}),
+        ("migrations", {"command": "x", "inputs": []}),
+        ("migrations", {"command": "x", "inputs": ["a"], "shell": "y"}),
+        ("migrations", {"command": 3, "inputs": ["a"]}),
+        ("profiles", {"demo": 1}),
+        ("name", "  "),
+        ("binaries", "no/such"),
+    ],
+)
+def test_a_value_that_is_not_allowed_names_the_key_and_where_it_stands(project, key, value):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(""), options={key: Found(value, "here")}, environ={})
+    assert caught.value.what == f"The setting `{key}` has a value that is not allowed"
+    assert (caught.value.saw, caught.value.source) == (repr(value), "here")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("Yes", True), (" on ", True), ("0", False), ("FALSE", False)]
+)
+def test_a_word_for_yes_or_no_is_read_from_the_environment(project, text, value):
+    assert load(project(""), {"SEEDDB_RESEED": text}).reseed is value
+
+
+def test_replace_reads_and_checks_like_the_table(tmp_path):
+    settings = Settings(root=tmp_path, sources={"scope": "before"})
+    changed = settings.replace(seeds="a, b", postgres="17")
+    assert (changed.seeds, changed.postgres) == (("a", "b"), 17)
+    assert changed.source("seeds") == "Settings.replace()"
+    assert changed.source("scope") == "before"
+    assert settings.seeds == ()
+    with pytest.raises(ConfigError, match=r"`seed` is not a setting.*\n.*\n.*replace\(\)\n.*Did you mean 'seeds'"):
+        settings.replace(seed="a")
+    with pytest.raises(ConfigError, match="`scope` has a value that is not allowed"):
+        settings.replace(scope="modul")
+
+
+def test_the_password_in_the_server_is_not_shown_by_repr(tmp_path):
+    assert "s3cret" not in repr(Settings(root=tmp_path, server="postgresql://app:s3cret@db/x"))
