@@ -49,7 +49,8 @@ def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:
     Returns:
         The data files that were opened meanwhile.
     """
-    build.progress.begin(build.plan, sum(len(stage.steps) - done for stage, done in stages))
+    names = ", ".join(stage.name for stage, _ in stages)
+    build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
     opened = OpenedFiles(build.plan.root)
     try:
         with opened, contextlib.chdir(build.plan.root):

@@ -135,10 +135,10 @@ def _built(found: Built) -> str:
 class LineProgress(Progress):
     """A line for each step, on standard error."""
 
-    def begin(self, plan: Plan, total: int) -> None:
+    def begin(self, plan: Plan, stages: str, total: int) -> None:
         """Say what is built."""
         self._started, self._done, self._total = perf_counter(), 0, total
-        print(f"building {plan.name}/{plan.profile}", file=sys.stderr)
+        print(f"building {plan.name}/{plan.profile}: {stages}", file=sys.stderr)
 
     def step(self, step: Step) -> None:
         """Say which step begins."""

@@ -154,8 +154,8 @@ def shown_profile(profile: str | None, overrides: Mapping[str, object]) -> str:
 class Progress:
     """What a build tells its audience; this one has none."""
 
-    def begin(self, plan: Plan, total: int) -> None:
-        """A build of ``total`` steps begins."""
+    def begin(self, plan: Plan, stages: str, total: int) -> None:
+        """A build begins, of ``total`` steps in the stages named; a plan may take several."""
 
     def step(self, step: Step) -> None:
         """A step begins."""

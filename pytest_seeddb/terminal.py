@@ -37,10 +37,10 @@ class TerminalProgress(Progress):
         self._quiet = config.get_verbosity() < 0
         self._line: _Line | None = None
 
-    def begin(self, plan: Plan, total: int) -> None:
+    def begin(self, plan: Plan, stages: str, total: int) -> None:
         """A build begins; nothing is shown yet."""
         if not self._quiet and (stream := self._standard_error()):
-            self._line = _Line(stream, f"seeddb: building {plan.name}/{plan.profile}", total)
+            self._line = _Line(stream, f"seeddb: building {plan.name}/{plan.profile}: {stages}", total)
 
     def step(self, step: Step) -> None:
         """The next step begins."""
@@ -103,7 +103,7 @@ class _Line:
 
     def _text(self) -> str:
         number, name = self._current
-        return f"{self._label}: {number}/{self._total} {name}, {monotonic() - self._started:.0f} s"
+        return f"{self._label} {number}/{self._total}, {name}, {monotonic() - self._started:.0f} s"
 
     def _write(self, text: str, *, first: bool) -> None:
         line = f"\r\x1b[K{text}" if self._changeable else f"{text}\n"

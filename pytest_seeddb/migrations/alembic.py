@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.calling import in_own_thread_if_needed
 from pytest_seeddb.application.imports import innermost_frame, place_of, put_on_path
+from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint import Part, digest, file_part, relative_name
 from pytest_seeddb.inputs.sources import Sources
@@ -24,7 +25,6 @@ from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, order
 from pytest_seeddb.migrations.alembic_layout import Layout, read_layout
 from pytest_seeddb.migrations.failures import database_error
 from pytest_seeddb.migrations.logging_state import logging_kept
-from pytest_seeddb.migrations.surroundings import surroundings
 from pytest_seeddb.plan import Stage, Step
 
 if TYPE_CHECKING:

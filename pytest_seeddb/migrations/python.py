@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.calling import call, name_of
 from pytest_seeddb.application.imports import check, load, module_of, place_of
+from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.migrations.failures import database_error
-from pytest_seeddb.migrations.surroundings import surroundings
 from pytest_seeddb.plan import Stage, Step
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.migrations.surroundings import surroundings
 from pytest_seeddb.seeds.failures import failed
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.loading import check_seeders, loaded

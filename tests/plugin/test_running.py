@@ -164,18 +164,6 @@ def test_forked_tests_leave_the_parents_clones_alone(project):
 HEAVY = ("sqlalchemy", "psycopg", "factory", "testcontainers", "alembic", "django", "faker", "numpy")
 
 
-def test_importing_the_plugin_is_cheap_and_brings_no_framework(repository):
-    code = f"""
-import sys, time, pytest, dataclasses, pathlib, tomllib
-times = []
-import pytest_seeddb.plugin
-assert not set({HEAVY!r}) & set(sys.modules), set({HEAVY!r}) & set(sys.modules)
-import pytest_seeddb.fixtures
-assert not set({HEAVY!r}) & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository)
-
-
 def test_a_disabled_run_imports_no_framework(project):
     result = project.test(
         f"""

@@ -19,9 +19,9 @@ PYTEST_HALF = {
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli"}
 FLOORS = {
-    1: {"errors", "readers", "config", "naming", "fingerprint"},
+    1: {"errors", "readers", "config", "naming", "fingerprint", "inputs"},
     2: {"address", "admin", "server_errors", "servers"},
-    3: {"plan", "planning", "extensions", "application", "inputs", "migrations", "seeds"},
+    3: {"plan", "planning", "extensions", "application", "migrations", "seeds"},
     4: {
         "building", "carried", "changes", "clones", "database", "disposal", "engines", "record", "registry",
         "rollback", "shared", "templates", "worker",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from pytest_seeddb.application.environment import url_in_environment
 from pytest_seeddb.application.imports import put_on_path
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_seeddb.plan import Target
-
-_SCHEME: Final = re.compile(r"^(postgresql\+[a-z0-9_]+)://", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -36,7 +33,7 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
     with (
         contextlib.chdir(directory or target.root),
         _search_path(target.root),
-        _variables(target),
+        url_in_environment(target.env, target.address),
         redirected(target.address),
     ):
         yield
@@ -50,24 +47,3 @@ def _search_path(root: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
-
-
-@contextlib.contextmanager
-def _variables(target: Target) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in target.env}
-    for name, value in before.items():
-        os.environ[name] = target.address.url_for(_scheme(value or ""))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _scheme(url: str) -> str:
-    """The driver that the application asks for in this variable is still the one it gets."""
-    found = _SCHEME.match(url)
-    return found[1] if found else "postgresql"
