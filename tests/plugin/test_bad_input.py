@@ -144,7 +144,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "xdist"])
 @pytest.mark.parametrize("case", MISSING)
 def test_what_the_settings_name_and_is_not_there_ends_the_run_before_the_first_test(project, case, workers):
     project.seeders()
@@ -214,7 +214,7 @@ MARKERS = {
 }
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "xdist"])
 @pytest.mark.parametrize("arguments", MARKERS)
 def test_a_wrong_marker_ends_the_run_naming_the_test(project, arguments, workers):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 1")
