@@ -107,6 +107,11 @@ class Templates:
             self._base = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
         return self._base
 
+    @property
+    def failed(self) -> bool:
+        """Whether a build of this process failed."""
+        return bool(self._failed)
+
     def get(self, plan: Plan) -> Template:
         """The plan's template, built if need be.
 

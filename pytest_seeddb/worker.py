@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -135,7 +135,10 @@ class Worker:
             shared.give_up()
         self._clones.discard_all()
         self._disposal.close()
-        with contextlib.suppress(SeedDbError):
+        if self._run and self._source.failed:
+            # Its locks tell the run's other processes, which may come later, that the build has failed.
+            atexit.register(self._admin.close)
+        else:
             self._admin.close()
 
 

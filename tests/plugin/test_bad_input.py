@@ -396,6 +396,7 @@ def test_a_build_that_fails_runs_once_whatever_the_number_of_workers(project):
     project.write(
         "little/seeds.py",
         """
+        import time
         from pathlib import Path
         from pytest_seeddb import seeder
 
@@ -403,6 +404,7 @@ def test_a_build_that_fails_runs_once_whatever_the_number_of_workers(project):
         def first(session):
             with Path("runs.log").open("a") as log:
                 log.write("ran\\n")
+            time.sleep(1)  # long enough for the other worker to come and wait
             raise ValueError("no luck")
         """,
     )
