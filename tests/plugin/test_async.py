@@ -126,7 +126,13 @@ BACKEND = """
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("asyncio-strict", "anyio")
+"""The kinds that every run of the fast tests tries."""
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+)
 def test_async_tests_see_the_seeded_state_and_leave_nothing_behind(project, kind):
     mark, options = KINDS[kind]
     if kind == "anyio":

@@ -51,6 +51,7 @@ def test_build_builds_once_and_then_says_that_it_is_there(seeddb):
     assert second.stderr == ""
 
 
+@pytest.mark.long  # three builds
 def test_build_reseed_builds_anew(seeddb):
     first, second = (json.loads(seeddb("build", "--json", "--reseed").stdout) for _ in range(2))
     assert first["built"]
@@ -80,6 +81,7 @@ def test_a_run_uses_what_the_command_built(seeddb, project):
     assert json.loads(seeddb("build", "--json").stdout)["template"] == built["template"]
 
 
+@pytest.mark.long  # three builds
 def test_another_profile_is_another_template(seeddb, project):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 7")
     found = [json.loads(seeddb("build", "--json", *options).stdout) for options in ((), ("--profile", "demo"))]

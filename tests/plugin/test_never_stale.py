@@ -286,6 +286,7 @@ def test_the_same_project_in_another_place_and_touched_files_are_the_same(
 # -- end to end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long  # eight runs of pytest, one after the other
 def test_a_run_builds_what_changed_and_no_more_and_finds_the_old_state_when_it_is_changed_back(project, tmp_path):
     everything = Counter(["migration 0001", "migration 0002", "seed roles", "seed shops"])
     line, ran = project.run()
