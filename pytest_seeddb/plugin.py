@@ -50,6 +50,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run."""
+    from pytest_seeddb import fixtures
+
+    early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, unless help is all that is wanted: that works however broken the table is."""
     config.addinivalue_line("markers", markers.SIGNATURE)
@@ -61,9 +69,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SETTINGS] = load_settings(config.rootpath, options=dict(_given(config)))
     except SeedDbError as error:
         raise pytest.UsageError(str(error)) from None
-    from pytest_seeddb import fixtures
-
-    config.pluginmanager.register(fixtures, "seeddb-fixtures")
     if config.stash[SETTINGS].scope == "package":
         from pytest_seeddb.package_scope import PackageScope
 

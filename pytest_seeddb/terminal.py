@@ -54,11 +54,13 @@ class TerminalProgress(Progress):
             self._line = None
 
     def _standard_error(self) -> IO[str] | None:
-        with self._uncaptured():
-            if sys.__stderr__ is None:
-                return None
-            with contextlib.suppress(OSError, ValueError):
-                return os.fdopen(os.dup(sys.__stderr__.fileno()), "w", encoding="utf-8", errors="replace")
+        # A doctest, or the test itself, may have put streams of its own in place, which pytest does not put back.
+        streams = sys.stdout, sys.stderr
+        try:
+            with self._uncaptured(), contextlib.suppress(OSError, ValueError, AttributeError):
+                return os.fdopen(os.dup(sys.__stderr__.fileno()), "w", encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # None where there is none
+        finally:
+            sys.stdout, sys.stderr = streams
         return None
 
     def _uncaptured(self) -> contextlib.AbstractContextManager[None]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url
@@ -61,7 +63,8 @@ def test_sqlalchemy_reads_the_url_likewise(name):
     url = make_url(Address(params).url_for("postgresql+psycopg"))
     host = url.host or url.query.get("host")
     assert (host, url.username, url.password) == (params["host"], params.get("user"), params.get("password"))
-    assert (url.database or None) == params.get("dbname")
+    # SQLAlchemy of the older 2.0 releases leaves the name quoted.
+    assert (unquote(url.database or "") or None) == params.get("dbname")
 
 
 def test_no_password_is_shown(params):
