@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.config import Scope, Settings
     from pytest_seeddb.database import SeededDatabase
     from pytest_seeddb.markers import Wish
-    from pytest_seeddb.plan import Plan, Plans
+    from pytest_seeddb.plan import Plan
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
@@ -107,16 +107,9 @@ def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pyt
 
 
 @pytest.fixture(scope="session")
-def _seeddb_plans(seeddb_plan: Plan, pytestconfig: pytest.Config) -> Plans:
-    from pytest_seeddb.plan import Plans
-
-    if PLANS in pytestconfig.stash and pytestconfig.stash[PLANS].plan is seeddb_plan:
-        return pytestconfig.stash[PLANS]
-    return Plans(seeddb_plan)
-
-
-@pytest.fixture(scope="session")
-def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, _seeddb_plans: Plans) -> DatabaseFactory:
+def seeded_db_factory(
+    seeddb_settings: Settings, _seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config
+) -> DatabaseFactory:
     """What makes seeded databases for any scope.
 
     ``with seeded_db_factory("minimal", stores=2) as database: ...``
@@ -124,6 +117,7 @@ def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, _seeddb
     Takes a profile, ``isolation=`` and seed parameters, as the marker does. The database lives as
     long as the block.
     """
+    plans = _origins(pytestconfig).plans_for(seeddb_plan, seeddb_settings)
 
     @contextmanager
     def factory(
@@ -131,7 +125,7 @@ def seeded_db_factory(seeddb_settings: Settings, _seeddb_worker: Worker, _seeddb
     ) -> Iterator[SeededDatabase]:
         from pytest_seeddb.database import seeded_database
 
-        template = _seeddb_worker.template(_seeddb_plans.of(profile, parameters))
+        template = _seeddb_worker.template(plans.of(profile, parameters))
         with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database:
             yield database
 
