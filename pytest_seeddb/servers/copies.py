@@ -107,10 +107,17 @@ def _copy(root: Path, parts: list[Path], copy: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         raise ServerError(
             f"PostgreSQL's programs cannot be copied into the cache directory, {copy.parent}",
-            saw=str(error),
+            saw=_first_of(error),
             source=str(root),
-            remedy="free some space (60 MB are needed), or set XDG_CACHE_HOME to another disk",
+            remedy=f"free some space on the disk of {copy.parent} (60 MB are needed), or set XDG_CACHE_HOME to a "
+            "directory on another one",
         ) from error
+
+
+def _first_of(error: OSError) -> str:
+    """One file's error: `copytree` goes on after the first, and collects hundreds when the disk is full."""
+    collected = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    return str(collected[0][2]) if isinstance(collected, list) and collected else str(error)
 
 
 def _copy_tree(source: Path, target: Path) -> None:

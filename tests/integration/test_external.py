@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
 from itertools import count
 from pathlib import Path
@@ -12,14 +9,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from separate import separate_server
 
 from pytest_seeddb import servers
 from pytest_seeddb.address import Address
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.servers import external, open_server
-from pytest_seeddb.servers.accounts import server_account
-from pytest_seeddb.servers.binaries import choose
 
 ROOT = Path("/")
 SOURCE = "SEEDDB_SERVER"
@@ -62,35 +58,8 @@ def role(server_address):
 @pytest.fixture
 def own_server():
     """Start a further server on a fresh data directory that ``prepare`` may change first."""
-    where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
-    account = server_account()
-    account.take(where)
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
-    program = choose(Settings(root=ROOT)).program
-    initdb = [program("initdb"), "-D", where / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(initdb, check=True, **options)
-    running = []
-
-    def start(prepare):
-        prepare(where / "data")
-        flags = ["-D", where / "data", "-k", where, "-c", "listen_addresses=", "-c", "fsync=off"]
-        running.append(subprocess.Popen([program("postgres"), *flags], **options))
-        address = Address({"host": str(where), "user": "postgres", "dbname": "postgres"})
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                psycopg.connect(address.conninfo).close()
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            else:
-                return address
-
-    yield start
-    for process in running:
-        process.send_signal(2)
-        process.wait(20)
-    shutil.rmtree(where)
+    with separate_server() as start:
+        yield start
 
 
 def test_a_server_is_probed_and_told_where_it_comes_from(server_address):

@@ -13,11 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-
-from pytest_seeddb.address import Address
-from pytest_seeddb.config import Settings
-from pytest_seeddb.servers.accounts import server_account
-from pytest_seeddb.servers.binaries import choose
+from separate import separate_server
 
 SEEDED = """
     import pytest
@@ -66,8 +62,9 @@ WRONG_TYPES = {
 
 
 @pytest.mark.parametrize("key", WRONG_TYPES)
-def test_a_value_of_the_wrong_type_names_the_key_the_file_and_what_is_allowed(project, key):
+def test_a_value_of_the_wrong_type_names_the_key_the_file_and_what_is_allowed(project, key, monkeypatch):
     value, allowed = WRONG_TYPES[key]
+    monkeypatch.delenv("SEEDDB_POSTGRES", raising=False)  # it would win over the table's
     project.write("pyproject.toml", f"[tool.seeddb]\n{key} = {value}\n")
     result = project.test(SEEDED)
     refused(result, f"`{key}`", f"[tool.seeddb] in {project.path / 'pyproject.toml'}", allowed)
@@ -490,29 +487,15 @@ def test_a_role_without_createdb_is_told_the_statement_that_grants_it(project, w
 @pytest.fixture
 def guarded_server():
     """A server that wants a password; gives the directory of its socket."""
-    where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
-    account = server_account()
-    account.take(where)
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
-    program = choose(Settings(root=Path("/"))).program
-    subprocess.run([program("initdb"), "-D", where / "data", "-U", "postgres", "--no-sync"], check=True, **options)
-    (where / "data" / "pg_hba.conf").write_text("local all postgres trust\nlocal all all scram-sha-256\n")
-    flags = ["-D", where / "data", "-k", where, "-c", "listen_addresses=", "-c", "fsync=off"]
-    running = subprocess.Popen([program("postgres"), *flags], **options)
-    address = Address({"host": str(where), "user": "postgres", "dbname": "postgres"})
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with psycopg.connect(address.conninfo, autocommit=True) as connection:
-                connection.execute("CREATE ROLE app LOGIN CREATEDB PASSWORD 'r1ght'")
-            break
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    yield where
-    running.send_signal(2)
-    running.wait(20)
-    shutil.rmtree(where)
+
+    def prepare(data):
+        (data / "pg_hba.conf").write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+
+    with separate_server() as start:
+        address = start(prepare)
+        with psycopg.connect(address.conninfo, autocommit=True) as connection:
+            connection.execute("CREATE ROLE app LOGIN CREATEDB PASSWORD 'r1ght'")
+        yield address.params["host"]
 
 
 def test_no_password_is_ever_shown_right_or_wrong(project, guarded_server):

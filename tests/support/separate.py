@@ -1,0 +1,62 @@
+"""A server of a test's own, on a fresh data directory, beside the one that all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from pytest_seeddb.address import Address
+from pytest_seeddb.config import Settings
+from pytest_seeddb.servers.accounts import server_account
+from pytest_seeddb.servers.binaries import choose
+from pytest_seeddb.servers.copies import runnable
+from pytest_seeddb.servers.places import cache_directory
+
+
+@contextmanager
+def separate_server():
+    """Gives ``start(prepare)``: start the server, whose data directory ``prepare`` may change first."""
+    where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
+    account = server_account()
+    account.take(where)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
+    wanted = Settings(root=Path("/"), postgres=int(os.environ.get("SEEDDB_POSTGRES", "0")) or None)
+    program = runnable(choose(wanted), account, cache_directory(account)).program
+    initdb = [program("initdb"), "-D", where / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
+    subprocess.run(initdb, check=True, **options)
+    running = []
+
+    def start(prepare=lambda data: None):
+        prepare(where / "data")
+        flags = ["-D", where / "data", "-k", where, "-c", "listen_addresses=", "-c", "fsync=off"]
+        running.append(subprocess.Popen([program("postgres"), *flags], **options))
+        address = Address({"host": str(where), "user": "postgres", "dbname": "postgres"})
+        _wait_for(address)
+        return address
+
+    try:
+        yield start
+    finally:
+        for process in running:
+            process.send_signal(2)
+            process.wait(20)
+        shutil.rmtree(where)
+
+
+def _wait_for(address):
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(address.conninfo).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        else:
+            return
