@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -39,10 +40,11 @@ class Clones:
         self._lease = lease
         self._disposal = disposal
         self._numbers = count(1)
+        self._counting = threading.Lock()
         self._living: dict[str, Clone] = {}
 
-    def make(self, template: Template) -> Clone:
-        """A new clone of the template.
+    def make(self, template: Template, admin: Admin | None = None) -> Clone:
+        """A new clone of the template, made through ``admin`` where another thread makes it.
 
         Raises:
             ServerError: The server refused it; there is no new database then.
@@ -50,9 +52,10 @@ class Clones:
         name = clone_name(self._lease, next(self._numbers))
         started = perf_counter()
         with explained("The clone for a test could not be made", self._admin.address):
-            self._admin.clone(template.name, name, template.record.strategy, template.carried)
-        self.made += 1
-        self.seconds += perf_counter() - started
+            (admin or self._admin).clone(template.name, name, template.record.strategy, template.carried)
+        with self._counting:
+            self.made += 1
+            self.seconds += perf_counter() - started
         clone = self._living[name] = Clone(name, self._admin.address.with_database(name), template)
         return clone
 

@@ -36,6 +36,8 @@ FILE_NAME: Final = "seeddb.toml"
 SCOPES: Final = ("function", "class", "module", "package", "session")
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
 
+RESETS: Final = ("auto", "clone")
+
 Scope = Literal["function", "class", "module", "package", "session"]
 
 
@@ -148,6 +150,14 @@ KEYS: Final[Mapping[str, Key]] = {
             "What the plan is called in database names and messages; the project's name by default.",
         ),
         Key(
+            "reset",
+            choice(*RESETS),
+            "auto",
+            "What becomes of a clone after a test: `auto` keeps or rewinds it where that is exact and cheaper, `clone` "
+            "makes a new one each time.",
+            option="--seed-db-reset",
+        ),
+        Key(
             "reseed",
             yes_no,
             False,
@@ -196,6 +206,7 @@ class Settings:
     profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     enabled: str = "option"
     random_seed: int = 0
+    reset: str = "auto"
     reseed: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -9,7 +9,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from pytest_seeddb.application.hanging_up import tracked
+from pytest_seeddb.application.hanging_up import Opened, tracked
+from pytest_seeddb.changes import report_now
 from pytest_seeddb.rollback import JoinedConnection, async_engine_over, engine_over, joined
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
     # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
     with tracked(engine) as connections:
         database.before_reset(connections.close)
+        database.before_changes(lambda: _report_now(connections))
         yield engine
+
+
+def _report_now(connections: Opened) -> None:
+    for driver in connections.drivers():
+        report_now(driver)
 
 
 def joined_connection(engine: Engine) -> psycopg.Connection[Any]:

@@ -90,7 +90,8 @@ def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfi
     _origins(pytestconfig).note_server(seeddb_settings)
     token = _token() if seeddb_settings.reseed else ""
     run = os.environ.get(_RUN, "")
-    with Worker(seeddb_server, token=token, run=run, progress=TerminalProgress(pytestconfig)) as worker:
+    reset, progress = seeddb_settings.reset, TerminalProgress(pytestconfig)
+    with Worker(seeddb_server, token=token, run=run, reset=reset, progress=progress) as worker:
         yield worker
     pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
 

@@ -43,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed-db-profile", metavar="NAME", default=None, help="The seed profile of tests that do not name one."
     )
     group.addoption(
+        "--seed-db-reset",
+        metavar="HOW",
+        default=None,
+        help="After a test: auto keeps or rewinds its clone where that is cheaper, clone makes a new one each time.",
+    )
+    group.addoption(
         "--seed-db-reseed",
         action="store_true",
         default=None,

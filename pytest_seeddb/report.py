@@ -20,6 +20,8 @@ class Tally:
     reused: list[str] = field(default_factory=list)
     clones: int = 0
     clone_seconds: float = 0.0
+    verdicts: dict[str, int] = field(default_factory=dict)
+    settle_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     def add(self, worker: Worker) -> None:
@@ -31,8 +33,9 @@ class Tally:
                 self.built[label] = (template.record.seconds, template.reason)
             else:
                 self.reused.append(label)
-        self.clones += worker.clones.made
+        self.clones += worker.clones.made - worker.pool.unused
         self.clone_seconds += worker.clones.seconds
+        self._settled(worker.pool.verdicts, worker.pool.seconds)
         self.failures += worker.failures
 
     def merge(self, other: Self) -> None:
@@ -42,7 +45,13 @@ class Tally:
         self.reused += other.reused
         self.clones += other.clones
         self.clone_seconds += other.clone_seconds
+        self._settled(other.verdicts, other.settle_seconds)
         self.failures += other.failures
+
+    def _settled(self, verdicts: dict[str, int], seconds: float) -> None:
+        for verdict, number in verdicts.items():
+            self.verdicts[verdict] = self.verdicts.get(verdict, 0) + number
+        self.settle_seconds += seconds
 
     def to_data(self) -> dict[str, Any]:
         """For another process."""
@@ -52,7 +61,13 @@ class Tally:
         """The summary: one line a server, one a template, one for the clones."""
         if not self.servers:
             return []
-        return [*_unique(self.servers), *self._templates(), *self._clones(), *_unique(self.failures)]
+        return [
+            *_unique(self.servers),
+            *self._templates(),
+            *self._clones(),
+            *self._settlements(),
+            *_unique(self.failures),
+        ]
 
     def _templates(self) -> Iterable[str]:
         for label, (seconds, reason) in self.built.items():
@@ -63,6 +78,12 @@ class Tally:
     def _clones(self) -> Iterable[str]:
         if self.clones:
             yield f"{_counted(self.clones, 'clone')}, {1000 * self.clone_seconds / self.clones:.0f} ms each"
+
+    def _settlements(self) -> Iterable[str]:
+        if total := sum(self.verdicts.values()):
+            done = (("keep", "kept"), ("rewind", "rewound"), ("discard", "discarded"))
+            named = ", ".join(f"{self.verdicts[verdict]} {word}" for verdict, word in done if verdict in self.verdicts)
+            yield f"after tests: {named}, {1000 * self.settle_seconds / total:.1f} ms each"
 
 
 def _unique(lines: Iterable[str]) -> list[str]:

@@ -8,23 +8,18 @@ given up and the next test gets a new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
 
 from pytest_seeddb.changes import Counters
+from pytest_seeddb.sequences import Sequences
 
 if TYPE_CHECKING:
     from pytest_seeddb.address import Address
     from pytest_seeddb.admin import Admin
     from pytest_seeddb.clones import Clone, Clones
     from pytest_seeddb.templates import Template
-
-_SEQUENCES = """
-SELECT c.oid::regclass::text FROM pg_class c
-WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid
-"""
 
 
 class SharedClone:
@@ -102,18 +97,13 @@ class _Keeper:
     def __init__(self, address: Address) -> None:
         self._connection = psycopg.connect(writing(address).conninfo, application_name="pytest-seeddb keeper")
         self.backend = self._connection.info.backend_pid
-        names = [row[0] for row in self._connection.execute(_SEQUENCES)]
-        self._query = sql.SQL(" UNION ALL ").join(_state_of(name) for name in names)
-        self._names = names
-        self._seeded = self._now()
+        self._sequences = Sequences(self._connection)
         self._connection.rollback()
 
     def restore(self) -> bool:
         """Set back the sequences that moved; whether that could be done."""
         try:
-            for name, state in self._now().items():
-                if state != self._seeded[name]:
-                    self._connection.execute("SELECT setval(%s::regclass, %s, %s)", [name, *self._seeded[name]])
+            self._sequences.restore(self._connection)
             self._connection.rollback()
         except psycopg.Error:
             return False
@@ -121,16 +111,6 @@ class _Keeper:
 
     def close(self) -> None:
         self._connection.close()
-
-    def _now(self) -> dict[str, tuple[Any, ...]]:
-        if not self._names:
-            return {}
-        return {name: tuple(state) for name, *state in self._connection.execute(self._query)}
-
-
-def _state_of(name: str) -> sql.Composed:
-    # The name comes from regclass, which quotes what needs quotes.
-    return sql.SQL("SELECT {}, last_value, is_called FROM {}").format(sql.Literal(name), sql.SQL(name))
 
 
 def writing(address: Address) -> Address:

@@ -12,6 +12,7 @@ from pytest_seeddb.clones import Clones
 from pytest_seeddb.disposal import Disposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.naming import lock_key, new_lease
+from pytest_seeddb.pool import Pool
 from pytest_seeddb.registry import prune, sweep
 from pytest_seeddb.server_errors import explained
 from pytest_seeddb.shared import SharedClone
@@ -31,8 +32,11 @@ class Worker:
     on with it gets a connection and a lease of its own, and leaves the parent's alone.
     """
 
-    def __init__(self, server: Server, *, token: str = "", run: str = "", progress: Progress | None = None) -> None:
+    def __init__(
+        self, server: Server, *, token: str = "", run: str = "", reset: str = "auto", progress: Progress | None = None
+    ) -> None:
         self.server = server
+        self._reset = reset
         self._token = token
         self._run = run
         self._progress = progress
@@ -48,6 +52,7 @@ class Worker:
             self._admin.lock(lock_key("lease", self._lease))
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
+        self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
         self._source = Templates(self._admin, self._lease, token=self._token, run=self._run, progress=self._progress)
         self._shared: dict[str, SharedClone] = {}
         self._disposal.do(sweep)
@@ -69,6 +74,12 @@ class Worker:
         """This process's clones."""
         self._own()
         return self._clones
+
+    @property
+    def pool(self) -> Pool:
+        """This process's clones as tests take them and give them back."""
+        self._own()
+        return self._pool
 
     @property
     def templates(self) -> list[Template]:
@@ -133,6 +144,7 @@ class Worker:
             return
         for shared in self._shared.values():
             shared.give_up()
+        self._pool.close()
         self._clones.discard_all()
         self._disposal.close()
         if self._run and self._source.failed:

@@ -29,6 +29,10 @@ class Opened:
         """Remember a connection's place in the pool."""
         self._entries.add(entry)
 
+    def drivers(self) -> list[Any]:
+        """The driver's connections that are open."""
+        return [entry.driver_connection for entry in tuple(self._entries) if entry.driver_connection is not None]
+
     def close(self) -> None:
         """End them all; the pool opens new ones when it next needs them."""
         for entry in tuple(self._entries):

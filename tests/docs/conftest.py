@@ -24,7 +24,10 @@ _PROJECT_FILES = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
 # What differs from machine to machine and from run to run; all else is as shown.
 _VARYING = (
     (re.compile(r"PostgreSQL \d[\w.]* \([^)]*\)"), "PostgreSQL (somewhere)"),
-    (re.compile(r"\b\d+\.\d+ ?s\b|\b\d+ ms\b"), "(time)"),
+    (re.compile(r"\b\d+\.\d+ ?m?s\b|\b\d+ ms\b"), "(time)"),
+    # Which way is cheaper is measured while tests run.
+    (re.compile(r"\b\d+ clones?\b"), "(clones)"),
+    (re.compile(r"after tests: (?:\d+ (?:kept|rewound|discarded), )+"), "after tests: (verdicts), "),
     (re.compile(r"\b[0-9a-f]{12,}\b"), "(digest)"),
     (re.compile(r"={4,}"), "="),
     (re.compile(r"\s+"), " "),

@@ -388,7 +388,7 @@ def test_scope_class_is_one_clone_for_each_class(scoped):
         """
     )
     result.assert_outcomes(passed=9)
-    result.stdout.fnmatch_lines(["seeddb: 5 clones, *"])
+    result.stdout.fnmatch_lines(["seeddb: after tests: 5 *"])
 
 
 MODULE = """
@@ -426,7 +426,7 @@ def test_scope_module_with_unmarked_modules_between_and_with_xdist(scoped):
     )
     result = scoped.run()
     result.assert_outcomes(passed=8)
-    result.stdout.fnmatch_lines(["seeddb: 3 clones, *"])
+    result.stdout.fnmatch_lines(["seeddb: after tests: 3 *"])
     result = scoped.run("-n", "2", "--dist", "loadscope")
     result.assert_outcomes(passed=8)
 
@@ -454,7 +454,7 @@ def test_scope_package_is_one_clone_for_each_package_and_its_fixtures_write_befo
             )
     result = scoped.run("-p", "no:warnings")
     result.assert_outcomes(passed=6)
-    result.stdout.fnmatch_lines(["seeddb: 3 clones, *"])
+    result.stdout.fnmatch_lines(["seeddb: after tests: 3 *"])
 
 
 def test_scope_session_is_one_clone_for_all(scoped):

@@ -282,7 +282,7 @@ def test_a_module_scope_gives_fixtures_of_the_module_and_its_tests_one_clone(pro
     project.write("test_b.py", module)
     result = project.run()
     result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["seeddb: 2 clones, *"])
+    result.stdout.fnmatch_lines(["seeddb: after tests: 2 *"])
 
 
 def test_the_factory_makes_databases_for_any_scope(project):

@@ -70,7 +70,7 @@ def test_one_build_serves_all_workers(project, options):
     result.assert_outcomes(passed=8)
     output = result.stdout.str()
     assert output.count("template little-shop/default built") == 1
-    assert "4 clones" in output
+    assert "after tests: 4 kept" in output
 
 
 def test_a_run_without_xdist_installed_works(project):

@@ -25,6 +25,7 @@ SPELLINGS = {
     "enabled": ('"always"', "always", "option", "option", "option"),
     "random_seed": ("7", 7, "-8", -8, 0),
     "name": ('"shop"', "shop", "other", "other", "{root}"),
+    "reset": ('"clone"', "clone", "auto", "auto", "auto"),
     "reseed": (None, None, "yes", True, False),
 }
 
@@ -90,9 +91,9 @@ def test_the_environment_goes_before_the_table(project, key):
 
 @pytest.mark.parametrize("key", [each.name for each in KEYS.values() if each.option])
 def test_the_command_line_goes_before_the_environment(project, key):
-    given = True if key == "reseed" else "embedded"
+    given, weaker = {"reseed": (True, "no"), "reset": ("clone", "auto")}.get(key, ("embedded", "auto"))
     root = project("")
-    settings = load(root, {f"SEEDDB_{key.upper()}": "no" if key == "reseed" else "auto"}, **{key: given})
+    settings = load(root, {f"SEEDDB_{key.upper()}": weaker}, **{key: given})
     assert getattr(settings, key) == given
     assert settings.source(key) == f"--{key}"
 

@@ -24,7 +24,7 @@ FLOORS = {
     3: {"plan", "planning", "extensions", "application", "migrations", "seeds"},
     4: {
         "building", "carried", "changes", "clones", "database", "disposal", "engines", "record", "registry",
-        "rollback", "shared", "templates", "worker",
+        "rollback", "shared", "templates", "worker", "keeper", "pool", "rewinding", "sequences", "settle", "shape",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip

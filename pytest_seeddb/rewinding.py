@@ -1,0 +1,134 @@
+"""Rewind: put back the rows of a few tables, and their physical order with them.
+
+Triggers and rules are off meanwhile, foreign keys too (``session_replication_role = replica``).
+Rows that are newer than the lease are deleted. Where then rows of the template are missing, the
+table is emptied, vacuumed so that it starts from its first page again, and reloaded in the
+template's order. The vacuum is not optional: without it new rows would come to stand elsewhere
+than in a fresh clone, and a test that reads without an order would see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg import sql
+
+from pytest_seeddb.shape import SMALL, places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+
+    from pytest_seeddb.changes import TableCounts
+    from pytest_seeddb.shape import Rows, Shape, Table
+
+
+class NotRewindable(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
+    """These changes cannot be undone exactly, or not cheaply; the clone must be discarded."""
+
+
+_STATEMENT: Final = 0.00015
+_ROW: Final = 0.000002
+_RELOAD: Final = 0.001
+"""Seconds for one table, one row and one reload, as measured with PostgreSQL 15 and 18 on two cores. Only
+their proportions matter: what rewinding really took corrects the estimate (`pytest_seeddb.settle`)."""
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """What is to be undone in one clone.
+
+    Attributes:
+        shape: The template's tables and rows.
+        written: How many rows were written, by table.
+        newest: The first transaction number that the test could have had.
+    """
+
+    shape: Shape
+    written: Mapping[int, TableCounts]
+    newest: str
+
+    @property
+    def seconds(self) -> float:
+        """A rough estimate of what it takes."""
+        rows = sum(counts.written for counts in self.written.values())
+        reloads = [self.shape.rows[oid].number for oid, counts in self.written.items() if self._may_reload(oid, counts)]
+        return _STATEMENT * len(self.written) + _RELOAD * len(reloads) + _ROW * (rows + sum(reloads))
+
+    def _may_reload(self, oid: int, counts: TableCounts) -> bool:
+        return bool(counts.updated or counts.deleted) and oid in self.shape.rows
+
+    def run(self, clone: psycopg.Connection[Any]) -> None:
+        """Undo it.
+
+        Raises:
+            NotRewindable: It cannot be done; the clone is then in no defined state.
+            psycopg.Error: The server refused something; likewise.
+        """
+        tables = [self.shape.tables[oid] for oid in self.written]
+        if firing := [table.label for table in tables if table.fires]:
+            raise NotRewindable(f"{', '.join(firing)} has triggers or rules that fire always")
+        found = dict(zip(self.written, self._delete_new(clone, tables), strict=True))
+        spoilt = [self.shape.tables[oid] for oid in self.written if not self._is_intact(clone, oid, found[oid])]
+        for table in spoilt:
+            self._reload(clone, table)
+        names = sql.SQL(", ").join(table.identifier for table in tables)
+        clone.execute(sql.SQL("VACUUM (TRUNCATE) {}").format(names))
+
+    def _delete_new(self, clone: psycopg.Connection[Any], tables: list[Table]) -> list[int]:
+        """Delete the rows that are newer than the lease, in one transaction; how many they were in each."""
+        cursor = clone.execute(sql.SQL(";").join(self._deletion(table) for table in tables), prepare=False)
+        deleted = [cursor.rowcount]
+        while cursor.nextset():
+            deleted.append(cursor.rowcount)
+        return deleted
+
+    def _deletion(self, table: Table) -> sql.Composed:
+        # In a big table new rows stand at its end, where it is looked for them; that all were found is checked.
+        first = table.pages - 1 if table.pages > SMALL else 0
+        return sql.SQL("DELETE FROM ONLY {} WHERE ctid >= {}::tid AND age(xmin) <= age({}::xid)").format(
+            table.identifier, sql.Literal(f"({first},0)"), sql.Literal(self.newest)
+        )
+
+    def _is_intact(self, clone: psycopg.Connection[Any], oid: int, found: int) -> bool:
+        """Whether all rows of the template are still there, and nothing else is.
+
+        The server's ``live`` is inserts less deletes. An update of a template's row makes a new version,
+        which was deleted as new without having been inserted: then more were found than ``live``.
+        """
+        counts = self.written[oid]
+        if counts.deleted == 0:
+            if found < counts.live:
+                raise NotRewindable(f"new rows of {self.shape.tables[oid].label} stand among the template's")
+            return found == counts.live
+        rows = self._rows_of(self.shape.tables[oid])
+        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(self.shape.tables[oid].identifier)
+        return bool(clone.execute(query).fetchall()[0][0] == rows.number)
+
+    def _rows_of(self, table: Table) -> Rows:
+        if table.oid not in self.shape.rows:
+            self.shape.want(oid for oid, counts in self.written.items() if counts.updated or counts.deleted)
+            raise NotRewindable(f"rows of {table.label} were updated or deleted")
+        return self.shape.rows[table.oid]
+
+    def _reload(self, clone: psycopg.Connection[Any], table: Table) -> None:
+        rows = self._rows_of(table)
+        _refill(clone, table, rows)
+        # A template whose table has gaps takes its next row there; a reloaded one has none.
+        if places(clone, table) != rows.places:
+            self.shape.give_up(table)
+            raise NotRewindable(f"rows of {table.label} do not come to stand where they stood")
+
+
+def _refill(clone: psycopg.Connection[Any], table: Table, rows: Rows) -> None:
+    clone.execute(sql.SQL("DELETE FROM ONLY {}").format(table.identifier))
+    clone.execute(sql.SQL("VACUUM (TRUNCATE) {}").format(table.identifier))
+    if clone.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchall()[0][0]:
+        raise NotRewindable(f"{table.label} could not be emptied to its first page")
+    cursor = clone.cursor()
+    with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(table.identifier)) as copy:
+        copy.write(rows.data)
+    if cursor.rowcount != rows.number:
+        raise NotRewindable(f"{table.label} took {cursor.rowcount} of {rows.number} rows")
