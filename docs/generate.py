@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli import make_parser
-from pytest_seeddb.config import ISOLATIONS, KEYS, RESETS, SCOPES
+from pytest_seeddb.config import ISOLATIONS, KEEPS, KEYS, RESETS, SCOPES
 from pytest_seeddb.markers import SIGNATURE
 
 if TYPE_CHECKING:
@@ -38,13 +38,20 @@ _EXAMPLES: Final = {
     "env": 'env = "DATABASE_URL"',
     "profile": 'profile = "demo"',
     "profiles": "[tool.seeddb.profiles.demo]\nstores = 3",
+    "keep": 'keep = "none"',
     "reset": 'reset = "clone"',
     "enabled": 'enabled = "always"',
     "random_seed": "random_seed = 7",
     "name": 'name = "shop"',
 }
 
-_ALLOWED: Final = {"scope": SCOPES, "isolation": ISOLATIONS, "enabled": ("option", "always"), "reset": RESETS}
+_ALLOWED: Final = {
+    "scope": SCOPES,
+    "isolation": ISOLATIONS,
+    "enabled": ("option", "always"),
+    "reset": RESETS,
+    "keep": KEEPS,
+}
 
 _IN_MARKER: Final = {
     "isolation": '`@pytest.mark.seeded(isolation="rollback")`',

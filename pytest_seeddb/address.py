@@ -104,6 +104,11 @@ class Address:
             shown["password"] = _MASK
         return Address(shown).url.replace(quote(_MASK), _MASK)
 
+    @property
+    def without_password(self) -> Address:
+        """The same without its passwords, for a client that has a password file or asks."""
+        return Address({key: value for key, value in self.params.items() if key not in {"password", "sslpassword"}})
+
     def environment(self) -> dict[str, str]:
         """``PGHOST`` and its fellows, for a child process. Holds the password."""
         return {name: self.params[key] for key, name in _ENVIRONMENT.items() if key in self.params}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -57,17 +59,20 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "explain", _explain, "show what determines the template, part by part, and whether there is one")
     build = _add(commands, "build", _build, "build the template now, unless there is one")
     build.add_argument("--reseed", action="store_true", default=None, help="build although there is one")
+    shell = _add(commands, "shell", _shell, "open psql on the database of a failed test", json=False)
+    shell.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; the newest by default")
     return parser
 
 
-def _add(commands, name: str, run, about: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]  # noqa: ANN001 - argparse's private types
+def _add(commands, name: str, run, about: str, *, json: bool = True) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]  # noqa: ANN001 - argparse's private types
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False
     )
     command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
     command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
     command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    if json:
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=run)
     return command
 
@@ -103,6 +108,16 @@ def _build(parsed: argparse.Namespace) -> int:
     found = commands.build(_settings(parsed), LineProgress())
     print(_json(found) if parsed.json else _built(found))
     return OK
+
+
+def _shell(parsed: argparse.Namespace) -> int:
+    from pytest_seeddb import commands
+
+    with commands.shell(_settings(parsed), parsed.database) as (program, address):
+        # In its environment, so that no password stands in the list of processes.
+        environment = {**os.environ, **address.environment()}
+        ended = subprocess.run([program], check=False, env=environment)  # noqa: S603 - psql, as it was found
+        return OK if ended.returncode == 0 else FAILED
 
 
 def _json(found: Explanation | Built) -> str:

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.naming import clone_name
+from pytest_seeddb.registry import drop_oldest_kept
 from pytest_seeddb.server_errors import explained
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class Clones:
         """Give the clone up; it is dropped off the caller's path, whoever is still connected."""
         self._living.pop(clone.name, None)
         self._disposal.drop(clone.name)
+
+    def keep(self, clone: Clone, name: str) -> None:
+        """Let the clone stay on the server under another name, after this lease and after this run."""
+        with explained("The database of a failed test could not be kept", self._admin.address):
+            self._admin.evict(clone.name)
+            self._admin.rename(clone.name, name)
+        self._living.pop(clone.name, None)
+        self._disposal.do(drop_oldest_kept)
 
     def discard_all(self) -> None:
         """Give up every clone that nobody gave up."""

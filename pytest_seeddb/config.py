@@ -36,6 +36,7 @@ FILE_NAME: Final = "seeddb.toml"
 SCOPES: Final = ("function", "class", "module", "package", "session")
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
 
+KEEPS: Final = ("failed", "all", "none")
 RESETS: Final = ("auto", "clone")
 
 Scope = Literal["function", "class", "module", "package", "session"]
@@ -158,6 +159,22 @@ KEYS: Final[Mapping[str, Key]] = {
             option="--seed-db-reset",
         ),
         Key(
+            "keep",
+            choice(*KEEPS),
+            "failed",
+            "Whose databases stay on the server after the run, the newest 20 of all runs: those of `failed` tests, "
+            "`all`, or `none`.",
+            option="--seed-db-keep",
+        ),
+        Key(
+            "report",
+            yes_no,
+            False,
+            "Say at the end which tests wrote what, and what each database cost afterwards, the slowest first.",
+            option="--seed-db-report",
+            in_table=False,
+        ),
+        Key(
             "reseed",
             yes_no,
             False,
@@ -207,6 +224,8 @@ class Settings:
     enabled: str = "option"
     random_seed: int = 0
     reset: str = "auto"
+    keep: str = "failed"
+    report: bool = False
     reseed: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
 

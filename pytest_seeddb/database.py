@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from pytest_seeddb.application.environment import url_variables
 from pytest_seeddb.changes import Changes, report_now
 from pytest_seeddb.config import ISOLATIONS
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.naming import kept_name
 from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pytest_seeddb.address import Address
+    from pytest_seeddb.settle import Settlement
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
 
@@ -42,6 +45,7 @@ class SeededDatabase:
         name: The database's name.
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
+        settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class SeededDatabase:
         self.template = template
         self.isolation = isolation
         self._env = env
+        self.kept_as = ""
+        self.settlement: Settlement | None = None
         self._ways = ways
         self._before_reset: list[Callable[[], None]] = []
         self._reporters: list[Callable[[], None]] = []
@@ -114,6 +120,17 @@ class SeededDatabase:
             report()
         return self._ways.changes()
 
+    def keep(self) -> Address:
+        """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
+
+        Returns:
+            Where it will be then. Only a ``clone`` can be kept: what others wrote is rolled back.
+        """
+        if not self.kept_as:
+            moment = dt.datetime.now(dt.UTC).strftime("%Y%m%d%H%M%S")
+            self.kept_as = kept_name(moment, self.name)
+        return self.address.with_database(self.kept_as)
+
     def before_changes(self, report: Callable[[], None]) -> None:
         """Have ``report`` called before each look at the changes, so that connections tell what they wrote."""
         self._reporters.append(report)
@@ -168,7 +185,10 @@ def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, 
         yield database
     finally:
         database.close_connections()
-        worker.pool.give_back(leased)
+        if database.kept_as:
+            worker.pool.keep(leased, database.kept_as)
+        else:
+            database.settlement = worker.pool.give_back(leased)
 
 
 @contextmanager

@@ -42,6 +42,7 @@ _RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
 
 _ORIGINS: Final = pytest.StashKey[Origins]()
+_DATABASE: Final = pytest.StashKey["SeededDatabase"]()
 _ISOLATION: Final = pytest.StashKey[str]()
 """Kept with the test, or with the scope that shares a database."""
 
@@ -157,7 +158,19 @@ def seeded_db(
         seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database,
         activated(seeddb_settings, database),
     ):
+        request.node.stash[_DATABASE] = database
+        if seeddb_settings.keep == "all" and isolation == "clone":
+            database.keep()
         yield database
+    _note_settlement(request, database)
+
+
+def _note_settlement(request: pytest.FixtureRequest, database: SeededDatabase) -> None:
+    from pytest_seeddb.report import Tally
+
+    if database.settlement is not None:
+        tally = request.config.stash.setdefault(TALLY, Tally())
+        tally.note(request.node.nodeid or "the session", database.settlement)
 
 
 def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
@@ -265,6 +278,22 @@ def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededData
 
 
 # -- what the plugin's hooks ask ------------------------------------------------------------------
+
+
+def show_database(item: pytest.Item) -> Iterator[str]:
+    """What a failed test's database holds and where to look at it; it stays unless the settings say otherwise."""
+    database = next((node.stash[_DATABASE] for node in reversed(item.listchain()) if _DATABASE in node.stash), None)
+    if database is None or database.isolation != "clone":
+        return
+    try:
+        changes = str(database.changes())
+    except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
+        changes = f"what was written cannot be told: {error}"
+    if item.config.stash[SETTINGS].keep == "none":
+        yield changes
+    else:
+        kept = database.keep()
+        yield f"seeddb shell {kept.database}\npsql '{kept.without_password.url}'\n{changes}"
 
 
 def explain_refused_write(item: pytest.Item, error: BaseException) -> str:

@@ -103,6 +103,7 @@ class Keeper:
             self._sequences = Sequences(self._connection)
             shape.learn(self._connection)
             self.left: tuple[OpenConnection, ...] = ()
+            self.wrote: tuple[str, ...] = ()
             self._seeded = self._moment()
         except BaseException:
             self.close()
@@ -119,8 +120,11 @@ class Keeper:
 
         Whom the test left connected is in `left` afterwards.
         """
+        self.left = self.wrote = ()
+        return self._wait()
+
+    def _wait(self) -> Moment | None:
         started = time.monotonic()
-        self.left = ()
         while True:
             others, counters, newest = self._look()
             if counters is not None:
@@ -145,7 +149,7 @@ class Keeper:
 
     def _moment(self) -> Moment:
         """The present state as the seeded one. Nobody else may be connected."""
-        found = self.wait_until_alone()
+        found = self._wait()
         if found is None:
             raise NotRewindable("somebody connected meanwhile")
         return Moment(found.counters, TableCounts.of(self._connection, self._shape.relations), found.newest)
@@ -167,6 +171,7 @@ class Keeper:
     def written(self, now: Moment) -> dict[int, TableCounts] | None:
         """The rows written, by table; ``None`` where something was written that is no row of a table."""
         counted = written_since(TableCounts.of(self._connection, self._shape.relations), self._seeded.tables)
+        self.wrote = tuple(self._shape.tables[oid].label for oid in counted if oid in self._shape.tables)
         total = sum(counts.written for counts in counted.values())
         if total != now.counters.tuples - self._seeded.counters.tuples:
             return None

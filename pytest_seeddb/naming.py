@@ -29,10 +29,11 @@ MAX_BYTES: Final = 63  # NAMEDATALEN - 1
 
 _SLUG_LENGTH: Final = 18
 
-Kind = Literal["template", "build", "clone"]
+Kind = Literal["template", "build", "clone", "kept"]
 
 _TEMPLATE: Final = re.compile(r"seeddb_t_(?P<slug>[a-z0-9_]*)_(?P<fingerprint>[0-9a-f]{24})_(?P<variant>[0-9a-f]{8})")
 _LEASED: Final = re.compile(r"seeddb_(?P<kind>[bc])_(?P<lease>[0-9a-f]{16})_(?P<number>[0-9]+)")
+_KEPT: Final = re.compile(r"seeddb_k_[0-9]{14}_[0-9a-f]{8}_[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,17 @@ def clone_name(lease: str, number: int) -> str:
     return f"seeddb_c_{lease}_{number}"
 
 
+def kept_name(moment: str, clone: str) -> str:
+    """The name of a clone that is kept after its test failed. Such names sort by age.
+
+    Args:
+        moment: Fourteen digits: year, month, day, hour, minute, second; UTC.
+        clone: Its name as a clone.
+    """
+    _, _, lease, number = clone.split("_")
+    return f"seeddb_k_{moment}_{lease[:8]}_{number}"
+
+
 def slug(plan: str) -> str:
     """Up to 18 characters of ``plan`` in ``[a-z0-9_]``; two long plans may share one.
 
@@ -87,6 +99,8 @@ def parsed(name: str) -> OurName | None:
         return OurName("template", **found.groupdict())
     if found := _LEASED.fullmatch(name):
         return OurName("build" if found["kind"] == "b" else "clone", lease=found["lease"])
+    if _KEPT.fullmatch(name):
+        return OurName("kept")
     return None
 
 

@@ -49,6 +49,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="After a test: auto keeps or rewinds its clone where that is cheaper, clone makes a new one each time.",
     )
     group.addoption(
+        "--seed-db-keep",
+        metavar="WHICH",
+        default=None,
+        help="Whose databases stay on the server after the run: failed, all or none.",
+    )
+    group.addoption(
+        "--seed-db-report",
+        action="store_true",
+        default=None,
+        help="Say at the end which tests wrote what, and what it cost to put it back.",
+    )
+    group.addoption(
         "--seed-db-reseed",
         action="store_true",
         default=None,
@@ -148,6 +160,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
         if text := explain_refused_write(item, call.excinfo.value):
             report.sections.append(("seeddb", text))
+    if report.failed and call.when != "teardown" and SETTINGS in item.config.stash:
+        from pytest_seeddb.fixtures import show_database
+
+        report.sections.extend(("seeddb", text) for text in show_database(item))
     return report
 
 
@@ -173,5 +189,6 @@ def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerCont
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was built, reused and cloned."""
     if TALLY in config.stash and config.get_verbosity() >= 0:
-        for line in config.stash[TALLY].lines():
+        tally = config.stash[TALLY]
+        for line in [*tally.lines(), *(tally.report() if config.stash[SETTINGS].report else [])]:
             terminalreporter.write_line(f"seeddb: {line}")

@@ -96,6 +96,13 @@ class Pool:
         self.seconds += found.seconds
         return found
 
+    def keep(self, leased: Leased, name: str) -> None:
+        """Let it stay on the server under ``name``, for somebody to look at."""
+        if leased.keeper:
+            leased.keeper.close()
+        self._order_spare(leased.clone.template)
+        self._clones.keep(leased.clone, name)
+
     def renew(self, leased: Leased) -> None:
         """Put the seeded state back in the middle of a test, under the same name. Ends every connection to it.
 

@@ -23,6 +23,9 @@ KEPT_TEMPLATES: Final = 30
 """Templates of one plan that stay however long they are unused: enough to switch between a few
 branches, with their layers, without building anything."""
 
+KEPT_DATABASES: Final = 20
+"""Databases of failed tests that stay on a server, whichever run they are from."""
+
 KEPT_DAYS: Final = 14
 """Days without use after which a template beyond those may go."""
 
@@ -88,6 +91,19 @@ def prune(admin: Admin, plan: str) -> list[str]:
     limit = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEPT_DAYS)).date().isoformat()
     old = [name for record, name in newest_first[KEPT_TEMPLATES:] if record.used < limit]
     return [name for name in old if drop_unused(admin, name)]
+
+
+def drop_oldest_kept(admin: Admin) -> list[str]:
+    """Drop the databases of failed tests beyond the newest `KEPT_DATABASES`.
+
+    Returns:
+        The names of the databases that were dropped.
+    """
+    kept = [each.name for each in admin.ours(r"seeddb\_k\_%")]  # names sort by age
+    old = kept[:-KEPT_DATABASES]
+    for name in old:
+        admin.drop(name)
+    return old
 
 
 def drop_unused(admin: Admin, template: str) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pytest_seeddb.changes import OpenConnection
+    from pytest_seeddb.settle import Settlement
     from pytest_seeddb.worker import Worker
 
 
@@ -22,6 +24,7 @@ class Tally:
     clone_seconds: float = 0.0
     verdicts: dict[str, int] = field(default_factory=dict)
     settle_seconds: float = 0.0
+    settled: list[tuple[float, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def add(self, worker: Worker) -> None:
@@ -46,7 +49,19 @@ class Tally:
         self.clones += other.clones
         self.clone_seconds += other.clone_seconds
         self._settled(other.verdicts, other.settle_seconds)
+        self.settled += other.settled
         self.failures += other.failures
+
+    def note(self, test: str, settlement: Settlement) -> None:
+        """Remember what became of a test's database, for the report."""
+        wrote = f", wrote {', '.join(settlement.wrote)}" if settlement.wrote else ""
+        left = f", left {len(settlement.left)} open: {_named(settlement.left)}" if settlement.left else ""
+        self.settled.append((settlement.seconds, test, f"{settlement.verdict}: {settlement.reason}{wrote}{left}"))
+
+    def report(self) -> list[str]:
+        """What became of each test's database, the slowest first."""
+        slowest = sorted(self.settled, key=lambda each: -each[0])
+        return [f"{1000 * seconds:6.1f} ms  {test}  {told}" for seconds, test, told in slowest]
 
     def _settled(self, verdicts: dict[str, int], seconds: float) -> None:
         for verdict, number in verdicts.items():
@@ -88,6 +103,10 @@ class Tally:
 
 def _unique(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(lines))
+
+
+def _named(connections: Iterable[OpenConnection]) -> str:
+    return ", ".join(f"{each.application or 'no name'} ({each.state})" for each in connections)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -27,12 +27,14 @@ class Settlement:
     Attributes:
         verdict: ``keep``, ``rewind`` or ``discard``.
         reason: Why, for the report.
+        wrote: The tables that were written to, where that is known.
         left: Connections that the test left open.
         seconds: How long it took to find out and to do; a discarded clone's drop comes later.
     """
 
     verdict: Verdict
     reason: str
+    wrote: tuple[str, ...] = ()
     left: tuple[OpenConnection, ...] = ()
     seconds: float = 0.0
 
@@ -80,7 +82,7 @@ def settle(keeper: Keeper, costs: Costs) -> Settlement:
         found = Settlement("discard", str(verdict))
     except psycopg.Error as error:
         found = Settlement("discard", f"the server refused to look or to rewind: {str(error).splitlines()[0]}")
-    return replace(found, left=keeper.left, seconds=perf_counter() - started)
+    return replace(found, wrote=keeper.wrote, left=keeper.left, seconds=perf_counter() - started)
 
 
 def _decided(keeper: Keeper, costs: Costs) -> Settlement:
@@ -104,4 +106,4 @@ def _rewound(keeper: Keeper, costs: Costs, now: Moment) -> Settlement:
     started = perf_counter()
     keeper.rewind(rewind)
     costs.rewound(rewind.seconds, perf_counter() - started)
-    return Settlement("rewind", f"{len(written)} tables were put back" if written else "sequences were set back")
+    return Settlement("rewind", "rows were put back" if written else "sequences were set back")

@@ -56,6 +56,7 @@ WRONG_TYPES = {
     "profile": ("3", "give a string that is not empty"),
     "profiles": ('{demo = "x"}', "write each profile as a table"),
     "enabled": ("true", "Give one of option, always"),
+    "keep": ('"some"', "Give one of failed, all, none"),
     "reset": ('"rewind"', "Give one of auto, clone"),
     "random_seed": ('"x"', "give a whole number"),
     "name": ("3", "give a string that is not empty"),

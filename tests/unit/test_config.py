@@ -26,6 +26,8 @@ SPELLINGS = {
     "random_seed": ("7", 7, "-8", -8, 0),
     "name": ('"shop"', "shop", "other", "other", "{root}"),
     "reset": ('"clone"', "clone", "auto", "auto", "auto"),
+    "keep": ('"none"', "none", "all", "all", "failed"),
+    "report": (None, None, "yes", True, False),
     "reseed": (None, None, "yes", True, False),
 }
 
@@ -91,7 +93,12 @@ def test_the_environment_goes_before_the_table(project, key):
 
 @pytest.mark.parametrize("key", [each.name for each in KEYS.values() if each.option])
 def test_the_command_line_goes_before_the_environment(project, key):
-    given, weaker = {"reseed": (True, "no"), "reset": ("clone", "auto")}.get(key, ("embedded", "auto"))
+    given, weaker = {
+        "reseed": (True, "no"),
+        "report": (True, "no"),
+        "reset": ("clone", "auto"),
+        "keep": ("all", "none"),
+    }.get(key, ("embedded", "auto"))
     root = project("")
     settings = load(root, {f"SEEDDB_{key.upper()}": weaker}, **{key: given})
     assert getattr(settings, key) == given

@@ -1,0 +1,146 @@
+"""What a failed test leaves for whoever has to find out why, and the report of what tests wrote."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import psycopg
+import pytest
+
+FAILING = """
+    import psycopg, pytest
+
+    def test_it(seeded_connection):
+        seeded_connection.autocommit = True
+        seeded_connection.execute("INSERT INTO shop (name) VALUES ('left by the test')")
+        assert 1 == 2
+
+    def test_after(seeded_db):
+        with seeded_db.connect() as connection:
+            assert connection.execute("SELECT count(*) FROM shop").fetchone() == (3,)
+"""
+
+
+def shown(result):
+    return re.search(r"psql '(\S+)'", result.stdout.str())
+
+
+def drop(url):
+    name = url.split("?")[0].rpartition("/")[2]
+    with psycopg.connect(url.replace(name, "postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def kept(embedded_server):
+    def listed():
+        with psycopg.connect(embedded_server.address.conninfo) as connection:
+            rows = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'seeddb_k%' ORDER BY 1")
+            return [row[0] for row in rows]
+
+    return listed
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_what_was_written(
+    project, embedded_server, workers
+):
+    url = embedded_server.address.url
+    result = project.test(FAILING, f"--seed-db-server={url}", *workers)
+    result.assert_outcomes(passed=1, failed=1)
+    output = result.stdout.str()
+    assert "shop  1 inserted" in output
+    assert "sequences moved: public.shop_id_seq" in output or "sequences moved: shop_id_seq" in output
+    with psycopg.connect(shown(result)[1]) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM shop ORDER BY id")]
+    assert names[-1] == "left by the test"
+    drop(shown(result)[1])
+
+
+def test_an_error_in_set_up_is_treated_likewise(project, embedded_server):
+    result = project.test(
+        """
+        import pytest
+
+        @pytest.fixture
+        def broken(seeded_connection):
+            seeded_connection.execute("INSERT INTO shop (name) VALUES ('x')")
+            seeded_connection.commit()
+            raise RuntimeError("broken")
+
+        def test_it(broken):
+            pass
+        """,
+        f"--seed-db-server={embedded_server.address.url}",
+    )
+    result.assert_outcomes(errors=1)
+    assert "shop  1 inserted" in result.stdout.str()
+    drop(shown(result)[1])
+
+
+def test_keep_none_keeps_nothing_and_still_says_what_was_written(project, embedded_server, kept):
+    before = kept()
+    result = project.test(FAILING, f"--seed-db-server={embedded_server.address.url}", "--seed-db-keep=none")
+    assert "shop  1 inserted" in result.stdout.str()
+    assert shown(result) is None
+    assert kept() == before
+
+
+def test_twenty_are_kept_and_the_oldest_go_first(project, embedded_server, kept):
+    for already in kept():
+        drop(embedded_server.address.with_database(already).url)
+    text = """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(23))
+        def test_it(seeded_db, number):
+            with seeded_db.connect() as connection:
+                connection.execute("INSERT INTO shop (name) VALUES (%s)", [f"number {number}"])
+    """
+    result = project.test(text, f"--seed-db-server={embedded_server.address.url}", "--seed-db-keep=all")
+    result.assert_outcomes(passed=23)
+    assert len(kept()) == 20
+    for each in kept():
+        drop(embedded_server.address.with_database(each).url)
+
+
+def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_stopped(project):
+    result = project.test(FAILING)
+    result.assert_outcomes(passed=1, failed=1)
+    name = re.search(r"seeddb shell (\S+)", result.stdout.str())[1]
+    asked = "SELECT count(*) FROM shop WHERE name = 'left by the test';"
+    for given in ([name], []):
+        done = subprocess.run(["seeddb", "shell", *given], input=asked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[:3] == ["count", "-------", "1"]
+    unknown = subprocess.run(["seeddb", "shell", "nothing"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert "There is no database 'nothing'" in unknown.stderr
+    assert name in unknown.stderr
+
+
+def test_no_password_stands_in_the_psql_line(project, embedded_server, monkeypatch):
+    url = embedded_server.address.url
+    separator = "&" if "?" in url else "?"
+    result = project.test(FAILING, f"--seed-db-server={url}{separator}password=s3cret")
+    assert shown(result)
+    assert "s3cret" not in result.stdout.str() + result.stderr.str()
+    drop(shown(result)[1])
+
+
+def test_the_report_says_which_test_wrote_what_and_what_became_of_its_database(project):
+    result = project.test(
+        """
+        def test_reads(seeded_db):
+            pass
+
+        def test_writes(seeded_connection):
+            seeded_connection.execute("INSERT INTO shop (name) VALUES ('x')")
+            seeded_connection.commit()
+        """,
+        "--seed-db-report",
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*test_it.py::test_reads  keep: nothing was written"])
+    result.stdout.fnmatch_lines(["*test_it.py::test_writes  rewind: rows were put back, wrote shop"])
