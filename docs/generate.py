@@ -185,7 +185,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
 def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:  # noqa: SLF001 - likewise
         value = f" {action.metavar}" if action.metavar else ""
-        spellings = ", ".join(f"`{each}{value}`" for each in action.option_strings)
+        spellings = ", ".join(f"`{each}{value}`" for each in action.option_strings) or f"`{action.metavar}`"
         yield f"| {spellings} | {action.help} |"
 
 
