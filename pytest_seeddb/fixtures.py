@@ -162,7 +162,8 @@ def seeded_db(
         if seeddb_settings.keep == "all" and isolation == "clone":
             database.keep()
         yield database
-    _note_settlement(request, database)
+    if seeddb_settings.report:
+        _note_settlement(request, database)
 
 
 def _note_settlement(request: pytest.FixtureRequest, database: SeededDatabase) -> None:

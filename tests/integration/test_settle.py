@@ -194,6 +194,32 @@ def test_rows_in_the_middle_of_a_big_table_mean_discard(embedded_server, make_pl
         assert (found.verdict, found.reason) == ("discard", "new rows of big stand among the template's")
 
 
+def test_a_table_that_does_not_come_out_as_it_was_is_discarded_and_not_tried_again(embedded_server, make_plan):
+    # COPY fills pages as the table says now, which is not as they were filled.
+    fill = "INSERT INTO t SELECT n FROM generate_series(1, 300) n"
+    schema = Statements("schema", ["CREATE TABLE t (v int)", fill, "ALTER TABLE t SET (fillfactor = 20)"])
+    with Worker(embedded_server) as worker:
+        bench = Bench(worker, worker.template(make_plan(schema)))
+        found = bench.rewinds("UPDATE t SET v = 0 WHERE v = 1")
+        assert (found.verdict, found.reason) == ("discard", "rows of t do not come to stand where they stood")
+        again = bench.rewinds("UPDATE t SET v = 0 WHERE v = 1")
+        assert again.reason == "rows of t were updated or deleted"
+
+
+def test_a_clone_that_is_rewound_often_does_not_grow(embedded_server, make_plan):
+    schema = Statements("schema", ["CREATE TABLE t (v int)", "INSERT INTO t SELECT generate_series(1, 10)"])
+    with Worker(embedded_server) as worker:
+        bench = Bench(worker, worker.template(make_plan(schema)))
+        sizes = set()
+        for _ in range(10):
+            leased = worker.pool.take(bench.template)
+            with psycopg.connect(leased.clone.address.conninfo, autocommit=True) as connection:
+                sizes.add(connection.execute("SELECT pg_relation_size('t')").fetchone())
+                connection.execute("INSERT INTO t SELECT generate_series(1, 500)")
+            assert worker.pool.give_back(leased).verdict == "rewind"
+        assert len(sizes) == 1
+
+
 def test_without_a_superuser_rows_mean_discard_and_reading_is_kept(bench, monkeypatch):
     monkeypatch.setattr(bench.pool, "_superuser", False)
     bench.settled(lambda address: run(address, [(0, "CREATE TABLE away (v int)")]))
