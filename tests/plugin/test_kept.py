@@ -7,6 +7,7 @@ import subprocess
 
 import psycopg
 import pytest
+from separate import separate_server
 
 FAILING = """
     import psycopg, pytest
@@ -32,10 +33,17 @@ def drop(url):
         connection.execute(f"DROP DATABASE {name}")
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A server of this module's own: other tests keep databases, too, and the oldest of twenty go."""
+    with separate_server() as start:
+        yield start()
+
+
 @pytest.fixture
-def kept(embedded_server):
+def kept(server):
     def listed():
-        with psycopg.connect(embedded_server.address.conninfo) as connection:
+        with psycopg.connect(server.conninfo) as connection:
             rows = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'seeddb_k%' ORDER BY 1")
             return [row[0] for row in rows]
 
@@ -44,9 +52,9 @@ def kept(embedded_server):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
 def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_what_was_written(
-    project, embedded_server, workers
+    project, server, workers
 ):
-    url = embedded_server.address.url
+    url = server.url
     result = project.test(FAILING, f"--seed-db-server={url}", *workers)
     result.assert_outcomes(passed=1, failed=1)
     output = result.stdout.str()
@@ -58,7 +66,7 @@ def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_
     drop(shown(result)[1])
 
 
-def test_an_error_in_set_up_is_treated_likewise(project, embedded_server):
+def test_an_error_in_set_up_is_treated_likewise(project, server):
     result = project.test(
         """
         import pytest
@@ -72,24 +80,24 @@ def test_an_error_in_set_up_is_treated_likewise(project, embedded_server):
         def test_it(broken):
             pass
         """,
-        f"--seed-db-server={embedded_server.address.url}",
+        f"--seed-db-server={server.url}",
     )
     result.assert_outcomes(errors=1)
     assert "shop  1 inserted" in result.stdout.str()
     drop(shown(result)[1])
 
 
-def test_keep_none_keeps_nothing_and_still_says_what_was_written(project, embedded_server, kept):
+def test_keep_none_keeps_nothing_and_still_says_what_was_written(project, server, kept):
     before = kept()
-    result = project.test(FAILING, f"--seed-db-server={embedded_server.address.url}", "--seed-db-keep=none")
+    result = project.test(FAILING, f"--seed-db-server={server.url}", "--seed-db-keep=none")
     assert "shop  1 inserted" in result.stdout.str()
     assert shown(result) is None
     assert kept() == before
 
 
-def test_twenty_are_kept_and_the_oldest_go_first(project, embedded_server, kept):
+def test_twenty_are_kept_and_the_oldest_go_first(project, server, kept):
     for already in kept():
-        drop(embedded_server.address.with_database(already).url)
+        drop(server.with_database(already).url)
     text = """
         import pytest
 
@@ -98,14 +106,17 @@ def test_twenty_are_kept_and_the_oldest_go_first(project, embedded_server, kept)
             with seeded_db.connect() as connection:
                 connection.execute("INSERT INTO shop (name) VALUES (%s)", [f"number {number}"])
     """
-    result = project.test(text, f"--seed-db-server={embedded_server.address.url}", "--seed-db-keep=all")
+    result = project.test(text, f"--seed-db-server={server.url}", "--seed-db-keep=all")
     result.assert_outcomes(passed=23)
     assert len(kept()) == 20
     for each in kept():
-        drop(embedded_server.address.with_database(each).url)
+        drop(server.with_database(each).url)
 
 
-def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_stopped(project):
+def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_stopped(project, cache_home, monkeypatch):
+    own = cache_home / "shell"
+    own.mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own))
     result = project.test(FAILING)
     result.assert_outcomes(passed=1, failed=1)
     name = re.search(r"seeddb shell (\S+)", result.stdout.str())[1]
@@ -120,8 +131,8 @@ def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_st
     assert name in unknown.stderr
 
 
-def test_no_password_stands_in_the_psql_line(project, embedded_server, monkeypatch):
-    url = embedded_server.address.url
+def test_no_password_stands_in_the_psql_line(project, server, monkeypatch):
+    url = server.url
     separator = "&" if "?" in url else "?"
     result = project.test(FAILING, f"--seed-db-server={url}{separator}password=s3cret")
     assert shown(result)
