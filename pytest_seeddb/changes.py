@@ -81,8 +81,7 @@ class Counters:
 
     def wrote(self, earlier: Counters) -> bool:
         """Whether any row was written since, committed or not."""
-        now, before = ((each.tuples, each.shared, each.own, each.doubt) for each in (self, earlier))
-        return now != before
+        return self.tuples != earlier.tuples or self.beyond_rows(earlier)
 
     def committed_writes(self, earlier: Counters) -> bool:
         """Whether a write may have been committed since. In doubt, yes."""
@@ -150,6 +149,9 @@ class OpenConnection:
     application: str
     state: str
     statement: str
+
+    def __str__(self) -> str:
+        return f"{self.application or 'no name'} ({self.state})"
 
 
 @dataclass(frozen=True)

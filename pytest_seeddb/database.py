@@ -175,11 +175,7 @@ def seeded_database(
 @contextmanager
 def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
     leased = worker.pool.take(template)
-
-    def changes() -> Changes:
-        return leased.keeper.changes() if leased.keeper else Changes()
-
-    ways = _Ways(lambda: worker.pool.renew(leased), changes)
+    ways = _Ways(lambda: worker.pool.renew(leased), leased.changes)
     database = SeededDatabase(leased.clone.address, template, isolation, env, ways)
     try:
         yield database

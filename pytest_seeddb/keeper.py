@@ -10,7 +10,6 @@ import psycopg
 
 from pytest_seeddb.changes import COUNTERS, Changes, Counters, OpenConnection, TableChange, TableCounts, written_since
 from pytest_seeddb.rewinding import NotRewindable, Rewind
-from pytest_seeddb.sequences import Sequences
 
 if TYPE_CHECKING:
     from pytest_seeddb.address import Address
@@ -100,8 +99,7 @@ class Keeper:
             self._connection.execute(_SETTINGS, prepare=False)
             if superuser:
                 self._connection.execute("SET session_replication_role = replica")
-            self._sequences = Sequences(self._connection)
-            shape.learn(self._connection)
+            self._sequences = shape.learn(self._connection)
             self.left: tuple[OpenConnection, ...] = ()
             self.wrote: tuple[str, ...] = ()
             self._seeded = self._moment()
@@ -170,10 +168,9 @@ class Keeper:
 
     def written(self, now: Moment) -> dict[int, TableCounts] | None:
         """The rows written, by table; ``None`` where something was written that is no row of a table."""
-        counted = written_since(TableCounts.of(self._connection, self._shape.relations), self._seeded.tables)
+        counted = self._counted()
         self.wrote = tuple(self._shape.tables[oid].label for oid in counted if oid in self._shape.tables)
-        total = sum(counts.written for counts in counted.values())
-        if total != now.counters.tuples - self._seeded.counters.tuples:
+        if self._is_more_than(counted, now.counters):
             return None
         tables = {self._shape.owner(oid): TableCounts() for oid in counted}
         return {**tables, **{oid: counts for oid, counts in counted.items() if oid in tables}}
@@ -181,8 +178,7 @@ class Keeper:
     def changes(self) -> Changes:
         """What has been written, as far as the server has been told."""
         row = self._connection.execute(COUNTERS).fetchall()[0]
-        now, before = Counters(*row), self._seeded.counters
-        counted = written_since(TableCounts.of(self._connection, self._shape.relations), self._seeded.tables)
+        now, counted = Counters(*row), self._counted()
         others = self._connection.execute(_OTHERS).fetchall()
         return Changes(
             tables=tuple(
@@ -191,10 +187,17 @@ class Keeper:
                 if oid in self._shape.tables
             ),
             sequences=tuple(self.moved_sequences()),
-            beyond_rows=now.beyond_rows(before)
-            or now.tuples - before.tuples != sum(counts.written for counts in counted.values()),
+            beyond_rows=now.beyond_rows(self._seeded.counters) or self._is_more_than(counted, now),
             connections=tuple(Other(*each).shown() for each in others),
         )
+
+    def _counted(self) -> dict[int, TableCounts]:
+        """Rows written since the clone was seeded, by table, those of long values included."""
+        return written_since(TableCounts.of(self._connection, self._shape.relations), self._seeded.tables)
+
+    def _is_more_than(self, counted: dict[int, TableCounts], now: Counters) -> bool:
+        """Whether the database counts rows that stand in none of these tables."""
+        return now.tuples - self._seeded.counters.tuples != sum(counts.written for counts in counted.values())
 
     # -- putting back ----------------------------------------------------------------------------
 

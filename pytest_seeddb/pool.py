@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from pytest_seeddb.changes import Changes
 from pytest_seeddb.keeper import Keeper
 from pytest_seeddb.rewinding import NotRewindable
 from pytest_seeddb.settle import Costs, Settlement, settle
@@ -37,6 +38,16 @@ class Leased:
 
     clone: Clone
     keeper: Keeper | None = None
+
+    def changes(self) -> Changes:
+        """What was written; nothing is known without a keeper."""
+        return self.keeper.changes() if self.keeper else Changes()
+
+    def release(self) -> None:
+        """End the keeper's connection, before the clone is renamed or dropped."""
+        if self.keeper:
+            self.keeper.close()
+            self.keeper = None
 
 
 class Settling:
@@ -98,8 +109,7 @@ class Pool:
 
     def keep(self, leased: Leased, name: str) -> None:
         """Let it stay on the server under ``name``, for somebody to look at."""
-        if leased.keeper:
-            leased.keeper.close()
+        leased.release()
         self._order_spare(leased.clone.template)
         self._clones.keep(leased.clone, name)
 
@@ -112,8 +122,7 @@ class Pool:
         costs = self._templates[leased.clone.template.name].costs
         if leased.keeper and settle(leased.keeper, costs).verdict != "discard":
             return
-        if leased.keeper:
-            leased.keeper.close()
+        leased.release()
         self._clones.renew(leased.clone)
         leased.keeper = self._keeper(leased.clone)
 
@@ -129,8 +138,7 @@ class Pool:
             known.ready, known.spares = [], []
 
     def _discard(self, leased: Leased) -> None:
-        if leased.keeper:
-            leased.keeper.close()
+        leased.release()
         self._clones.discard(leased.clone)
 
     # -- making ----------------------------------------------------------------------------------

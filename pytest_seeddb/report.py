@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_seeddb.changes import OpenConnection
     from pytest_seeddb.settle import Settlement
     from pytest_seeddb.worker import Worker
 
@@ -55,7 +54,7 @@ class Tally:
     def note(self, test: str, settlement: Settlement) -> None:
         """Remember what became of a test's database, for the report."""
         wrote = f", wrote {', '.join(settlement.wrote)}" if settlement.wrote else ""
-        left = f", left {len(settlement.left)} open: {_named(settlement.left)}" if settlement.left else ""
+        left = f", left {len(settlement.left)} open: {', '.join(map(str, settlement.left))}" if settlement.left else ""
         self.settled.append((settlement.seconds, test, f"{settlement.verdict}: {settlement.reason}{wrote}{left}"))
 
     def report(self) -> list[str]:
@@ -103,10 +102,6 @@ class Tally:
 
 def _unique(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(lines))
-
-
-def _named(connections: Iterable[OpenConnection]) -> str:
-    return ", ".join(f"{each.application or 'no name'} ({each.state})" for each in connections)
 
 
 def _counted(number: int, noun: str) -> str:

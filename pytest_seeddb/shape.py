@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
+from pytest_seeddb.sequences import Sequences
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+THE_USERS: Final = "relkind = 'r' AND relpersistence <> 't' AND nspname NOT IN ('pg_catalog', 'information_schema')"
+"""Which tables of ``pg_class``, joined with ``pg_namespace``, the user's code has made."""
+
 # A trigger or rule that fires in replica mode ("A" always, "R" there only) would write while rows are put back.
-_TABLES: Final = """
+_TABLES: Final = f"""
 SELECT c.oid, n.nspname, c.relname, c.relpages, c.reltoastrelid,
     EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_enabled IN ('A', 'R'))
-FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND nspname NOT IN ('pg_catalog', 'information_schema')
-"""
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE {THE_USERS}
+"""  # noqa: S608 - constants of ours
 
 SMALL: Final = 64
 """Pages up to which a table is read from its first page on, and its rows are kept in this process."""
@@ -69,7 +73,7 @@ class Rows:
 
 @dataclass
 class Shape:
-    """The tables of one template, and the rows of those whose rows were asked for.
+    """The tables and sequences of one template, and the rows of those whose rows were asked for.
 
     Concurrency: one thread reads it from a fresh clone while another settles; each step is one
     assignment.
@@ -77,19 +81,22 @@ class Shape:
 
     tables: dict[int, Table] = field(default_factory=dict)
     relations: list[int] = field(default_factory=list)
+    sequences: Sequences | None = None
     rows: dict[int, Rows] = field(default_factory=dict)
     _wanted: set[int] = field(default_factory=set)
     _unfit: set[int] = field(default_factory=set)
 
-    def learn(self, clone: psycopg.Connection[Any]) -> None:
-        """Read from a clone that nobody has used yet: the tables once, and the rows that are wanted."""
-        if not self.relations:
+    def learn(self, clone: psycopg.Connection[Any]) -> Sequences:
+        """Read from a clone that nobody has used yet: tables and sequences once, and the rows that are wanted."""
+        if self.sequences is None:
             self.tables = {row[0]: Table(*row) for row in clone.execute(_TABLES)}
             toasts = (table.toast for table in self.tables.values() if table.toast)
-            self.relations = [*self.tables, *toasts, 0]
+            self.relations = [*self.tables, *toasts]
+            self.sequences = Sequences(clone)  # last: it tells another thread that the rest is there
         for oid in tuple(self._wanted):
             self._wanted.discard(oid)
             _keep(self.rows, oid, _read(clone, self.tables[oid]))
+        return self.sequences
 
     def want(self, oids: Iterable[int]) -> None:
         """Have the rows of these tables read from the next fresh clone, where they are few enough."""

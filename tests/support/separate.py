@@ -23,14 +23,11 @@ from pytest_seeddb.servers.places import cache_directory
 @contextmanager
 def separate_server():
     """Gives ``start(prepare)``: start the server, whose data directory ``prepare`` may change first."""
-    where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
     account = server_account()
-    account.take(where)
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
     wanted = Settings(root=Path("/"), postgres=int(os.environ.get("SEEDDB_POSTGRES", "0")) or None)
     program = runnable(choose(wanted), account, cache_directory(account)).program
-    initdb = [program("initdb"), "-D", where / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(initdb, check=True, **options)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
+    where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
     running = []
 
     def start(prepare=lambda data: None):
@@ -42,6 +39,9 @@ def separate_server():
         return address
 
     try:
+        account.take(where)
+        initdb = [program("initdb"), "-D", where / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, check=True, **options)
         yield start
     finally:
         for process in running:
