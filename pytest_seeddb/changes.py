@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.rows import tuple_row
+
+from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,6 +124,28 @@ def written_since(now: Mapping[int, TableCounts], earlier: Mapping[int, TableCou
     """The tables that were written to between two looks, with how much."""
     differences = {oid: counts.since(earlier.get(oid, TableCounts())) for oid, counts in now.items()}
     return {oid: counts for oid, counts in differences.items() if counts.written}
+
+
+_UNCOMMITTED: Final = """
+SELECT CASE schemaname WHEN 'public' THEN relname ELSE schemaname || '.' || relname END, n_tup_ins, n_tup_upd, n_tup_del
+FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del <> 0 ORDER BY 1
+"""
+
+
+def uncommitted(connection: psycopg.Connection[Any]) -> tuple[TableChange, ...]:
+    """What the transaction has written that a connection is in.
+
+    Raises:
+        SeedDbError: It has failed, and answers nothing before it is rolled back.
+    """
+    if connection.info.transaction_status == TransactionStatus.INERROR:
+        raise SeedDbError(
+            "What the test wrote cannot be told now",
+            saw="its transaction has failed, and PostgreSQL answers nothing in it",
+            remedy="roll back first",
+        )
+    cursor = connection.cursor(row_factory=tuple_row)
+    return tuple(TableChange(*row) for row in cursor.execute(_UNCOMMITTED))
 
 
 def report_now(connection: psycopg.Connection[Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.environment import url_variables
-from pytest_seeddb.changes import Changes, report_now
+from pytest_seeddb.changes import report_now
 from pytest_seeddb.config import ISOLATIONS
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.naming import kept_name
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pytest_seeddb.address import Address
+    from pytest_seeddb.changes import Changes, TableChange
     from pytest_seeddb.settle import Settlement
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
@@ -65,7 +66,7 @@ class SeededDatabase:
         self.settlement: Settlement | None = None
         self._ways = ways
         self._before_reset: list[Callable[[], None]] = []
-        self._reporters: list[Callable[[], None]] = []
+        self._reporters: list[Callable[[], tuple[TableChange, ...]]] = []
         self._connections: list[psycopg.Connection[Any]] = []
 
     @property
@@ -111,14 +112,18 @@ class SeededDatabase:
         """What has been written so far, table by table, from the server's own counters. Prints as a short table.
 
         Needs about a millisecond and changes nothing. What a transaction wrote counts once it has
-        ended, rolled back or not. With ``rollback`` and ``readonly`` nothing outlives the test, and
-        nothing is counted; nor with ``--seed-db-reset=clone``.
+        ended, rolled back or not. With ``rollback`` it is what the fixtures' transaction wrote so far,
+        with ``readonly`` nothing.
+
+        Raises:
+            SeedDbError: It cannot be told: with ``--seed-db-reset=clone``, and with ``rollback`` where
+                ``seeded_async_engine`` is in use or the transaction has failed.
         """
         for connection in self._connections:
             report_now(connection)
-        for report in self._reporters:
-            report()
-        return self._ways.changes()
+        told = [row for report in self._reporters for row in report()]
+        changes = self._ways.changes()
+        return replace(changes, tables=(*changes.tables, *told)) if told else changes
 
     def keep(self) -> Address:
         """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
@@ -131,8 +136,8 @@ class SeededDatabase:
             self.kept_as = kept_name(moment, self.name)
         return self.address.with_database(self.kept_as)
 
-    def before_changes(self, report: Callable[[], None]) -> None:
-        """Have ``report`` called before each look at the changes, so that connections tell what they wrote."""
+    def before_changes(self, report: Callable[[], tuple[TableChange, ...]]) -> None:
+        """Have ``report`` called before each look at the changes: it adds what the server cannot know yet."""
         self._reporters.append(report)
 
     def before_reset(self, prepare: Callable[[], None]) -> None:
@@ -190,7 +195,7 @@ def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, 
 @contextmanager
 def _shared(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
     shared = worker.shared(template)
-    ways = _Ways(shared.restore_sequences, Changes)
+    ways = _Ways(shared.restore_sequences, shared.changes)
     database = SeededDatabase(shared.take().address, template, isolation, env, ways)
     try:
         yield database

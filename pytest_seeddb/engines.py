@@ -10,7 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from pytest_seeddb.application.hanging_up import Opened, tracked
-from pytest_seeddb.changes import report_now
+from pytest_seeddb.changes import report_now, uncommitted
+from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.rollback import JoinedConnection, async_engine_over, engine_over, joined
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from pytest_seeddb.changes import TableChange
     from pytest_seeddb.database import SeededDatabase
 
 
@@ -28,6 +30,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
     if database.isolation == "rollback":
         with joined(database.address) as connection:
             database.before_reset(connection.start_again)
+            database.before_changes(lambda: uncommitted(connection))
             yield engine_over(connection)
         return
     engine = create_engine(make_url(database.address.url_for("postgresql+psycopg")))
@@ -38,9 +41,18 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
         yield engine
 
 
-def _report_now(connections: Opened) -> None:
+def _report_now(connections: Opened) -> tuple[TableChange, ...]:
     for driver in connections.drivers():
         report_now(driver)
+    return ()
+
+
+def _untold() -> tuple[TableChange, ...]:
+    raise SeedDbError(
+        "What the test wrote cannot be told",
+        saw="its transaction is on the connection of seeded_async_engine, which belongs to the event loop",
+        remedy='look with isolation="clone", the default',
+    )
 
 
 def joined_connection(engine: Engine) -> psycopg.Connection[Any]:
@@ -62,6 +74,7 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
 
     if database.isolation == "rollback":
         engine = async_engine_over(database.address)
+        database.before_changes(_untold)
     else:
         # No pool: a connection belongs to the loop in which it was opened.
         url = make_url(database.address.url_for("postgresql+psycopg"))

@@ -7,11 +7,12 @@ have the scope that the settings name. Imported in every pytest run, so it impor
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_seeddb.aftermath import DATABASE, settle_later, settle_now
 from pytest_seeddb.collection import PLANS
 from pytest_seeddb.markers import NAME, uses_a_fixture, wish_of
 from pytest_seeddb.overrides import Origins
@@ -42,7 +43,6 @@ _RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
 
 _ORIGINS: Final = pytest.StashKey[Origins]()
-_DATABASE: Final = pytest.StashKey["SeededDatabase"]()
 _ISOLATION: Final = pytest.StashKey[str]()
 """Kept with the test, or with the scope that shares a database."""
 
@@ -94,6 +94,7 @@ def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfi
     reset, progress = seeddb_settings.reset, TerminalProgress(pytestconfig)
     with Worker(seeddb_server, token=token, run=run, reset=reset, progress=progress) as worker:
         yield worker
+        settle_now(pytestconfig)
     pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
 
 
@@ -154,24 +155,12 @@ def seeded_db(
     wish = wish_of(_place(request))
     template = _template_for(request, wish, seeddb_settings)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
-    with (
-        seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database,
-        activated(seeddb_settings, database),
-    ):
-        request.node.stash[_DATABASE] = database
-        if seeddb_settings.keep == "all" and isolation == "clone":
-            database.keep()
-        yield database
-    if seeddb_settings.report:
-        _note_settlement(request, database)
-
-
-def _note_settlement(request: pytest.FixtureRequest, database: SeededDatabase) -> None:
-    from pytest_seeddb.report import Tally
-
-    if database.settlement is not None:
-        tally = request.config.stash.setdefault(TALLY, Tally())
-        tally.note(request.node.nodeid or "the session", database.settlement)
+    with ExitStack() as stack:
+        database = stack.enter_context(seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env))
+        with activated(seeddb_settings, database):
+            request.node.stash[DATABASE] = database
+            yield database
+        settle_later(request, database, stack.pop_all())
 
 
 def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
@@ -279,22 +268,6 @@ def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededData
 
 
 # -- what the plugin's hooks ask ------------------------------------------------------------------
-
-
-def show_database(item: pytest.Item) -> Iterator[str]:
-    """What a failed test's database holds and where to look at it; it stays unless the settings say otherwise."""
-    database = next((node.stash[_DATABASE] for node in reversed(item.listchain()) if _DATABASE in node.stash), None)
-    if database is None or database.isolation != "clone":
-        return
-    try:
-        changes = str(database.changes())
-    except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
-        changes = f"what was written cannot be told: {error}"
-    if item.config.stash[SETTINGS].keep == "none":
-        yield changes
-    else:
-        kept = database.keep()
-        yield f"seeddb shell {kept.database}\npsql '{kept.without_password.url}'\n{changes}"
 
 
 def explain_refused_write(item: pytest.Item, error: BaseException) -> str:

@@ -147,6 +147,18 @@ def _is_seeded(item: pytest.Item) -> bool:
     return False
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of what captures output and logs
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Any:  # noqa: ANN401 - pytest's own
+    """Settle a test's database once the whole tear-down is over."""
+    if SETTINGS not in item.config.stash or not is_enabled(item.config):
+        return (yield)
+    from pytest_seeddb.aftermath import torn_down
+
+    is_last = nextitem is None and item.get_closest_marker(markers.NAME) is not None
+    with torn_down(item, is_last=is_last):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
     """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
@@ -160,10 +172,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
         if text := explain_refused_write(item, call.excinfo.value):
             report.sections.append(("seeddb", text))
-    if report.failed and call.when != "teardown" and SETTINGS in item.config.stash:
-        from pytest_seeddb.fixtures import show_database
+    if report.failed and SETTINGS in item.config.stash:
+        from pytest_seeddb.aftermath import show_database
 
-        report.sections.extend(("seeddb", text) for text in show_database(item))
+        report.sections.extend(("seeddb", text) for text in show_database(item, call.when))
     return report
 
 

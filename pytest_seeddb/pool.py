@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pytest_seeddb.changes import Changes
+from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.keeper import Keeper
 from pytest_seeddb.rewinding import NotRewindable
 from pytest_seeddb.settle import Costs, Settlement, settle
 from pytest_seeddb.shape import Shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_seeddb.admin import Admin
+    from pytest_seeddb.changes import Changes
     from pytest_seeddb.clones import Clone, Clones
     from pytest_seeddb.disposal import Disposal
     from pytest_seeddb.templates import Template
@@ -34,20 +38,68 @@ SELECT count(*) < current_setting('max_connections')::int / 2 FROM pg_stat_get_a
 
 @dataclass
 class Leased:
-    """A clone in a test's hands, with the keeper that will settle it; without one it is discarded."""
+    """A clone in a test's hands, with the keeper that will settle it; without one it is discarded.
+
+    Attributes:
+        seconds: What making it took, without its keeper.
+    """
 
     clone: Clone
+    seconds: float = 0.0
     keeper: Keeper | None = None
 
     def changes(self) -> Changes:
-        """What was written; nothing is known without a keeper."""
-        return self.keeper.changes() if self.keeper else Changes()
+        """What was written.
+
+        Raises:
+            SeedDbError: Nothing is known without a keeper.
+        """
+        if self.keeper is None:
+            raise SeedDbError(
+                "What was written is not known: nobody looked at the clone before the test",
+                source='reset = "clone", or the server had no connection left',
+                remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
+            )
+        return self.keeper.changes()
 
     def release(self) -> None:
         """End the keeper's connection, before the clone is renamed or dropped."""
         if self.keeper:
             self.keeper.close()
             self.keeper = None
+
+
+class Spare:
+    """A clone that is made beside the tests.
+
+    Its keeper is made beside them, too, unless a test waits already: that test makes it while the
+    maker's connection goes on with the drops that are due.
+    """
+
+    def __init__(self) -> None:
+        self._made: Future[Leased | None] = Future()
+        self._wanted = threading.Event()
+
+    def wait(self) -> Leased | None:
+        """The clone; ``None`` where it could not be made."""
+        self._wanted.set()
+        return self._made.result()
+
+    def give_up(self) -> Leased | None:
+        """Have it not made, or get what was made."""
+        return None if self._made.cancel() else self.wait()
+
+    def make(self, clone: Callable[[], Leased | None], watch: Callable[[Leased], object]) -> None:
+        """Make it, unless it was given up."""
+        if not self._made.set_running_or_notify_cancel():
+            return
+        made = None
+        try:
+            made = clone()
+            if made and not self._wanted.is_set():
+                watch(made)
+        finally:
+            self._made.set_result(made)
 
 
 class Settling:
@@ -57,7 +109,7 @@ class Settling:
         self.shape = Shape()
         self.costs = Costs()
         self.ready: list[Leased] = []
-        self.spares: list[Future[Leased | None]] = []
+        self.spares: list[Spare] = []
 
 
 class Pool:
@@ -74,6 +126,7 @@ class Pool:
         self._disposal = disposal
         self._superuser = superuser
         self._keeps = reset == "auto"
+        self._unseen = Settlement("discard", "nobody looked at it before the test" if self._keeps else "asked for")
         self._templates: dict[str, Settling] = {}
         self.verdicts: dict[str, int] = {}
         self.seconds = 0.0
@@ -89,15 +142,15 @@ class Pool:
         if known.ready:
             return known.ready.pop()
         while known.spares:
-            if spare := known.spares.pop(0).result():
-                return spare
-        return self._make(template)
+            if spare := known.spares.pop(0).wait():
+                return self._watch(spare)
+        return self._watch(self._make(template))
 
     def give_back(self, leased: Leased) -> Settlement:
         """Settle it: it goes to the next test, or away."""
         template = leased.clone.template
         known = self._templates[template.name]
-        found = settle(leased.keeper, known.costs) if leased.keeper else Settlement("discard", "asked for")
+        found = settle(leased.keeper, known.costs) if leased.keeper else self._unseen
         if found.verdict == "discard":
             self._order_spare(template)
             self._discard(leased)
@@ -124,13 +177,13 @@ class Pool:
             return
         leased.release()
         self._clones.renew(leased.clone)
-        leased.keeper = self._keeper(leased.clone)
+        self._watch(leased)
 
     def close(self) -> None:
         """Give up all clones that wait for a test, and the spares."""
         for known in self._templates.values():
             for each in known.spares:
-                if not each.cancel() and (spare := each.result()):
+                if spare := each.give_up():
                     self.unused += 1
                     known.ready.append(spare)
             for leased in known.ready:
@@ -146,14 +199,17 @@ class Pool:
     def _make(self, template: Template, admin: Admin | None = None) -> Leased:
         started = perf_counter()
         clone = self._clones.make(template, admin)
-        leased = Leased(clone, self._keeper(clone))
-        self._templates[template.name].costs.cloned(perf_counter() - started)
+        return Leased(clone, perf_counter() - started)
+
+    def _watch(self, leased: Leased) -> Leased:
+        if self._keeps and leased.keeper is None:
+            started = perf_counter()
+            leased.keeper = self._keeper(leased.clone)
+            self._templates[leased.clone.template.name].costs.cloned(leased.seconds + perf_counter() - started)
         return leased
 
     def _keeper(self, clone: Clone) -> Keeper | None:
         """None where it cannot be had, for want of connections or privileges: such a clone is discarded."""
-        if not self._keeps:
-            return None
         shape = self._templates[clone.template.name].shape
         with contextlib.suppress(psycopg.Error, NotRewindable):
             return Keeper(clone.address, shape, superuser=self._superuser)
@@ -164,15 +220,11 @@ class Pool:
             return
         spares = self._templates[template.name].spares
         if not spares:
-            spares.append(Future())
+            spares.append(Spare())
             self._disposal.do(partial(self._make_spare, template, spares[-1]))
 
-    def _make_spare(self, template: Template, spare: Future[Leased | None], admin: Admin) -> None:
-        if not spare.set_running_or_notify_cancel():
-            return
-        made = None
-        try:
-            if admin.run(_ROOM)[0][0]:
-                made = self._make(template, admin)
-        finally:
-            spare.set_result(made)
+    def _make_spare(self, template: Template, spare: Spare, admin: Admin) -> None:
+        def clone() -> Leased | None:
+            return self._make(template, admin) if admin.run(_ROOM)[0][0] else None
+
+        spare.make(clone, self._watch)

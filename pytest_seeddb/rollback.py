@@ -43,6 +43,8 @@ class JoinedConnection(psycopg.Connection[Any]):
     def start_again(self) -> None:
         """Undo everything since the transaction began, and begin anew."""
         super().rollback()
+        self.execute("SELECT pg_stat_force_next_flush()")  # or what is undone would count as uncommitted still
+        super().rollback()
         self.execute(_MARK)
 
     @property

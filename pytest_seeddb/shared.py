@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pytest_seeddb.changes import Counters
+from pytest_seeddb.changes import Changes, Counters
 from pytest_seeddb.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class SharedClone:
         if self._keeper is not None:
             self._keeper.restore()
 
+    def changes(self) -> Changes:
+        """The sequences that moved; rows can only be written in the test's own transaction."""
+        return Changes(sequences=tuple(self._keeper.moved())) if self._keeper else Changes()
+
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""
         if self._keeper is not None:
@@ -108,6 +112,12 @@ class _Keeper:
         except psycopg.Error:
             return False
         return True
+
+    def moved(self) -> list[str]:
+        """The sequences that moved."""
+        found = self._sequences.moved(self._connection)
+        self._connection.rollback()
+        return found
 
     def close(self) -> None:
         self._connection.close()

@@ -155,3 +155,75 @@ def test_the_report_says_which_test_wrote_what_and_what_became_of_its_database(p
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*test_it.py::test_reads  keep: nothing was written"])
     result.stdout.fnmatch_lines(["*test_it.py::test_writes  rewind: rows were put back, wrote shop"])
+
+
+@pytest.mark.parametrize("position", ["in the middle", "last of the session"])
+@pytest.mark.parametrize("broken_first", [False, True], ids=["made after the database", "made before it"])
+def test_an_error_in_tear_down_is_treated_likewise(project, server, position, broken_first):
+    after = "" if position == "last of the session" else "def test_other(seeded_db): pass"
+    result = project.test(
+        f"""
+        import pytest
+
+        @pytest.fixture
+        def broken({"" if broken_first else "seeded_db"}):
+            yield
+            raise RuntimeError("broken in tear-down")
+
+        def test_it({"broken, seeded_connection" if broken_first else "seeded_connection, broken"}):
+            seeded_connection.execute("INSERT INTO shop (name) VALUES ('x')")
+            seeded_connection.commit()
+
+        {after}
+        """,
+        f"--seed-db-server={server.url}",
+    )
+    result.assert_outcomes(passed=1 + bool(after), errors=1)
+    assert "broken in tear-down" in result.stdout.str()
+    assert "shop  1 inserted" in result.stdout.str()
+    with psycopg.connect(shown(result)[1]) as connection:
+        assert connection.execute("SELECT count(*) FROM shop WHERE name = 'x'").fetchone() == (1,)
+    drop(shown(result)[1])
+
+
+def test_errors_of_the_last_tests_tear_down_and_of_the_sessions_are_both_reported(project, server):
+    result = project.test(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def wide():
+            yield
+            raise RuntimeError("the session's")
+
+        @pytest.fixture
+        def narrow(seeded_db):
+            yield
+            raise RuntimeError("the test's")
+
+        def test_it(wide, narrow):
+            pass
+        """,
+        f"--seed-db-server={server.url}",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    assert "the session's" in result.stdout.str()
+    assert "the test's" in result.stdout.str()
+    drop(shown(result)[1])
+
+
+def test_a_tear_down_that_skips_or_passes_keeps_nothing(project, server, kept):
+    before = kept()
+    text = """
+        import pytest
+
+        @pytest.fixture
+        def leaving(seeded_db):
+            yield
+            pytest.skip("no reason")
+
+        def test_it(leaving):
+            pass
+    """
+    project.test(text, f"--seed-db-server={server.url}")
+    assert kept() == before

@@ -15,7 +15,8 @@ import pytest_seeddb
 PACKAGE = Path(pytest_seeddb.__file__).parent
 
 PYTEST_HALF = {
-    "plugin", "fixtures", "markers", "collection", "package_scope", "overrides", "plain_errors", "report", "terminal",
+    "plugin", "fixtures", "aftermath", "markers", "collection", "package_scope", "overrides", "plain_errors", "report",
+    "terminal",
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli"}
 FLOORS = {
@@ -136,7 +137,7 @@ def brought_by(module):
 
 PLUGIN = {"pytest_seeddb", "errors", "seeds", "seeds.declaration", "config", "markers", "plugin", "readers"}
 EVERY_RUN = PLUGIN | {
-    "collection", "fingerprint", "fixtures", "naming", "overrides", "package_scope", "plan",
+    "aftermath", "collection", "fingerprint", "fixtures", "naming", "overrides", "package_scope", "plan",
 }  # fmt: skip
 
 

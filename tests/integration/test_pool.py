@@ -1,0 +1,113 @@
+"""Spare clones: made only where they are used up, and never beyond their bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import psycopg
+import pytest
+from handmade import Statements
+from separate import separate_server
+
+from pytest_seeddb.config import Settings
+from pytest_seeddb.database import seeded_database
+from pytest_seeddb.pool import MAX_SPARES
+from pytest_seeddb.servers import open_server
+from pytest_seeddb.worker import Worker
+
+TABLE = Statements("schema", ["CREATE TABLE t (v int)"])
+
+
+@pytest.fixture
+def small_server(tmp_path):
+    """One that allows twelve connections."""
+    with separate_server() as start:
+
+        def few(data):
+            (data / "postgresql.auto.conf").write_text("max_connections = 12\nsuperuser_reserved_connections = 1\n")
+
+        with open_server(Settings(root=tmp_path, server=start(few).url)) as server:
+            yield server
+
+
+def spoil(worker, template):
+    with seeded_database(worker, template, "clone", ()) as database, database.connect(autocommit=True) as connection:
+        connection.execute("DROP TABLE t")
+
+
+def disposed(worker):
+    """Wait until the jobs are done that were asked for so far."""
+    done = []
+    worker._disposal.do(done.append)
+    deadline = time.monotonic() + 10
+    while not done:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_no_spare_is_made_for_tests_that_use_none_up(worker, make_plan):
+    template = worker.template(make_plan(TABLE))
+    for _ in range(5):
+        with seeded_database(worker, template, "clone", ()):
+            pass
+    disposed(worker)
+    assert worker.clones.made == 1
+
+
+def test_one_spare_of_a_template_is_made_for_each_clone_that_is_discarded(worker, make_plan):
+    template = worker.template(make_plan(TABLE))
+    for number in range(1, 4):
+        spoil(worker, template)
+        disposed(worker)
+        assert worker.clones.made == number + 1
+
+
+def test_spares_of_all_templates_together_stay_within_their_bound(worker, make_plan):
+    others = [Statements(f"other {number}", [f"SELECT {number}"]) for number in range(MAX_SPARES + 2)]
+    templates = [worker.template(make_plan(TABLE, other, name=other.name)) for other in others]
+    for template in templates:
+        spoil(worker, template)
+    disposed(worker)
+    assert worker.clones.made == len(templates) + MAX_SPARES
+
+
+def test_no_spare_is_made_while_half_of_the_servers_connections_are_taken_and_tests_go_on(small_server, make_plan):
+    with Worker(small_server) as worker, contextlib.ExitStack() as stack:
+        template = worker.template(make_plan(TABLE))
+        for _ in range(4):
+            stack.enter_context(psycopg.connect(small_server.address.conninfo))
+        for number in range(1, 4):
+            spoil(worker, template)
+            disposed(worker)
+            assert worker.clones.made == number
+        stack.close()
+        spoil(worker, template)
+        disposed(worker)
+        assert worker.clones.made == 4 + 1
+
+
+def test_where_no_keeper_can_be_had_the_clone_serves_its_test_and_is_discarded(small_server, make_plan):
+    with Worker(small_server) as worker, contextlib.ExitStack() as stack:
+        template = worker.template(make_plan(TABLE))
+        while True:  # until only the reserved connection is left: the tests' own
+            try:
+                stack.enter_context(psycopg.connect(small_server.address.conninfo))
+            except psycopg.OperationalError:
+                break
+        leased = worker.pool.take(template)
+        assert leased.keeper is None
+        stack.close()
+        with psycopg.connect(leased.clone.address.conninfo) as connection:
+            assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+        found = worker.pool.give_back(leased)
+        assert (found.verdict, found.reason) == ("discard", "nobody looked at it before the test")
+
+
+def test_a_spare_that_a_test_waits_for_is_settled_like_any_other(worker, make_plan):
+    template = worker.template(make_plan(TABLE))
+    for _ in range(6):
+        spoil(worker, template)
+    with seeded_database(worker, template, "clone", ()) as database:
+        assert not database.changes()
+    assert database.settlement.verdict == "keep"
