@@ -1,0 +1,64 @@
+"""What all subcommands have in common: their options, the settings from them, and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_seeddb.config import Found, Settings
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+    Run = Callable[[argparse.Namespace], int]
+
+
+def add_command(commands: Commands, name: str, run: Run, about: str, *, json: bool = True) -> argparse.ArgumentParser:
+    """Declare a subcommand with the options that all of them have.
+
+    Args:
+        commands: Where it belongs.
+        name: What people type.
+        run: What it does; returns the exit code.
+        about: What it does, in words that begin with a small letter.
+        json: Whether it can print its result as JSON.
+    """
+    command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
+    command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
+    command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
+    command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
+    if json:
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(run=run)
+    return command
+
+
+def _directory(given: str) -> Path:
+    if not Path(given).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {given!r}")
+    return Path(given)
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """The settings, with what was given on the command line.
+
+    Raises:
+        ConfigError: They are wrong.
+    """
+    from pytest_seeddb.config import Found, load_settings
+
+    options: dict[str, Found] = {
+        name: Found(value, f"the option --{name}")
+        for name in ("profile", "server", "reseed")
+        if (value := getattr(parsed, name, None)) is not None
+    }
+    return load_settings((parsed.directory or Path.cwd()).resolve(), options=options)
+
+
+def as_json(found: Any) -> str:  # noqa: ANN401 - any dataclass
+    """A command's result for machines."""
+    return json_text.dumps(dataclasses.asdict(found), indent=2, default=str)
