@@ -40,6 +40,7 @@ _EXAMPLES: Final = {
     "profiles": "[tool.seeddb.profiles.demo]\nstores = 3",
     "keep": 'keep = "none"',
     "reset": 'reset = "clone"',
+    "environment": 'environment = ["DEPLOYED_TO"]',
     "enabled": 'enabled = "always"',
     "random_seed": "random_seed = 7",
     "name": 'name = "shop"',

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, CloneError, ConfigError, SeedDbError, ServerError
-from pytest_seeddb.seeds.declaration import seeder
+from pytest_seeddb.seeds.declaration import Param, seeder
 
 if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
@@ -23,6 +23,7 @@ __all__ = [
     "BuildError",
     "CloneError",
     "ConfigError",
+    "Param",
     "Plan",
     "SeedDbError",
     "SeededDatabase",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "CommandSpec", "Key", "Settings", "find_table", "load_settings"]
 
 FILE_NAME: Final = "seeddb.toml"
+_SEED: Final = "SEEDDB_SEED_"
 SCOPES: Final = ("function", "class", "module", "package", "session")
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
 
@@ -133,6 +134,13 @@ KEYS: Final[Mapping[str, Key]] = {
             in_environment=False,
         ),
         Key(
+            "environment",
+            names,
+            ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
+            "The environment variables that say where this is. Where one of them says `production`, `prod` or `live`, "
+            "`seeddb apply` refuses demo seeds, `--reset` and `--force`.",
+        ),
+        Key(
             "enabled",
             choice("option", "always"),
             "option",
@@ -202,6 +210,8 @@ class Settings:
         root: The directory of the table; relative paths and patterns start here.
         origin: The file that holds the table; ``None`` where there is none.
 
+        parameters: Seed parameters from the environment (``SEEDDB_SEED_STORES=3``) and from ``--set``.
+
     The others are the keys of the table; see the reference.
     """
 
@@ -221,12 +231,14 @@ class Settings:
     env: tuple[str, ...] = ()
     profile: str | None = None
     profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    environment: tuple[str, ...] = ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV")
     enabled: str = "option"
     random_seed: int = 0
     reset: str = "auto"
     keep: str = "failed"
     report: bool = False
     reseed: bool = False
+    parameters: Mapping[str, Found] = field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def source(self, key: str) -> str:
@@ -257,6 +269,7 @@ def load_settings(
     start: Path,
     *,
     options: Mapping[str, Found] | None = None,
+    parameters: Mapping[str, Found] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read the settings that hold for a run started in ``start``.
@@ -267,6 +280,7 @@ def load_settings(
         start: The directory where the search for the table begins; it goes upward to the one that
             holds ``.git``.
         options: What was given on the command line, by key.
+        parameters: Seed parameters that were given there, by name.
         environ: The environment; the process's own by default.
 
     Raises:
@@ -274,15 +288,21 @@ def load_settings(
     """
     table = find_table(start)
     root = table.path.parent if table.path else start
-    found = {
-        **_from_table(table),
-        **_from_environment(os.environ if environ is None else environ),
-        **(options or {}),
-    }
+    environ = os.environ if environ is None else environ
+    found = {**_from_table(table), **_from_environment(environ), **(options or {})}
     values = {key: _read(KEYS[key], each, root) for key, each in found.items()}
     values["name"] = values.get("name") or table.project or root.name
     sources = {key: each.source for key, each in found.items()}
-    return Settings(root=root, origin=table.path, sources=sources, **values)  # type: ignore[arg-type]  # likewise
+    given = {**_seed_parameters(environ), **(parameters or {})}
+    return Settings(root=root, origin=table.path, parameters=given, sources=sources, **values)  # type: ignore[arg-type]  # likewise
+
+
+def _seed_parameters(environ: Mapping[str, str]) -> dict[str, Found]:
+    return {
+        variable.removeprefix(_SEED).lower(): Found(value, f"the environment variable {variable}")
+        for variable, value in environ.items()
+        if variable.startswith(_SEED)
+    }
 
 
 @dataclass(frozen=True)
@@ -370,7 +390,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Found]:
     known = {key.variable: key.name for key in KEYS.values() if key.in_environment}
     for variable in environ:
         # Other tools may use the prefix; only what looks like a misspelling of ours is refused.
-        if variable.startswith("SEEDDB_") and variable not in known and (near := did_you_mean(variable, known)):
+        is_setting = variable.startswith("SEEDDB_") and not variable.startswith(_SEED)
+        if is_setting and variable not in known and (near := did_you_mean(variable, known)):
             raise ConfigError(
                 f"The environment variable {variable} is not a setting of pytest-seeddb",
                 saw=f"{variable}={environ[variable]}",

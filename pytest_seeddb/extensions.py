@@ -17,17 +17,18 @@ def extension_stage(settings: Settings) -> tuple[Stage, ...]:
 
     Watched files stand at the beginning because nobody said which later step reads them.
     """
-    steps = [Step(f"extension {name}") for name in settings.extensions]
+    steps = [Step(f"extension {name}", rerun="safe") for name in settings.extensions]
     if settings.watch:
         parts = glob_parts(settings.watch, settings.root, source=settings.source("watch"))
-        steps.insert(0, Step("watched files", parts))
+        steps.insert(0, Step("watched files", parts, rerun="safe"))
     source = settings.source("extensions")
 
     def run(target: Target, first: int) -> None:
-        for step in steps[first:]:
+        for step in filter(target.marks.wants, steps[first:]):
             target.started(step)
-            if step.name.startswith("extension "):
-                _create(target, step.name.removeprefix("extension "), source)
+            with target.marks.around(step):
+                if step.name.startswith("extension "):
+                    _create(target, step.name.removeprefix("extension "), source)
 
     return (Stage("extensions", tuple(steps), run, layered=False),) if steps else ()
 

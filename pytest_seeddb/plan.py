@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, chain
@@ -26,10 +27,55 @@ class Step:
     Attributes:
         name: What a person calls it: ``migration 0003_orders``, ``seed shop.seeds:roles``.
         parts: Everything that determines what it does; see `pytest_seeddb.fingerprint`.
+        version: What of it counts on a database that has it already; all its parts by default.
+        rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
+            the tool that runs it knows by itself what is missing.
     """
 
     name: str
     parts: tuple[Part, ...] = ()
+    version: str = field(default="", compare=False)
+    rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
+
+    @property
+    def version_now(self) -> str:
+        """The digest that tells whether it has changed since it was applied."""
+        return self.version or chain("", self.name, self.parts)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a step is noted inside of its own transaction.
+
+    Attributes:
+        statement: SQL with ``%s``.
+        begun: Its parameters at the step's start.
+        finished: Its parameters at the step's end.
+    """
+
+    statement: str
+    begun: tuple[object, ...]
+    finished: tuple[object, ...]
+
+
+class Marks:
+    """What a database is told of the steps that are applied to it; this one tells it nothing, and wants all.
+
+    A private database that becomes a template needs none. See `pytest_seeddb.ledger`.
+    """
+
+    def wants(self, step: Step) -> bool:  # noqa: ARG002 - for those that choose
+        """Whether the step is to run."""
+        return True
+
+    def mark(self, step: Step) -> Mark | None:  # noqa: ARG002 - for those that note
+        """How it is noted inside of its own transaction."""
+        return None
+
+    @contextmanager
+    def around(self, step: Step) -> Iterator[None]:  # noqa: ARG002 - as above
+        """Note a step that makes its own transactions."""
+        yield
 
 
 @dataclass(frozen=True)
@@ -41,12 +87,14 @@ class Target:
         root: The project's root, which is the working directory while a stage runs.
         env: Names of further environment variables that hold the URL, from the settings.
         started: Call it as each step begins, for the progress line.
+        marks: Which steps are to run, and how the database is told of them.
     """
 
     address: Address
     root: Path
     env: tuple[str, ...] = ()
     started: Callable[[Step], None] = _no_progress
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True)
@@ -60,12 +108,14 @@ class Stage:
             ``steps[:first]`` already; everything is committed when it returns. Raises `BuildError`
             that names the step.
         layered: Whether a template of its own is worth keeping after this stage.
+        tier: That of its seeds; empty where it holds none.
     """
 
     name: str
     steps: tuple[Step, ...]
     run: Callable[[Target, int], None] = field(repr=False)
     layered: bool = True
+    tier: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +209,9 @@ class Progress:
 
     def step(self, step: Step) -> None:
         """A step begins."""
+
+    def waiting(self, why: str) -> None:
+        """Nothing happens for a while, and why."""
 
     def end(self) -> None:
         """The build is over, however it went."""

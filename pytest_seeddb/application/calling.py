@@ -8,7 +8,7 @@ import inspect
 import threading
 import types
 import typing
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
 from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, is_resource, resource
@@ -17,7 +17,7 @@ from pytest_seeddb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan import Mark, Step, Target
 
 T = TypeVar("T")
 
@@ -31,7 +31,13 @@ _VARIABLE: Final = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 __all__ = ["Resource", "call", "is_async", "is_resource", "name_of", "run", "wanted"]
 
 
-def call(function: Callable[..., Any], target: Target, *, arguments: Mapping[str, object] | None = None) -> object:
+def call(
+    function: Callable[..., Any],
+    target: Target,
+    *,
+    arguments: Mapping[str, object] | None = None,
+    step: Step | None = None,
+) -> object:
     """Call ``function`` with what its parameters ask for, and return what it returns.
 
     A coroutine function runs in an event loop of its own. Where this thread has a running loop
@@ -43,6 +49,7 @@ def call(function: Callable[..., Any], target: Target, *, arguments: Mapping[str
         function: Any callable; without parameters for the database it is called all the same.
         target: The database.
         arguments: Values for its other parameters, by name.
+        step: What it does; noted as ``target.marks`` says, in its own transaction where it has one.
 
     Raises:
         ConfigError: A parameter without a default can be filled by nothing here, or an argument
@@ -51,10 +58,13 @@ def call(function: Callable[..., Any], target: Target, *, arguments: Mapping[str
     Whatever ``function`` raises is passed on unchanged.
     """
     bound = _Bound(function, target, dict(arguments or {}))
-    if is_async(function):
-        return run(bound.called_async())
-    result = in_own_thread_if_needed(bound.called)
-    return run(_awaited(result)) if inspect.isawaitable(result) else result
+    if step and bound.has_transaction:
+        bound.mark = target.marks.mark(step)
+    with target.marks.around(step) if step and not bound.has_transaction else nullcontext():
+        if is_async(function):
+            return run(bound.called_async())
+        result = in_own_thread_if_needed(bound.called)
+        return run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
 def wanted(function: Callable[..., Any]) -> Mapping[str, Resource]:
@@ -124,16 +134,21 @@ class _Bound:
         self._arguments = arguments
         self._parameters = tuple(_parameters(function))
         self._resources = wanted(function)
+        self.mark: Mark | None = None
         self._check()
 
+    @property
+    def has_transaction(self) -> bool:
+        return any(each.has_transaction for _, each in self._filled())
+
     def called(self) -> Any:  # noqa: ANN401 - whatever the user's function returns
-        with SyncResources(self._target.address) as resources:
+        with SyncResources(self._target.address, self.mark) as resources:
             self._refuse_async()
             return self._call({name: resources.get(each) for name, each in self._filled()})
 
     async def called_async(self) -> Any:  # noqa: ANN401 - likewise
         async with AsyncExitStack() as stack:
-            given = await stack.enter_async_context(AsyncResources(self._target.address))
+            given = await stack.enter_async_context(AsyncResources(self._target.address, self.mark))
             return await self._call({name: await given.get(each) for name, each in self._filled()})
 
     def _filled(self) -> Iterator[tuple[str, Resource]]:

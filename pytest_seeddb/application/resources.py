@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from pytest_seeddb.address import Address
+    from pytest_seeddb.plan import Mark
 
 Kind = Literal[
     "url",
@@ -54,6 +55,16 @@ _BY_CLASS: Final[Mapping[tuple[str, str], Kind]] = {
 # Names that say enough by themselves where an annotation cannot be evaluated.
 _DISTINCT: Final = frozenset({"Engine", "AsyncEngine", "AsyncConnection", "Session", "AsyncSession"})
 
+_COMMITTED: Final[Mapping[Kind, int]] = {
+    "session": 0,
+    "async session": 0,
+    "connection": 1,
+    "async connection": 1,
+    "psycopg connection": 1,
+    "psycopg async connection": 1,
+}
+"""What is committed at the end, and in which order: a session that is bound to a connection flushes into it."""
+
 _FOREIGN: Final = frozenset({"asyncpg", "psycopg2", "pg8000"})
 
 
@@ -73,6 +84,11 @@ class Resource:
     def needs_loop(self) -> bool:
         """Whether it can be used in a coroutine function only."""
         return self.kind in {"async connection", "async session", "psycopg async connection"}
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether what is written through it is committed when the function returns."""
+        return self.kind in _COMMITTED
 
 
 def is_resource(name: str, path: str = "") -> bool:
@@ -130,11 +146,14 @@ def _by_text(hint: object) -> Resource | None:
 class SyncResources:
     """Resources of one call of a plain function, made when they are first asked for.
 
-    Left without an error, it commits and closes them; left with one, it rolls back and closes.
+    Left without an error, it commits and closes them; left with one, it rolls back and closes. The
+    first that has a transaction notes the step in it, where a mark is given.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, mark: Mark | None = None) -> None:
         self._address = address
+        self._mark = mark
+        self._marked: Any = None
         self._made: dict[Resource, object] = {}
         self._closing = ExitStack()
 
@@ -145,6 +164,8 @@ class SyncResources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._closing:
+            if error is None and self._mark and self._marked:
+                _execute(self._marked, self._mark.statement, self._mark.finished)
             for each in _commit_order(self._made) if error is None else ():
                 each.commit()
 
@@ -152,6 +173,9 @@ class SyncResources:
         """The resource; the same object each time."""
         if wanted not in self._made:
             self._made[wanted] = getattr(self, f"_{wanted.kind.replace(' ', '_')}")(wanted)
+            if self._mark and self._marked is None and wanted.has_transaction:
+                self._marked = self._made[wanted]
+                _execute(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
     def _url(self, _wanted: Resource) -> str:
@@ -195,8 +219,10 @@ class SyncResources:
 class AsyncResources:
     """Resources of one call of a coroutine function; otherwise as `SyncResources`."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, mark: Mark | None = None) -> None:
         self._address = address
+        self._mark = mark
+        self._marked: Any = None
         self._made: dict[Resource, object] = {}
         self._plain = SyncResources(address)
         self._closing = AsyncExitStack()
@@ -209,6 +235,8 @@ class AsyncResources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         try:
+            if error is None and self._mark and self._marked:
+                await _execute_async(self._marked, self._mark.statement, self._mark.finished)
             for each in _commit_order(self._made) if error is None else ():
                 await each.commit()
         except BaseException as failed:
@@ -223,6 +251,9 @@ class AsyncResources:
             return self._plain.get(wanted)
         if wanted not in self._made:
             self._made[wanted] = await make(wanted)
+            if self._mark and self._marked is None and wanted.has_transaction:
+                self._marked = self._made[wanted]
+                await _execute_async(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
     async def _async_engine(self, _wanted: Resource) -> AsyncEngine:
@@ -259,8 +290,16 @@ def _sqlalchemy_url(address: Address) -> Any:  # noqa: ANN401 - a sqlalchemy.URL
 
 
 def _commit_order(made: Mapping[Resource, Any]) -> Iterator[Any]:
-    """Sessions first: one that is bound to a connection flushes into it."""
-    kinds = {"session": 0, "async session": 0, "connection": 1, "async connection": 1}
-    kinds |= {"psycopg connection": 1, "psycopg async connection": 1}
-    found = [(kinds[wanted.kind], each) for wanted, each in made.items() if wanted.kind in kinds]
+    found = [(_COMMITTED[wanted.kind], each) for wanted, each in made.items() if wanted.has_transaction]
     yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
+
+
+def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - one of three types
+    """Run a statement in the transaction of a session, a connection or a driver's connection."""
+    connection = on.connection() if callable(getattr(on, "connection", None)) else on
+    getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters)
+
+
+async def _execute_async(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - likewise
+    connection = await on.connection() if callable(getattr(on, "connection", None)) else on
+    await getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters)

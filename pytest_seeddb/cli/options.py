@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     Run = Callable[[argparse.Namespace], int]
 
 
-def add_command(commands: Commands, name: str, run: Run, about: str, *, json: bool = True) -> argparse.ArgumentParser:
+def add_command(  # noqa: PLR0913 - switches, each with its name
+    commands: Commands, name: str, run: Run, about: str, *, json: bool = True, server: bool = True, plan: bool = True
+) -> argparse.ArgumentParser:
     """Declare a subcommand with the options that all of them have.
 
     Args:
@@ -26,10 +28,22 @@ def add_command(commands: Commands, name: str, run: Run, about: str, *, json: bo
         run: What it does; returns the exit code.
         about: What it does, in words that begin with a small letter.
         json: Whether it can print its result as JSON.
+        server: Whether it works on a server of ours.
+        plan: Whether it works on a plan, and so takes a profile and seed parameters.
     """
     command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
-    command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
-    command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
+    if plan:
+        command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
+        command.add_argument(
+            "--set",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            type=_parameter,
+            help="a seed parameter; repeatable",
+        )
+    if server:
+        command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
     command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
     if json:
         command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -41,6 +55,13 @@ def _directory(given: str) -> Path:
     if not Path(given).is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {given!r}")
     return Path(given)
+
+
+def _parameter(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {given!r}")
+    return name.strip(), value
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
@@ -56,7 +77,8 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
         for name in ("profile", "server", "reseed")
         if (value := getattr(parsed, name, None)) is not None
     }
-    return load_settings((parsed.directory or Path.cwd()).resolve(), options=options)
+    parameters = {name: Found(value, f"the option --set {name}=...") for name, value in getattr(parsed, "set", [])}
+    return load_settings((parsed.directory or Path.cwd()).resolve(), options=options, parameters=parameters)
 
 
 def as_json(found: Any) -> str:  # noqa: ANN401 - any dataclass

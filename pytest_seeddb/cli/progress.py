@@ -25,3 +25,7 @@ class LineProgress(Progress):
         self._done += 1
         seconds = perf_counter() - self._started
         print(f"  {self._done}/{self._total} {step.name} ({seconds:.1f} s)", file=sys.stderr)
+
+    def waiting(self, why: str) -> None:
+        """Say why nothing happens."""
+        print(f"waiting: {why}", file=sys.stderr)

@@ -74,12 +74,12 @@ def _has_alembic(path: Path) -> bool:
 
 def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
     inputs = glob_parts(wanted.inputs, root, source=source)
-    step = Step(f"command {wanted.command}", (Part("command", digest(wanted.command)), *inputs))
+    step = Step(f"command {wanted.command}", (Part("command", digest(wanted.command)), *inputs), rerun="always")
 
     def run(target: Target, first: int) -> None:
         from pytest_seeddb.application.subprocesses import run_command
 
-        if not first:
+        if not first and target.marks.wants(step):
             target.started(step)
             run_command(wanted, target, what="migrations")
 

@@ -11,6 +11,7 @@ import sys
 import tomllib
 import traceback
 import warnings
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -60,7 +61,7 @@ def stage(path: Path, root: Path, *, source: str) -> Stage:
     layout = read_layout(path, root, source=source)
     revisions = ordered(_revisions(layout, root, source), source=source)
     sources = Sources(root)
-    steps = tuple(Step(_step_name(each), sources.of_file(each.path)) for each in revisions)
+    steps = tuple(Step(_step_name(each), sources.of_file(each.path), rerun="always") for each in revisions)
     if steps:
         steps = (_with_environment(steps[0], layout, root, sources), *steps[1:])
     by_id = {each.id: (each, step) for each, step in zip(revisions, steps, strict=True)}
@@ -114,7 +115,7 @@ def _with_environment(step: Step, layout: Layout, root: Path, sources: Sources) 
         name = f"{relative_name(layout.toml, root)} [tool.alembic]"
         parts.add(Part(name, digest(json.dumps(table, sort_keys=True, default=str))))
     parts.update(Part(f"package {name}", _version(name)) for name in ("alembic", "sqlalchemy"))
-    return Step(step.name, tuple(sorted(parts)))
+    return replace(step, parts=tuple(sorted(parts)))
 
 
 def _version(package: str) -> str:

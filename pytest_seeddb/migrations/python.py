@@ -29,13 +29,13 @@ def stage(path: str, root: Path, *, source: str) -> Stage:
         ConfigError: There is no such module.
     """
     check(path, source=source, root=root)
-    step = Step(f"schema {path}", Sources(root).of_module(module_of(path)))
+    step = Step(f"schema {path}", Sources(root).of_module(module_of(path)), rerun="safe")
 
     def run(target: Target, first: int) -> None:
-        if first:
+        if first or not target.marks.wants(step):
             return
         target.started(step)
-        with surroundings(target):
+        with surroundings(target), target.marks.around(step):
             _apply(load(path, source=source, root=root), path, source, target)
 
     return Stage("migrations", (step,), run)

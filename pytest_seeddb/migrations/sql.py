@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint import file_part, relative_name
+from pytest_seeddb.ledger import read
 from pytest_seeddb.migrations.failures import DatabaseError, database_error
 from pytest_seeddb.migrations.sql_statements import Statement, statements
 from pytest_seeddb.plan import Stage, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import psycopg
 
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan import Mark, Target
 
 _DIGITS: Final = re.compile(r"(\d+)")
 # dbmate's, goose's and sql-migrate's marks of what belongs to which direction.
@@ -71,37 +73,46 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
     )
 
     def run(target: Target, first: int) -> None:
-        for step, file in list(zip(steps, files, strict=True))[first:]:
-            target.started(step)
-            run_sql_file(file, target)
+        done = max(first, _applied(steps, target))
+        for step, file in list(zip(steps, files, strict=True))[done:]:
+            if target.marks.wants(step):
+                target.started(step)
+                run_sql_file(file, target, step)
 
     return Stage("migrations", steps, run)
 
 
-def run_sql_file(path: Path, target: Target) -> None:
+def _applied(steps: Sequence[Step], target: Target) -> int:
+    """How many of the steps the database has already, by its own ledger: a restored dump brings one along."""
+    with _connected(target, autocommit=True) as connection:
+        ledger = read(connection)
+    return next((number for number, step in enumerate(steps) if not ledger.is_done(step)), len(steps))
+
+
+def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
     """Run an SQL file in a connection of its own and commit.
 
     It runs in one transaction; statement by statement where one of them cannot run in a
     transaction or the file begins and commits transactions itself. ``-- migrate:up`` sections
     (dbmate's, and goose's and sql-migrate's equivalents) are honoured, and so are the data of
-    ``COPY ... FROM STDIN``.
+    ``COPY ... FROM STDIN``. The step is noted as ``target.marks`` says, in the same transaction where
+    there is one.
 
     Raises:
         BuildError: Names the file, the line, the statement, its SQLSTATE and the position. Without
             a transaction, what ran before it stays.
     """
     script = _Script.read(path, target)
-    if not script.statements:
-        return
-    if not script.runs_alone:
+    if script.statements and not script.runs_alone:
         try:
-            _run_together(script, target)
+            _run_together(script, target, target.marks.mark(step) if step else None)
         except _Refused as refused:
             if not refused.may_run_alone:
                 raise script.failure(refused) from refused.__cause__
         else:
             return
-    _run_alone(script, target)
+    with target.marks.around(step) if step else nullcontext():
+        _run_alone(script, target)
 
 
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
@@ -149,10 +160,13 @@ class _Script:
         )
 
 
-def _run_together(script: _Script, target: Target) -> None:
+def _run_together(script: _Script, target: Target, mark: Mark | None) -> None:
     with _connected(target, autocommit=False) as connection:
         for each in script.statements:
             _run_one(connection, each)
+        if mark:
+            connection.execute("RESET ROLE")  # the file may have taken another, which may not write there
+            connection.execute(mark.statement.encode(), mark.finished)
         try:
             connection.commit()
         except Exception as error:

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.config import Settings
     from pytest_seeddb.plan import Stage
+    from pytest_seeddb.seeds.secrets import WeakSecret
 
-__all__ = ["stages"]
+__all__ = ["stages", "weak_secrets_of"]
 
 
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
@@ -33,3 +34,14 @@ def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, 
     from pytest_seeddb.seeds.staging import seed_stages
 
     return seed_stages(settings, overrides)
+
+
+def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
+    """The secret parameters of the profile's seeders that anybody could guess.
+
+    Raises:
+        ConfigError: As `stages`.
+    """
+    from pytest_seeddb.seeds.staging import weak_secrets_of as found
+
+    return found(settings, overrides)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Optional, Union
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Optional, Union
 from uuid import UUID
 
+from pytest_seeddb.seeds.declaration import Param
 from pytest_seeddb.seeds.hints import ANYTHING
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _KNOWN: Final[Mapping[str, Any]] = {
     "typing.Tuple": tuple,
     "typing.Set": set,
 }
+
+_PARAM_PATHS: Final = frozenset({"pytest_seeddb.Param", "pytest_seeddb.seeds.declaration.Param"})
 
 # Packages whose types a function can ask for; which of them are known is not decided here.
 _FRAMEWORKS: Final = frozenset({"sqlalchemy", "sqlmodel", "psycopg", "asyncpg"})
@@ -112,14 +115,22 @@ class _Annotation:
         return found
 
     def _subscript(self, node: ast.Subscript) -> Any:  # noqa: ANN401  # likewise
+        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if self._path(node.value) == "typing.Annotated":
+            return Annotated[(self._plain(inside[0]), *(self._note(each) for each in inside[1:]))]
         outer = self.read(node.value)
         if isinstance(outer, ImportedHint):
             return outer  # Connection[Any] is a Connection
-        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if outer is Literal:
             return Literal[tuple(ast.literal_eval(each) for each in inside)]
         read = tuple(... if _is_ellipsis(each) else self._plain(each) for each in inside)
         return outer[read[0] if len(read) == 1 else read]  # Optional takes no tuple, not even of one
+
+    def _note(self, node: ast.expr) -> Param:
+        """``Param(secret=True)``; what another note means only its own package knows."""
+        if not isinstance(node, ast.Call) or node.args or self._path(node.func) not in _PARAM_PATHS:
+            raise Unreadable
+        return Param(**{str(each.arg): ast.literal_eval(each.value) for each in node.keywords})
 
 
 def _is_ellipsis(node: ast.expr) -> bool:

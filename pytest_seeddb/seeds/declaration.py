@@ -14,7 +14,7 @@ from pytest_seeddb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Seeder", "Tier", "declared_in", "seeder", "seeder_of"]
+__all__ = ["Param", "Seeder", "Tier", "declared_in", "seeder", "seeder_of"]
 
 # A type variable for the function itself, not a ParamSpec for its parameters: the very same object is
 # given back, so that overloads, attributes and "async def" are kept as well.
@@ -29,6 +29,17 @@ _ATTRIBUTE: Final = "__seeddb_seeder__"
 _REGISTRY: Final = "__seeddb_seeders__"
 
 
+class Param(NamedTuple):
+    """What a parameter's annotation can say beside its type: ``password: Annotated[str, Param(secret=True)]``.
+
+    Attributes:
+        secret: Its value is shown nowhere. In production its default, or nothing, is an error; elsewhere
+            `seeddb apply` warns of it.
+    """
+
+    secret: bool = False
+
+
 class Seeder(NamedTuple):
     """What the decorator has noted about a function."""
 
@@ -39,6 +50,7 @@ class Seeder(NamedTuple):
     function: Callable[..., object]
     file: str
     line: int
+    idempotent: bool = False
 
     @property
     def identity(self) -> str:
@@ -68,6 +80,7 @@ def seeder(
     tier: Tier = ...,
     after: Iterable[str | Callable[..., object]] | Callable[..., object] = ...,
     name: str | None = ...,
+    idempotent: bool = ...,
 ) -> Callable[[F], F]: ...
 
 
@@ -78,6 +91,7 @@ def seeder(
     tier: Tier = "essential",
     after: Iterable[str | Callable[..., object]] | Callable[..., object] = (),
     name: str | None = None,
+    idempotent: bool = False,
 ) -> F | Callable[[F], F]:
     """Declare a function that fills the database; usable bare and with arguments.
 
@@ -93,6 +107,9 @@ def seeder(
             module) and ``"shop.seeds:roles"``. One alone needs no list.
         name: What it is called; the function's name by default. The name and the module decide the
             random numbers that it gets.
+        idempotent: Whether running it again on a database that has its rows changes nothing but what it
+            was changed for. ``seeddb apply`` runs it again then when it has changed; ``seeddb verify``
+            checks that it is true.
 
     Raises:
         ConfigError: The tier or an element of ``after`` is not one.
@@ -101,7 +118,7 @@ def seeder(
 
     def declare(declared: F, depth: int = 1) -> F:
         scope = sys._getframe(depth).f_globals  # noqa: SLF001  # where the "@" stands; inspect.stack() reads files
-        noted = _noted(declared, name, tier, before, scope)
+        noted = _noted(declared, name, tier, before, scope)._replace(idempotent=idempotent)
         _mark(declared, noted)
         _registry(scope).seeders.append(noted)
         return declared

@@ -120,6 +120,7 @@ class Catalogue:
             plain.file,
             plain.line,
             plain.is_async,
+            idempotent=seeder.idempotent,
         )
 
     def _plain(self, module: str, function: ReadFunction) -> Declaration:

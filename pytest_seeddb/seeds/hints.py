@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-__all__ = ["ANYTHING", "NotFitting", "allowed", "fitted"]
+__all__ = ["ANYTHING", "NotFitting", "allowed", "bare", "fitted"]
 
 ANYTHING: Final[Any] = Any
 """The hint of a parameter without one, or with one that cannot be read."""
@@ -35,7 +35,7 @@ def fitted(value: object, hint: object) -> object:
     Raises:
         NotFitting: The hint does not allow it.
     """
-    hint = _bare(hint)
+    hint = bare(hint)
     origin = get_origin(hint)
     if origin in {Union, types.UnionType}:
         return _any_of(value, get_args(hint))
@@ -50,7 +50,7 @@ def fitted(value: object, hint: object) -> object:
 
 def allowed(hint: object) -> str:
     """The values that the hint allows, in words."""
-    hint = _bare(hint)
+    hint = bare(hint)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         return " or ".join(dict.fromkeys(allowed(each) for each in arguments))
@@ -90,7 +90,8 @@ def _plain_words(hint: object) -> str:
     return _WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"
 
 
-def _bare(hint: object) -> object:
+def bare(hint: object) -> object:
+    """The hint without ``Annotated``'s notes; ``None`` as a type."""
     hint = type(None) if hint is None else hint
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 

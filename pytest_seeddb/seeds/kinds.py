@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import masked
+from pytest_seeddb.seeds.declaration import Param
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,11 @@ class Parameter:
         """Whether a profile or a marker has to give a value."""
         return self.default is None
 
+    @property
+    def secret(self) -> bool:
+        """Whether its value is shown nowhere."""
+        return any(isinstance(each, Param) and each.secret for each in getattr(self.hint, "__metadata__", ()))
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -52,6 +58,7 @@ class Declaration:
         line: Its line there.
         is_async: Whether it is an ``async def``.
         is_seeder: Whether it carries the decorator.
+        idempotent: Whether it may run again where its rows are.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Declaration:
     line: int
     is_async: bool
     is_seeder: bool = True
+    idempotent: bool = False
 
     @property
     def identity(self) -> str:

@@ -144,6 +144,7 @@ def _declaration(noted: Seeder, root: Path) -> Declaration:
         relative_name(Path(noted.file), root),
         noted.line,
         is_async(noted.function),
+        idempotent=noted.idempotent,
     )
 
 

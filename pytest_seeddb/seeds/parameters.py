@@ -16,6 +16,8 @@ from pytest_seeddb.fingerprint import Part, digest
 from pytest_seeddb.readers import did_you_mean
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.hints import NotFitting, allowed, fitted
+from pytest_seeddb.seeds.secrets import is_secret
+from pytest_seeddb.seeds.texts import hint_for, read_text
 
 if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
@@ -35,10 +37,17 @@ _LONGEST_SHOWN: Final = 40
 
 @dataclass(frozen=True)
 class Given:
-    """A value for a parameter, and where it came from."""
+    """A value for a parameter, and where it came from.
+
+    Attributes:
+        is_text: Whether it is text that stands for the value, as in the environment.
+        is_optional: Whether it may be there for seeders that do not run.
+    """
 
     value: object
     source: str
+    is_text: bool = False
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,12 @@ def profile_of(settings: Settings, overrides: Mapping[str, object]) -> Profile:
     if name not in tables:
         raise _unknown_profile(name, settings, list(tables))
     source = f"profile {name!r}, {settings.source('profiles')}"
-    given = {key: Given(value, source) for key, value in tables[name].items()}
+    # Where only a tier was asked for, the profile's values for seeders of the other are no mistake.
+    given = {key: Given(value, source, is_optional=TIER in overrides) for key, value in tables[name].items()}
+    given |= {
+        key: Given(found.value, found.source, is_text=True, is_optional="environment" in found.source)
+        for key, found in settings.parameters.items()
+    }
     given |= {key: Given(value, f"the marker: seeded({key}=...)") for key, value in overrides.items()}
     only_essential = _tier(given.pop(TIER, None)) == "essential"
     return Profile(name, only_essential, given)
@@ -87,6 +101,8 @@ def check(declared: Iterable[Declaration], profile: Profile) -> None:
     running = [each for each in declared if not (profile.only_essential and each.tier == "demo")]
     for key, given in profile.given.items():
         if not any(key == each.name for seeder in running for each in seeder.parameters):
+            if given.is_optional and any(key == each.name for seeder in declared for each in seeder.parameters):
+                continue
             raise _no_parameter(key, given, declared, profile)
     for seeder in running:
         arguments(seeder, profile)
@@ -122,7 +138,13 @@ def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
 def _shown(seeder: Declaration, parameter: Parameter, given: Given | None) -> str:
     # A default that is no literal is in the seeder's source, which is another part.
     default = parameter.default or "its default"
-    text = default if given is None else _canonical(seeder, parameter, given, given.value)
+    if given is None:
+        text = default
+    else:
+        value = _value(seeder, parameter, given) if given.is_text else given.value
+        text = _canonical(seeder, parameter, given, value)
+    if is_secret(parameter):
+        return digest(f"{seeder.identity} {parameter.name} {text}")
     return text if len(text) <= _LONGEST_SHOWN and text.isprintable() else digest(text)
 
 
@@ -153,13 +175,17 @@ _PLAIN: Final = (bool, int, float, str, bytes, Decimal, date, datetime, time, ti
 
 def _value(seeder: Declaration, parameter: Parameter, given: Given) -> object:
     try:
+        if given.is_text:
+            return read_text(str(given.value), hint_for(parameter.hint, parameter.default))
         return fitted(given.value, parameter.hint)
     except NotFitting:
+        shown = "***" if is_secret(parameter) else repr(given.value)
+        wanted = allowed(hint_for(parameter.hint, parameter.default))
         raise ConfigError(
             f"The seeder {seeder.identity} cannot take this value for its parameter `{parameter.name}`",
-            saw=f"{parameter.name} = {given.value!r} ({type(given.value).__name__})",
+            saw=f"{parameter.name} = {shown} ({type(given.value).__name__})",
             source=given.source,
-            remedy=f"give {allowed(parameter.hint)}; the parameter is declared at {seeder.place}",
+            remedy=f"give {wanted}; the parameter is declared at {seeder.place}",
         ) from None
 
 

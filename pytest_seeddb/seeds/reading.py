@@ -70,6 +70,7 @@ class ReadSeeder:
         name: What it is called.
         function: The function.
         tier: Its tier.
+        idempotent: Whether it may run again where its rows are.
         after: What it names: text as it is; a function of this module as ``:roles``; an imported one
             as its dotted path, ``shop.base.roles``.
     """
@@ -78,6 +79,7 @@ class ReadSeeder:
     function: ReadFunction
     tier: Tier
     after: tuple[str | Imported, ...]
+    idempotent: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class _Reading:
         if tier not in TIERS or not name:
             raise Doubt  # the decorator itself says what is wrong
         after = self._after(given.get("after"))
-        return ReadSeeder(name, self._function(node), cast("Tier", tier), after)
+        return ReadSeeder(name, self._function(node), cast("Tier", tier), after, _flag(given.get("idempotent")))
 
     def _after(self, node: ast.expr | None) -> tuple[str | Imported, ...]:
         if node is None:
@@ -285,9 +287,17 @@ def _called(decorator: ast.expr) -> ast.expr:
 
 def _keywords(call: ast.Call) -> dict[str, ast.expr]:
     given = {each.arg: each.value for each in call.keywords if each.arg}
-    if call.args or len(given) != len(call.keywords) or set(given) - {"tier", "after", "name"}:
+    if call.args or len(given) != len(call.keywords) or set(given) - {"tier", "after", "name", "idempotent"}:
         raise Doubt
     return given
+
+
+def _flag(node: ast.expr | None) -> bool:
+    if node is None:
+        return False
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        return node.value
+    raise Doubt
 
 
 def _text(node: ast.expr | None, default: str) -> str:

@@ -57,16 +57,17 @@ class Runner:
             BuildError: A seed failed; those before it are committed.
         """
         with surroundings(target):
-            actions = [self._action(seed, target) for seed in self.seeds[first:]]
-            for step, action in zip(self.steps[first:], actions, strict=True):
+            pairs = list(zip(self.seeds[first:], self.steps[first:], strict=True))
+            actions = [(step, self._action(seed, target)) for seed, step in pairs if target.marks.wants(step)]
+            for step, action in actions:
                 target.started(step)
                 action()
 
     def _action(self, seed: Seed, target: Target) -> Action:
         if isinstance(seed, SqlSeed):
-            return partial(_run_sql, seed, target)
+            return partial(_run_sql, seed, target, self._step(seed))
         if isinstance(seed, CommandSeed):
-            return partial(_run_command, seed, target)
+            return partial(_run_command, seed, target, self._step(seed))
         return self._call_action(seed, target)
 
     def _call_action(self, seed: Declaration, target: Target) -> Action:
@@ -86,7 +87,7 @@ class Runner:
                 with suppress(ImportError):
                     importlib.import_module("numpy.random")
             with _explained(seed, target.root), own_randomness(seed_for(self.random_seed, seed.identity)):
-                call(found.function, target, arguments=given)
+                call(found.function, target, arguments=given, step=self._step(seed))
 
         return action
 
@@ -94,16 +95,17 @@ class Runner:
         return self.steps[self.seeds.index(seed)]
 
 
-def _run_sql(seed: SqlSeed, target: Target) -> None:
+def _run_sql(seed: SqlSeed, target: Target, step: Step) -> None:
     from pytest_seeddb.migrations.sql import run_sql_file
 
-    run_sql_file(seed.path, target)
+    run_sql_file(seed.path, target, step)
 
 
-def _run_command(seed: CommandSeed, target: Target) -> None:
+def _run_command(seed: CommandSeed, target: Target, step: Step) -> None:
     from pytest_seeddb.application.subprocesses import run_command
 
-    run_command(seed.spec, target, what="seeds")
+    with target.marks.around(step):
+        run_command(seed.spec, target, what="seeds")
 
 
 @contextmanager

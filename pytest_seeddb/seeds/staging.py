@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.config import CommandSpec
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part, digest, file_part, glob_parts, relative_name
+from pytest_seeddb.fingerprint import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.readers import did_you_mean
@@ -17,6 +17,7 @@ from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
 from pytest_seeddb.seeds.parameters import Profile, check, parameter_parts, profile_of
 from pytest_seeddb.seeds.runner import Runner
+from pytest_seeddb.seeds.secrets import WeakSecret, weak_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +34,11 @@ _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 def seed_stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
     """See `pytest_seeddb.seeds.stages`."""
     return _Staging(settings, profile_of(settings, overrides)).stages()
+
+
+def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
+    """See `pytest_seeddb.seeds.weak_secrets_of`."""
+    return _Staging(settings, profile_of(settings, overrides)).weak_secrets()
 
 
 class _Staging:
@@ -130,9 +136,25 @@ class _Staging:
 
     def _stage(self, tier: str, seeds: tuple[Seed, ...]) -> Stage:
         chosen = tuple(each for each in seeds if each.tier == tier)
-        steps = tuple(Step(f"seed {each.identity}", self._parts(each)) for each in chosen)
+        steps = tuple(self._step(each) for each in chosen)
         runner = Runner(chosen, steps, self._profile, self._settings.random_seed, self._said(chosen))
-        return Stage(f"{tier} seeds", steps, runner.run)
+        return Stage(f"{tier} seeds", steps, runner.run, tier=tier)
+
+    def _step(self, seed: Seed) -> Step:
+        parts = self._parts(seed)
+        name = f"seed {seed.identity}"
+        if not isinstance(seed, Declaration):
+            return Step(name, parts)
+        # Where its rows are already, another version of what it imports is no reason to seed again.
+        own = [each for each in parts if each.name == seed.file or each.name.startswith(("parameter ", "random seed"))]
+        return Step(name, parts, chain("", seed.identity, own), "safe" if seed.idempotent else "never")
+
+    def weak_secrets(self) -> tuple[WeakSecret, ...]:
+        running = [each for stage in self.stages() for each in self._chosen(stage.tier)]
+        return tuple(weak_secrets([each for each in running if isinstance(each, Declaration)], self._profile))
+
+    def _chosen(self, tier: str) -> Iterator[Seed]:
+        return (each for each in self._known.values() if each.tier == tier)
 
     def _said(self, seeds: tuple[Seed, ...]) -> dict[str, tuple[Declaration, ...]]:
         modules = {each.module for each in seeds if isinstance(each, Declaration) and each.is_seeder}

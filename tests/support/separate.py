@@ -22,7 +22,7 @@ from pytest_seeddb.servers.places import cache_directory
 
 @contextmanager
 def separate_server():
-    """Gives ``start(prepare)``: start the server, whose data directory ``prepare`` may change first."""
+    """Gives ``start(prepare)``: start it, its data directory changed by ``prepare`` first; and ``start.stop()``."""
     account = server_account()
     wanted = Settings(root=Path("/"), postgres=int(os.environ.get("SEEDDB_POSTGRES", "0")) or None)
     program = runnable(choose(wanted), account, cache_directory(account)).program
@@ -38,15 +38,20 @@ def separate_server():
         _wait_for(address)
         return address
 
+    def stop():
+        process = running.pop()
+        process.send_signal(2)
+        process.wait(20)
+
+    start.stop = stop
     try:
         account.take(where)
         initdb = [program("initdb"), "-D", where / "data", "-U", "postgres", "-A", "trust", "--no-sync"]
         subprocess.run(initdb, check=True, **options)
         yield start
     finally:
-        for process in running:
-            process.send_signal(2)
-            process.wait(20)
+        while running:
+            stop()
         shutil.rmtree(where)
 
 

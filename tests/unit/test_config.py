@@ -22,6 +22,13 @@ SPELLINGS = {
     "env": ('"DATABASE_URL"', ("DATABASE_URL",), "A,B", ("A", "B"), ()),
     "profile": ('"demo"', "demo", "minimal", "minimal", None),
     "profiles": ("{demo = {shops = 3}}", {"demo": {"shops": 3}}, None, None, {}),
+    "environment": (
+        '["WHERE"]',
+        ("WHERE",),
+        "A,B",
+        ("A", "B"),
+        ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
+    ),
     "enabled": ('"always"', "always", "option", "option", "option"),
     "random_seed": ("7", 7, "-8", -8, 0),
     "name": ('"shop"', "shop", "other", "other", "{root}"),

@@ -20,12 +20,13 @@ PYTEST_HALF = {
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli"}
 FLOORS = {
-    1: {"errors", "readers", "config", "naming", "fingerprint", "inputs"},
+    1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs"},
     2: {"address", "admin", "server_errors", "servers"},
-    3: {"plan", "planning", "extensions", "application", "migrations", "seeds"},
+    3: {"plan", "planning", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
-        "building", "carried", "changes", "clones", "database", "disposal", "engines", "record", "registry",
-        "rollback", "shared", "templates", "worker", "keeper", "pool", "rewinding", "sequences", "settle", "shape",
+        "applying", "building", "carried", "changes", "clones", "database", "disposal", "emptying", "engines", "keeper",
+        "pool", "record", "registry", "rewinding", "rollback", "sequences", "settle", "shape", "shared", "templates",
+        "worker",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip

@@ -1,0 +1,87 @@
+"""Bring a database to the plan's state."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pytest_seeddb import applying, seeds
+from pytest_seeddb.address import Address
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.ledger import Ledger
+from pytest_seeddb.planning import plan_of
+from pytest_seeddb.production import environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_seeddb.applying import Applied, Wish
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.plan import Progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line.
+
+    Attributes:
+        wish: How to apply the plan.
+        url: Of the database; where it is empty, the environment has it.
+        tier: ``essential`` or ``demo``; where it is empty, the profile says.
+        confirm: Asked before the database is emptied, with its masked URL; whether to go on.
+        warn: Told what is no error.
+    """
+
+    wish: Wish
+    url: str = field(default="", repr=False)
+    tier: str = ""
+    confirm: Callable[[str], bool] = lambda _database: True
+    warn: Callable[[str], object] = lambda _text: None
+
+
+def apply(settings: Settings, request: Request, progress: Progress) -> Applied | None:
+    """Migrate and seed a database; ``None`` where emptying it was not confirmed.
+
+    Raises:
+        ConfigError: The settings are wrong, or production refuses it.
+        BuildError: A step failed, or may not run again.
+        ServerError: The database cannot be reached.
+    """
+    overrides = {"tier": request.tier} if request.tier else {}
+    plan = plan_of(settings, overrides=overrides)
+    wish = replace(request.wish, environment=environment_of(settings))
+    address = _address(settings, request.url)
+    applying.guard(plan, wish, Ledger())
+    _check_secrets(settings, request, wish, overrides)
+    if wish.reset and not wish.dry_run and not request.confirm(address.masked):
+        return None
+    return applying.apply(plan, address, wish, progress)
+
+
+def _address(settings: Settings, url: str) -> Address:
+    if url:
+        return Address.parse(url, source="the option --url")
+    names = dict.fromkeys((*settings.env, "DATABASE_URL"))
+    for name in names:
+        if found := os.environ.get(name):
+            return Address.parse(found, source=f"the environment variable {name}")
+    raise ConfigError(
+        "Which database?",
+        saw=f"no --url, and none of {', '.join(names)} in the environment",
+        source="the command line",
+        remedy="name it: in DATABASE_URL, or --url postgresql://user@host/database, which a list of processes shows",
+    )
+
+
+def _check_secrets(settings: Settings, request: Request, wish: Wish, overrides: dict[str, str]) -> None:
+    weak = seeds.weak_secrets_of(settings, overrides)
+    if wish.environment.is_production and (declared := [str(each) for each in weak if each.declared]):
+        raise ConfigError(
+            "Secrets in production need values of their own",
+            saw="\n".join(declared),
+            source=wish.environment.source,
+            remedy="give them in the environment: SEEDDB_SEED_<NAME>=...",
+        )
+    for each in weak:
+        request.warn(f"{each}; in production give it a value of its own: SEEDDB_SEED_{each.parameter.upper()}=...")

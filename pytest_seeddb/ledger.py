@@ -1,0 +1,174 @@
+"""The ledger: what a database that people work with says of the steps that were applied to it.
+
+It lives in the database itself, in a schema of its own, and goes where the database goes: into a
+dump, too. Private databases that become templates have none.
+
+A step is noted inside of its own transaction wherever it has one: begun at its start, finished at
+its end. So a step that was killed is either not noted at all, and nothing of it is there; or it
+committed by itself in the middle, and stands there as begun and not finished.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.fingerprint import digest
+from pytest_seeddb.plan import Mark, Marks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+
+    from pytest_seeddb.plan import Plan, Step
+
+SCHEMA: Final = "seeddb"
+
+_CREATE: Final = """
+CREATE SCHEMA IF NOT EXISTS seeddb;
+CREATE TABLE IF NOT EXISTS seeddb.seeddb_marker (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    fingerprint text NOT NULL,
+    profile text NOT NULL,
+    tier text NOT NULL,
+    version text NOT NULL,
+    environment text NOT NULL,
+    applied_at timestamptz
+);
+CREATE TABLE IF NOT EXISTS seeddb.seeddb_step (
+    name text PRIMARY KEY,
+    digest text NOT NULL,
+    finished boolean NOT NULL,
+    applied_at timestamptz
+);
+"""
+_THERE: Final = """
+SELECT to_regclass('seeddb.seeddb_marker') IS NOT NULL AND to_regclass('seeddb.seeddb_step') IS NOT NULL
+"""
+_NOTE: Final = """
+INSERT INTO seeddb.seeddb_step (name, digest, finished, applied_at) VALUES (%s, %s, %s, now())
+ON CONFLICT (name) DO UPDATE
+    SET digest = excluded.digest, finished = excluded.finished, applied_at = excluded.applied_at
+"""
+_MARK: Final = """
+INSERT INTO seeddb.seeddb_marker (fingerprint, profile, tier, version, environment, applied_at)
+VALUES (%s, %s, %s, %s, %s, now())
+ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint, profile = excluded.profile, tier = excluded.tier,
+    version = excluded.version, environment = excluded.environment, applied_at = excluded.applied_at
+"""
+_LEFT: Final = 12
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The one row that says what the whole database was brought to.
+
+    Attributes:
+        fingerprint: Of the plan, without what the server contributes.
+        profile: The profile's name with its overrides, as people read it.
+        tier: ``essential`` or ``demo``: the highest that was applied.
+        version: Of the seeds: it changes when one of them does.
+        environment: What the environment called itself then, such as ``production``; empty where it did not.
+    """
+
+    fingerprint: str
+    profile: str
+    tier: str
+    version: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A step as the ledger has it."""
+
+    version: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All that a database says of itself; empty where nothing of ours was ever applied to it."""
+
+    marker: Marker | None = None
+    steps: Mapping[str, Noted] = field(default_factory=dict)
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step was applied as it is now."""
+        return self.steps.get(step.name) == Noted(step.version_now, finished=True)
+
+
+def read(connection: psycopg.Connection[Any]) -> Ledger:
+    """The ledger of a connection's database."""
+    row = connection.execute(_THERE).fetchone()
+    if not row or not row[0]:
+        return Ledger()
+    marker = connection.execute(
+        "SELECT fingerprint, profile, tier, version, environment FROM seeddb.seeddb_marker"
+    ).fetchone()
+    noted = connection.execute("SELECT name, digest, finished FROM seeddb.seeddb_step").fetchall()
+    return Ledger(Marker(*marker) if marker else None, {name: Noted(*rest) for name, *rest in noted})
+
+
+def create(connection: psycopg.Connection[Any]) -> None:
+    """Make the schema, unless it is there."""
+    connection.execute(_CREATE)
+
+
+def write_marker(connection: psycopg.Connection[Any], marker: Marker) -> None:
+    """Say what the database was brought to."""
+    given = (marker.fingerprint, marker.profile, marker.tier, marker.version, marker.environment)
+    connection.execute(_MARK, given)
+
+
+def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Marker) -> None:
+    """Note all steps of the plan as finished, for a dump: without times, so that two dumps are the same."""
+    create(connection)
+    for step in plan.steps:
+        connection.execute(_NOTE, (step.name, step.version_now, True))
+    write_marker(connection, marker)
+    connection.execute("UPDATE seeddb.seeddb_step SET applied_at = NULL")
+    connection.execute("UPDATE seeddb.seeddb_marker SET applied_at = NULL")
+
+
+def marker_of(plan: Plan) -> Marker:
+    """What a database that holds all of the plan says of itself."""
+    seeds = [step.version_now for stage in plan.stages if stage.tier for step in stage.steps]
+    tier = "demo" if any(stage.tier == "demo" for stage in plan.stages) else "essential"
+    return Marker(plan.fingerprints(())[-1], plan.profile, tier, digest("\n".join(seeds))[:_LEFT], "")
+
+
+class LedgerMarks(Marks):
+    """Notes steps in the ledger of the database that they are applied to.
+
+    Args:
+        connection: In autocommit mode, to that database.
+        wanted: The names of the steps that are to run.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], wanted: Sequence[str]) -> None:
+        self._connection = connection
+        self._wanted = frozenset(wanted)
+
+    def wants(self, step: Step) -> bool:
+        """Whether the step is to run."""
+        return step.name in self._wanted
+
+    def mark(self, step: Step) -> Mark:
+        """How it is noted inside of its own transaction."""
+        return Mark(_NOTE, (step.name, step.version_now, False), (step.name, step.version_now, True))
+
+    @contextmanager
+    def around(self, step: Step) -> Iterator[None]:
+        """Note a step that makes its own transactions: before it and after it."""
+        mark = self.mark(step)
+        self._connection.execute(mark.statement, mark.begun)
+        yield
+        self._connection.execute(mark.statement, mark.finished)
+
+    def accept(self, step: Step) -> None:
+        """Note the step as finished without running it."""
+        mark = self.mark(step)
+        self._connection.execute(mark.statement, mark.finished)

@@ -1,0 +1,467 @@
+"""`seeddb apply`: a database that people work with comes to the plan's state, once, whatever happens."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import psycopg
+import pytest
+from psycopg import sql
+from separate import separate_server
+
+TABLE = """
+[project]
+name = "little-shop"
+[tool.seeddb]
+migrations = "db"
+seeds = ["shop.seeds", "seeds/*.sql"]
+env = "SHOP_URL"
+"""
+SCHEMA = """
+CREATE TABLE shop (id serial PRIMARY KEY, name text NOT NULL);
+CREATE TABLE item (id serial PRIMARY KEY, shop int REFERENCES shop, name text NOT NULL);
+"""
+SEEDS = """
+import time
+import psycopg
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from pytest_seeddb import seeder
+
+@seeder
+def shops(session: Session):
+    for number in range(3):
+        session.execute(text("INSERT INTO shop (name) VALUES (:name)"), {"name": f"shop {number}"})
+        session.flush()
+
+@seeder(after=[shops])
+async def asynchronous(session: AsyncSession):
+    await session.execute(text("INSERT INTO shop (name) VALUES ('async')"))
+
+@seeder(after=[asynchronous])
+def driver(connection: psycopg.Connection):
+    connection.execute("INSERT INTO shop (name) VALUES ('psycopg')")
+
+@seeder(after=[driver])
+def both(connection: Connection, session: Session):
+    connection.execute(text("INSERT INTO shop (name) VALUES ('connection')"))
+    session.execute(text("INSERT INTO shop (name) VALUES ('session')"))
+
+@seeder(tier="demo", after=[both])
+def items(session: Session, items: int = 20):
+    for number in range(items):
+        session.execute(text("INSERT INTO item (shop, name) VALUES (1, :name)"), {"name": f"item {number}"})
+        session.flush()
+        time.sleep(0.002)
+"""
+ROWS = {"shop": 3 + 1 + 1 + 2 + 1, "item": 20}
+
+
+class Database:
+    """One that nobody made for us, in a project that seeds it."""
+
+    def __init__(self, project, server):
+        self.project = project
+        name = f"shop_{uuid.uuid4().hex[:12]}"
+        self.address = server.with_database(name)
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        project.write("pyproject.toml", TABLE)
+        project.write("db/001_shop.sql", SCHEMA)
+        project.write("shop/__init__.py", "")
+        project.write("shop/seeds.py", SEEDS)
+        project.write("seeds/shops.sql", "INSERT INTO shop (name) VALUES ('file');")
+
+    def run(self, statement):
+        with psycopg.connect(self.address.conninfo, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else None
+
+    @property
+    def rows(self):
+        return {name: self.run(f"SELECT count(*) FROM {name}")[0][0] for name in ("shop", "item")}
+
+    def start(self, *arguments, **environ):
+        environment = {**os.environ, "SHOP_URL": self.address.url, **environ}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        line = [sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", "apply", *arguments]
+        return subprocess.Popen(line, cwd=self.project.path, env=environment, **pipes)
+
+    def apply(self, *arguments, code=0, **environ):
+        process = self.start(*arguments, **environ)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == code, output + errors
+        assert "Traceback" not in errors
+        return output, errors
+
+    def edit(self, before, after):
+        text = (self.project.path / "shop/seeds.py").read_text()
+        assert before in text
+        self.project.write("shop/seeds.py", text.replace(before, after))
+
+
+@pytest.fixture(scope="module")
+def server():
+    with separate_server() as start:
+        yield start()
+
+
+@pytest.fixture
+def database(project, server):
+    return Database(project, server)
+
+
+# -- once ------------------------------------------------------------------------------------------
+
+
+def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(database):
+    output, errors = database.apply()
+    assert "ran: migration db/001_shop.sql (new" in output
+    assert "ran: seed shop.seeds:items (new" in output
+    assert "1/7 migration db/001_shop.sql" in errors
+    assert database.rows == ROWS
+    output, errors = database.apply()
+    assert output.strip().endswith("little-shop/default, demo: up to date")
+    assert errors == ""
+    assert database.rows == ROWS
+
+
+def test_json_says_of_each_step_what_was_done(database):
+    first = json.loads(database.apply("--json")[0])
+    assert not first["up_to_date"]
+    assert [each["action"] for each in first["steps"]] == ["run"] * 7
+    second = json.loads(database.apply("--json")[0])
+    assert second["up_to_date"]
+    assert {each["action"] for each in second["steps"]} == {"done"}
+
+
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(database):
+    output, _ = database.apply("--dry-run")
+    assert "would do" in output
+    assert "run: seed shop.seeds:shops (new)" in output
+    assert database.run("SELECT count(*) FROM pg_class WHERE relname IN ('shop', 'seeddb_step')") == [(0,)]
+
+
+def test_ten_at_once_do_the_work_once(database):
+    running = [database.start("--json") for _ in range(10)]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
+    assert {code for _, _, code in ended} == {0}, ended
+    found = [json.loads(output) for output, _, _ in ended]
+    assert sum(not each["up_to_date"] for each in found) == 1
+    assert database.rows == ROWS
+    assert any("another seeddb apply is at work" in errors for _, errors, _ in ended)
+
+
+def killed_and_applied_again(database, moments):
+    for moment in moments:
+        database.run("DROP SCHEMA IF EXISTS seeddb CASCADE; DROP TABLE IF EXISTS item, shop")
+        process = database.start()
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        database.apply()
+        assert database.rows == ROWS, moment
+        names = [name for (name,) in database.run("SELECT name FROM shop")]
+        assert len(set(names)) == len(names)
+
+
+def test_killed_in_the_middle_the_next_one_makes_the_same_rows(database):
+    killed_and_applied_again(database, [0.35, 0.5])
+
+
+@pytest.mark.long
+def test_killed_at_thirty_random_moments_the_next_one_makes_the_same_rows(database):
+    killed_and_applied_again(database, [random.uniform(0.1, 0.9) for _ in range(30)])
+
+
+def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_again(database):
+    database.edit("    for number in range(items):", "    session.commit()\n    for number in range(items):")
+    database.edit("time.sleep(0.002)", "session.commit(); time.sleep(0.02)")
+    process = database.start()
+    while database.run("SELECT to_regclass('item') IS NOT NULL") == [(False,)] or database.rows["item"] < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, errors = database.apply(code=1)
+    assert "seed shop.seeds:items: it was begun and not finished" in errors
+    database.apply("--reset", "--yes")
+    assert database.rows == ROWS
+
+
+@pytest.mark.parametrize("asks_for", ["url: str", "engine"])
+def test_what_makes_its_own_transactions_is_noted_before_and_after(database, asks_for):
+    database.edit("def items(session: Session, items", f"def items({asks_for}, items")
+    database.edit("    for number in range(items):", "    raise SystemExit\n    for number in range(items):")
+    database.apply(code=1)
+    assert database.run("SELECT finished FROM seeddb.seeddb_step WHERE name LIKE '%:items'") == [(False,)]
+
+
+# -- what changed ----------------------------------------------------------------------------------
+
+
+def test_only_pending_migrations_and_new_seeders_run(database):
+    database.apply()
+    database.project.write("db/002_more.sql", "ALTER TABLE shop ADD city text; UPDATE shop SET city = 'x';")
+    database.project.write("seeds/zz.sql", "INSERT INTO shop (name, city) VALUES ('late', 'y');")
+    output, _ = database.apply()
+    assert [line.split(" (")[0].strip() for line in output.splitlines() if "ran:" in line] == [
+        "ran: migration db/002_more.sql",
+        "ran: seed seeds/zz.sql",
+    ]
+
+
+def test_a_changed_seeder_that_is_idempotent_runs_again_and_alone(database):
+    database.edit('@seeder(tier="demo", after=[both])', '@seeder(tier="demo", after=[both], idempotent=True)')
+    database.edit(
+        "    for number in range(items):",
+        '    session.execute(text("DELETE FROM item"))\n    for number in range(items):',
+    )
+    database.apply()
+    output, _ = database.apply("--set", "items=4")
+    assert output.count("ran:") == 1
+    assert "ran: seed shop.seeds:items (it has changed since it was applied" in output
+    assert database.rows == {**ROWS, "item": 4}
+
+
+def test_a_changed_seeder_that_is_not_is_refused_with_all_ways_out(database):
+    database.apply()
+    _, errors = database.apply("--set", "items=4", code=1)
+    assert "seed shop.seeds:items: it has changed since it was applied" in errors
+    for way in ("idempotent=True", "--accept", "--force", "--reset"):
+        assert way in errors
+    assert database.rows == ROWS
+    output, _ = database.apply("--set", "items=4", "--accept")
+    assert "accepted, not run: seed shop.seeds:items" in output
+    assert database.rows == ROWS
+    assert "up to date" in database.apply("--set", "items=4")[0]
+
+
+def test_a_comment_in_what_a_seeder_imports_is_no_change(database):
+    database.project.write("shop/names.py", "SHOP = 'shop'\n")
+    database.edit("import time", "import time\nfrom shop.names import SHOP")
+    database.apply()
+    database.project.write("shop/names.py", "SHOP = 'shop'  # a comment\n")
+    database.apply()
+    assert database.rows == ROWS
+
+
+def test_an_sql_migration_that_was_edited_after_it_was_applied_is_refused(database):
+    database.apply()
+    database.project.write("db/001_shop.sql", SCHEMA + "-- edited\n")
+    _, errors = database.apply(code=1)
+    assert "migration db/001_shop.sql: it has changed since it was applied" in errors
+    assert "write another" in errors
+
+
+def test_force_runs_all_seeders_again(database):
+    database.apply()
+    database.apply("--force")
+    assert database.rows == {name: 2 * count for name, count in ROWS.items()}
+
+
+def test_reset_empties_all_and_seeds_anew_and_asks_first(database):
+    database.apply()
+    database.run("INSERT INTO shop (name) VALUES ('own'); CREATE TABLE stray (v int); CREATE SCHEMA other")
+    _, errors = database.apply("--reset", code=2)
+    assert "add --yes" in errors
+    assert database.rows["shop"] == ROWS["shop"] + 1
+    database.apply("--reset", "--yes")
+    assert database.rows == ROWS
+    assert database.run("SELECT min(id) FROM shop") == [(1,)]
+    assert database.run("SELECT to_regclass('stray'), to_regnamespace('other')") == [(None, None)]
+
+
+def test_a_database_with_rows_that_nobody_noted_is_not_seeded_on_top(database):
+    database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
+    database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    _, errors = database.apply(code=1)
+    assert "shop has rows already, and no ledger says whose" in errors
+    database.apply("--accept")
+    assert database.rows == {"shop": 1, "item": 0}
+
+
+# -- production ------------------------------------------------------------------------------------
+
+FLAGS = ["--force", "--accept", "--yes", "--dry-run", "--json"]
+
+
+@pytest.mark.parametrize("value", ["production", "Prod", "LIVE", "prod-eu"])
+@pytest.mark.parametrize("variable", ["ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"])
+def test_production_refuses_demo_data(database, variable, value):
+    _, errors = database.apply(code=2, **{variable: value})
+    assert "Demo data in production is refused" in errors
+    assert f"{variable}={value}" in errors
+
+
+@pytest.mark.long
+def test_production_refuses_demo_data_whatever_the_flags(database):
+    for number in range(len(FLAGS) + 1):
+        for flags in itertools.combinations(FLAGS, number):
+            _, errors = database.apply(*flags, code=2, ENVIRONMENT="production")
+            assert "in production is refused, whatever the options" in errors
+    assert database.run("SELECT to_regclass('shop')") == [(None,)]
+
+
+@pytest.mark.parametrize("flag", ["--reset", "--force"])
+def test_production_takes_essential_seeds_and_no_flag_that_undoes(database, flag):
+    database.apply("--tier", "essential", ENVIRONMENT="production")
+    assert database.rows == {"shop": ROWS["shop"], "item": 0}
+    _, errors = database.apply("--tier", "essential", flag, "--yes", code=2, ENVIRONMENT="production")
+    assert f"leave {flag} out" in errors
+    assert database.rows == {"shop": ROWS["shop"], "item": 0}
+
+
+def test_a_database_that_was_production_once_stays_so_without_the_variable(database):
+    database.apply("--tier", "essential", APP_ENV="production")
+    for arguments in ((), ("--tier", "demo"), ("--reset", "--yes"), ("--force",)):
+        _, errors = database.apply(*arguments, code=2)
+        assert "the marker of the database, which says production" in errors
+    database.apply("--tier", "essential", APP_ENV="staging")
+    assert database.run("SELECT environment FROM seeddb.seeddb_marker") == [("production",)]
+
+
+def test_the_setting_names_the_variable_that_counts(database):
+    database.project.write("pyproject.toml", TABLE + 'environment = "DEPLOYED_TO"\n')
+    database.apply("--dry-run", ENVIRONMENT="production")
+    database.apply("--dry-run", code=2, DEPLOYED_TO="production")
+
+
+# -- parameters and secrets ------------------------------------------------------------------------
+
+ADMIN = """
+from typing import Annotated
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from pytest_seeddb import Param, seeder
+
+@seeder
+def admin(session: Session, admin_login: Annotated[str, Param(secret=True)] = "s3cret-default", size: int = 1):
+    session.execute(text("INSERT INTO shop (name) VALUES (:name)"), {"name": admin_login})
+"""
+
+
+@pytest.fixture
+def guarded(database):
+    database.project.write("shop/seeds.py", ADMIN)
+    return database
+
+
+@pytest.mark.parametrize("value", [None, "", "s3cret-default", "changeme"])
+def test_a_secret_with_a_known_value_is_a_warning_and_in_production_an_error(guarded, value):
+    given = {} if value is None else {"SEEDDB_SEED_ADMIN_LOGIN": value}
+    output, errors = guarded.apply(**given)
+    assert "warning: shop.seeds:admin: `admin_login`" in errors or value == "changeme"
+    assert "s3cret-default" not in output + errors
+    if value == "changeme":
+        assert "everybody tries first" in errors
+        return
+    _, errors = guarded.apply(code=2, ENVIRONMENT="production", **given)
+    assert "Secrets in production need values of their own" in errors
+    assert "s3cret-default" not in errors
+
+
+def test_a_secret_from_the_environment_is_used_and_shown_nowhere(guarded):
+    output, errors = guarded.apply("--json", ENVIRONMENT="production", SEEDDB_SEED_ADMIN_LOGIN="x9-hidden")
+    assert guarded.run("SELECT name FROM shop ORDER BY id LIMIT 1") == [("x9-hidden",)]
+    line = [sys.executable, "-m", "pytest_seeddb.cli", "explain"]
+    environment = {**os.environ, "SEEDDB_SEED_ADMIN_LOGIN": "x9-hidden"}
+    done = subprocess.run(line, cwd=guarded.project.path, env=environment, capture_output=True, text=True, check=True)
+    assert "x9-hidden" not in output + errors + done.stdout + done.stderr
+
+
+def test_a_value_that_does_not_fit_names_seeder_parameter_value_and_source(guarded):
+    _, errors = guarded.apply(code=2, SEEDDB_SEED_SIZE="many")
+    for part in ("shop.seeds:admin", "`size`", "'many'", "SEEDDB_SEED_SIZE", "a whole number"):
+        assert part in errors
+    _, errors = guarded.apply("--set", "size=1.5", code=2)
+    assert "the option --set size=..." in errors
+    _, errors = guarded.apply("--set", "sise=1", code=2)
+    assert "Did you mean 'size'?" in errors
+    _, errors = guarded.apply("--set", "size", code=2)
+    assert "write NAME=VALUE" in errors
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_table(database):
+    database.project.write("pyproject.toml", TABLE + 'profile = "p"\n[tool.seeddb.profiles.p]\nitems = 1\n')
+    for arguments, environ, count in (
+        ((), {}, 1),
+        ((), {"SEEDDB_SEED_ITEMS": "2"}, 2),
+        (("--set", "items=3"), {"SEEDDB_SEED_ITEMS": "2"}, 3),
+    ):
+        database.apply("--reset", "--yes", *arguments, **environ)
+        assert database.rows["item"] == count
+
+
+# -- reaching it -----------------------------------------------------------------------------------
+
+
+def test_without_a_url_it_says_where_it_looked(database):
+    _, errors = database.apply(code=2, SHOP_URL="", DATABASE_URL="")
+    assert "none of SHOP_URL, DATABASE_URL" in errors
+
+
+def test_a_password_is_shown_nowhere(database):
+    url = database.address.url + "&password=hidden-1"
+    output, errors = database.apply("--url", url)
+    assert "hidden-1" not in output + errors
+    _, errors = database.apply("--url", "postgresql://me:hidden-2@127.0.0.1:1/none", code=1)
+    assert "The database cannot be reached" in errors
+    assert "hidden-2" not in errors
+
+
+def test_wait_waits_for_a_server_that_comes_up_later(project):
+    with separate_server() as start:
+        first = start()
+        database = Database(project, first)
+        start.stop()
+        process = database.start("--wait", "30")
+        time.sleep(1.0)
+        assert process.poll() is None
+        start()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert database.rows == ROWS
+
+
+def test_waiting_ends_with_what_the_server_said_last(database):
+    started = time.monotonic()
+    _, errors = database.apply("--url", "postgresql://me@127.0.0.1:1/none", "--wait", "1", code=1)
+    assert "cannot be reached within 1 s" in errors
+    assert time.monotonic() - started > 1
+
+
+# -- Alembic ---------------------------------------------------------------------------------------
+
+
+def test_alembic_runs_only_what_its_own_table_lacks(project, server, repository):
+    database = Database(project, server)
+    for source in sorted((repository / "examples" / "quickstart").rglob("*")):
+        name = source.relative_to(repository / "examples" / "quickstart")
+        if source.is_file() and source.suffix in {".py", ".ini", ".toml", ".mako"} and "tests" not in name.parts:
+            project.write(str(name), source.read_text())
+    url = {"DATABASE_URL": database.address.url}
+    output, _ = database.apply(**url)
+    assert output.count("ran: migration") == 9
+    project.write(
+        "migrations/versions/0010_note.py",
+        """
+        from alembic import op
+        revision = "0010"
+        down_revision = "0009"
+        def upgrade():
+            op.execute("ALTER TABLE stores ADD note text")
+        """,
+    )
+    output, _ = database.apply(**url)
+    assert output.count("ran: ") == 1
+    assert "ran: migration 0010" in output
+    assert "up to date" in database.apply(**url)[0]
