@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from pytest_seeddb.shape import Rows, Shape, Table
 
 
+# With few dead rows VACUUM would leave the indexes alone, and with them the places that the rows had.
+_VACUUM: Final = sql.SQL("VACUUM (TRUNCATE, INDEX_CLEANUP ON) {}")
+_OTHER_SIZES: Final = """
+SELECT o FROM unnest(%s::oid[], %s::bigint[]) AS given (o, pages)
+WHERE pg_relation_size(o) <> pages * current_setting('block_size')::bigint
+"""
+# Of a table where VACUUM leaves out pages it guesses how many rows there are, a little otherwise each time.
+_SKIPPED: Final = 32
+"""Pages, all visible, that VACUUM does not leave out yet: SKIP_PAGES_THRESHOLD in PostgreSQL's vacuumlazy.c."""
+_EXPECTED: Final = """
+UPDATE pg_class SET reltuples = tuples FROM unnest(%s::oid[], %s::float4[]) AS given (o, tuples)
+WHERE oid = o AND reltuples <> tuples
+"""
+
+
 class NotRewindable(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
     """These changes cannot be undone exactly, or not cheaply; the clone must be discarded."""
 
@@ -74,8 +89,23 @@ class Rewind:
         spoilt = [self.shape.tables[oid] for oid in self.written if not self._is_intact(clone, oid, found[oid])]
         for table in spoilt:
             self._reload(clone, table)
-        names = sql.SQL(", ").join(table.identifier for table in tables)
-        clone.execute(sql.SQL("VACUUM (TRUNCATE) {}").format(names))
+        self._shrink(clone, tables)
+        if any(table.pages > _SKIPPED for table in tables):
+            clone.execute(_EXPECTED, [[table.oid for table in tables], [table.tuples for table in tables]])
+
+    def _shrink(self, clone: psycopg.Connection[Any], tables: list[Table]) -> None:
+        """Vacuum, and see that each table is as long as the template's: a longer one takes its next rows elsewhere.
+
+        VACUUM leaves a few empty pages where they are less than a sixteenth of the table. A small one is
+        then written anew.
+        """
+        grown = _vacuumed(clone, tables)
+        for table in grown:
+            if table.pages > SMALL:
+                raise NotRewindable(f"{table.label} did not shrink to the template's size")
+            self._reload(clone, table)
+        if grown and _vacuumed(clone, grown):
+            raise NotRewindable(f"{', '.join(table.label for table in grown)} did not shrink to the template's size")
 
     def _delete_new(self, clone: psycopg.Connection[Any], tables: list[Table]) -> list[int]:
         """Delete the rows that are newer than the lease, in one transaction; how many they were in each."""
@@ -95,21 +125,22 @@ class Rewind:
     def _is_intact(self, clone: psycopg.Connection[Any], oid: int, found: int) -> bool:
         """Whether all rows of the template are still there, and nothing else is.
 
-        The server's ``live`` is inserts less deletes. An update of a template's row makes a new version,
-        which was deleted as new without having been inserted: then more were found than ``live``.
+        An update of a template's row makes a new version, which was deleted as new: then one is missing.
+        Where there were inserts only, the server's ``live`` says how many there must have been to delete.
         """
-        counts = self.written[oid]
-        if counts.deleted == 0:
-            if found < counts.live:
-                raise NotRewindable(f"new rows of {self.shape.tables[oid].label} stand among the template's")
-            return found == counts.live
-        rows = self._rows_of(self.shape.tables[oid])
-        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(self.shape.tables[oid].identifier)
-        return bool(clone.execute(query).fetchall()[0][0] == rows.number)
+        counts, table = self.written[oid], self.shape.tables[oid]
+        if counts.updated or counts.deleted:
+            rows = self._rows_of(table)
+            query = sql.SQL("SELECT count(*) FROM ONLY {}").format(table.identifier)
+            return bool(clone.execute(query).fetchall()[0][0] == rows.number)
+        if found != counts.live:
+            raise NotRewindable(f"new rows of {table.label} stand among the template's")
+        return True
 
     def _rows_of(self, table: Table) -> Rows:
         if table.oid not in self.shape.rows:
-            self.shape.want(oid for oid, counts in self.written.items() if counts.updated or counts.deleted)
+            touched = (oid for oid, counts in self.written.items() if counts.updated or counts.deleted)
+            self.shape.want({table.oid, *touched})
             raise NotRewindable(f"rows of {table.label} were updated or deleted")
         return self.shape.rows[table.oid]
 
@@ -122,9 +153,17 @@ class Rewind:
             raise NotRewindable(f"rows of {table.label} do not come to stand where they stood")
 
 
+def _vacuumed(clone: psycopg.Connection[Any], tables: list[Table]) -> list[Table]:
+    """Vacuum the tables; those of them that are not as long as the template's afterwards."""
+    clone.execute(_VACUUM.format(sql.SQL(", ").join(table.identifier for table in tables)))
+    found = clone.execute(_OTHER_SIZES, [[table.oid for table in tables], [table.pages for table in tables]])
+    others = {oid for (oid,) in found.fetchall()}
+    return [table for table in tables if table.oid in others]
+
+
 def _refill(clone: psycopg.Connection[Any], table: Table, rows: Rows) -> None:
     clone.execute(sql.SQL("DELETE FROM ONLY {}").format(table.identifier))
-    clone.execute(sql.SQL("VACUUM (TRUNCATE) {}").format(table.identifier))
+    clone.execute(_VACUUM.format(table.identifier))
     if clone.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchall()[0][0]:
         raise NotRewindable(f"{table.label} could not be emptied to its first page")
     cursor = clone.cursor()

@@ -21,7 +21,7 @@ THE_USERS: Final = "relkind = 'r' AND relpersistence <> 't' AND nspname NOT IN (
 
 # A trigger or rule that fires in replica mode ("A" always, "R" there only) would write while rows are put back.
 _TABLES: Final = f"""
-SELECT c.oid, n.nspname, c.relname, c.relpages, c.reltoastrelid,
+SELECT c.oid, n.nspname, c.relname, c.relpages, c.reltuples, c.reltoastrelid,
     EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_enabled IN ('A', 'R'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE {THE_USERS}
@@ -40,6 +40,7 @@ class Table:
 
     Attributes:
         pages: Its size in the template, exact: the build ends with a VACUUM.
+        tuples: How many rows the planner expects in it.
         toast: The number of the table that holds its long values, 0 where there is none.
         fires: Whether it has triggers or rules that fire while rows are put back.
     """
@@ -48,6 +49,7 @@ class Table:
     schema: str
     name: str
     pages: int
+    tuples: float
     toast: int
     fires: bool
 

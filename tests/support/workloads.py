@@ -1,10 +1,6 @@
-"""A schema with one of everything, statements that change it, and a way to compare two databases."""
+"""A schema with one of everything, and statements that change it."""
 
 from __future__ import annotations
-
-import contextlib
-
-import psycopg
 
 SCHEMA = [
     "CREATE TYPE mood AS ENUM ('glad', 'sad')",
@@ -150,67 +146,3 @@ BEYOND = [
 ]
 CONTROL = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s", "ROLLBACK TO s"]
 STATEMENTS = [*READS, *INSERTS, *UPDATES, *DELETES, *SEQUENCES, *CONTROL]
-
-_CATALOGS = {
-    "oid": ("pg_attrdef", "pg_constraint", "pg_enum", "pg_largeobject_metadata", "pg_namespace", "pg_policy", "pg_proc",
-            "pg_rewrite", "pg_trigger", "pg_type"),
-    "attrelid": ("pg_attribute",),
-    "objid": ("pg_depend",),
-    "objoid": ("pg_description",),
-    "indexrelid": ("pg_index",),
-    "inhrelid": ("pg_inherits",),
-    "seqrelid": ("pg_sequence",),
-}  # fmt: skip
-
-
-def run(address, workload):
-    """Run (connection, statement) pairs over a few connections; errors are part of it. Who is left is closed."""
-    connections = {}
-    try:
-        for number, statement in workload:
-            if number not in connections:
-                options = "-c lock_timeout=20ms -c statement_timeout=5s"
-                connections[number] = psycopg.connect(address.conninfo, autocommit=True, options=options)
-            with contextlib.suppress(psycopg.Error):
-                if statement.startswith("COPY"):
-                    with connections[number].cursor().copy(statement) as copy:
-                        list(copy)
-                else:
-                    connections[number].execute(statement)
-    finally:
-        for each in connections.values():
-            each.close()
-
-
-def state(address):
-    """All rows in their physical order, sequences, and what the catalogs say."""
-    with psycopg.connect(address.conninfo) as connection:
-        connection.execute("SET row_security = off")
-        listed = connection.execute(
-            "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-            " AND relkind IN ('r', 'S', 'm') ORDER BY relname"
-        ).fetchall()
-        found = {}
-        for name, kind in listed:
-            columns = "last_value, is_called" if kind == "S" else "*"
-            only = "" if kind == "S" else "ONLY"
-            found[name] = connection.execute(f"SELECT {columns} FROM {only} {name}").fetchall()
-        for key, catalogs in _CATALOGS.items():
-            for catalog in catalogs:
-                query = f"SELECT c::text FROM {catalog} c WHERE {key} >= 16384 ORDER BY 1"
-                found[catalog] = connection.execute(query).fetchall()
-        found["pg_class"] = connection.execute(
-            "SELECT relname, relkind::text, relacl::text, relhasindex, relchecks, relhastriggers FROM pg_class"
-            " WHERE relname NOT LIKE 'pg_toast%' ORDER BY 1"
-        ).fetchall()
-        return found
-
-
-def differences(one, other):
-    """What is not the same in two states, shortened."""
-    names = sorted({*one, *other})
-    return {
-        name: (str(one.get(name))[:300], str(other.get(name))[:300])
-        for name in names
-        if one.get(name) != other.get(name)
-    }
