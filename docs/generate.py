@@ -26,6 +26,7 @@ _MADE: Final = "<!-- Made by docs/generate.py from the code: change that, then r
 
 _EXAMPLES: Final = {
     "migrations": 'migrations = "alembic.ini"',
+    "dump": 'dump = "seed-db.sql"',
     "seeds": 'seeds = ["shop.seeds", "seeds/*.sql"]',
     "engines": 'engines = ["shop.db:engine"]',
     "scope": 'scope = "module"',

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.errors import BuildError, CloneError, ConfigError, SeedDbError, ServerError
+from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError, SeedDbError, ServerError
 from pytest_seeddb.seeds.declaration import Param, seeder
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from pytest_seeddb.database import SeededDatabase
     from pytest_seeddb.plan import Plan, Stage, Step, Target
     from pytest_seeddb.planning import plan_of
+    from pytest_seeddb.seeds.bulk import bulk_create
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Template
 
 __all__ = [
     "BuildError",
+    "BulkError",
     "CloneError",
     "ConfigError",
     "Param",
@@ -34,6 +36,7 @@ __all__ = [
     "Step",
     "Target",
     "Template",
+    "bulk_create",
     "plan_of",
     "seeder",
 ]
@@ -47,6 +50,7 @@ _LATER = {
     "Step": "plan",
     "Target": "plan",
     "Template": "templates",
+    "bulk_create": "seeds.bulk",
     "plan_of": "planning",
 }
 

@@ -7,6 +7,8 @@ one; `Server.address` sees to that.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -77,8 +79,10 @@ class Admin:
         self.address = address
         self._statements = threading.Lock()
         try:
+            # The server knows its own processes by number; this tells `seeddb status` whose they are.
+            name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
             self._connection = psycopg.connect(
-                address.conninfo, autocommit=True, application_name="pytest-seeddb", prepare_threshold=None
+                address.conninfo, autocommit=True, application_name=name, prepare_threshold=None
             )
         except psycopg.OperationalError as error:
             raise ServerError(

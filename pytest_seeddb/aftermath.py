@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DATABASE: Final = pytest.StashKey["SeededDatabase"]()
 """Kept with the test, or with the scope that shares a database."""
 
+ENDING: Final = pytest.StashKey[bool]()
+"""Kept with a test whose tear-down has begun."""
+
 _UNSETTLED: Final = pytest.StashKey[list["_Unsettled"]]()
 _SHOWN: Final = pytest.StashKey[list[str]]()
 _NO_FAILURE: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, pytest.exit.Exception, pytest.skip.Exception)
@@ -32,7 +35,7 @@ _NO_FAILURE: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, pytest.exit.
 class _Unsettled:
     """A database whose fixtures are done with it."""
 
-    node: str
+    node: pytest.Item | pytest.Collector
     database: SeededDatabase
     end: ExitStack
 
@@ -40,7 +43,7 @@ class _Unsettled:
 def settle_later(request: pytest.FixtureRequest, database: SeededDatabase, end: ExitStack) -> None:
     """Have ``end`` closed once the tear-down is over in which this is called."""
     later = request.config.stash.setdefault(_UNSETTLED, [])
-    later.append(_Unsettled(request.node.nodeid or "the session", database, end))
+    later.append(_Unsettled(request.node, database, end))
 
 
 def settle_now(config: pytest.Config) -> None:
@@ -50,7 +53,11 @@ def settle_now(config: pytest.Config) -> None:
         each, settings = unsettled.pop(), config.stash[SETTINGS]
         if settings.keep == "all" and each.database.isolation == "clone":
             each.database.keep()
-        each.end.close()
+        try:
+            each.end.close()
+        finally:
+            if DATABASE in each.node.stash:  # pytest keeps its items to the end of the session
+                del each.node.stash[DATABASE]
         if settings.report:
             _note(config, each)
 
@@ -59,7 +66,7 @@ def _note(config: pytest.Config, each: _Unsettled) -> None:
     from pytest_seeddb.report import Tally
 
     if each.database.settlement is not None:
-        config.stash.setdefault(TALLY, Tally()).note(each.node, each.database.settlement)
+        config.stash.setdefault(TALLY, Tally()).note(each.node.nodeid or "the session", each.database.settlement)
 
 
 @contextmanager
@@ -70,6 +77,7 @@ def torn_down(item: pytest.Item, *, is_last: bool) -> Iterator[None]:
     own go before the others do, and are settled in between.
     """
     errors: list[BaseException] = []
+    item.stash[ENDING] = True
     with _collected(errors), _settled(item):
         if is_last and item.parent is not None:
             item.session._setupstate.teardown_exact(item.parent)  # type: ignore[arg-type]  # noqa: SLF001 - no other way

@@ -89,6 +89,7 @@ class Applied:
 
     Attributes:
         database: The URL, its password masked.
+        tier: How far it was seeded: ``essential``, ``demo``, or ``none`` where the plan has no seeds.
         up_to_date: Whether there was nothing to do.
         waited: Whether another one was at work first.
         steps: Each step of the plan, with what was done about it.
@@ -125,10 +126,11 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         if wish.reset and not wish.dry_run:
             empty(connection)
         ledger = Ledger() if wish.reset else found
-        todo = _todo(plan, ledger, wish, connection)
+        strange = "" if wish.reset else _unknown_rows(ledger, connection)
+        todo = _todo(plan, ledger, wish, strange)
         if not wish.dry_run:
-            marker = _marker(plan, wish, ledger)
-            todo = _Application(plan, address, connection, progress).run(todo, marker)
+            marker = _marker(plan, wish, ledger, strange)
+            todo = _Application(plan, address, connection, progress).run(todo, _begun(marker, ledger), marker)
     return Applied(
         database=address.masked,
         plan=plan.name,
@@ -166,25 +168,37 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
         raise ConfigError(error.what, saw="\n".join(demo), source=error.source, remedy=error.remedy)
 
 
-def _marker(plan: Plan, wish: Wish, ledger: Ledger) -> Marker:
+def _marker(plan: Plan, wish: Wish, ledger: Ledger, strange: str) -> Marker:
     """What the database will say of itself: once production, always production; once demo data, always so."""
     marker, before = marker_of(plan), ledger.marker or _NOTHING
     was = Environment(before.environment)
-    return replace(
-        marker,
-        environment=was.name if was.is_production else wish.environment.name,
-        tier="demo" if before.tier == "demo" else marker.tier,
-    )
+    environment = was.name if was.is_production else wish.environment.name
+    if marker.tier == "none":
+        # Of seeds this plan says nothing: what was known of them before is.
+        kept = before if before.tier else replace(marker, tier="" if strange else "none")
+        return replace(kept, fingerprint=marker.fingerprint, environment=environment)
+    return replace(marker, environment=environment, tier="demo" if before.tier == "demo" else marker.tier)
+
+
+def _begun(marker: Marker, ledger: Ledger) -> Marker:
+    """What it says while steps run, and afterwards if one of them fails.
+
+    Else rows that migrations made would look foreign to the next attempt, and what made its own
+    notes in a database with foreign rows would look as if they were ours.
+    """
+    before = ledger.marker or _NOTHING
+    tier = (before.tier or "none") if marker.tier else ""
+    return replace(before, fingerprint="", tier=tier, environment=marker.environment)
 
 
 # -- what is to be done ----------------------------------------------------------------------------
 
 
-def _todo(plan: Plan, ledger: Ledger, wish: Wish, connection: psycopg.Connection[Any]) -> list[Todo]:
+def _todo(plan: Plan, ledger: Ledger, wish: Wish, strange: str) -> list[Todo]:
     is_current = ledger.marker is not None and ledger.marker.fingerprint == marker_of(plan).fingerprint
     found = [_about(stage, step, ledger, wish, is_current=is_current) for stage in plan.stages for step in stage.steps]
-    strange = _unknown_rows(plan, ledger, wish, connection)
-    return [_doubted(each, strange) if strange and each.step in _unsafe(plan) else each for each in found]
+    doubted = _unsafe(plan) if strange and not (wish.force or wish.accept) else set()
+    return [_doubted(each, strange) if each.step in doubted else each for each in found]
 
 
 def _about(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: bool) -> Todo:
@@ -203,9 +217,9 @@ def _about(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: 
     return Todo(step.name, "accept" if wish.accept else "refuse", reason)
 
 
-def _unknown_rows(plan: Plan, ledger: Ledger, wish: Wish, connection: psycopg.Connection[Any]) -> str:
-    """A table with rows in a database that nothing of ours was ever applied to; empty where that is no matter."""
-    if ledger.steps or ledger.marker or wish.force or wish.accept or wish.reset or not _unsafe(plan):
+def _unknown_rows(ledger: Ledger, connection: psycopg.Connection[Any]) -> str:
+    """A table with rows of which nobody knows whose they are; empty where there is none."""
+    if ledger.marker.tier if ledger.marker else ledger.steps:
         return ""
     for (table,) in connection.execute(_ROWS).fetchall():
         # The name comes from regclass, which quotes what needs quotes.
@@ -232,12 +246,13 @@ class _Application:
     connection: psycopg.Connection[Any]
     progress: Progress
 
-    def run(self, todo: list[Todo], marker: Marker) -> list[Todo]:
+    def run(self, todo: list[Todo], begun: Marker, marker: Marker) -> list[Todo]:
         """Do what is to be done, stage by stage, and say so in the ledger."""
         self._refuse(todo)
         if all(each.action == "done" for each in todo):
             return todo
         ledgers.create(self.connection)
+        ledgers.write_marker(self.connection, begun)
         marks = LedgerMarks(self.connection, [each.step for each in todo if each.action == "run"])
         watch = _Watch(self.progress)
         steps = {step.name: step for step in self.plan.steps}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,18 +40,19 @@ ORDER BY c.oid
 
 @dataclass(frozen=True)
 class Build:
-    """A build under way: who, where, of what, for whom to see."""
+    """A build under way: who, where, of what, for whom to see, and where factories' sequences are."""
 
     admin: Admin
     name: str
     plan: Plan
     progress: Progress
+    counters: dict[str, int] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
         """The database as the stages see it."""
         address = self.admin.address.with_database(self.name)
-        return Target(address, self.plan.root, self.plan.env, self.progress.step)
+        return Target(address, self.plan.root, self.plan.env, self.progress.step, counters=self.counters)
 
 
 def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:

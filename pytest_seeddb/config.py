@@ -15,6 +15,7 @@ from pytest_seeddb.readers import (
     choice,
     did_you_mean,
     directory,
+    file_or_directory,
     integer,
     name_or_command,
     names,
@@ -80,6 +81,13 @@ KEYS: Final[Mapping[str, Key]] = {
             None,
             "What makes the schema: `alembic.ini`, a directory of `*.sql` files, `package.module:attribute` (a "
             "`MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
+        ),
+        Key(
+            "dump",
+            file_or_directory,
+            None,
+            "A dump that is restored first, in any format of `pg_dump`; then only those migrations and seeds run that "
+            "it does not hold. See [dumps](../how-to/dumps.md).",
         ),
         Key(
             "seeds",
@@ -150,7 +158,7 @@ KEYS: Final[Mapping[str, Key]] = {
             "random_seed",
             integer,
             0,
-            "What `random`, Faker, factory_boy and NumPy are seeded with, with the seeder's name.",
+            "What `random`, Faker, factory_boy and NumPy are seeded with, with the name of the seeder or the test.",
         ),
         Key(
             "name",
@@ -219,6 +227,7 @@ class Settings:
     origin: Path | None = None
     name: str = ""
     migrations: str | CommandSpec | None = None
+    dump: Path | None = None
     seeds: tuple[str | CommandSpec, ...] = ()
     engines: tuple[str, ...] = ()
     scope: Scope = "function"
@@ -262,7 +271,7 @@ class Settings:
     @property
     def plans_nothing(self) -> bool:
         """Whether neither a schema nor seeds are declared."""
-        return self.migrations is None and not self.seeds and not self.extensions
+        return self.migrations is None and self.dump is None and not self.seeds and not self.extensions
 
 
 def load_settings(

@@ -90,3 +90,7 @@ class BuildError(SeedDbError):
 
 class CloneError(SeedDbError):
     """A test's own database could not be made, reset or given back."""
+
+
+class BulkError(SeedDbError):
+    """``bulk_create`` cannot load what a factory builds: mend the factory, or the call."""

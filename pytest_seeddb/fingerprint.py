@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pytest_seeddb.errors import ConfigError, masked
 from pytest_seeddb.naming import FORMAT
@@ -195,6 +195,60 @@ def explain_change(old: Steps, new: Steps) -> str:
     if len(changes) > _SHOWN_CHANGES:
         shown.append(f"... and {len(changes) - _SHOWN_CHANGES} more")
     return "; ".join(shown)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which a build differs from an earlier one.
+
+    Attributes:
+        kind: What became of it.
+        name: The part, or the step where all of it came or went.
+        before: The part's value in the earlier build; empty where that is a digest or a secret.
+        after: Its value now; likewise.
+        steps: The steps that have the part; empty for a step.
+    """
+
+    kind: Literal["changed", "added", "removed"]
+    name: str
+    before: str = ""
+    after: str = ""
+    steps: tuple[str, ...] = ()
+
+
+def differences(old: Steps, new: Steps) -> list[Difference]:
+    """All that differs between two builds: parts first, each once, then steps; nothing if nothing does.
+
+    The long form of `explain_change`.
+    """
+    lasting = _lasting(old, new)
+    before, after = _by_part(old, lasting), _by_part(new, lasting)
+    found = [
+        _difference(name, before.get(name, {}), after.get(name, {}))
+        for name in {**after, **before}
+        if before.get(name, {}).keys() != after.get(name, {}).keys()
+    ]
+    was, now = dict.fromkeys(name for name, _ in old), dict.fromkeys(name for name, _ in new)
+    found += [Difference("added", name) for name in now if name not in was]
+    found += [Difference("removed", name) for name in was if name not in now]
+    if not found and list(old) != list(new):
+        found = [Difference("changed", told) for told in _reordered(old, new)]
+    return found
+
+
+def _difference(name: str, before: dict[str, list[str]], after: dict[str, list[str]]) -> Difference:
+    gone = [value for value in before if value not in after]
+    come = [value for value in after if value not in before]
+    users = dict.fromkeys(step for value in come or gone for step in (after if come else before)[value])
+    lost = not after or come == [MISSING]
+    hidden = _is_unprintable(name, [*gone, *come])
+    return Difference(
+        "added" if not before else "removed" if lost else "changed",
+        name,
+        "" if hidden else _shown(gone),
+        "" if hidden else _shown(come),
+        tuple(users),
+    )
 
 
 def _by_part(steps: Steps, among: set[str]) -> dict[str, dict[str, list[str]]]:

@@ -151,13 +151,14 @@ def seeded_db(
     """A private database, migrated and seeded. The application's engines and variables point at it."""
     from pytest_seeddb.application.activation import activated
     from pytest_seeddb.database import seeded_database
+    from pytest_seeddb.factories import factories_on
 
     wish = wish_of(_place(request))
     template = _template_for(request, wish, seeddb_settings)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
         database = stack.enter_context(seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env))
-        with activated(seeddb_settings, database):
+        with activated(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
             yield database
         settle_later(request, database, stack.pop_all())
@@ -186,6 +187,19 @@ def _seeddb_activation(request: pytest.FixtureRequest) -> None:
     """Give marked tests their database although they ask for no fixture, before fixtures of theirs run."""
     if is_enabled(request.config) and _has_seeded(request):
         request.getfixturevalue("seeded_db")
+
+
+@pytest.fixture(autouse=True)
+def _seeddb_draws(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let what a seeded test draws depend on the test alone. Runs after `_seeddb_activation`, as in the alphabet."""
+    if request.node.get_closest_marker(NAME) is None or not is_enabled(request.config):
+        yield
+        return
+    from pytest_seeddb.factories import own_draws
+
+    settings: Settings = request.getfixturevalue("seeddb_settings")
+    with own_draws(request, settings.random_seed):
+        yield
 
 
 def _has_seeded(request: pytest.FixtureRequest) -> bool:

@@ -68,7 +68,8 @@ class Marker:
     Attributes:
         fingerprint: Of the plan, without what the server contributes.
         profile: The profile's name with its overrides, as people read it.
-        tier: ``essential`` or ``demo``: the highest that was applied.
+        tier: ``essential`` or ``demo``: the highest that was applied; ``none`` where only the schema was made;
+            empty where that was done in a database with rows of which nobody knows whose they are.
         version: Of the seeds: it changes when one of them does.
         environment: What the environment called itself then, such as ``production``; empty where it did not.
     """
@@ -136,7 +137,8 @@ def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Mark
 def marker_of(plan: Plan) -> Marker:
     """What a database that holds all of the plan says of itself."""
     seeds = [step.version_now for stage in plan.stages if stage.tier for step in stage.steps]
-    tier = "demo" if any(stage.tier == "demo" for stage in plan.stages) else "essential"
+    tiers = {stage.tier for stage in plan.stages}
+    tier = next((each for each in ("demo", "essential") if each in tiers), "none")
     return Marker(plan.fingerprints(())[-1], plan.profile, tier, digest("\n".join(seeds))[:_LEFT], "")
 
 

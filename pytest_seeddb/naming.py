@@ -33,7 +33,7 @@ Kind = Literal["template", "build", "clone", "kept"]
 
 _TEMPLATE: Final = re.compile(r"seeddb_t_(?P<slug>[a-z0-9_]*)_(?P<fingerprint>[0-9a-f]{24})_(?P<variant>[0-9a-f]{8})")
 _LEASED: Final = re.compile(r"seeddb_(?P<kind>[bc])_(?P<lease>[0-9a-f]{16})_(?P<number>[0-9]+)")
-_KEPT: Final = re.compile(r"seeddb_k_[0-9]{14}_[0-9a-f]{8}_[0-9]+")
+_KEPT: Final = re.compile(r"seeddb_k_(?P<moment>[0-9]{14})_[0-9a-f]{8}_[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class OurName:
     fingerprint: str = ""
     variant: str = ""
     slug: str = ""
+    moment: str = ""
 
 
 def new_lease() -> str:
@@ -99,8 +100,8 @@ def parsed(name: str) -> OurName | None:
         return OurName("template", **found.groupdict())
     if found := _LEASED.fullmatch(name):
         return OurName("build" if found["kind"] == "b" else "clone", lease=found["lease"])
-    if _KEPT.fullmatch(name):
-        return OurName("kept")
+    if found := _KEPT.fullmatch(name):
+        return OurName("kept", moment=found["moment"])
     return None
 
 

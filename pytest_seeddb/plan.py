@@ -88,6 +88,8 @@ class Target:
         env: Names of further environment variables that hold the URL, from the settings.
         started: Call it as each step begins, for the progress line.
         marks: Which steps are to run, and how the database is told of them.
+        counters: Where the seeders so far left the sequences of factory_boy's factories, by the factory's
+            path; each seeder goes on from there, and writes down where it leaves them.
     """
 
     address: Address
@@ -95,6 +97,7 @@ class Target:
     env: tuple[str, ...] = ()
     started: Callable[[Step], None] = _no_progress
     marks: Marks = field(default_factory=Marks)
+    counters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,19 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
         settings = replace(settings, profile=profile, sources=sources)
     if settings.plans_nothing:
         raise _nothing_declared(settings)
+    shown = shown_profile(settings.profile, overrides or {})
     stages = (
         *extension_stage(settings),
         *migrations.stages(settings),
         *seeds.stages(settings, overrides or {}),
     )
+    if settings.dump is not None:
+        from pytest_seeddb.migrations.dump import with_dump
+
+        stages = with_dump(settings, shown, stages)
     return Plan(
         name=settings.name,
-        profile=shown_profile(settings.profile, overrides or {}),
+        profile=shown,
         root=settings.root,
         stages=tuple(stage for stage in stages if stage.steps),
         env=settings.env,
@@ -54,7 +59,7 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
 def _nothing_declared(settings: Settings) -> ConfigError:
     return ConfigError(
         "There is nothing to build: neither migrations nor seeds are declared",
-        saw=f"no `migrations`, no `seeds` and no `extensions` for the project in {settings.root}",
+        saw=f"no `migrations`, no `seeds`, no `extensions` and no `dump` for the project in {settings.root}",
         source=str(settings.origin or f"no seeddb.toml or [tool.seeddb] in {settings.root} or above it"),
         remedy='declare them, for example [tool.seeddb] with migrations = "alembic.ini" and seeds = ["shop.seeds"]',
     )

@@ -122,6 +122,11 @@ def directory(value: object, root: Path) -> Path:
     return found
 
 
+def file_or_directory(value: object, root: Path) -> Path:
+    """A file or a directory, relative to the root; whether it is there is seen when it is used."""
+    return root / Path(text(value, root)).expanduser()
+
+
 def name_or_command(value: object, root: Path) -> str | CommandSpec:
     """A path, an import path, or a command with its inputs."""
     return _command(value, root) if isinstance(value, Mapping) else text(value, root)

@@ -15,6 +15,7 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used"), str),
     "layer": bool,
     "size": int,
+    "days": int,
     "seconds": (int, float),
 }
 """What `Record.from_json` checks beside its own reading: these are compared and sorted."""
@@ -39,6 +40,8 @@ class Record:
         seconds: How long the build took.
         created: When it was finished, ISO 8601, UTC.
         used: The day of its last use, ISO 8601, UTC.
+        counters: Where the seeders left factory_boy's sequences: the next number by the factory's path.
+        days: On how many days it was used. Runs are not counted: that would be a write in each of them.
     """
 
     plan: str
@@ -53,6 +56,8 @@ class Record:
     seconds: float = 0.0
     created: str = ""
     used: str = ""
+    counters: tuple[tuple[str, int], ...] = ()
+    days: int = 1
 
     def to_json(self) -> str:
         """The comment's text."""
@@ -69,13 +74,14 @@ class Record:
             steps = tuple((str(name), _parts(parts)) for name, parts in found.pop("steps"))
             if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
                 return None
-            return cls(**{**found, "steps": steps, "opened": _parts(found["opened"])})
+            counters = tuple((str(path), int(number)) for path, number in found.pop("counters", ()))
+            return cls(**{**found, "steps": steps, "opened": _parts(found["opened"]), "counters": counters})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def used_on(self, day: str) -> Record:
-        """The same record with another day of last use."""
-        return dataclasses.replace(self, used=day)
+        """The same record with one more day of use."""
+        return dataclasses.replace(self, used=day, days=self.days + 1)
 
 
 def _pairs(parts: tuple[Part, ...]) -> list[list[str]]:

@@ -116,3 +116,16 @@ def drop_unused(admin: Admin, template: str) -> bool:
     finally:
         admin.unlock(key)
     return True
+
+
+def drop_orphan(admin: Admin, database: str, lease: str) -> bool:
+    """Drop a clone or an unfinished build unless its worker lives; whether it was dropped."""
+    key = lock_key("lease", lease)
+    if not admin.try_lock(key):
+        return False
+    try:
+        admin.drop(database)
+    finally:
+        if not admin.broken:
+            admin.unlock(key)
+    return True

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.building import Build, fill, finish
 from pytest_seeddb.carried import Carried
 from pytest_seeddb.errors import BuildError, SeedDbError
-from pytest_seeddb.fingerprint import Part, explain_change
+from pytest_seeddb.fingerprint import Difference, Part, differences, explain_change
 from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
 from pytest_seeddb.plan import Progress
@@ -36,6 +36,7 @@ SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(e
        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', ''), datlocprovider, current_user
 FROM pg_database d WHERE datname = 'template0'
 """
+_ANOTHER_BASE = "the server's version, locale or role changed"
 _BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
 
 
@@ -73,6 +74,19 @@ class Look:
     fingerprints: tuple[str, ...]
     template: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan beside the last build of the same name and profile.
+
+    Attributes:
+        before: What that build says of itself.
+        differences: What differs; nothing where the build is up to date.
+    """
+
+    before: Record
+    differences: tuple[Difference, ...]
 
 
 class Templates:
@@ -136,9 +150,20 @@ class Templates:
         before = self.previous(plan)
         if before is None:
             return "first build of this plan and profile"
-        opened = data_files.current([part.name for part in before.opened], plan.root)
-        change = explain_change((*before.steps, ("the build", before.opened)), (*steps, ("the build", opened)))
-        return change or ("it was asked for" if self._token else "the server's version, locale or role changed")
+        change = explain_change(*_then_and_now(before, plan, steps))
+        return change or ("it was asked for" if self._token else _ANOTHER_BASE)
+
+    def compare(self, plan: Plan) -> Comparison | None:
+        """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
+        with explained("The templates could not be listed", self._admin.address):
+            before = self.previous(plan)
+        if before is None:
+            return None
+        steps = tuple((step.name, step.parts) for step in plan.steps)
+        found = differences(*_then_and_now(before, plan, steps))
+        if not found and before.fingerprint != plan.fingerprints(self.base)[-1]:
+            found = [Difference("changed", _ANOTHER_BASE)]
+        return Comparison(before, tuple(found))
 
     def previous(self, plan: Plan) -> Record | None:
         """The newest complete build of the same plan and profile, whatever its fingerprint."""
@@ -247,7 +272,8 @@ class Templates:
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps)
-        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress)
+        counters = dict(span.base.record.counters) if span.base else {}
+        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress, counters)
         with ExitStack() as undo:
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
@@ -259,6 +285,7 @@ class Templates:
                 fingerprint=prints[span.end],
                 steps=steps,
                 opened=tuple(sorted({*earlier, *opened})),
+                counters=tuple(sorted(counters.items())),
                 layer=span.end < len(plan.steps),
                 token=self._token,
                 used=_now()[:10],
@@ -285,6 +312,12 @@ class Templates:
     def _drop_if_there(self, name: str) -> None:
         if not self._admin.broken:
             self._admin.drop(name)
+
+
+def _then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
+    """The steps of a build and of the plan, each with the data files that the build opened."""
+    opened = data_files.current([part.name for part in before.opened], plan.root)
+    return (*before.steps, ("the build", before.opened)), (*steps, ("the build", opened))
 
 
 def _failed_elsewhere() -> BuildError:

@@ -21,7 +21,7 @@ from pytest_seeddb.templates import Templates
 if TYPE_CHECKING:
     from pytest_seeddb.plan import Plan, Progress
     from pytest_seeddb.servers import Server
-    from pytest_seeddb.templates import Look, Template
+    from pytest_seeddb.templates import Comparison, Look, Template
 
 
 class Worker:
@@ -99,6 +99,11 @@ class Worker:
         """What determines the plan's template and whether there is one; builds nothing."""
         self._own()
         return self._source.look(plan)
+
+    def compare(self, plan: Plan) -> Comparison | None:
+        """How the plan differs from its last build; ``None`` where there is none."""
+        self._own()
+        return self._source.compare(plan)
 
     def template(self, plan: Plan) -> Template:
         """The plan's template; built at most once, and not tried again after it failed.

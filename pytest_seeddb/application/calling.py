@@ -16,8 +16,11 @@ from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_seeddb.plan import Mark, Step, Target
+
+    Around = Callable[[SyncResources | AsyncResources], AbstractContextManager[object]]
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ def call(
     *,
     arguments: Mapping[str, object] | None = None,
     step: Step | None = None,
+    around: Around = nullcontext,
 ) -> object:
     """Call ``function`` with what its parameters ask for, and return what it returns.
 
@@ -50,6 +54,8 @@ def call(
         target: The database.
         arguments: Values for its other parameters, by name.
         step: What it does; noted as ``target.marks`` says, in its own transaction where it has one.
+        around: A context for the call itself, in the thread where that is made; gets the resources, from
+            which further sessions can be had.
 
     Raises:
         ConfigError: A parameter without a default can be filled by nothing here, or an argument
@@ -58,6 +64,7 @@ def call(
     Whatever ``function`` raises is passed on unchanged.
     """
     bound = _Bound(function, target, dict(arguments or {}))
+    bound.around = around
     if step and bound.has_transaction:
         bound.mark = target.marks.mark(step)
     with target.marks.around(step) if step and not bound.has_transaction else nullcontext():
@@ -135,6 +142,7 @@ class _Bound:
         self._parameters = tuple(_parameters(function))
         self._resources = wanted(function)
         self.mark: Mark | None = None
+        self.around: Around = nullcontext
         self._check()
 
     @property
@@ -144,12 +152,16 @@ class _Bound:
     def called(self) -> Any:  # noqa: ANN401 - whatever the user's function returns
         with SyncResources(self._target.address, self.mark) as resources:
             self._refuse_async()
-            return self._call({name: resources.get(each) for name, each in self._filled()})
+            filled = {name: resources.get(each) for name, each in self._filled()}
+            with self.around(resources):
+                return self._call(filled)
 
     async def called_async(self) -> Any:  # noqa: ANN401 - likewise
         async with AsyncExitStack() as stack:
             given = await stack.enter_async_context(AsyncResources(self._target.address, self.mark))
-            return await self._call({name: await given.get(each) for name, each in self._filled()})
+            filled = {name: await given.get(each) for name, each in self._filled()}
+            with self.around(given):
+                return await self._call(filled)
 
     def _filled(self) -> Iterator[tuple[str, Resource]]:
         """Connections before sessions, so that a session joins the connection that is asked for with it."""

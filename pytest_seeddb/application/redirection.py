@@ -22,7 +22,7 @@ from pytest_seeddb.application.open_sessions import close_sessions
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -253,6 +253,25 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
     if dialect.is_async:
         hang_up(entry.driver_connection)
     raise DisconnectionError("opened for another database")
+
+
+def leading_to(address: Address, session: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - scoped or not
+    """A synchronous ORM session, if a redirection that is on now lets it write a model to ``address``; else ``None``.
+
+    Args:
+        address: Where it should lead.
+        session: Finds it; where that fails there is none.
+        model: A mapped class; sessions may have an engine for each.
+    """
+    try:
+        found = session()
+        engine: Engine = found.get_bind(model).engine
+    except Exception:  # noqa: BLE001 - code of the user's that may need what is not there: an application, a request
+        return None
+    redirection = _covering(engine.dialect)
+    if redirection is None or redirection.address != address or foreign_creator(engine.pool) is not None:
+        return None
+    return None if engine.dialect.is_async else found
 
 
 def _is_stranded(redirection: Redirection | None, entry: ConnectionPoolEntry) -> bool:

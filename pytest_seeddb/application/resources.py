@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.orm import Session
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.plan import Mark
@@ -155,6 +156,7 @@ class SyncResources:
         self._mark = mark
         self._marked: Any = None
         self._made: dict[Resource, object] = {}
+        self._more: list[Any] = []
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,8 +168,30 @@ class SyncResources:
         with self._closing:
             if error is None and self._mark and self._marked:
                 _execute(self._marked, self._mark.statement, self._mark.finished)
-            for each in _commit_order(self._made) if error is None else ():
+            for each in (*self._more, *_commit_order(self._made)) if error is None else ():
                 each.commit()
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether anything was asked for that is committed at the end."""
+        return any(each.has_transaction for each in self._made)
+
+    def session(self) -> Any:  # noqa: ANN401 - of whichever class was asked for
+        """The session that was asked for; else one on the connection that was; else on one of its own."""
+        return self.get(Resource("session"))
+
+    def further_session(self) -> Session:
+        """A new session on a connection of its own, for another thread; committed and closed with the rest."""
+        from sqlalchemy.orm import Session
+
+        session = self._closing.enter_context(Session(self.get(Resource("engine"))))
+        self._more.append(session)
+        return session
+
+    def adopt(self, session: Any) -> None:  # noqa: ANN401 - a session, scoped or not
+        """Commit a session of somebody else's with the rest; closing it is their own affair."""
+        if all(session is not each for each in self._more):
+            self._more.append(session)
 
     def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         """The resource; the same object each time."""
@@ -244,6 +268,27 @@ class AsyncResources:
             raise
         return await self._closing.__aexit__(kind, error, trace)
 
+    @property
+    def has_transaction(self) -> bool:
+        """Whether anything was asked for that is committed at the end."""
+        return self._plain.has_transaction or any(each.has_transaction for each in self._made)
+
+    def session(self) -> Any:  # noqa: ANN401 - of whichever class was asked for
+        """As `SyncResources.session`; of an asynchronous session the synchronous one inside of it."""
+        if Resource("async connection") in self._made and Resource("async session") not in self._made:
+            session = self._made[Resource("async session")] = self._new_session(Resource("async session"))
+            self._closing.push_async_callback(session.close)
+        made: Any = self._made.get(Resource("async session"))
+        return self._plain.session() if made is None else made.sync_session
+
+    def further_session(self) -> Session:
+        """As `SyncResources.further_session`."""
+        return self._plain.further_session()
+
+    def adopt(self, session: Any) -> None:  # noqa: ANN401 - a session, scoped or not
+        """As `SyncResources.adopt`."""
+        self._plain.adopt(session)
+
     async def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         """The resource; the same object each time."""
         make = getattr(self, f"_{wanted.kind.replace(' ', '_')}", None)
@@ -268,12 +313,16 @@ class AsyncResources:
         return await self._closing.enter_async_context(engine.connect())
 
     async def _async_session(self, wanted: Resource) -> object:
+        if Resource("async connection") not in self._made:
+            await self.get(Resource("async engine"))
+        return await self._closing.enter_async_context(self._new_session(wanted))
+
+    def _new_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of whichever class is asked for
         from sqlalchemy.ext.asyncio import AsyncSession
 
-        bind: Any = self._made.get(Resource("async connection")) or await self.get(Resource("async engine"))
+        bind: Any = self._made.get(Resource("async connection")) or self._made[Resource("async engine")]
         # Objects stay readable after a commit inside the function: reloading them would need an await.
-        session = (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
-        return await self._closing.enter_async_context(session)
+        return (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
 
     async def _psycopg_async_connection(self, _wanted: Resource) -> object:
         import psycopg

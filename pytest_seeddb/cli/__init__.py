@@ -10,7 +10,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli import apply, shell, templates
+from pytest_seeddb.cli import apply, dump, project, server, shell, templates, verify
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
 if TYPE_CHECKING:
@@ -50,6 +50,6 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (apply, templates, shell):
+    for group in (project, apply, dump, verify, templates, shell, server):
         group.add(commands)
     return parser

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.cli.options import add_command, as_json, settings_of
-from pytest_seeddb.cli.progress import LineProgress
+from pytest_seeddb.cli.progress import shown_progress
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ def add(commands: Commands) -> None:
     """Declare it."""
     apply = add_command(commands, "apply", _apply, _ABOUT, server=False)
     apply.add_argument("--url", metavar="URL", default="", help="the database; that of DATABASE_URL by default")
-    apply.add_argument("--tier", choices=("essential", "demo"), default="", help="how far to seed; the profile says")
+    tiers = ("none", "essential", "demo")
+    apply.add_argument(
+        "--tier", choices=tiers, default="", help="how far to seed; none: only migrate; the profile says"
+    )
     apply.add_argument("--force", action="store_true", help="run all seeders again, whatever was noted")
     apply.add_argument("--accept", action="store_true", help="note what may not run again as applied, and leave it")
     apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless --yes is there")
@@ -48,7 +51,7 @@ def _apply(parsed: argparse.Namespace) -> int:
 
     wish = Wish(parsed.force, parsed.accept, parsed.reset, parsed.dry_run, parsed.wait)
     request = Request(wish, parsed.url, parsed.tier, _always if parsed.yes else _confirmed, _warn)
-    found = apply(settings_of(parsed), request, LineProgress())
+    found = apply(settings_of(parsed), request, shown_progress())
     if found is None:
         print("seeddb: nothing was done", file=sys.stderr)
         return 1
@@ -77,7 +80,8 @@ def _warn(text: str) -> None:
 
 
 def _shown(found: Applied) -> str:
-    label = f"{found.database}: {found.plan}/{found.profile}, {found.tier}"
+    how_far = ", no seeds" if found.tier == "none" else f"/{found.profile}, {found.tier}"
+    label = f"{found.database}: {found.plan}{how_far}"
     if found.up_to_date:
         return f"{label}: up to date"
     lines = [_line(each, dry_run=found.dry_run) for each in found.steps if each.action != "done"]

@@ -1,7 +1,8 @@
-"""Progress of a build on standard error."""
+"""Progress of a build on standard error: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.plan import Progress
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
     from pytest_seeddb.plan import Plan, Step
+
+
+def shown_progress() -> Progress:
+    """A bar where standard error is a terminal that can draw one, lines where it is not."""
+    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+    return BarProgress() if can_draw else LineProgress()
 
 
 class LineProgress(Progress):
@@ -29,3 +38,53 @@ class LineProgress(Progress):
     def waiting(self, why: str) -> None:
         """Say why nothing happens."""
         print(f"waiting: {why}", file=sys.stderr)
+
+
+class BarProgress(Progress):
+    """A bar that stays on the terminal when the build is over; without colours under ``NO_COLOR``.
+
+    What seeders print meanwhile appears above it.
+    """
+
+    _bars: Bars | None = None
+
+    def begin(self, plan: Plan, stages: str, total: int) -> None:
+        """Draw it, empty."""
+        self._total, self._begun = total, 0
+        self._bars = _bars()
+        self._bars.start()
+        self._task = self._bars.add_task(f"building {plan.name}/{plan.profile}: {stages}", total=total, step="")
+
+    def step(self, step: Step) -> None:
+        """Fill it up to the step that begins."""
+        if self._bars:
+            self._bars.update(self._task, completed=self._begun, step=step.name)
+            self._begun += 1
+
+    def waiting(self, why: str) -> None:
+        """Say why nothing happens."""
+        print(f"waiting: {why}", file=sys.stderr)
+
+    def end(self) -> None:
+        """Fill it, unless the step failed, and leave the terminal as it was found."""
+        if self._bars:
+            if sys.exc_info()[0] is None:
+                self._bars.update(self._task, completed=self._total, step="")
+            self._bars.stop()
+            self._bars = None
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[step]}", markup=False),
+        console=Console(stderr=True, highlight=False),
+        redirect_stdout=sys.stdout.isatty(),  # what goes into a file is none of the bar's business
+    )

@@ -12,6 +12,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.ledger import Ledger
 from pytest_seeddb.planning import plan_of
 from pytest_seeddb.production import environment_of
+from pytest_seeddb.seeds.declaration import TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ class Request:
     Attributes:
         wish: How to apply the plan.
         url: Of the database; where it is empty, the environment has it.
-        tier: ``essential`` or ``demo``; where it is empty, the profile says.
+        tier: ``essential``, ``demo``, or ``none`` to migrate only; where it is empty, the profile says.
         confirm: Asked before the database is emptied, with its masked URL; whether to go on.
         warn: Told what is no error.
     """
@@ -48,12 +49,15 @@ def apply(settings: Settings, request: Request, progress: Progress) -> Applied |
         BuildError: A step failed, or may not run again.
         ServerError: The database cannot be reached.
     """
-    overrides = {"tier": request.tier} if request.tier else {}
+    overrides = {"tier": request.tier} if request.tier in TIERS else {}
     plan = plan_of(settings, overrides=overrides)
+    if request.tier == "none":
+        plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))
     wish = replace(request.wish, environment=environment_of(settings))
     address = _address(settings, request.url)
     applying.guard(plan, wish, Ledger())
-    _check_secrets(settings, request, wish, overrides)
+    if request.tier != "none":
+        _check_secrets(settings, request, wish, overrides)
     if wish.reset and not wish.dry_run and not request.confirm(address.masked):
         return None
     return applying.apply(plan, address, wish, progress)

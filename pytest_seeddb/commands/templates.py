@@ -6,14 +6,20 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_seeddb.errors import BuildError, ServerError
+from pytest_seeddb.exports import Unusable, export, importing
 from pytest_seeddb.planning import plan_of
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.worker import Worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_seeddb.config import Settings
-    from pytest_seeddb.plan import Progress
+    from pytest_seeddb.fingerprint import Difference
+    from pytest_seeddb.plan import Plan, Progress
     from pytest_seeddb.record import Record
+    from pytest_seeddb.servers import Server
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,28 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """How a plan differs from its last build.
+
+    Attributes:
+        built: When that was finished, ISO 8601; empty where there is none.
+        differences: What differs; nothing where the build is up to date.
+    """
+
+    plan: str
+    profile: str
+    built: str
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
 class Built:
-    """What `build` came to."""
+    """What `build` came to.
+
+    Attributes:
+        not_imported: Why the file to import was of no use; empty where it was, was not needed, or there was none.
+        exported: The file that the template was written to; empty where none was asked for.
+    """
 
     plan: str
     profile: str
@@ -66,6 +92,8 @@ class Built:
     seconds: float
     size: int
     strategy: str
+    not_imported: str = ""
+    exported: str = ""
 
 
 def explain(settings: Settings) -> Explanation:
@@ -93,25 +121,77 @@ def explain(settings: Settings) -> Explanation:
     )
 
 
-def build(settings: Settings, progress: Progress) -> Built:
-    """Build the template of the settings' profile, unless there is one and `reseed` is off.
+def compare(settings: Settings) -> Compared:
+    """Compare the plan of the settings' profile with the last build of the same. Builds nothing.
 
     Raises:
-        SeedDbError: The settings are wrong, there is no usable server, or a step failed.
+        SeedDbError: The settings are wrong, or there is no usable server.
     """
     plan = plan_of(settings)
+    with open_server(settings) as server, Worker(server) as worker:
+        found = worker.compare(plan)
+    built, differences = (found.before.created, found.differences) if found else ("", ())
+    return Compared(plan.name, plan.profile, built, differences)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a template comes from and goes to, for machines that begin with nothing.
+
+    Attributes:
+        imported: What an earlier `build` exported; restored instead of building where it is of this plan.
+        exported: Where the template is written to in the end.
+    """
+
+    imported: Path | None = None
+    exported: Path | None = None
+
+
+def build(settings: Settings, progress: Progress, files: Files | None = None) -> Built:
+    """Build the template of the settings' profile, unless there is one and `reseed` is off.
+
+    A file that cannot be imported is no error: the template is built, and `Built.not_imported` says why.
+
+    Raises:
+        ConfigError: The settings are wrong, or the file cannot be exported to.
+        SeedDbError: There is no usable server, or a step failed.
+    """
+    plan, files = plan_of(settings), files or Files()
     token = os.urandom(8).hex() if settings.reseed else ""
-    with open_server(settings) as server, Worker(server, token=token, progress=progress) as worker:
-        template = worker.template(plan)
+    with open_server(settings) as server:
+        imported, unusable = _import(plan, settings, server, progress, files.imported)
+        with Worker(server, token=token, progress=progress) as worker:
+            template = worker.template(plan)
+            if files.exported and not (imported and files.exported == files.imported):
+                export(worker, template, worker.look(plan), settings, files.exported)
     record: Record = template.record
     return Built(
         plan.name,
         plan.profile,
         template.name,
         record.fingerprint,
-        template.built,
-        template.reason,
+        template.built or imported,
+        f"restored from {files.imported}" if imported else template.reason,
         record.seconds,
         record.size,
         record.strategy,
+        unusable,
+        str(files.exported or ""),
     )
+
+
+def _import(plan: Plan, settings: Settings, server: Server, progress: Progress, path: Path | None) -> tuple[bool, str]:
+    """Whether the template was made from the file just now, and else why the file is of no use."""
+    if path is None:
+        return False, ""
+    with Worker(server, progress=progress) as worker:
+        look = worker.look(plan)
+        if look.template:
+            return False, ""
+        try:
+            return worker.template(importing(plan, look, settings, path)).built, ""
+        except Unusable as error:
+            return False, str(error)
+        except (BuildError, ServerError) as error:
+            # A role that it needs and a build makes, an extension of another version: what a build tells better.
+            return False, f"{path} could not be restored: {error.saw.partition(chr(10))[0] or error.what}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.imports import innermost_frame, is_users
-from pytest_seeddb.errors import BuildError
+from pytest_seeddb.errors import BuildError, BulkError
 from pytest_seeddb.fingerprint import relative_name
 from pytest_seeddb.migrations.failures import database_error
 
@@ -19,8 +19,8 @@ __all__ = ["failed"]
 # By SQLSTATE (PostgreSQL's appendix A); where a seeder has other causes than a migration.
 _REMEDIES: Final = {
     "23503": "make the row that it refers to first; name the seeder that makes it in `after`",
-    "23505": "make the value unique; factory_boy's sequences start anew in each seeder, so that of two seeders "
-    "which share a factory one needs another start: Factory.reset_sequence(1000, force=True)",
+    "23505": "make the value unique; where another seeder takes the same values by other means than the factory, "
+    "give the factory's sequence another start: Factory.reset_sequence(1000, force=True)",
     "42703": "see that the migrations and the models agree",
     "42P01": "see that the migrations make this table, and that the setting `migrations` is there",
 }
@@ -28,14 +28,21 @@ _REMEDIES: Final = {
 
 def failed(seed: Declaration, error: BaseException, root: Path) -> BuildError:
     """The error for a seeder that raised ``error``."""
+    if isinstance(error, BulkError):  # knows more than the database
+        saw = "\n".join(filter(None, (error.what, error.saw)))
+        return BuildError(_what(seed), saw=saw, source=_place(error, root) or seed.place, remedy=error.remedy)
     found = database_error(error)
     remedy = found and (_REMEDIES.get(found.sqlstate) or found.remedy)
     return BuildError(
-        f"The seeder {seed.identity} failed",
+        _what(seed),
         saw=found.shown() if found else f"{type(error).__name__}: {error}".removesuffix(": "),
         source=_place(error, root) or seed.place,
         remedy=remedy or "mend the seeder; nothing of it was kept",
     )
+
+
+def _what(seed: Declaration) -> str:
+    return f"The seeder {seed.identity} failed"
 
 
 def _place(error: BaseException, root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seeder alone, and leave no trace in the process.
+"""Random numbers that depend on the seeder, or on the test, alone, and leave no trace in the process.
 
 What a seeder draws must not depend on which seeders, tests or imports came before it; and a test
 must not draw other numbers because a template happened to be built in its process.
@@ -7,34 +7,55 @@ must not draw other numbers because a template happened to be built in its proce
 from __future__ import annotations
 
 import random
-import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_seeddb.application.awaited_imports import once_imported
 from pytest_seeddb.fingerprint import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import ModuleType
 
-__all__ = ["own_randomness", "seed_for"]
+    Seeding = Callable[[ModuleType, int], AbstractContextManager[None]]
+
+__all__ = ["own_iterators", "own_randomness", "seed_for"]
 
 
 def seed_for(random_seed: int, identity: str) -> int:
-    """A seeder's own seed: 64 bits over the plan's seed and the seeder's identity."""
+    """A seed of somebody's own: 64 bits over the plan's seed and a seeder's or a test's identity."""
     return int(digest(f"{random_seed}\0{identity}"), 16)
 
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed `random`, Faker, factory_boy and, where it is imported, NumPy; put all back afterwards.
+    """Seed `random`, Faker, factory_boy and NumPy; put all back afterwards.
 
-    factory_boy's sequences and iterators start anew inside the block. Generators that code makes
-    for itself (``random.Random()``, ``Faker().seed_instance()``, ``numpy.random.default_rng()``)
-    are its own affair, and so is what depends on ``PYTHONHASHSEED``.
+    What nobody has imported yet is seeded when somebody does in the block; nothing is imported here.
+    Generators that code makes for itself (``random.Random()``, ``Faker().seed_instance()``,
+    ``numpy.random.default_rng()``) are its own affair, and so is what depends on ``PYTHONHASHSEED``.
+    """
+    with _python(seed), ExitStack() as stack:
+        for name, seeding in _GENERATORS.items():
+            stack.enter_context(once_imported(name, partial(_seeded, stack, seeding, seed)))
+        yield
+
+
+def _seeded(stack: ExitStack, seeding: Seeding, seed: int, module: ModuleType) -> None:
+    stack.enter_context(seeding(module, seed))
+
+
+@contextmanager
+def own_iterators() -> Iterator[None]:
+    """Let each ``factory.Iterator`` start at its first value in the block, and go on afterwards where it was.
+
+    Wherever it is: in a factory, its parameters and traits, or in a call.
     """
     with ExitStack() as stack:
-        for each in (_python, _numpy, _faker, _factory_random, _sequences, _iterators):
-            stack.enter_context(each(seed))
+        name = "factory.declarations"
+        stack.enter_context(once_imported(name, lambda module: stack.enter_context(_iterators(module))))
         yield
 
 
@@ -49,42 +70,32 @@ def _python(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _numpy(seed: int) -> Iterator[None]:
-    numpy: Any = sys.modules.get("numpy.random")
-    if numpy is None:
-        yield
-        return
-    state = numpy.get_state()
-    numpy.seed(seed % 2**32)  # all that the legacy generator takes
+def _numpy(module: Any, seed: int) -> Iterator[None]:  # noqa: ANN401  # NumPy's, which has no stubs here
+    state = module.get_state()
+    module.seed(seed % 2**32)  # all that the legacy generator takes
     try:
         yield
     finally:
-        numpy.set_state(state)
+        module.set_state(state)
 
 
 @contextmanager
-def _faker(seed: int) -> Iterator[None]:
-    # Imported here even if nobody has: a seeder may import it in its body, and would then draw from
-    # a generator that nobody seeded. It comes with factory_boy, which we depend on.
-    from faker import generator
-
-    shared: random.Random = generator.random
+def _faker(module: Any, seed: int) -> Iterator[None]:  # noqa: ANN401  # faker.generator
+    shared, generator = module.random, module.Generator
     state = shared.getstate()
-    before = (generator.Generator._global_seed, generator.Generator._is_seeded)  # noqa: SLF001  # no getter
-    generator.Generator.seed(seed)
+    before = (generator._global_seed, generator._is_seeded)  # noqa: SLF001  # no getter
+    generator.seed(seed)
     try:
         yield
     finally:
         shared.setstate(state)
-        generator.Generator._global_seed, generator.Generator._is_seeded = before  # noqa: SLF001  # no setter
+        generator._global_seed, generator._is_seeded = before  # noqa: SLF001  # no setter
 
 
 @contextmanager
-def _factory_random(seed: int) -> Iterator[None]:
-    # Not factory.random.get_random_state(): it sets Faker's generator while it looks.
-    from factory import random as factory_random
-
-    own: Any = factory_random.randgen
+def _factory_random(module: Any, seed: int) -> Iterator[None]:  # noqa: ANN401  # factory.random
+    # Not its get_random_state(): that sets Faker's generator while it looks.
+    own = module.randgen
     before = (own.getstate(), own.state_set)
     own.seed(seed)
     own.state_set = True
@@ -95,37 +106,36 @@ def _factory_random(seed: int) -> Iterator[None]:
         own.state_set = before[1]
 
 
-@contextmanager
-def _sequences(_seed: int) -> Iterator[None]:
-    """Forget all counters, so that each starts again at its first use.
-
-    `Factory.reset_sequence` would ask ``_setup_next_sequence`` at once; a seeder's session, which
-    that may look into, is only there when the seeder runs.
-    """
-    counters = [(options, options._counter) for options in _factories()]  # noqa: SLF001  # see above
-    for options, _ in counters:
-        options._counter = None  # noqa: SLF001  # what factory_boy itself starts with
-    try:
-        yield
-    finally:
-        for options in _factories():
-            options._counter = None  # noqa: SLF001  # of those declared meanwhile
-        for options, counter in counters:
-            options._counter = counter  # noqa: SLF001  # as it was
+_GENERATORS: Final[dict[str, Seeding]] = {
+    "numpy.random": _numpy,
+    "faker.generator": _faker,
+    "factory.random": _factory_random,
+}
+"""The modules that keep a generator for the whole process."""
 
 
 @contextmanager
-def _iterators(_seed: int) -> Iterator[None]:
-    before = _declared_iterators()
-    positions = {key: _position(each.iterator) for key, each in before.items()}
-    for each in before.values():
-        each.reset()
+def _iterators(module: Any) -> Iterator[None]:  # noqa: ANN401  # factory.declarations
+    kind, outer = module.Iterator, module.Iterator.evaluate
+    evaluate = getattr(outer, "__wrapped__", outer)
+    met: dict[int, tuple[Any, int]] = {}
+
+    @wraps(evaluate)
+    def evaluated(self: Any, instance: object, step: object, extra: object) -> object:  # noqa: ANN401  # likewise
+        if id(self) not in met:
+            met[id(self)] = (self, _position(self.iterator))
+            self.reset()
+        # Not the outer block's: to that nothing has happened, since all is put back at this one's end.
+        return evaluate(self, instance, step, extra)
+
+    kind.evaluate = evaluated
     try:
         yield
     finally:
-        for key, each in _declared_iterators().items():
+        kind.evaluate = outer
+        for each, position in met.values():
             each.reset()
-            _forward(each.iterator, positions.get(key, 0))
+            _forward(each.iterator, position)
 
 
 def _position(iterator: Any) -> int:  # noqa: ANN401  # factory.utils.ResetableIterator, which has no types
@@ -135,29 +145,3 @@ def _position(iterator: Any) -> int:  # noqa: ANN401  # factory.utils.ResetableI
 def _forward(iterator: Any, position: int) -> None:  # noqa: ANN401  # likewise
     for _ in range(position):
         iterator.next_elements.popleft()
-
-
-def _declared_iterators() -> dict[int, Any]:
-    """The ``factory.Iterator`` of every factory, by identity: subclasses share those of their parents."""
-    from factory.declarations import Iterator as FactoryIterator
-
-    return {
-        id(each): each
-        for options in _factories()
-        for each in options.base_declarations.values()
-        if isinstance(each, FactoryIterator)
-    }
-
-
-def _factories() -> list[Any]:
-    """The options of every factory class that there is."""
-    from factory.base import BaseFactory
-
-    found: dict[type, Any] = {}
-    waiting: list[Any] = [BaseFactory]
-    while waiting:
-        factory = waiting.pop()
-        if factory not in found:
-            found[factory] = getattr(factory, "_meta", None)
-            waiting.extend(type.__subclasses__(factory))
-    return [options for options in found.values() if options is not None]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.surroundings import surroundings
-from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.errors import BulkError, SeedDbError
+from pytest_seeddb.seeds.counters import going_on
+from pytest_seeddb.seeds.factories import Source, writing_through
 from pytest_seeddb.seeds.failures import failed
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.loading import check_seeders, loaded
 from pytest_seeddb.seeds.parameters import Profile, arguments
-from pytest_seeddb.seeds.randomness import own_randomness, seed_for
+from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pytest_seeddb.application.resources import AsyncResources, SyncResources
     from pytest_seeddb.plan import Step, Target
 
 __all__ = ["Runner"]
@@ -79,20 +82,42 @@ class Runner:
         found = loaded(seed, root=target.root)
         # Once more, and with the hints themselves: not all can be read from source.
         given = arguments(found.declaration, self.profile)
-        numpy_used = any(part.name == "package numpy" for part in self._step(seed).parts)
 
         def action() -> None:
-            if numpy_used:
-                # A seeder may import it in its body, and would then draw from what nobody seeded.
-                with suppress(ImportError):
-                    importlib.import_module("numpy.random")
-            with _explained(seed, target.root), own_randomness(seed_for(self.random_seed, seed.identity)):
-                call(found.function, target, arguments=given, step=self._step(seed))
+            with _explained(seed, target.root), self._surroundings(seed, target):
+                call(found.function, target, arguments=given, step=self._step(seed), around=partial(_wired, target))
 
         return action
 
+    @contextmanager
+    def _surroundings(self, seed: Declaration, target: Target) -> Iterator[None]:
+        """What a seeder draws depends on itself, and its factories' sequences on the seeders before it."""
+        with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
+            with going_on(target.counters) as counters:
+                yield
+            target.counters.update(counters.left)
+
     def _step(self, seed: Seed) -> Step:
         return self.steps[self.seeds.index(seed)]
+
+
+def _wired(target: Target, given: SyncResources | AsyncResources) -> AbstractContextManager[None]:
+    """Let factories write through the seeder's session.
+
+    A seeder that asks for none may have one of the application's, to which its factories are wired, and
+    which leads here as well: then that is theirs, too, and what they write is committed all the same.
+    """
+    asked = given.has_transaction
+
+    def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired
+        from pytest_seeddb.application.redirection import leading_to
+
+        session = None if asked else leading_to(target.address, wired, model)
+        if session is not None:
+            given.adopt(session)
+        return session
+
+    return writing_through(Source(given.session, given.further_session, kept))
 
 
 def _run_sql(seed: SqlSeed, target: Target, step: Step) -> None:
@@ -112,6 +137,8 @@ def _run_command(seed: CommandSeed, target: Target, step: Step) -> None:
 def _explained(seed: Declaration, root: Path) -> Iterator[None]:
     try:
         yield
+    except BulkError as error:
+        raise failed(seed, error, root) from error
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:

@@ -17,7 +17,7 @@ from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
 from pytest_seeddb.seeds.parameters import Profile, check, parameter_parts, profile_of
 from pytest_seeddb.seeds.runner import Runner
-from pytest_seeddb.seeds.secrets import WeakSecret, weak_secrets
+from pytest_seeddb.seeds.secrets import WeakSecret, is_secret, weak_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["seed_stages"]
 
+_SEQUENCES: Final = Part("sequences of factories", "go on")
+"""How the seeders of a plan share factory_boy's counters."""
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
@@ -146,7 +148,10 @@ class _Staging:
         if not isinstance(seed, Declaration):
             return Step(name, parts)
         # Where its rows are already, another version of what it imports is no reason to seed again.
-        own = [each for each in parts if each.name == seed.file or each.name.startswith(("parameter ", "random seed"))]
+        # Nor is another password; and whoever may read the ledger could try out passwords by its digest.
+        secret = {f"parameter {each.name}" for each in seed.parameters if is_secret(each)}
+        counted = (seed.file, "random seed", *(f"parameter {each.name}" for each in seed.parameters))
+        own = [each for each in parts if each.name in counted and each.name not in secret]
         return Step(name, parts, chain("", seed.identity, own), "safe" if seed.idempotent else "never")
 
     def weak_secrets(self) -> tuple[WeakSecret, ...]:
@@ -167,11 +172,15 @@ class _Staging:
         if isinstance(seed, CommandSeed):
             inputs = glob_parts(seed.spec.inputs, self._settings.root, source=source)
             return (Part("command", digest(seed.spec.command)), *inputs)
+        sources = self._sources.of_module(seed.module, source=source)
+        # Templates of before have rows that were made otherwise.
+        sequences = [_SEQUENCES] if any(part.name == "package factory-boy" for part in sources) else []
         return (
             Part("seeder", seed.identity),
             Part("random seed", str(self._settings.random_seed)),
             *parameter_parts(seed, self._profile),
-            *self._sources.of_module(seed.module, source=source),
+            *sources,
+            *sequences,
         )
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.servers.embedded import Standing
 
-__all__ = ["Server", "describe", "open_server"]
+__all__ = ["Server", "describe", "open_server", "standing"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ def open_server(settings: Settings) -> Iterator[Server]:
 
     with embedded.running(settings) as server:
         yield server
+
+
+def standing(settings: Settings) -> Standing | None:
+    """How the embedded server stands, without starting it; ``None`` where the settings name another.
+
+    Raises:
+        ServerError: There can be no embedded server here.
+    """
+    if _is_url(settings):
+        return None
+    if os.name == "nt":
+        raise _no_windows(settings)
+    from pytest_seeddb.servers import embedded
+
+    return embedded.standing(settings)
 
 
 def describe(settings: Settings) -> str:

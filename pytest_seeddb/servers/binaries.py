@@ -109,10 +109,19 @@ def extensions(directory: Path, version: str) -> frozenset[str] | None:
 
 
 def _places(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Candidate]]]]:
-    if settings.binaries is not None:
-        named = settings.binaries
-        yield str(named), lambda: [_named(named, settings.source("binaries"))]
-        return
+    if settings.binaries is None:
+        yield from usual_places()
+    else:
+        yield named_place(settings.binaries, settings.source("binaries"))
+
+
+def named_place(directory: Path, source: str) -> tuple[str, Callable[[], list[Candidate]]]:
+    """A place that a setting names, and what finds the installation there."""
+    return str(directory), lambda: [_named(directory, source)]
+
+
+def usual_places() -> Iterator[tuple[str, Callable[[], list[Candidate]]]]:
+    """The places where an installation may be, in order, each with what finds the installations there."""
     yield "PATH", _on_path
     yield "pg_config", _of_pg_config
     for pattern in _PATTERNS:
@@ -162,7 +171,7 @@ def _judged(candidate: Candidate, settings: Settings) -> Binaries | Rejected:
         if not os.access(directory / name, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return Rejected(shown, f"there is no {name} that we may run")
     # The wheel's own number is PostgreSQL's with one of its own appended: 18.6.3 is 18.6.
-    version = ".".join(wheel.split(".")[:2]) if wheel else _version(directory)
+    version = ".".join(wheel.split(".")[:2]) if wheel else version_of(directory / "initdb")
     if not version:
         return Rejected(shown, f"{printed(directory / 'initdb', '--version').strip()[:300]}")
     if reason := _unfit(directory, version, settings):
@@ -180,9 +189,9 @@ def _unfit(directory: Path, version: str, settings: Settings) -> str:
     return f"is {version}; it lacks the extension {', '.join(lacks)}" if lacks else ""
 
 
-def _version(directory: Path) -> str:
-    """The version that ``initdb`` tells (it starts in half the time that ``postgres`` takes)."""
-    found = _VERSION.search(printed(directory / "initdb", "--version"))
+def version_of(program: Path) -> str:
+    """The version that a program tells, empty where it cannot be run; ``initdb`` is quicker than ``postgres``."""
+    found = _VERSION.search(printed(program, "--version"))
     return found["version"] if found else ""
 
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,12 @@ from pytest_seeddb.servers.places import ours
 if TYPE_CHECKING:
     from pytest_seeddb.servers.accounts import Account
     from pytest_seeddb.servers.binaries import Binaries
+
+SHELF: Final = "binaries"
+"""The directory in the cache directory that holds the copies."""
+
+COPY_LOCK: Final = "copy.lock"
+"""Exclusive, in that directory, around making and removing one."""
 
 _PARTIAL: Final = "partial-"
 # What only people who compile against PostgreSQL need: half of the files.
@@ -38,13 +45,58 @@ def runnable(binaries: Binaries, account: Account, cache: Path) -> Binaries:
     Raises:
         ServerError: The copy cannot be made.
     """
-    if binaries.directory.parts[-3:] == _WHEELS_PLACE:  # also where a setting names it: its libraries lie beside it
-        site = binaries.directory.parents[2]
-        return _copied(binaries, site, [site / part for part in _SITE_PARTS], account, cache)
-    if _can_run(account, binaries.directory):
+    copy = _needed(binaries, account, cache)
+    if copy is None:
         return binaries
-    root, parts = _installation(binaries)
-    return _copied(binaries, root, parts, account, cache)
+    copy.make(account)
+    return copy.binaries
+
+
+def expected(binaries: Binaries, account: Account, cache: Path) -> Binaries:
+    """What `runnable` gives, without copying anything: the copy may not be there.
+
+    Raises:
+        ServerError: A copy is needed and cannot be made.
+    """
+    copy = _needed(binaries, account, cache)
+    return binaries if copy is None else copy.binaries
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of binaries, perhaps yet to be made.
+
+    Attributes:
+        binaries: The binaries in it.
+        place: Its directory.
+        root: What is copied, from its root on.
+        parts: The directories below the root that are.
+    """
+
+    binaries: Binaries
+    place: Path
+    root: Path
+    parts: list[Path]
+
+    def make(self, account: Account) -> None:
+        shelf = ours(self.place.parent, account)
+        if not self.place.is_dir():
+            with held(shelf / COPY_LOCK):
+                if not self.place.is_dir():
+                    _copy(self.root, self.parts, self.place)
+
+
+def _needed(binaries: Binaries, account: Account, cache: Path) -> _Copy | None:
+    if binaries.directory.parts[-3:] == _WHEELS_PLACE:  # also where a setting names it: its libraries lie beside it
+        root = binaries.directory.parents[2]
+        parts = [root / part for part in _SITE_PARTS]
+    elif _can_run(account, binaries.directory):
+        return None
+    else:
+        root, parts = _installation(binaries)
+    place = cache / SHELF / f"{binaries.version}-{_identity(binaries)}"
+    moved = dataclasses.replace(binaries, directory=place / binaries.directory.relative_to(root))
+    return _Copy(moved, place, root, parts)
 
 
 def _can_run(account: Account, directory: Path) -> bool:
@@ -66,16 +118,6 @@ def _installation(binaries: Binaries) -> tuple[Path, list[Path]]:
             remedy="let everybody read and enter that directory, or install PostgreSQL elsewhere",
         )
     return root, [each for each in parts if not any(other in each.parents for other in parts)]
-
-
-def _copied(binaries: Binaries, root: Path, parts: list[Path], account: Account, cache: Path) -> Binaries:
-    shelf = ours(cache / "binaries", account)
-    copy = shelf / f"{binaries.version}-{_identity(binaries)}"
-    if not copy.is_dir():
-        with held(shelf / "copy.lock"):
-            if not copy.is_dir():
-                _copy(root, parts, copy)
-    return dataclasses.replace(binaries, directory=copy / binaries.directory.relative_to(root))
 
 
 def _identity(binaries: Binaries) -> str:

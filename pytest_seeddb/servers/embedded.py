@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,15 +16,16 @@ from pytest_seeddb.servers import Server, cluster, guard, postmaster
 from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.children import environment, reap, release
-from pytest_seeddb.servers.copies import runnable
+from pytest_seeddb.servers.copies import expected, runnable
 from pytest_seeddb.servers.diagnosis import failed, is_known, log_since
 from pytest_seeddb.servers.locks import held, tried
-from pytest_seeddb.servers.places import Place, cache_directory, state_directory
+from pytest_seeddb.servers.places import Place, cache_directory, cache_place, state_directory, state_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.servers.binaries import Binaries
 
 JOIN_PATIENCE_SECONDS: Final = 15.0
 RECOVERY_PATIENCE_SECONDS: Final = 300.0
@@ -43,6 +45,8 @@ def running(settings: Settings) -> Iterator[Server]:
     reap()
     place = _place(settings)
     with held(place.users_lock, shared=True):
+        if not place.binaries.program("postgres").exists():
+            _place(settings)  # removed as unused before the lock was ours: copied again
         with held(place.start_lock):
             _ensure_guard(place)
             server = _joined_or_started(place)
@@ -53,6 +57,45 @@ def running(settings: Settings) -> Iterator[Server]:
             # the next user's guard stops the server: no reason to fail a run that has ended.
             with suppress(ServerError):
                 _ensure_guard(place)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the embedded server stands, told without starting it or making anything.
+
+    Attributes:
+        binaries: What it runs, or will run, from.
+        state: Its state directory, which may not be there.
+        running: Whether a process of it runs.
+        kept: Whether it has databases that its next start finds again.
+    """
+
+    binaries: Binaries
+    state: Path
+    running: bool
+    kept: bool
+
+
+def standing(settings: Settings) -> Standing:
+    """See how the server stands that `running` would give.
+
+    Raises:
+        ServerError: There are no binaries, or no account to run them.
+    """
+    account = server_account()
+    cache = cache_place(account)
+    binaries = expected(choose(settings), account, cache)
+    place = Place(binaries, account, state_place(cache, binaries.version, binaries.directory))
+    return Standing(binaries, place.state, _is_running(place), cluster.is_kept(place))
+
+
+def _is_running(place: Place) -> bool:
+    if not place.server_lock.exists():
+        return False
+    lock = tried(place.server_lock)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 def _place(settings: Settings) -> Place:

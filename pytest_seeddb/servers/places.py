@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.accounts import Account
     from pytest_seeddb.servers.binaries import Binaries
 
+SERVERS: Final = "servers"
+"""The directory in the cache directory that holds the servers' state directories."""
+
 _FOR_ROOT: Final = Path("/var/cache/pytest-seeddb")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -66,26 +69,40 @@ class Place:
 def cache_directory(account: Account) -> Path:
     """Our cache directory, made if need be, which ``account`` can enter.
 
-    Root's own is usually closed to the account that runs the server, and with ``sudo`` it may be in
-    another user's hands; then a directory in ``/var/cache`` takes its place.
-
     Raises:
         ServerError: It cannot be made, or belongs to somebody else.
+    """
+    place = cache_place(account)
+    if place.parent == _FOR_ROOT:
+        ours(_FOR_ROOT, account)
+    return ours(place, account)
+
+
+def cache_place(account: Account) -> Path:
+    """Where our cache directory is, or will be.
+
+    Root's own is usually closed to the account that runs the server, and with ``sudo`` it may be in
+    another user's hands; then a directory in ``/var/cache`` takes its place.
     """
     import platformdirs
 
     wanted = Path(platformdirs.user_cache_dir("pytest-seeddb"))
     if account.is_ours or (account.can_enter(wanted) and _only_roots(wanted)):
-        return ours(wanted, account)
-    ours(_FOR_ROOT, account)
-    return ours(_FOR_ROOT / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16], account)
+        return wanted
+    return _FOR_ROOT / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
 
 
 def state_directory(cache: Path, binaries: Binaries, account: Account) -> Path:
     """The directory for the state of the server that these binaries make, made if need be."""
-    ours(cache / "servers", account)
-    digest = hashlib.sha256(os.fsencode(binaries.directory)).hexdigest()[:12]
-    return ours(cache / "servers" / f"{binaries.version}-{digest}", account)
+    place = state_place(cache, binaries.version, binaries.directory)
+    ours(place.parent, account)
+    return ours(place, account)
+
+
+def state_place(cache: Path, version: str, programs: Path) -> Path:
+    """Where that directory is, or will be."""
+    digest = hashlib.sha256(os.fsencode(programs)).hexdigest()[:12]
+    return cache / SERVERS / f"{version}-{digest}"
 
 
 def ours(directory: Path, account: Account) -> Path:

@@ -28,6 +28,9 @@ _VARYING = (
     # Which way is cheaper is measured while tests run.
     (re.compile(r"\b\d+ clones?\b"), "(clones)"),
     (re.compile(r"after tests: (?:\d+ (?:kept|rewound|discarded), )+"), "after tests: (verdicts), "),
+    (re.compile(r"\bseeddb_[a-z]_\w+"), "(database)"),
+    (re.compile(r"\b\d+(?:\.\d)? [kMG]?B\b"), "(size)"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "(day)"),
     (re.compile(r"\b[0-9a-f]{12,}\b"), "(digest)"),
     (re.compile(r"={4,}"), "="),
     (re.compile(r"\s+"), " "),

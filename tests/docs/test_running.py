@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.long  # virtual environments and whole suites; the rest of the documentation's tests is quick
 
@@ -43,7 +48,43 @@ def test_the_fingerprint_page_shows_what_explain_prints(example, blocks):
     example("quickstart").follow(console)
 
 
-@pytest.mark.parametrize("name", ["fastapi_async", "quickstart"])
+def test_the_command_line_page_shows_what_is_printed(example, blocks):
+    console = blocks("docs/how-to/command-line.md", "console")
+
+    assert console
+    example("quickstart").follow(console)
+
+
+def test_the_page_about_dumps_shows_what_is_printed(example, blocks):
+    first, *rest = blocks("docs/how-to/dumps.md", "console")
+    reader = example("quickstart")
+
+    reader.follow([first])
+    table = reader.directory / "pyproject.toml"
+    table.write_text(table.read_text().replace("[tool.seeddb]\n", '[tool.seeddb]\ndump = "seed-db.sql"\n'))
+
+    assert rest
+    reader.follow(rest)
+
+
+def test_the_workflow_of_the_committed_dump_works(example):
+    workflow = (ROOT / "examples/quickstart/.github/workflows/seed-db.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"run: (?!pip )(.+)$", workflow, re.MULTILINE)
+    variables = re.search(r"^ +(?P<name>SEEDDB_DUMP): (?P<value>\S+)", workflow, re.MULTILINE)
+    reader = example("quickstart")
+
+    assert [each.split()[0] for each in commands] == ["echo", "seeddb", "seeddb", "pytest"]
+    for command in commands:
+        done = reader.run(f"export GITHUB_OUTPUT=outputs {variables['name']}={variables['value']}; {command}")
+        if command.startswith("seeddb build"):
+            ran = [line.split(" (")[0] for line in done.stdout if line.startswith("  ")]
+            assert ran == ["  1/1 dump seed-db.sql"], "no migrations to apply"
+
+    assert re.fullmatch(r"key=seeddb-[0-9a-f]{64}\n", (reader.directory / "outputs").read_text())
+    assert (reader.directory / "template.dump").exists()
+
+
+@pytest.mark.parametrize("name", ["fastapi_async", "quickstart", "store_platform"])
 def test_an_examples_second_run_reuses_what_the_first_built(example, name):
     reader = example(name)
 

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from contextlib import contextmanager
-from itertools import count
 
 import psycopg
 import pytest
 from handmade import Statements
 from psycopg import sql
+from stocked import day, make_kept, make_orphan, make_template
 
 from pytest_seeddb.admin import Admin
-from pytest_seeddb.naming import MARK, build_name, clone_name, lock_key, new_lease, template_name
+from pytest_seeddb.inventory import inventory
+from pytest_seeddb.naming import MARK, build_name, clone_name, lock_key, new_lease
+from pytest_seeddb.pruning import drop
 from pytest_seeddb.record import Record
 from pytest_seeddb.registry import KEPT_DAYS, KEPT_TEMPLATES, drop_unused, prune, sweep
 from pytest_seeddb.worker import Worker
 
-_numbers = count(1)
+
+def soon(attempt):
+    """The server ends the locks of a closed connection a moment after its client is gone."""
+    deadline = time.monotonic() + 10
+    while not (found := attempt()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return found
 
 
 def soon_dropped(admin, name):
-    """The server ends the locks of a closed connection a moment after its client is gone."""
-    deadline = time.monotonic() + 10
-    while not (dropped := drop_unused(admin, name)) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return dropped
+    return soon(lambda: drop_unused(admin, name))
 
 
 @pytest.fixture
@@ -47,23 +50,13 @@ def made(server_address):
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} (FORCE)").format(sql.Identifier(name)))
 
 
-def day(ago):
-    return (dt.datetime.now(dt.UTC) - dt.timedelta(days=ago)).date().isoformat()
-
-
 @pytest.fixture
 def template(admin, made):
-    """Makes templates of any plan and age. Empty ones: copying files is all that takes time here."""
+    """Makes templates of any plan and age."""
 
-    def make(plan="shop", *, used=0, comment=None):
-        fingerprint = f"{next(_numbers):064x}"
-        name = template_name(plan, fingerprint, new_lease())
-        record = Record(plan, "default", fingerprint, (), created=f"{day(used)}T{next(_numbers):06}", used=day(used))
-        admin.create(name)
-        made.append(name)
-        admin.comment(name, record.to_json() if comment is None else comment)
-        admin.seal(name)
-        return name
+    def make(plan="shop", **options):
+        made.append(make_template(admin, plan, **options))
+        return made[-1]
 
     return make
 
@@ -158,17 +151,15 @@ def test_using_a_template_again_is_noted_once_a_day(server, admin, make_plan):
     with Worker(server) as worker:
         worker.template(plan)
     comments = {each.name: each.comment for each in admin.ours()}
-    assert Record.from_json(comments[template.name]) == template.record.used_on(day(0))
+    assert Record.from_json(comments[template.name]) == template.record.used_on(day(20)).used_on(day(0))
 
 
 # -- orphans -------------------------------------------------------------------------------------
 
 
-def orphan(admin, made, kind=clone_name, lease=None):
-    name = kind(lease or new_lease(), next(_numbers))
-    admin.create(name)
-    made.append(name)
-    return name
+def orphan(admin, made, *kind_and_lease):
+    made.append(make_orphan(admin, *kind_and_lease))
+    return made[-1]
 
 
 def test_clones_and_builds_without_a_living_owner_are_dropped(admin, made):
@@ -184,7 +175,7 @@ def test_what_a_living_lease_owns_stays(admin, made, server_address):
         mine = {orphan(admin, made, kind, lease) for kind in (clone_name, build_name)}
         assert sweep(admin) == []
         assert mine <= {each.name for each in admin.ours()}
-    assert set(sweep(admin)) == mine
+    assert set(soon(lambda: sweep(admin))) == mine
 
 
 def test_a_sweep_gives_every_lease_back_that_it_tried(admin, made, server_address):
@@ -243,3 +234,45 @@ def test_tidying_up_that_fails_fails_no_test_and_is_told(server, made, monkeypat
         with Worker(server) as worker:
             pass
     assert worker.failures == ["there are prepared transactions"]
+
+
+# -- what somebody asks for ----------------------------------------------------------------------
+
+
+def test_what_has_come_into_use_since_it_was_listed_stays(admin, made, template, server_address):
+    lease = new_lease()
+    names = [template(), orphan(admin, made, clone_name, lease), make_kept(admin)]
+    made.append(names[2])
+    entries = {each.name: each for each in inventory(admin) if each.name in names}
+    assert not any(each.in_use for each in entries.values())
+    with Admin(server_address) as user, psycopg.connect(server_address.with_database(names[2]).conninfo):
+        user.share_lock(lock_key("use", names[0]))
+        user.lock(lock_key("lease", lease))
+        assert [drop(admin, entries[name]) for name in names] == [False] * 3
+        assert {each.name for each in inventory(admin) if each.in_use} >= set(names)
+    assert all(soon(lambda name=name: drop(admin, entries[name])) for name in names)
+    assert not set(names) & {each.name for each in admin.ours()}
+
+
+def test_a_database_that_is_dropped_while_it_is_listed_is_left_out(admin, made, monkeypatch):
+    gone, stays = make_orphan(admin), orphan(admin, made)
+    real = Admin.ours
+
+    def listed(self, *pattern):
+        found = real(self, *pattern)
+        self.drop(gone)
+        return found
+
+    monkeypatch.setattr(Admin, "ours", listed)
+    assert gone not in (names := {each.name for each in inventory(admin)})
+    assert stays in names
+
+
+def test_the_inventory_tells_orphans_ages_and_sizes(admin, made, template):
+    names = [template("shop", used=3), orphan(admin, made), make_kept(admin, ago=4)]
+    made.append(names[2])
+    old, lost, kept = ({each.name: each for each in inventory(admin)}[name] for name in names)
+    assert (old.kind, old.used, old.record.plan) == ("template", day(3), "shop")
+    assert (lost.kind, lost.is_orphan, lost.used) == ("clone", True, "")
+    assert (kept.kind, kept.used, kept.created) == ("kept", day(4), f"{day(4)}T01:02:03+00:00")
+    assert all(each.size > 1_000_000 and not each.users for each in (old, lost, kept))

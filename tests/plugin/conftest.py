@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+import uuid
 from pathlib import Path
 
 import pytest
+from command import Command
 
 TABLE = """
     [project]
@@ -72,6 +74,13 @@ class Project:
 @pytest.fixture
 def project(pytester):
     return Project(pytester)
+
+
+@pytest.fixture
+def seeddb(project):
+    """The command in the project, whose template is nobody else's: they are found by what made them."""
+    project.write("db/000_own.sql", f"SELECT '{uuid.uuid4()}';")
+    return Command(project.path)
 
 
 @pytest.fixture(scope="session")

@@ -8,37 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 
 import psycopg
 import pytest
 
-
-class Command:
-    """`seeddb` in a project's directory."""
-
-    def __init__(self, project):
-        self.project = project
-
-    def __call__(self, *arguments, code=0):
-        done = subprocess.run(self._line(arguments), capture_output=True, text=True, cwd=self.project.path, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    def start(self, *arguments):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self._line(arguments), cwd=self.project.path, **pipes)
-
-    def _line(self, arguments):
-        return [sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", *arguments]
-
-
-@pytest.fixture
-def seeddb(project):
-    # Templates are found by what made them, whoever made them: each test needs a file of its own.
-    project.write("db/000_own.sql", f"SELECT '{uuid.uuid4()}';")
-    return Command(project)
+from pytest_seeddb.cli import make_parser
 
 
 def test_build_builds_once_and_then_says_that_it_is_there(seeddb):
@@ -72,6 +46,35 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
     assert after["reason"] == ""
     assert after["steps"][0]["name"] == "server"
     assert after["settings"]["migrations"].endswith("pyproject.toml")
+
+
+def test_explain_diff_lists_what_changed_came_and_went_since_the_last_build(seeddb, project):
+    project.seeders("[tool.seeddb.profiles.demo]\nshops = 7")
+    assert "no difference" in built_and_compared(seeddb, "--profile", "demo")
+    project.seeders("[tool.seeddb.profiles.demo]\nshops = 8")
+    project.write("db/001_shop.sql", (project.path / "db/001_shop.sql").read_text() + "-- more")
+    (project.path / "db/000_own.sql").rename(project.path / "db/002_own.sql")
+    found = json.loads(seeddb("explain", "--diff", "--json", "--profile", "demo").stdout)
+    assert {(each["kind"], each["name"]): (each["before"], each["after"]) for each in found["differences"]} == {
+        ("changed", "db/001_shop.sql"): ("", ""),
+        ("changed", "parameter shops"): ("7", "8"),
+        ("removed", "db/000_own.sql"): ("", ""),
+        ("added", "migration db/002_own.sql"): ("", ""),
+        ("removed", "migration db/000_own.sql"): ("", ""),
+    }
+    shown = seeddb("explain", "--diff", "--profile", "demo").stdout.splitlines()
+    assert shown[2].startswith("last build  20")
+    assert "changed     parameter shops: 7 -> 8  (seed little.seeds:shops)" in shown
+
+
+def built_and_compared(seeddb, *options):
+    seeddb("build", *options)
+    return seeddb("explain", "--diff", *options).stdout
+
+
+def test_explain_diff_says_that_there_is_no_build_yet(seeddb, project):
+    project.write("pyproject.toml", '[tool.seeddb]\nname = "never built"\nmigrations = "db"\n')
+    assert "last build  none" in seeddb("explain", "--diff").stdout
 
 
 def test_a_run_uses_what_the_command_built(seeddb, project):
@@ -130,6 +133,14 @@ def test_help_works_however_broken_the_table_is_and_names_the_exit_codes(seeddb,
         assert f"    {command} " in shown
         options = seeddb(command, "--help").stdout
         assert all(option in options for option in ("--profile NAME", "--server SERVER", "--json", "-C DIR"))
+
+
+def test_every_command_and_each_of_its_options_says_what_it_does():
+    commands = next(each.choices for each in make_parser()._actions if each.choices)
+    assert {"init", "build", "status", "explain", "prune", "shell"} <= set(commands)
+    for name, parser in commands.items():
+        assert parser.description.endswith("."), name
+        assert [each.dest for each in parser._actions if not each.help] == [], name
 
 
 def test_a_failing_build_exits_with_1_and_leaves_nothing(seeddb, project, server_address):

@@ -401,6 +401,97 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_table(
         assert database.rows["item"] == count
 
 
+# -- the schema alone ------------------------------------------------------------------------------
+
+
+def marker(database):
+    (found,) = database.run("SELECT profile, tier, version, environment FROM seeddb.seeddb_marker")
+    return found
+
+
+def test_no_tier_migrates_and_seeds_nothing_and_the_seeds_can_follow(database):
+    output, _ = database.apply("--tier", "none")
+    assert output.count("ran:") == 1
+    assert "little-shop, no seeds: applied" in output
+    assert database.rows == {"shop": 0, "item": 0}
+    assert "little-shop, no seeds: up to date" in database.apply("--tier", "none")[0]
+    database.apply("--tier", "essential")
+    database.apply()
+    assert database.rows == ROWS
+
+
+def test_rows_that_migrations_made_are_no_reason_not_to_seed(database):
+    database.project.write("db/002_own.sql", "INSERT INTO shop (name) VALUES ('of a migration');")
+    database.apply("--tier", "none")
+    database.apply()
+    assert database.rows["shop"] == ROWS["shop"] + 1
+
+
+MIGRATE = """
+import os
+import psycopg
+
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS item (id serial PRIMARY KEY, shop int, name text)")
+    connection.execute("CREATE TABLE IF NOT EXISTS shop (id int PRIMARY KEY DEFAULT 1, name text)")
+    connection.execute("INSERT INTO shop VALUES (1, 'of a migration') ON CONFLICT DO NOTHING")
+"""
+
+
+def test_a_seeder_that_failed_can_be_tried_again_where_a_tool_of_its_own_migrated(database):
+    migrations = '{command = "python migrate.py", inputs = ["migrate.py"]}'
+    database.project.write("pyproject.toml", TABLE.replace('"db"', migrations))
+    database.project.write("migrate.py", MIGRATE)
+    database.project.write("shop/seeds.py", ADMIN.replace("INSERT INTO shop (name)", "INSERT INTO shops (name)"))
+    given = {"SEEDDB_SEED_ADMIN_LOGIN": "x9", "ENVIRONMENT": "production"}
+    database.project.write("seeds/shops.sql", "SELECT 1;")
+    assert "admin failed" in database.apply(code=1, **given)[1]
+    assert database.rows["shop"] == 1
+    assert marker(database)[1:] == ("none", "", "production")
+    database.project.write("shop/seeds.py", ADMIN.replace("shop (name) VALUES (:name)", "shop VALUES (2, :name)"))
+    database.apply(**given)
+    assert database.rows["shop"] == 2
+
+
+def test_migrating_alone_leaves_what_is_known_of_the_seeds(database):
+    database.apply()
+    before = marker(database)
+    database.project.write("db/002_more.sql", "ALTER TABLE shop ADD city text;")
+    assert "ran: migration db/002_more.sql" in database.apply("--tier", "none")[0]
+    assert marker(database) == before
+    assert "up to date" in database.apply()[0]
+    assert database.rows == ROWS
+
+
+def test_migrating_alone_asks_for_no_secrets_and_knows_production(guarded):
+    guarded.apply("--tier", "none", ENVIRONMENT="production")
+    assert marker(guarded)[-1] == "production"
+    _, errors = guarded.apply("--reset", "--yes", code=2)
+    assert "the marker of the database, which says production" in errors
+
+
+def test_migrating_alone_does_not_vouch_for_rows_that_nobody_noted(database):
+    database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
+    database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    for flags in ((), ("--accept",)):
+        database.apply("--tier", "none", *flags)
+        _, errors = database.apply(code=1)
+        assert "shop has rows already, and no ledger says whose" in errors
+    database.apply("--accept")
+    assert "up to date" in database.apply()[0]
+    assert database.rows == {"shop": 1, "item": 0}
+
+
+def test_a_failure_while_it_migrates_alone_vouches_for_nothing_either(database):
+    database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
+    database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    database.project.write("db/002_wrong.sql", "SELECT 1 / 0;")
+    database.apply("--tier", "none", code=1)
+    database.project.write("db/002_wrong.sql", "SELECT 1;")
+    _, errors = database.apply(code=1)
+    assert "shop has rows already, and no ledger says whose" in errors
+
+
 # -- reaching it -----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session  # noqa: TC002 - likewise
 
 from pytest_seeddb import (
     BuildError,
+    BulkError,
     CloneError,
     ConfigError,
     Plan,
@@ -23,12 +24,22 @@ from pytest_seeddb import (
     Step,
     Target,
     Template,
+    bulk_create,
     plan_of,
     seeder,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from factory.alchemy import SQLAlchemyModelFactory
+    from factory.base import BaseFactory
+
+
+class Order:
+    """A model."""
+
+    paid: bool
 
 
 @seeder
@@ -61,6 +72,13 @@ async def called_in_the_applications_own_life(session: Session, other: AsyncSess
     assert_type(stores(session, stores=4), int)
     roles(session)
     await providers(other)
+
+
+def many(made_by: type[BaseFactory[Order]], plain: type[SQLAlchemyModelFactory]) -> None:
+    """What a factory makes is known as far as the factory knows it."""
+    assert_type(bulk_create(made_by, 100, paid=True), list[Order])
+    for each in bulk_create(plain, 100):
+        each.anything()
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +128,6 @@ def test_it(filled: SeededDatabase, seeded_session: Session, seeddb_server: Serv
 
 def remedy_of(error: SeedDbError) -> str:
     """Every error has the four parts."""
-    if isinstance(error, ConfigError | ServerError | BuildError | CloneError):
+    if isinstance(error, ConfigError | ServerError | BuildError | BulkError | CloneError):
         return f"{error.what} {error.saw} {error.source}"
     return error.remedy

@@ -10,6 +10,7 @@ from pytest_seeddb.errors import ConfigError
 COMMAND = CommandSpec("dbmate up", ("db/**",))
 SPELLINGS = {
     "migrations": ('{command = "dbmate up", inputs = ["db/**"]}', COMMAND, "alembic.ini", "alembic.ini", None),
+    "dump": ('"bin"', "bin", "bin", "bin", None),
     "seeds": ('["shop.seeds", "*.sql"]', ("shop.seeds", "*.sql"), "a.seeds, b.sql", ("a.seeds", "b.sql"), ()),
     "engines": ('["shop.db:engine"]', ("shop.db:engine",), "all", ("all",), ()),
     "scope": ('"module"', "module", "class", "class", "function"),
@@ -53,7 +54,7 @@ def project(tmp_path):
 
 def value_of(settings, key):
     found = getattr(settings, key)
-    return found.name if key == "binaries" and found else found
+    return found.name if key in {"binaries", "dump"} and found else found
 
 
 def load(root, environ=None, **options):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from pytest_seeddb.errors import BuildError, CloneError, ConfigError, SeedDbError, ServerError, masked
+from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError, SeedDbError, ServerError, masked
 
 
 def test_the_whole_text_answers_in_one_order():
@@ -17,7 +17,7 @@ def test_an_answer_that_is_missing_has_no_line():
     assert str(ServerError("No server")) == "No server"
 
 
-@pytest.mark.parametrize("kind", [ConfigError, ServerError, BuildError, CloneError])
+@pytest.mark.parametrize("kind", [ConfigError, ServerError, BuildError, BulkError, CloneError])
 def test_every_kind_can_be_caught_at_once_and_travels_between_processes(kind):
     error = kind("what postgresql://a:s3cret@h/d", saw="saw\nmore", source="from", remedy="do")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):

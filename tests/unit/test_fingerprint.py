@@ -5,7 +5,17 @@ import os
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part, chain, digest, explain_change, file_part, glob_parts, relative_name
+from pytest_seeddb.fingerprint import (
+    Difference,
+    Part,
+    chain,
+    differences,
+    digest,
+    explain_change,
+    file_part,
+    glob_parts,
+    relative_name,
+)
 
 A, B = digest("a"), digest("b")
 
@@ -200,3 +210,39 @@ def test_a_part_that_another_step_uses_as_well_now_is_a_difference():
 def test_an_explanation_is_one_line():
     old = [_step("seed s", ("parameter note", "a\r\nb"))]
     assert os.linesep not in explain_change(old, [_step("seed s", ("parameter note", "x\ny"))])
+
+
+def test_the_long_form_names_every_difference_once_with_its_steps():
+    old = [
+        _step("seed s", ("a.py", A), ("gone.py", A), ("parameter stores", "3"), ("data.csv", A)),
+        _step("seed t", ("a.py", A)),
+        _step("seed old"),
+    ]
+    new = [
+        _step("seed s", ("a.py", B), ("new.py", A), ("parameter stores", "10"), ("data.csv", "missing")),
+        _step("seed t", ("a.py", B)),
+        _step("seed new", ("c.py", A)),
+    ]
+    assert differences(old, new) == [
+        Difference("changed", "a.py", steps=("seed s", "seed t")),
+        Difference("added", "new.py", steps=("seed s",)),
+        Difference("changed", "parameter stores", "3", "10", ("seed s",)),
+        Difference("removed", "data.csv", steps=("seed s",)),
+        Difference("removed", "gone.py", steps=("seed s",)),
+        Difference("added", "seed new"),
+        Difference("removed", "seed old"),
+    ]
+
+
+def test_the_long_form_says_nothing_where_nothing_differs_and_something_where_only_the_order_does():
+    one, two = _step("seed a", ("x.py", A)), _step("seed b", ("y.py", A))
+    assert differences([one, two], [one, two]) == []
+    assert differences([one, two], [two, one]) == [Difference("changed", "seed b now comes before seed a")]
+
+
+def test_the_long_form_shows_no_secret():
+    old = [_step("seed s", ("parameter api_password", "one"), ("parameter dsn", "postgresql://me:two@h/d"))]
+    new = [_step("seed s", ("parameter api_password", "three"), ("parameter dsn", "postgresql://me:four@h/d"))]
+    told = str(differences(old, new))
+    assert "api_password" in told
+    assert not {word for word in ("one", "two", "three", "four") if word in told}

@@ -16,24 +16,24 @@ PACKAGE = Path(pytest_seeddb.__file__).parent
 
 PYTEST_HALF = {
     "plugin", "fixtures", "aftermath", "markers", "collection", "package_scope", "overrides", "plain_errors", "report",
-    "terminal",
+    "terminal", "factories",
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli"}
 FLOORS = {
     1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs"},
     2: {"address", "admin", "server_errors", "servers"},
-    3: {"plan", "planning", "ledger", "extensions", "application", "migrations", "seeds"},
+    3: {"plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
-        "applying", "building", "carried", "changes", "clones", "database", "disposal", "emptying", "engines", "keeper",
-        "pool", "record", "registry", "rewinding", "rollback", "sequences", "settle", "shape", "shared", "templates",
-        "worker",
+        "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
+        "engines", "exports", "inventory", "keeper", "pool", "pruning", "record", "registry", "rehearsal", "rewinding",
+        "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness", "templates", "worker",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip
 """Where each module stands. A package's modules stand where it stands; ``""`` is what users import from."""
 
 HEAVY = {
-    "alembic", "asyncpg", "django", "factory", "faker", "numpy", "pg8000", "psycopg", "psycopg2", "sqlalchemy",
+    "alembic", "asyncpg", "django", "factory", "faker", "numpy", "pg8000", "psycopg", "psycopg2", "rich", "sqlalchemy",
     "testcontainers",
 }  # fmt: skip
 LATE = {"platformdirs", *HEAVY}

@@ -42,8 +42,14 @@ def test_the_format_is_told_first_so_that_any_version_can_see_whose_it_is():
     assert RECORD.to_json().startswith(f'{{"seeddb": {FORMAT}, ')
 
 
-def test_another_day_of_use_changes_nothing_else():
-    assert RECORD.used_on("2026-05-05") == dataclasses.replace(RECORD, used="2026-05-05")
+def test_another_day_of_use_is_counted_and_changes_nothing_else():
+    assert RECORD.used_on("2026-05-05") == dataclasses.replace(RECORD, used="2026-05-05", days=2)
+
+
+def test_a_comment_from_before_days_were_counted_is_read_as_one_day():
+    text = json.loads(RECORD.to_json())
+    del text["days"]
+    assert Record.from_json(json.dumps(text)) == RECORD
 
 
 def changed(**fields):

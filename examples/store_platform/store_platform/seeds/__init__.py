@@ -1,0 +1,1 @@
+"""What the database holds: `essential` everywhere, `demo` wherever it is not production."""

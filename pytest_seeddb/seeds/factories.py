@@ -1,0 +1,217 @@
+"""factory_boy's factories write through the right session, whoever declared them and however they are wired.
+
+A factory looks for its session in its options when it saves an object:
+``cls._meta.sqlalchemy_session``. So one descriptor on the class of these options, there while it is
+needed, answers for every factory: for subclasses and SubFactories, for those that are declared
+later, and for code of the user's own that asks for the session. The options themselves, in which the
+user's wiring stands, are never written to; without the descriptor they say what they always said.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.application.awaited_imports import once_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from sqlalchemy.orm import Session
+
+__all__ = ["Source", "wired_session", "writing_through"]
+
+_SESSION: Final = "sqlalchemy_session"
+_MAKER: Final = "sqlalchemy_session_factory"
+_FILL: Final = "_fill_from_meta"
+
+_changing: Final = threading.RLock()
+_blocks: Final[list[_Block]] = []
+_inside: Final[ContextVar[_Block | None]] = ContextVar("pytest_seeddb_factories", default=None)
+_declaring: Final = threading.local()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where factories get their session inside of a block.
+
+    Attributes:
+        session: The session, for the thread that entered the block; ``None`` where there is none now,
+            and the user's wiring is to hold.
+        another: A new one, for a further thread; whoever gives it closes it.
+        kept: The session that the user wired to a factory, where it is right as it is for the factory's
+            model; else ``None``. Gets what finds it: often code of the user's own.
+    """
+
+    session: Callable[[], Session | None]
+    another: Callable[[], Session]
+    kept: Callable[[Callable[[], Any], object], Any]
+
+
+@contextmanager
+def writing_through(source: Source) -> Iterator[None]:
+    """Inside the block, every ``SQLAlchemyModelFactory`` writes through the source's session.
+
+    In this order a factory takes: the session that somebody assigns to its ``_meta`` inside the
+    block; the one that it is wired to, if it is asynchronous, which only its user can wait for, or if
+    the source keeps it; the source's. Once either of the last two was used, other factories take the
+    same. Blocks may be nested: the innermost holds in the thread and
+    context that entered it, the outermost in threads that know of none. Afterwards each factory is
+    wired as before, whatever happened.
+
+    Imports nothing: a project without factory_boy pays nothing for this.
+    """
+    block = _Block(source)
+    before = _inside.get()
+    with ExitStack() as stack:
+        stack.enter_context(once_imported("factory.alchemy", lambda module: stack.enter_context(_hooked(module))))
+        with _changing:
+            _blocks.append(block)
+        _inside.set(block)
+        try:
+            yield
+        finally:
+            # Not by a token: a fixture's two halves need not run in the same context.
+            _inside.set(before)
+            with _changing:
+                _blocks.remove(block)
+
+
+def wired_session(factory: Any) -> Any:  # noqa: ANN401 - a factory class, and whatever it is wired to
+    """The session through which a factory would write now; ``None`` where it has none."""
+    make = getattr(factory._meta, _MAKER)  # noqa: SLF001 - factory_boy's documented way
+    return make() if make else getattr(factory._meta, _SESSION)  # noqa: SLF001 - likewise
+
+
+class _Block:
+    """One ``with writing_through(...)``."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._thread = threading.get_ident()
+        self._kept: dict[int, Any] = {}
+        self._given: dict[int, Session | None] = {}
+        self._assigned: dict[tuple[Any, str], Any] = {}
+
+    def get(self, options: Any, name: str) -> Any:  # noqa: ANN401 - as in factory_boy
+        given = self._assigned.get((options, name))
+        if given is not None:
+            return given
+        wiring = vars(options)
+        if name == _MAKER:
+            return wiring[_MAKER] if _is_async(wiring[_MAKER]) else None
+        return wiring[_SESSION] if _is_async(wiring[_SESSION]) else self._chosen(wiring, options.model)
+
+    def set(self, options: Any, name: str, value: object) -> None:  # noqa: ANN401 - likewise
+        self._assigned[options, name] = value
+
+    def _chosen(self, wiring: dict[str, Any], model: object) -> Any:  # noqa: ANN401 - likewise
+        """Once a thread has used one kind of session it stays with it: objects of two cannot refer to each other."""
+        thread = threading.get_ident()
+
+        def wired() -> Any:  # noqa: ANN401 - likewise
+            return wiring[_MAKER]() if wiring[_MAKER] else wiring[_SESSION]
+
+        if (wiring[_MAKER] or wiring[_SESSION]) is not None and thread not in self._given:
+            kept = self._source.kept(wired, model)
+            if kept is not None:
+                self._kept[thread] = kept
+                return kept
+        if thread in self._kept:
+            return self._kept[thread]
+        given = self._give(thread)
+        return wired() if given is None else given
+
+    def _give(self, thread: int) -> Session | None:
+        if thread == self._thread:
+            self._given[thread] = self._source.session()
+        with _changing:
+            if thread not in self._given:
+                self._given[thread] = self._source.another()
+        return self._given[thread]
+
+
+def _is_async(wired: object) -> bool:
+    module: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+    names = ("AsyncSession", "async_scoped_session", "async_sessionmaker")
+    return module is not None and isinstance(wired, tuple(getattr(module, name) for name in names))
+
+
+def _current() -> _Block | None:
+    inner = _inside.get()
+    if inner is not None and inner in _blocks:
+        return inner
+    return _blocks[0] if _blocks else None
+
+
+class _Wiring:
+    """Stands on the class of the options, before what stands in each of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, options: Any, owner: type) -> Any:  # noqa: ANN401 - a descriptor's
+        if options is None:
+            raise AttributeError(self._name)  # as if it were not there
+        if self._name not in vars(options):
+            raise AttributeError(self._name)  # factory_boy asks, before it fills the options of a new class
+        block = _block_for(options)
+        return vars(options)[self._name] if block is None else block.get(options, self._name)
+
+    def __set__(self, options: Any, value: object) -> None:  # noqa: ANN401 - likewise
+        block = _block_for(options)
+        if block is None:
+            vars(options)[self._name] = value
+        else:
+            block.set(options, self._name, value)
+
+
+def _block_for(options: Any) -> _Block | None:  # noqa: ANN401 - likewise
+    from factory.alchemy import SQLAlchemyModelFactory
+
+    # A class that is being declared inherits its base's wiring, which is not ours to replace.
+    if getattr(_declaring, "depth", 0) or not issubclass(options.factory, SQLAlchemyModelFactory):
+        return None
+    return _current()
+
+
+_hooks = 0
+
+
+@contextmanager
+def _hooked(module: ModuleType) -> Iterator[None]:
+    """Keep the descriptors in place as long as any block needs them."""
+    global _hooks  # noqa: PLW0603 - one class serves the whole process
+    options: Any = module.SQLAlchemyOptions
+    with _changing:
+        _hooks += 1
+        if _hooks == 1:
+            _hook(options)
+    try:
+        yield
+    finally:
+        with _changing:
+            _hooks -= 1
+            if _hooks == 0:
+                for name in (_SESSION, _MAKER, _FILL):
+                    delattr(options, name)
+
+
+def _hook(options: Any) -> None:  # noqa: ANN401 - factory.alchemy.SQLAlchemyOptions
+    fill = getattr(options, _FILL)  # its base's: it has none of its own
+
+    def declared(self: Any, meta: object, base_meta: object) -> None:  # noqa: ANN401 - likewise
+        _declaring.depth = getattr(_declaring, "depth", 0) + 1
+        try:
+            fill(self, meta=meta, base_meta=base_meta)
+        finally:
+            _declaring.depth -= 1
+
+    setattr(options, _FILL, declared)
+    for name in (_SESSION, _MAKER):
+        setattr(options, name, _Wiring(name))

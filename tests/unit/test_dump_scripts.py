@@ -1,0 +1,113 @@
+"""What of a plain dump reaches psql."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_seeddb.dumps.rules import for_copies, for_dumps
+from pytest_seeddb.dumps.script import Script, Unfit
+
+
+def passed(text, rules=None):
+    script = Script(for_dumps(18) if rules is None else rules)
+    return b"".join(script.passed(text.encode().splitlines(keepends=True))).decode(), script
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1;\n",
+        "SELECT\n1\n;\n",
+        "SET default_tablespace = '';\nSELECT 1;\n",
+        "COPY t (a) FROM stdin;\n\\connect x\n'\n$$\n-- GRANT\nGRANT ALL ON t TO x;\n\\.\nSELECT 1;\n",
+        "SELECT 'GRANT ALL ON t TO x;\n\\connect x\n';\n",
+        "SELECT E'it\\'s\n\\\\connect x; ''';\n",
+        "SELECT type'x' AS e'y', 1e1, 'C:\\dir';\nSELECT 1;\n",
+        'CREATE TABLE "a;\n\\! x" (v int);\n',
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $_x$\nGRANT ALL ON t TO x;\n\\q $$ ' $_x$;\n",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC\n SELECT 1;\n SELECT 2;\nEND;\n",
+        "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT ';');\n",
+        "/* GRANT /* ALL; */ \\connect x ' */ SELECT 1;\n",
+        "SELECT 1; -- GRANT ' ALL ON t TO x; \\connect y\nSELECT 2;\n",
+        "SELECT a$1$b FROM t; SELECT $1$ GRANT; $1$;\n".replace("$1$", "$q$"),
+        "ALTER TABLE t ADD CHECK (a <> 'x OWNER TO y;');\n",
+        "ALTER TABLE t RENAME COLUMN a TO owner;\n",
+        "CREATE USER MAPPING FOR x SERVER y;\n",
+        "CREATE TABLE grants (v int); INSERT INTO grants VALUES (1);\n",
+        "\\set x 1\n\\if :x\nSELECT :x \\gset\n\\endif\n",
+        "SELECT 1",
+    ],
+)
+def test_text_that_is_to_be_run_passes_as_it_is(text):
+    found, script = passed(text)
+    assert found == text
+    assert not script.left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ALTER TABLE ONLY public.t OWNER TO somebody;\n", "owners"),
+        ('ALTER FUNCTION public."f ;"(a int,\n b text) OWNER TO "some ""body";\n', "owners"),
+        ("SET SESSION AUTHORIZATION 'x';\n", "owners"),
+        ("GRANT SELECT(a), INSERT(b) ON TABLE t TO x WITH GRANT OPTION;\n", "privileges"),
+        ("revoke all on schema public from PUBLIC;\n", "privileges"),
+        ("ALTER DEFAULT PRIVILEGES FOR ROLE x IN SCHEMA s GRANT ALL ON TABLES TO y;\n", "privileges"),
+        ("CREATE USER x;\n", "roles"),
+        ("ALTER ROLE x SET search_path = 'a;b';\n", "roles"),
+        ("DROP DATABASE IF EXISTS x;\n", "databases"),
+        ("CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8';\n", "databases"),
+        ("COMMENT ON DATABASE x IS 'y';\n", "databases"),
+        ("CREATE TABLESPACE x LOCATION '/x';\n", "tablespaces"),
+        ("SET default_tablespace = fast;\n", "tablespaces"),
+        ("CREATE SUBSCRIPTION s CONNECTION 'host=x' PUBLICATION p;\n", "subscriptions"),
+        ("COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL';\n", "what is there"),
+        ("\\connect shop\n", "\\connect"),
+        ("\\c -\n", "\\connect"),
+        ("\\connect -reuse-previous=on \"dbname='shop'\"\n", "\\connect"),
+    ],
+)
+def test_what_belongs_to_the_server_is_left_out_and_lines_keep_their_numbers(text, kind):
+    found, script = passed(f"SELECT 1;{text}SELECT 2;\n")
+    assert found == "SELECT 1;" + "\n" * text.count("\n") + "SELECT 2;\n"
+    assert script.left_out == {kind: 1}
+
+
+def test_a_copy_of_our_own_keeps_all_but_what_the_server_does_not_know():
+    text = "SET transaction_timeout = 0;\nALTER TABLE t OWNER TO x;\nGRANT ALL ON t TO x;\n"
+    assert passed(text, for_copies(17))[0] == text
+    assert passed(text, for_copies(16))[0] == "\n" + text.partition("\n")[2]
+
+
+def test_a_schema_that_is_there_is_made_only_if_it_is_not():
+    assert passed("CREATE SCHEMA public;\n")[0] == "CREATE SCHEMA IF NOT EXISTS public;\n"
+    assert passed("CREATE SCHEMA public2;\n")[0] == "CREATE SCHEMA public2;\n"
+
+
+def test_the_head_tells_the_versions():
+    head = "-- Dumped from database version 17.2 (Debian)\n-- Dumped by pg_dump version 18.1\n"
+    assert passed(head + "SELECT 1;\n")[1].versions == {"from database": "17.2", "by pg_dump": "18.1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\\i x\n", 1),
+        ("SELECT 1;\n\\include_relative x\n", 2),
+        ("SELECT 1 \\g out.txt\n", 1),
+        ("SELECT 1 \\g |sh\n", 1),
+        ("\\echo a \\\\ \\! x\n", 1),
+        ("\\copy t from program 'x'\n", 1),
+        ("\\if true \\\\ \\c x\n", 1),
+        ("\\quit\n", 1),
+    ],
+)
+def test_what_reaches_outside_is_named_with_its_line(text, line):
+    with pytest.raises(Unfit, match="reaches outside of the dump") as caught:
+        passed(text)
+    assert caught.value.line == line
+
+
+def test_another_key_does_not_end_a_restriction():
+    with pytest.raises(Unfit, match=r"where .restrict allows none"):
+        passed("\\restrict a\n\\unrestrict b\n")
