@@ -54,7 +54,8 @@ def clones(admin):
 WRITE = "INSERT INTO shop (name) VALUES ('left'); SELECT current_database(), count(*) FROM shop;"
 
 
-def test_fresh_opens_psql_on_a_clone_that_is_discarded_afterwards(seeddb, admin):
+def test_fresh_opens_psql_on_a_clone_that_is_discarded_afterwards(project, seeddb, admin):
+    project.write("db/002_own.sql", "SELECT 'this test''s template alone';")
     first = seeddb("shell", "--fresh", input=WRITE)
     assert "building little-shop/default: migrations" in first.stderr, "the template was built first"
     second = seeddb("shell", "--fresh", input=f"\\set ON_ERROR_STOP on\n{WRITE}\nSELECT nonsense;\n", code=1)
