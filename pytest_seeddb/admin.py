@@ -261,6 +261,16 @@ class Admin:
         self.run("SELECT pg_advisory_unlock_shared(%s)", [key])
 
     @contextmanager
+    def tried(self, key: int) -> Iterator[bool]:
+        """Hold the lock alone for a block, if nobody else has it; whether that is so."""
+        got = self.try_lock(key)
+        try:
+            yield got
+        finally:
+            if got and not self.broken:
+                self.unlock(key)
+
+    @contextmanager
     def locked(self, key: int) -> Iterator[None]:
         """Hold the lock alone for a block."""
         self.lock(key)

@@ -16,9 +16,10 @@ import psycopg
 from psycopg import sql
 
 from pytest_seeddb import ledger as ledgers
+from pytest_seeddb.contents import label, tables
 from pytest_seeddb.emptying import empty
 from pytest_seeddb.errors import BuildError, ConfigError, ServerError
-from pytest_seeddb.ledger import Ledger, LedgerMarks, Marker, Noted, marker_of
+from pytest_seeddb.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.naming import lock_key
 from pytest_seeddb.plan import Progress, Target
 from pytest_seeddb.production import NOWHERE, Environment, refused
@@ -36,13 +37,8 @@ _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
 """Seconds between attempts to reach a server that is coming up."""
 
-_ROWS: Final = """
-SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind = 'r' AND relpersistence <> 't' AND nspname NOT IN ('pg_catalog', 'information_schema', 'seeddb')
-  AND relname NOT IN ('alembic_version', 'django_migrations', 'schema_migrations', 'goose_db_version')
-  AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
-ORDER BY c.oid
-"""
+_OF_MIGRATIONS: Final = frozenset({"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"})
+"""Tables in which tools note what they have migrated."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         BuildError: A step failed, or may not run again; what ran before it stays and is noted.
         ServerError: The database cannot be reached, or refused something.
     """
-    started = perf_counter()
+    started, own = perf_counter(), marker_of(plan)
     with _connected(address, wish.wait) as connection, explained("The plan could not be applied", address):
         waited = not wish.dry_run and _lock(connection, progress)
         found = ledgers.read(connection)
@@ -127,15 +123,16 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
             empty(connection)
         ledger = Ledger() if wish.reset else found
         strange = "" if wish.reset else _unknown_rows(ledger, connection)
-        todo = _todo(plan, ledger, wish, strange)
+        is_current = ledger.marker is not None and ledger.marker.fingerprint == own.fingerprint
+        todo = _todo(plan, ledger, wish, strange, is_current=is_current)
         if not wish.dry_run:
-            marker = _marker(plan, wish, ledger, strange)
+            marker = _marker(own, wish, ledger, strange)
             todo = _Application(plan, address, connection, progress).run(todo, _begun(marker, ledger), marker)
     return Applied(
         database=address.masked,
         plan=plan.name,
         profile=plan.profile,
-        tier=marker_of(plan).tier,
+        tier=own.tier,
         up_to_date=all(each.action == "done" for each in todo),
         dry_run=wish.dry_run,
         waited=waited,
@@ -168,9 +165,9 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
         raise ConfigError(error.what, saw="\n".join(demo), source=error.source, remedy=error.remedy)
 
 
-def _marker(plan: Plan, wish: Wish, ledger: Ledger, strange: str) -> Marker:
+def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange: str) -> Marker:
     """What the database will say of itself: once production, always production; once demo data, always so."""
-    marker, before = marker_of(plan), ledger.marker or _NOTHING
+    before = ledger.marker or _NOTHING
     was = Environment(before.environment)
     environment = was.name if was.is_production else wish.environment.name
     if marker.tier == "none":
@@ -194,8 +191,7 @@ def _begun(marker: Marker, ledger: Ledger) -> Marker:
 # -- what is to be done ----------------------------------------------------------------------------
 
 
-def _todo(plan: Plan, ledger: Ledger, wish: Wish, strange: str) -> list[Todo]:
-    is_current = ledger.marker is not None and ledger.marker.fingerprint == marker_of(plan).fingerprint
+def _todo(plan: Plan, ledger: Ledger, wish: Wish, strange: str, *, is_current: bool) -> list[Todo]:
     found = [_about(stage, step, ledger, wish, is_current=is_current) for stage in plan.stages for step in stage.steps]
     doubted = _unsafe(plan) if strange and not (wish.force or wish.accept) else set()
     return [_doubted(each, strange) if each.step in doubted else each for each in found]
@@ -209,7 +205,7 @@ def _about(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: 
         return Todo(step.name, "done", "up to date") if is_current else Todo(step.name, "run", "pending")
     if noted is None:
         return Todo(step.name, "accept" if wish.accept and stage.tier else "run", "new")
-    if noted == Noted(step.version_now, finished=True):
+    if ledger.is_done(step):
         return Todo(step.name, "done", "up to date")
     reason = "it has changed since it was applied" if noted.finished else "it was begun and not finished"
     if step.rerun == "safe":
@@ -221,10 +217,10 @@ def _unknown_rows(ledger: Ledger, connection: psycopg.Connection[Any]) -> str:
     """A table with rows of which nobody knows whose they are; empty where there is none."""
     if ledger.marker.tier if ledger.marker else ledger.steps:
         return ""
-    for (table,) in connection.execute(_ROWS).fetchall():
-        # The name comes from regclass, which quotes what needs quotes.
-        if connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.SQL(table))).fetchone():
-            return str(table)
+    for schema, name in tables(connection):
+        query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(schema, name))
+        if name not in _OF_MIGRATIONS and connection.execute(query).fetchone():
+            return label(schema, name)
     return ""
 
 

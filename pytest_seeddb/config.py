@@ -204,10 +204,15 @@ KEYS: Final[Mapping[str, Key]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """A value as it was found, before it is read, and where."""
+    """A value as it was found, before it is read, and where.
+
+    Attributes:
+        is_ambient: Whether it holds for all that is started there, and was not given for this run.
+    """
 
     value: object
     source: str
+    is_ambient: bool = False
 
 
 @dataclass(frozen=True)
@@ -308,7 +313,7 @@ def load_settings(
 
 def _seed_parameters(environ: Mapping[str, str]) -> dict[str, Found]:
     return {
-        variable.removeprefix(_SEED).lower(): Found(value, f"the environment variable {variable}")
+        variable.removeprefix(_SEED).lower(): Found(value, f"the environment variable {variable}", is_ambient=True)
         for variable, value in environ.items()
         if variable.startswith(_SEED)
     }

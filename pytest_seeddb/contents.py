@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
+
+from pytest_seeddb.errors import names_a_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +29,6 @@ SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text,
        coalesce(md5(string_agg(md5(t::text), '')), '')
 FROM ONLY {} t
 """
-_SECRET: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _SHOWN: Final = 3
 _WIDTH: Final = 160
 
@@ -48,12 +48,22 @@ class Held:
     order: str
 
 
+def tables(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """Schema and name of each table that the user's code has made, and no extension."""
+    return connection.execute(_LISTED).fetchall()
+
+
+def label(schema: str, name: str) -> str:
+    """A table's name for people."""
+    return name if schema == "public" else f"{schema}.{name}"
+
+
 def held(address: Address) -> dict[str, Held]:
     """What each table of the user's holds, by its name; the public schema's without their schema."""
     with psycopg.connect(address.conninfo, autocommit=True) as connection:
         return {
-            _label(schema, name): Held(*_one(connection, sql.SQL(_DIGEST).format(sql.Identifier(schema, name))))
-            for schema, name in connection.execute(_LISTED).fetchall()
+            label(schema, name): Held(*_one(connection, sql.SQL(_DIGEST).format(sql.Identifier(schema, name))))
+            for schema, name in tables(connection)
         }
 
 
@@ -87,7 +97,7 @@ def _lines(sign: str, rows: Counter[str]) -> Iterator[str]:
 
 def _masked(text: str) -> str:
     row = json.loads(text)
-    return json.dumps({key: "***" if _SECRET.search(key) else value for key, value in row.items()}, ensure_ascii=False)
+    return json.dumps({key: "***" if names_a_secret(key) else value for key, value in row.items()}, ensure_ascii=False)
 
 
 def _rows(address: Address, table: str) -> list[str]:
@@ -101,7 +111,3 @@ def _rows(address: Address, table: str) -> list[str]:
 def _one(connection: psycopg.Connection[Any], query: sql.Composed) -> tuple[Any, ...]:
     found: tuple[Any, ...] = connection.execute(query).fetchall()[0]
     return found
-
-
-def _label(schema: str, name: str) -> str:
-    return name if schema == "public" else f"{schema}.{name}"

@@ -23,6 +23,15 @@ _KEY_PASSWORD: Final = re.compile(
 )
 
 
+# What is called like this is shown nowhere.
+_SECRET_NAME: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether a parameter, a column or an input is called like something that nobody should see."""
+    return bool(_SECRET_NAME.search(name))
+
+
 def masked(text: str) -> str:
     """Return ``text`` with every password in it replaced by ``***``.
 

@@ -24,7 +24,7 @@ from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import Output, write
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.fingerprint import MISSING, Part, explain_change
+from pytest_seeddb.fingerprint import MISSING, Part, explain_change, part_pairs, parts_from
 from pytest_seeddb.inputs.opened import current
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.record import Record
@@ -74,8 +74,8 @@ class Tail:
         """The end of the file."""
         fields = {
             "record": self.record.to_json(),
-            "server": _pairs(self.server),
-            "views": _pairs(self.views),
+            "server": part_pairs(self.server),
+            "views": part_pairs(self.views),
             "carried": dataclasses.asdict(self.carried),
             "size": self.size,
             "digest": self.digest,
@@ -112,16 +112,8 @@ class Tail:
         record = Record.from_json(said["record"])
         if record is None:
             raise Unusable(f"{path} was written by another version of pytest-seeddb")
-        server, views = _parts(said["server"]), _parts(said["views"])
+        server, views = parts_from(said["server"]), parts_from(said["views"])
         return cls(record, server, _carried(said["carried"]), views, int(said["size"]), str(said["digest"]))
-
-
-def _pairs(parts: tuple[Part, ...]) -> list[list[str]]:
-    return [[part.name, part.digest] for part in parts]
-
-
-def _parts(pairs: Any) -> tuple[Part, ...]:  # noqa: ANN401 - JSON, checked by unpacking it
-    return tuple(Part(str(name), str(value)) for name, value in pairs)
 
 
 def _carried(said: Any) -> Carried:  # noqa: ANN401 - JSON, checked by unpacking it

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pytest_seeddb.errors import ConfigError, masked
+from pytest_seeddb.errors import ConfigError, masked, names_a_secret
 from pytest_seeddb.naming import FORMAT
 
 MISSING: Final = "missing"
@@ -23,7 +23,6 @@ MISSING: Final = "missing"
 _DIGITS: Final = 16
 _DIGEST: Final = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
 _IGNORED_DIRECTORIES: Final = frozenset({"__pycache__", ".git"})
-_SECRET: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _SHOWN_CHANGES: Final = 3
 _SHOWN_VALUE: Final = 60
 
@@ -39,6 +38,20 @@ class Part:
 
     name: str
     digest: str
+
+
+def part_pairs(parts: Iterable[Part]) -> list[list[str]]:
+    """Parts as JSON has them."""
+    return [[part.name, part.digest] for part in parts]
+
+
+def parts_from(pairs: Any) -> tuple[Part, ...]:  # noqa: ANN401 - JSON, checked by unpacking it
+    """The parts that `part_pairs` wrote.
+
+    Raises:
+        ValueError: They are not pairs; or a `TypeError`.
+    """
+    return tuple(Part(str(name), str(digest)) for name, digest in pairs)
 
 
 Steps = Sequence[tuple[str, tuple[Part, ...]]]
@@ -288,7 +301,7 @@ def _change(name: str, before: dict[str, list[str]], after: dict[str, list[str]]
 
 def _is_unprintable(name: str, values: Iterable[str]) -> bool:
     """Digests tell a reader nothing, secrets tell too much."""
-    return bool(_SECRET.search(name)) or any(_DIGEST.fullmatch(value) for value in values)
+    return names_a_secret(name) or any(_DIGEST.fullmatch(value) for value in values)
 
 
 def _shown(values: list[str]) -> str:

@@ -58,7 +58,7 @@ VALUES (%s, %s, %s, %s, %s, now())
 ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint, profile = excluded.profile, tier = excluded.tier,
     version = excluded.version, environment = excluded.environment, applied_at = excluded.applied_at
 """
-_LEFT: Final = 12
+_VERSION_DIGITS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def marker_of(plan: Plan) -> Marker:
     seeds = [step.version_now for stage in plan.stages if stage.tier for step in stage.steps]
     tiers = {stage.tier for stage in plan.stages}
     tier = next((each for each in ("demo", "essential") if each in tiers), "none")
-    return Marker(plan.fingerprints(())[-1], plan.profile, tier, digest("\n".join(seeds))[:_LEFT], "")
+    return Marker(plan.fingerprints(())[-1], plan.profile, tier, digest("\n".join(seeds))[:_VERSION_DIGITS], "")
 
 
 class LedgerMarks(Marks):
@@ -153,6 +153,11 @@ class LedgerMarks(Marks):
     def __init__(self, connection: psycopg.Connection[Any], wanted: Sequence[str]) -> None:
         self._connection = connection
         self._wanted = frozenset(wanted)
+
+    @property
+    def are_kept(self) -> bool:
+        """Always."""
+        return True
 
     def wants(self, step: Step) -> bool:
         """Whether the step is to run."""

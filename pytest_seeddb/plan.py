@@ -64,6 +64,11 @@ class Marks:
     A private database that becomes a template needs none. See `pytest_seeddb.ledger`.
     """
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether the database keeps what it is told, in a ledger of its own."""
+        return False
+
     def wants(self, step: Step) -> bool:  # noqa: ARG002 - for those that choose
         """Whether the step is to run."""
         return True

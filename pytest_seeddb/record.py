@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from pytest_seeddb.admin import Strategy
-from pytest_seeddb.fingerprint import Part
+from pytest_seeddb.fingerprint import Part, part_pairs, parts_from
 from pytest_seeddb.naming import FORMAT
 
 _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
@@ -61,8 +61,8 @@ class Record:
 
     def to_json(self) -> str:
         """The comment's text."""
-        fields = {**vars(self), "steps": [[name, _pairs(parts)] for name, parts in self.steps]}
-        return json.dumps({"seeddb": FORMAT, **fields, "opened": _pairs(self.opened)})
+        fields = {**vars(self), "steps": [[name, part_pairs(parts)] for name, parts in self.steps]}
+        return json.dumps({"seeddb": FORMAT, **fields, "opened": part_pairs(self.opened)})
 
     @classmethod
     def from_json(cls, text: str) -> Record | None:
@@ -71,22 +71,14 @@ class Record:
             found = json.loads(text)
             if found.pop("seeddb") != FORMAT or found["strategy"] not in get_args(Strategy):
                 return None
-            steps = tuple((str(name), _parts(parts)) for name, parts in found.pop("steps"))
+            steps = tuple((str(name), parts_from(parts)) for name, parts in found.pop("steps"))
             if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
                 return None
             counters = tuple((str(path), int(number)) for path, number in found.pop("counters", ()))
-            return cls(**{**found, "steps": steps, "opened": _parts(found["opened"]), "counters": counters})
+            return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "counters": counters})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def used_on(self, day: str) -> Record:
         """The same record with one more day of use."""
         return dataclasses.replace(self, used=day, days=self.days + 1)
-
-
-def _pairs(parts: tuple[Part, ...]) -> list[list[str]]:
-    return [[part.name, part.digest] for part in parts]
-
-
-def _parts(pairs: Any) -> tuple[Part, ...]:  # noqa: ANN401 - JSON, checked by unpacking it
-    return tuple(Part(str(name), str(digest)) for name, digest in pairs)

@@ -54,14 +54,8 @@ def sweep(admin: Admin) -> list[str]:
 
 
 def _drop_orphans(admin: Admin, lease: str, databases: list[Database], refused: list[Exception]) -> list[str]:
-    key = lock_key("lease", lease)
-    if not admin.try_lock(key):
-        return []
-    try:
-        return [database.name for database in databases if _is_dropped(admin, database.name, refused)]
-    finally:
-        if not admin.broken:
-            admin.unlock(key)
+    with admin.tried(lock_key("lease", lease)) as is_free:
+        return [each.name for each in databases if is_free and _is_dropped(admin, each.name, refused)]
 
 
 def _is_dropped(admin: Admin, name: str, refused: list[Exception]) -> bool:
@@ -108,24 +102,16 @@ def drop_oldest_kept(admin: Admin) -> list[str]:
 
 def drop_unused(admin: Admin, template: str) -> bool:
     """Drop a template unless some process uses it; whether it was dropped."""
-    key = lock_key("use", template)
-    if not admin.try_lock(key):
-        return False
-    try:
-        admin.drop(template)
-    finally:
-        admin.unlock(key)
-    return True
+    return _drop_if_free(admin, template, lock_key("use", template))
 
 
 def drop_orphan(admin: Admin, database: str, lease: str) -> bool:
     """Drop a clone or an unfinished build unless its worker lives; whether it was dropped."""
-    key = lock_key("lease", lease)
-    if not admin.try_lock(key):
-        return False
-    try:
-        admin.drop(database)
-    finally:
-        if not admin.broken:
-            admin.unlock(key)
-    return True
+    return _drop_if_free(admin, database, lock_key("lease", lease))
+
+
+def _drop_if_free(admin: Admin, name: str, key: int) -> bool:
+    with admin.tried(key) as is_free:
+        if is_free:
+            admin.drop(name)
+        return is_free

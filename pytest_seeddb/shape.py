@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
+from pytest_seeddb.contents import label
 from pytest_seeddb.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Table:
     @property
     def label(self) -> str:
         """Its name for people."""
-        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
+        return label(self.schema, self.name)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.plan import Target
@@ -43,7 +43,7 @@ def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
         spec.command,
         shell=True,
         cwd=target.root,
-        env=environment_for(target),
+        env=environment_for(target.address, target.env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -53,18 +53,22 @@ def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
         raise _failure(spec, target, what, ended)
 
 
-def environment_for(target: Target) -> dict[str, str]:
-    """The environment of a child process that is to use ``target`` and no other database.
+def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of a child process that is to use a database and no other one. Holds the password.
+
+    Args:
+        address: The database.
+        env: Further variables that are to hold its URL, beside ``DATABASE_URL``.
 
     Variables of libpq that would lead elsewhere, such as ``PGSERVICE`` or ``PGHOSTADDR``, are left out.
     """
-    own = dict(_libpq_variables(target.address))
+    own = dict(_libpq_variables(address))
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not (name.startswith("PG") and name in _location_variables())
     }
-    urls = dict.fromkeys(("DATABASE_URL", *target.env), target.address.url)
+    urls = dict.fromkeys(("DATABASE_URL", *env), address.url)
     return {**inherited, **own, **urls}
 
 

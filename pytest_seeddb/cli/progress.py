@@ -21,7 +21,15 @@ def shown_progress() -> Progress:
     return BarProgress() if can_draw else LineProgress()
 
 
-class LineProgress(Progress):
+class _Waiting(Progress):
+    """Says why nothing happens."""
+
+    def waiting(self, why: str) -> None:
+        """A line, on standard error."""
+        print(f"waiting: {why}", file=sys.stderr)
+
+
+class LineProgress(_Waiting):
     """A line for each step, on standard error."""
 
     def begin(self, plan: Plan, stages: str, total: int) -> None:
@@ -35,12 +43,8 @@ class LineProgress(Progress):
         seconds = perf_counter() - self._started
         print(f"  {self._done}/{self._total} {step.name} ({seconds:.1f} s)", file=sys.stderr)
 
-    def waiting(self, why: str) -> None:
-        """Say why nothing happens."""
-        print(f"waiting: {why}", file=sys.stderr)
 
-
-class BarProgress(Progress):
+class BarProgress(_Waiting):
     """A bar that stays on the terminal when the build is over; without colours under ``NO_COLOR``.
 
     What seeders print meanwhile appears above it.
@@ -60,10 +64,6 @@ class BarProgress(Progress):
         if self._bars:
             self._bars.update(self._task, completed=self._begun, step=step.name)
             self._begun += 1
-
-    def waiting(self, why: str) -> None:
-        """Say why nothing happens."""
-        print(f"waiting: {why}", file=sys.stderr)
 
     def end(self) -> None:
         """Fill it, unless the step failed, and leave the terminal as it was found."""

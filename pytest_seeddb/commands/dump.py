@@ -17,7 +17,7 @@ from pytest_seeddb import ledger
 from pytest_seeddb.address import Address
 from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognized
 from pytest_seeddb.dumps.ordering import put_in_order
-from pytest_seeddb.dumps.restoring import Restoring, restore
+from pytest_seeddb.dumps.restoring import Restoring, restore, server_major
 from pytest_seeddb.dumps.writing import Output, write
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations.dump import STAGE
@@ -138,7 +138,8 @@ def _of_url(settings: Settings, request: Request, output: Output) -> tuple[str, 
         return address.masked, write(guarded, address, pg_dump)
     with _copy(settings, address, major) as copy:
         put_in_order(copy)
-        pg_dump = find_program(settings, "pg_dump", wanted=_major(copy), least=_major(copy))
+        of_copy = server_major(copy)
+        pg_dump = find_program(settings, "pg_dump", wanted=of_copy, least=of_copy)
         return address.masked, write(guarded, copy, pg_dump)
 
 
@@ -161,11 +162,6 @@ def _copy(settings: Settings, address: Address, major: int) -> Iterator[Address]
             made = recognized(file, source=address.masked)
             restore(Restoring(made, settings, address.masked), Target(copy, settings.root))
             yield copy
-
-
-def _major(address: Address) -> int:
-    with psycopg.connect(address.conninfo) as connection:
-        return connection.info.server_version // 10_000
 
 
 # -- what to write --------------------------------------------------------------------------------

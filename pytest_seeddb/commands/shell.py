@@ -70,9 +70,8 @@ def psql(settings: Settings) -> str:
 def psql_environment(settings: Settings, address: Address) -> dict[str, str]:
     """The environment that leads psql, and what is started from it, to the database. Holds the password."""
     from pytest_seeddb.application.subprocesses import environment_for
-    from pytest_seeddb.plan import Target
 
-    return environment_for(Target(address, settings.root, settings.env))
+    return environment_for(address, settings.env)
 
 
 @contextmanager

@@ -13,13 +13,11 @@ from pytest_seeddb.servers import open_server, standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_seeddb.config import Settings
     from pytest_seeddb.inventory import Entry
     from pytest_seeddb.servers import Server
     from pytest_seeddb.servers.embedded import Standing
-    from pytest_seeddb.servers.remains import Remains
 
 State = Literal["running", "started", "new"]
 
@@ -151,12 +149,8 @@ def _remains(stands: Standing | None) -> tuple[RemainsShown, ...]:
 
     if stands is None:
         return ()
-    others = [each for each in remains() if not _is_current(each, stands.state)]
+    others = [each for each in remains() if each.state != stands.state]
     return tuple(RemainsShown(each.kind, str(each.place), each.size, each.used, each.in_use) for each in others)
-
-
-def _is_current(found: Remains, state: Path) -> bool:
-    return found.state == state
 
 
 def _status(found: Sequence[Entry], server: ServerShown, remains: tuple[RemainsShown, ...]) -> Status:

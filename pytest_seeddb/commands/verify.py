@@ -165,7 +165,7 @@ def _clone(worker: Worker, plan: Plan) -> Clone:
 
 def _schema(settings: Settings, server: Server, address: Address) -> dict[str, str]:
     pg_dump = find_program(settings, "pg_dump", wanted=server.major, least=server.major, why="comparing schemas")
-    return schema_of(address, pg_dump, settings.root)
+    return schema_of(address, pg_dump)
 
 
 def _changed(plan: Plan, address: Address) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from pytest_seeddb.servers.programs import find_program
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from pytest_seeddb.address import Address
     from pytest_seeddb.config import Settings
     from pytest_seeddb.dumps.formats import DumpFile
     from pytest_seeddb.plan import Target
@@ -78,7 +79,7 @@ def restore(wanted: Restoring, target: Target) -> Restored:
         BuildError: A statement failed, or the dump is damaged, cut or of another kind. What ran before stays.
         ServerError: There is no client program that can read it.
     """
-    server = _server_major(target)
+    server = server_major(target.address)
     script = Script(rules.for_copies(server) if wanted.exact else rules.for_dumps(server))
     psql = find_program(wanted.settings, "psql", wanted=server, why=f"restoring {wanted.name}")
     with ExitStack() as stack:
@@ -104,17 +105,26 @@ def read_through(wanted: Restoring, server: int) -> Restored:
     return Restored(dict(script.left_out), script.versions.get("from database", ""))
 
 
-def _server_major(target: Target) -> int:
+def server_major(address: Address) -> int:
+    """The major version of the server that a database is on.
+
+    Raises:
+        psycopg.OperationalError: It cannot be reached.
+    """
     import psycopg
 
-    with psycopg.connect(target.address.conninfo) as connection:
+    with psycopg.connect(address.conninfo) as connection:
         return connection.info.server_version // 10_000
 
 
 def _run(psql: Program, wanted: Restoring, target: Target, script: Script, lines: Iterable[bytes]) -> None:
     command = [str(psql.path), "-X", "-q", "-b", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
     command += ["-c", _FIRST, "-f", "-"]
-    environment = {**environment_for(target), "PGCLIENTENCODING": "UTF8", "PGAPPNAME": "pytest-seeddb"}
+    environment = {
+        **environment_for(target.address),
+        "PGCLIENTENCODING": "UTF8",
+        "PGAPPNAME": "pytest-seeddb",
+    }
     with tempfile.TemporaryFile() as said, _started(command, environment, said, stdin=subprocess.PIPE) as process:
         try:
             _feed(process, script.passed(lines))

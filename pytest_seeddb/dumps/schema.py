@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.ledger import SCHEMA
-from pytest_seeddb.plan import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.servers.programs import Program
@@ -42,7 +40,7 @@ class SchemaDifference:
     lines: tuple[str, ...]
 
 
-def schema_of(address: Address, pg_dump: Program, root: Path) -> Schema:
+def schema_of(address: Address, pg_dump: Program) -> Schema:
     """The schema of a database, without owners, privileges and the ledger.
 
     Raises:
@@ -50,7 +48,7 @@ def schema_of(address: Address, pg_dump: Program, root: Path) -> Schema:
     """
     done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
         [str(pg_dump.path), *_OPTIONS, "--encoding=UTF8", "--no-password"],
-        env=environment_for(Target(address, root)),
+        env=environment_for(address),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

@@ -17,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Final
 from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.dumps.formats import is_replaceable
 from pytest_seeddb.errors import ConfigError, ServerError
-from pytest_seeddb.plan import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -136,7 +135,7 @@ def _compressed(raw: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
 def _run(output: Output, address: Address, pg_dump: Program, path: Path) -> None:
     options = [f"--format={output.kind}", "--encoding=UTF8", f"--file={path}"]
     options += [] if output.privileges else _NOT_OURS
-    environment = {**environment_for(Target(address, path.parent)), "PGAPPNAME": "pytest-seeddb"}
+    environment = {**environment_for(address), "PGAPPNAME": "pytest-seeddb"}
     done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
         [str(pg_dump.path), *options, "--no-password"],
         env=environment,

@@ -110,7 +110,7 @@ class _Dump:
         from pytest_seeddb.dumps.restoring import Restoring, restore
 
         restore(Restoring(self.file, self.settings, self.source), target)
-        if _is_noted(target):
+        if target.marks.are_kept:
             with _connected(target) as connection:
                 create(connection)  # what is noted next needs it, also where the dump brought none
         self.restored.add(_key(target))
@@ -133,7 +133,7 @@ class _Dump:
         A private database has no other ledger than its dump's; any other one has its own, which who
         applies the plan has asked already, unless the dump came just now.
         """
-        if _is_noted(target) and _key(target) not in self.restored:
+        if target.marks.are_kept and _key(target) not in self.restored:
             return frozenset()
         with _connected(target) as connection:
             return frozenset(name for name, noted in read(connection).steps.items() if noted.finished)
@@ -146,6 +146,10 @@ class _Except(Marks):
         self._marks = marks
         self._unwanted = unwanted
 
+    @property
+    def are_kept(self) -> bool:
+        return self._marks.are_kept
+
     def wants(self, step: Step) -> bool:
         return step.name not in self._unwanted and self._marks.wants(step)
 
@@ -156,11 +160,6 @@ class _Except(Marks):
     def around(self, step: Step) -> Iterator[None]:
         with self._marks.around(step):
             yield
-
-
-def _is_noted(target: Target) -> bool:
-    """Whether what is done to the database is noted in a ledger of its own."""
-    return type(target.marks) is not Marks
 
 
 def _key(target: Target) -> str:

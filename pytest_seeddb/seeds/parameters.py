@@ -79,7 +79,7 @@ def profile_of(settings: Settings, overrides: Mapping[str, object]) -> Profile:
     # Where only a tier was asked for, the profile's values for seeders of the other are no mistake.
     given = {key: Given(value, source, is_optional=TIER in overrides) for key, value in tables[name].items()}
     given |= {
-        key: Given(found.value, found.source, is_text=True, is_optional="environment" in found.source)
+        key: Given(found.value, found.source, is_text=True, is_optional=found.is_ambient)
         for key, found in settings.parameters.items()
     }
     given |= {key: Given(value, f"the marker: seeded({key}=...)") for key, value in overrides.items()}

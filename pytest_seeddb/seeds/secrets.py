@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.errors import names_a_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WeakSecret", "is_secret", "weak_secrets"]
 
-_NAMES: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _KNOWN: Final = frozenset(
     {"admin", "changeme", "change-me", "default", "demo", "example", "password", "postgres", "root", "secret", "test"}
 )
@@ -43,7 +43,7 @@ class WeakSecret:
 
 def is_secret(parameter: Parameter) -> bool:
     """Whether its value is shown nowhere: it is declared a secret, or called like one."""
-    return parameter.secret or bool(_NAMES.search(parameter.name))
+    return parameter.secret or names_a_secret(parameter.name)
 
 
 def weak_secrets(declared: Iterable[Declaration], profile: Profile) -> Iterator[WeakSecret]:

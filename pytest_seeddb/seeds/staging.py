@@ -12,6 +12,7 @@ from pytest_seeddb.fingerprint import Part, chain, digest, file_part, glob_parts
 from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
@@ -53,14 +54,24 @@ class _Staging:
         self._modules: dict[str, tuple[Declaration, ...]] = {}
 
     def stages(self) -> tuple[Stage, ...]:
+        seeds = self._seeds()
+        return tuple(stage for tier in self._tiers if (stage := self._stage(tier, seeds)).steps)
+
+    def weak_secrets(self) -> tuple[WeakSecret, ...]:
+        running = (each for each in self._seeds() if isinstance(each, Declaration) and each.tier in self._tiers)
+        return tuple(weak_secrets(running, self._profile))
+
+    @property
+    def _tiers(self) -> tuple[str, ...]:
+        return TIERS[:1] if self._profile.only_essential else TIERS
+
+    def _seeds(self) -> tuple[Seed, ...]:
+        """All that are declared, of every tier, in order."""
         for seed in self._declared():
             self._know(seed)
         seeds = ordered(list(self._known.values()), self._before)
         check([each for each in seeds if isinstance(each, Declaration)], self._profile)
-        found = [self._stage("essential", seeds)]
-        if not self._profile.only_essential:
-            found.append(self._stage("demo", seeds))
-        return tuple(stage for stage in found if stage.steps)
+        return seeds
 
     def _declared(self) -> Iterator[Seed]:
         """The seeds that the settings name, in order."""
@@ -153,13 +164,6 @@ class _Staging:
         counted = (seed.file, "random seed", *(f"parameter {each.name}" for each in seed.parameters))
         own = [each for each in parts if each.name in counted and each.name not in secret]
         return Step(name, parts, chain("", seed.identity, own), "safe" if seed.idempotent else "never")
-
-    def weak_secrets(self) -> tuple[WeakSecret, ...]:
-        running = [each for stage in self.stages() for each in self._chosen(stage.tier)]
-        return tuple(weak_secrets([each for each in running if isinstance(each, Declaration)], self._profile))
-
-    def _chosen(self, tier: str) -> Iterator[Seed]:
-        return (each for each in self._known.values() if each.tier == tier)
 
     def _said(self, seeds: tuple[Seed, ...]) -> dict[str, tuple[Declaration, ...]]:
         modules = {each.module for each in seeds if isinstance(each, Declaration) and each.is_seeder}

@@ -37,18 +37,6 @@ def installation(tmp_path):
     return make
 
 
-@pytest.fixture
-def only(monkeypatch):
-    """Let PATH be the only place where PostgreSQL can be found."""
-
-    def path(*directories):
-        monkeypatch.setenv("PATH", os.pathsep.join(map(str, directories)))
-        monkeypatch.setattr(binaries, "_PATTERNS", ())
-        monkeypatch.setattr(binaries, "WHEEL", "no-such-wheel")
-
-    return path
-
-
 def chosen(**wanted):
     return binaries.choose(Settings(root=ROOT, **wanted))
 

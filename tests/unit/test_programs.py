@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import binaries
 from pytest_seeddb.servers.programs import find_program
 
 ROOT = Path("/")
@@ -29,18 +27,6 @@ def installation(tmp_path):
         return directory
 
     return make
-
-
-@pytest.fixture
-def only(monkeypatch):
-    """Let PATH be the only place where programs can be found."""
-
-    def path(*directories):
-        monkeypatch.setenv("PATH", os.pathsep.join(map(str, directories)))
-        monkeypatch.setattr(binaries, "_PATTERNS", ())
-        monkeypatch.setattr(binaries, "WHEEL", "no-such-wheel")
-
-    return path
 
 
 def found(name="psql", **wanted):
