@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.address import Address
+    from pytest_seeddb.numbering import Numbering
     from pytest_seeddb.plan import Plan, Stage, Step
 
 Action = Literal["done", "run", "accept", "refuse"]
@@ -127,7 +128,9 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         todo = _todo(plan, ledger, wish, strange, is_current=is_current)
         if not wish.dry_run:
             marker = _marker(own, wish, ledger, strange)
-            todo = _Application(plan, address, connection, progress).run(todo, _begun(marker, ledger), marker)
+            todo = _Application(plan, address, connection, progress, ledger.numbering).run(
+                todo, _begun(marker, ledger), marker
+            )
     return Applied(
         database=address.masked,
         plan=plan.name,
@@ -241,6 +244,7 @@ class _Application:
     address: Address
     connection: psycopg.Connection[Any]
     progress: Progress
+    numbering: Numbering
 
     def run(self, todo: list[Todo], begun: Marker, marker: Marker) -> list[Todo]:
         """Do what is to be done, stage by stage, and say so in the ledger."""
@@ -255,7 +259,7 @@ class _Application:
         for each in todo:
             if each.action == "accept":
                 marks.accept(steps[each.step])
-        target = Target(self.address, self.plan.root, self.plan.env, watch.step, marks)
+        target = Target(self.address, self.plan.root, self.plan.env, watch.step, marks, self.numbering)
         with watch, contextlib.chdir(self.plan.root):
             stages = [stage for stage in self.plan.stages if any(map(marks.wants, stage.steps))]
             total = sum(each.action == "run" for each in todo)

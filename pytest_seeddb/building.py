@@ -13,6 +13,7 @@ from psycopg import sql
 
 from pytest_seeddb.carried import Carried
 from pytest_seeddb.inputs.opened import OpenedFiles
+from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Target
 from pytest_seeddb.shape import SMALL, THE_USERS
 
@@ -40,19 +41,19 @@ ORDER BY c.oid
 
 @dataclass(frozen=True)
 class Build:
-    """A build under way: who, where, of what, for whom to see, and where factories' sequences are."""
+    """A build under way: who, where, of what, for whom to see, and which numbers factories have drawn."""
 
     admin: Admin
     name: str
     plan: Plan
     progress: Progress
-    counters: dict[str, int] = field(default_factory=dict)
+    numbering: Numbering = field(default_factory=Numbering)
 
     @property
     def target(self) -> Target:
         """The database as the stages see it."""
         address = self.admin.address.with_database(self.name)
-        return Target(address, self.plan.root, self.plan.env, self.progress.step, counters=self.counters)
+        return Target(address, self.plan.root, self.plan.env, self.progress.step, numbering=self.numbering)
 
 
 def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:

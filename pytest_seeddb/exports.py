@@ -226,6 +226,7 @@ class _Import:
             return
         target.started(Step(f"import {self.restoring.name}"))
         restore(self.restoring, target)
+        target.numbering.steps.update(self.tail.record.numbering.steps)
         if stale := sorted({part.name for part in set(_views(target.address)) ^ set(self.tail.views)}):
             raise _shows_other_rows(stale, self.restoring.name)
         with Admin(target.address) as admin:

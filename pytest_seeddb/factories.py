@@ -38,7 +38,7 @@ def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> It
 
     room = request.node.stash[_ROOM] = _Room(database, request)
     source = Source(room.session, room.another, room.kept)
-    with going_on(dict(database.template.record.counters)) as counters, writing_through(source):
+    with going_on(database.template.record.numbering.after()) as counters, writing_through(source):
         database.before_reset(counters.start_again)
         database.before_reset(room.close)
         try:

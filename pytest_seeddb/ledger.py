@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.fingerprint import digest
+from pytest_seeddb.numbering import Numbering, from_text, to_text
 from pytest_seeddb.plan import Mark, Marks
+from pytest_seeddb.seeds.counters import drawn_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,16 +44,18 @@ CREATE TABLE IF NOT EXISTS seeddb.seeddb_step (
     name text PRIMARY KEY,
     digest text NOT NULL,
     finished boolean NOT NULL,
-    applied_at timestamptz
+    applied_at timestamptz,
+    numbers text
 );
 """
 _THERE: Final = """
 SELECT to_regclass('seeddb.seeddb_marker') IS NOT NULL AND to_regclass('seeddb.seeddb_step') IS NOT NULL
 """
 _NOTE: Final = """
-INSERT INTO seeddb.seeddb_step (name, digest, finished, applied_at) VALUES (%s, %s, %s, now())
-ON CONFLICT (name) DO UPDATE
-    SET digest = excluded.digest, finished = excluded.finished, applied_at = excluded.applied_at
+INSERT INTO seeddb.seeddb_step AS known (name, digest, finished, applied_at, numbers)
+VALUES (%s, %s, %s, now(), %s)
+ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, finished = excluded.finished,
+    applied_at = excluded.applied_at, numbers = coalesce(excluded.numbers, known.numbers)
 """
 _MARK: Final = """
 INSERT INTO seeddb.seeddb_marker (fingerprint, profile, tier, version, environment, applied_at)
@@ -95,6 +100,7 @@ class Ledger:
 
     marker: Marker | None = None
     steps: Mapping[str, Noted] = field(default_factory=dict)
+    numbering: Numbering = field(default_factory=Numbering)
 
     def is_done(self, step: Step) -> bool:
         """Whether the step was applied as it is now."""
@@ -109,8 +115,12 @@ def read(connection: psycopg.Connection[Any]) -> Ledger:
     marker = connection.execute(
         "SELECT fingerprint, profile, tier, version, environment FROM seeddb.seeddb_marker"
     ).fetchone()
-    noted = connection.execute("SELECT name, digest, finished FROM seeddb.seeddb_step").fetchall()
-    return Ledger(Marker(*marker) if marker else None, {name: Noted(*rest) for name, *rest in noted})
+    rows = connection.execute("SELECT name, digest, finished, numbers FROM seeddb.seeddb_step").fetchall()
+    return Ledger(
+        Marker(*marker) if marker else None,
+        {name: Noted(version, finished) for name, version, finished, _ in rows},
+        Numbering({name: from_text(numbers) for name, _, _, numbers in rows if numbers}),
+    )
 
 
 def create(connection: psycopg.Connection[Any]) -> None:
@@ -124,11 +134,12 @@ def write_marker(connection: psycopg.Connection[Any], marker: Marker) -> None:
     connection.execute(_MARK, given)
 
 
-def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Marker) -> None:
+def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Marker, numbering: Numbering) -> None:
     """Note all steps of the plan as finished, for a dump: without times, so that two dumps are the same."""
     create(connection)
     for step in plan.steps:
-        connection.execute(_NOTE, (step.name, step.version_now, True))
+        drawn = numbering.steps.get(step.name)
+        connection.execute(_NOTE, (step.name, step.version_now, True, to_text(drawn) if drawn else None))
     write_marker(connection, marker)
     connection.execute("UPDATE seeddb.seeddb_step SET applied_at = NULL")
     connection.execute("UPDATE seeddb.seeddb_marker SET applied_at = NULL")
@@ -165,7 +176,7 @@ class LedgerMarks(Marks):
 
     def mark(self, step: Step) -> Mark:
         """How it is noted inside of its own transaction."""
-        return Mark(_NOTE, (step.name, step.version_now, False), (step.name, step.version_now, True))
+        return Mark(_NOTE, (step.name, step.version_now, False, None), partial(_finished, step))
 
     @contextmanager
     def around(self, step: Step) -> Iterator[None]:
@@ -173,9 +184,13 @@ class LedgerMarks(Marks):
         mark = self.mark(step)
         self._connection.execute(mark.statement, mark.begun)
         yield
-        self._connection.execute(mark.statement, mark.finished)
+        self._connection.execute(mark.statement, mark.finished())
 
     def accept(self, step: Step) -> None:
         """Note the step as finished without running it."""
-        mark = self.mark(step)
-        self._connection.execute(mark.statement, mark.finished)
+        self._connection.execute(_NOTE, (step.name, step.version_now, True, None))
+
+
+def _finished(step: Step) -> tuple[object, ...]:
+    drawn = drawn_now()
+    return step.name, step.version_now, True, None if drawn is None else to_text(drawn)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, chain
+from pytest_seeddb.numbering import Numbering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,12 +51,12 @@ class Mark:
     Attributes:
         statement: SQL with ``%s``.
         begun: Its parameters at the step's start.
-        finished: Its parameters at the step's end.
+        finished: Gives its parameters when the step has ended.
     """
 
     statement: str
     begun: tuple[object, ...]
-    finished: tuple[object, ...]
+    finished: Callable[[], tuple[object, ...]]
 
 
 class Marks:
@@ -93,8 +94,8 @@ class Target:
         env: Names of further environment variables that hold the URL, from the settings.
         started: Call it as each step begins, for the progress line.
         marks: Which steps are to run, and how the database is told of them.
-        counters: Where the seeders so far left the sequences of factory_boy's factories, by the factory's
-            path; each seeder goes on from there, and writes down where it leaves them.
+        numbering: Which numbers of factory_boy's sequences the steps so far have drawn; each seeder goes on
+            from there, and notes what it draws.
     """
 
     address: Address
@@ -102,7 +103,7 @@ class Target:
     env: tuple[str, ...] = ()
     started: Callable[[Step], None] = _no_progress
     marks: Marks = field(default_factory=Marks)
-    counters: dict[str, int] = field(default_factory=dict)
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from pytest_seeddb.admin import Strategy
 from pytest_seeddb.fingerprint import Part, part_pairs, parts_from
 from pytest_seeddb.naming import FORMAT
+from pytest_seeddb.numbering import Numbering, drawn_from
 
 _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used"), str),
@@ -40,7 +41,7 @@ class Record:
         seconds: How long the build took.
         created: When it was finished, ISO 8601, UTC.
         used: The day of its last use, ISO 8601, UTC.
-        counters: Where the seeders left factory_boy's sequences: the next number by the factory's path.
+        numbering: Which numbers of factory_boy's sequences its steps have drawn.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
     """
 
@@ -56,12 +57,13 @@ class Record:
     seconds: float = 0.0
     created: str = ""
     used: str = ""
-    counters: tuple[tuple[str, int], ...] = ()
+    numbering: Numbering = field(default_factory=Numbering)
     days: int = 1
 
     def to_json(self) -> str:
         """The comment's text."""
-        fields = {**vars(self), "steps": [[name, part_pairs(parts)] for name, parts in self.steps]}
+        steps = [[name, part_pairs(parts)] for name, parts in self.steps]
+        fields = {**vars(self), "steps": steps, "numbering": self.numbering.steps}
         return json.dumps({"seeddb": FORMAT, **fields, "opened": part_pairs(self.opened)})
 
     @classmethod
@@ -74,8 +76,8 @@ class Record:
             steps = tuple((str(name), parts_from(parts)) for name, parts in found.pop("steps"))
             if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
                 return None
-            counters = tuple((str(path), int(number)) for path, number in found.pop("counters", ()))
-            return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "counters": counters})
+            numbering = Numbering({name: drawn_from(drawn) for name, drawn in found.pop("numbering", {}).items()})
+            return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "numbering": numbering})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 

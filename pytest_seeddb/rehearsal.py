@@ -12,9 +12,10 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.contents import Held, held
+from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Marks, Target
 from pytest_seeddb.planning import plan_of
 
@@ -74,6 +75,8 @@ class Rehearsal:
     def run(self, address: Address, only: str = "") -> tuple[Performed, ...]:
         """Run the plan, or one step of it, on a database.
 
+        Factories' sequences begin for one step where they did when the plan ran.
+
         Raises:
             ConfigError: A declaration or a parameter is wrong.
             BuildError: A step failed.
@@ -94,10 +97,15 @@ def _speak_on_standard_error() -> None:
     os.dup2(2, 1)  # the standard output belongs to the result
 
 
+_of_the_plan: Final = Numbering()
+"""In the process that runs it."""
+
+
 def _run(settings: Settings, overrides: Mapping[str, object], address: Address, only: str) -> tuple[Performed, ...]:
     plan = plan_of(settings, overrides=overrides)
     watch = _Watch(address)
-    target = Target(address, plan.root, plan.env, watch.begin, _Only(only) if only else Marks())
+    numbering = _of_the_plan.copy() if only else _of_the_plan
+    target = Target(address, plan.root, plan.env, watch.begin, _Only(only) if only else Marks(), numbering)
     with contextlib.chdir(plan.root):
         for stage in plan.stages:
             if not only or any(step.name == only for step in stage.steps):

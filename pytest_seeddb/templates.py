@@ -20,6 +20,7 @@ from pytest_seeddb.errors import BuildError, SeedDbError
 from pytest_seeddb.fingerprint import Difference, Part, differences, explain_change
 from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
+from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Progress
 from pytest_seeddb.record import Record
 from pytest_seeddb.server_errors import explained
@@ -272,8 +273,8 @@ class Templates:
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps)
-        counters = dict(span.base.record.counters) if span.base else {}
-        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress, counters)
+        numbering = span.base.record.numbering.copy() if span.base else Numbering()
+        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress, numbering)
         with ExitStack() as undo:
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
@@ -285,7 +286,7 @@ class Templates:
                 fingerprint=prints[span.end],
                 steps=steps,
                 opened=tuple(sorted({*earlier, *opened})),
-                counters=tuple(sorted(counters.items())),
+                numbering=numbering,
                 layer=span.end < len(plan.steps),
                 token=self._token,
                 used=_now()[:10],

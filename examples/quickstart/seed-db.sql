@@ -438,7 +438,8 @@ CREATE TABLE seeddb.seeddb_step (
     name text NOT NULL,
     digest text NOT NULL,
     finished boolean NOT NULL,
-    applied_at timestamp with time zone
+    applied_at timestamp with time zone,
+    numbers text
 );
 
 
@@ -854,23 +855,23 @@ t	8e1aefdea45659051efc1b9bfec87295361114e38eb26af488f96b18718b157b	demo	demo	729
 -- Data for Name: seeddb_step; Type: TABLE DATA; Schema: seeddb; Owner: -
 --
 
-COPY seeddb.seeddb_step (name, digest, finished, applied_at) FROM stdin;
-migration 0001 Customers and their addresses. (0001_customers.py)	cf207e77a3634c2fa4f0b0eef9bcbc4acf4a9c478196c47143a1c07987cd0401	t	\N
-migration 0002 Stores, products, and how many of which lie where. (0002_stores_and_products.py)	9ee697742a2bc9be45cc285deb4a825abe40ebdaa43434bb9953a7be9eb962db	t	\N
-migration 0003 Orders, with numbers of their own that start at 1000. (0003_orders.py)	cc1a813284a3664beec00d310c9cc77c5928a95d68e2eca151e1e9c286e7ceda	t	\N
-migration 0004 Categories; the products that are there already go under "Everything else". (0004_categories.py)	d1519a270b0e2befc233ca1d0aedcc45177823cc2a7a9dd3d78c0da4382c191b	t	\N
-migration 0005 Payments. (0005_payments.py)	46e77ef71f295d3fa4688019876a4c12c475782c9d6b9c853f5258361086769b	t	\N
-migration 0006 Staff users and their roles. (0006_staff.py)	a02f6f7d5179a664719947b3561dd948a2d4a5ec6a0a7ec182ca54108dde294b	t	\N
-migration 0007 Search products by names that are nearly right. (0007_product_search.py)	5bd7c333b9939ed278148dea1d1b64e4f0d7d02cc5762a5ff9a8dab200b2a20a	t	\N
-migration 0008 An index for a customer's list of orders, made without stopping the shop. (0008_orders_by_customer.py)	90309d5842e255a947cb038f28ccd43f034a63a99dacc53d38329a93128e17cb	t	\N
-migration 0009 When an order was cancelled. (0009_cancelled_orders.py)	016ae4290c640f8e169418ddb10546255cb5d58d8f7cdf1142abbd4dda7d935c	t	\N
-seed shop.seeds:categories	8151572f73a84c1553204e5b1a808cac100e9e7f4373b0145a84b2673e0b5617	t	\N
-seed shop.seeds:customers	9e3fe3c725726cb61cc5cd56037a899bd45c15150a9d474c1c1c17ab49a6d8fd	t	\N
-seed shop.seeds:orders	2aee28016dcc2718c34139ea1f92c108fca42021a5b02644ebda04f3d932e3bb	t	\N
-seed shop.seeds:products	21c4490a9148def528e7ef9341d203f0d2659a9a2ab9455265501c695a7f11f5	t	\N
-seed shop.seeds:roles	d6f818661c80d6c3a63b663b52d38dae2e6532295cbcc5388d799752ac3a0979	t	\N
-seed shop.seeds:staff	a7427f3d8dc72dbdb54a1597befa2a1726c1a8865d7d175c2ec48f02e3d6b448	t	\N
-seed shop.seeds:stores	fe333f06275b5a72579cec5ac92bf2c3bbd7800499f52e1a9f687e9aa0f0bb4d	t	\N
+COPY seeddb.seeddb_step (name, digest, finished, applied_at, numbers) FROM stdin;
+migration 0001 Customers and their addresses. (0001_customers.py)	cf207e77a3634c2fa4f0b0eef9bcbc4acf4a9c478196c47143a1c07987cd0401	t	\N	\N
+migration 0002 Stores, products, and how many of which lie where. (0002_stores_and_products.py)	9ee697742a2bc9be45cc285deb4a825abe40ebdaa43434bb9953a7be9eb962db	t	\N	\N
+migration 0003 Orders, with numbers of their own that start at 1000. (0003_orders.py)	cc1a813284a3664beec00d310c9cc77c5928a95d68e2eca151e1e9c286e7ceda	t	\N	\N
+migration 0004 Categories; the products that are there already go under "Everything else". (0004_categories.py)	d1519a270b0e2befc233ca1d0aedcc45177823cc2a7a9dd3d78c0da4382c191b	t	\N	\N
+migration 0005 Payments. (0005_payments.py)	46e77ef71f295d3fa4688019876a4c12c475782c9d6b9c853f5258361086769b	t	\N	\N
+migration 0006 Staff users and their roles. (0006_staff.py)	a02f6f7d5179a664719947b3561dd948a2d4a5ec6a0a7ec182ca54108dde294b	t	\N	\N
+migration 0007 Search products by names that are nearly right. (0007_product_search.py)	5bd7c333b9939ed278148dea1d1b64e4f0d7d02cc5762a5ff9a8dab200b2a20a	t	\N	\N
+migration 0008 An index for a customer's list of orders, made without stopping the shop. (0008_orders_by_customer.py)	90309d5842e255a947cb038f28ccd43f034a63a99dacc53d38329a93128e17cb	t	\N	\N
+migration 0009 When an order was cancelled. (0009_cancelled_orders.py)	016ae4290c640f8e169418ddb10546255cb5d58d8f7cdf1142abbd4dda7d935c	t	\N	\N
+seed shop.seeds:categories	8151572f73a84c1553204e5b1a808cac100e9e7f4373b0145a84b2673e0b5617	t	\N	\N
+seed shop.seeds:customers	9e3fe3c725726cb61cc5cd56037a899bd45c15150a9d474c1c1c17ab49a6d8fd	t	\N	{"shop.factories:AddressFactory": [0, 15], "shop.factories:CustomerFactory": [0, 15]}
+seed shop.seeds:orders	2aee28016dcc2718c34139ea1f92c108fca42021a5b02644ebda04f3d932e3bb	t	\N	{"shop.factories:OrderFactory": [0, 30], "shop.factories:OrderLineFactory": [0, 90]}
+seed shop.seeds:products	21c4490a9148def528e7ef9341d203f0d2659a9a2ab9455265501c695a7f11f5	t	\N	{"shop.factories:ProductFactory": [0, 12]}
+seed shop.seeds:roles	d6f818661c80d6c3a63b663b52d38dae2e6532295cbcc5388d799752ac3a0979	t	\N	\N
+seed shop.seeds:staff	a7427f3d8dc72dbdb54a1597befa2a1726c1a8865d7d175c2ec48f02e3d6b448	t	\N	{"shop.factories:StaffUserFactory": [0, 3]}
+seed shop.seeds:stores	fe333f06275b5a72579cec5ac92bf2c3bbd7800499f52e1a9f687e9aa0f0bb4d	t	\N	{"shop.factories:StoreFactory": [0, 3]}
 \.
 
 

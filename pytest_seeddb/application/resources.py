@@ -167,7 +167,7 @@ class SyncResources:
     ) -> None:
         with self._closing:
             if error is None and self._mark and self._marked:
-                _execute(self._marked, self._mark.statement, self._mark.finished)
+                _execute(self._marked, self._mark.statement, self._mark.finished())
             for each in (*self._more, *_commit_order(self._made)) if error is None else ():
                 each.commit()
 
@@ -260,7 +260,7 @@ class AsyncResources:
     ) -> bool | None:
         try:
             if error is None and self._mark and self._marked:
-                await _execute_async(self._marked, self._mark.statement, self._mark.finished)
+                await _execute_async(self._marked, self._mark.statement, self._mark.finished())
             for each in _commit_order(self._made) if error is None else ():
                 await each.commit()
         except BaseException as failed:

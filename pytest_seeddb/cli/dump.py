@@ -29,7 +29,13 @@ def add(commands: Commands) -> None:
         default="",
         help="that which the name tells by default: .sql and .sql.gz are plain, .dump is custom",
     )
-    dump.add_argument("--url", metavar="URL", default="", help="a database to dump instead of the plan's state")
+    dump.add_argument(
+        "--url",
+        metavar="URL",
+        nargs="?",
+        const="",
+        help="a database to dump instead of the plan's state; that of DATABASE_URL where no URL follows",
+    )
     dump.add_argument(
         "--in-order", action="store_true", help="with --url: rows in the order of their keys, through a private copy"
     )

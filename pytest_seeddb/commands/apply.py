@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_seeddb import applying, seeds
-from pytest_seeddb.address import Address
+from pytest_seeddb.commands.database import database_of
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.ledger import Ledger
 from pytest_seeddb.planning import plan_of
@@ -54,28 +53,13 @@ def apply(settings: Settings, request: Request, progress: Progress) -> Applied |
     if request.tier == "none":
         plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))
     wish = replace(request.wish, environment=environment_of(settings))
-    address = _address(settings, request.url)
+    address = database_of(settings, request.url)
     applying.guard(plan, wish, Ledger())
     if request.tier != "none":
         _check_secrets(settings, request, wish, overrides)
     if wish.reset and not wish.dry_run and not request.confirm(address.masked):
         return None
     return applying.apply(plan, address, wish, progress)
-
-
-def _address(settings: Settings, url: str) -> Address:
-    if url:
-        return Address.parse(url, source="the option --url")
-    names = dict.fromkeys((*settings.env, "DATABASE_URL"))
-    for name in names:
-        if found := os.environ.get(name):
-            return Address.parse(found, source=f"the environment variable {name}")
-    raise ConfigError(
-        "Which database?",
-        saw=f"no --url, and none of {', '.join(names)} in the environment",
-        source="the command line",
-        remedy="name it: in DATABASE_URL, or --url postgresql://user@host/database, which a list of processes shows",
-    )
 
 
 def _check_secrets(settings: Settings, request: Request, wish: Wish, overrides: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from pytest_seeddb import ledger
 from pytest_seeddb.address import Address
+from pytest_seeddb.commands.database import database_of
 from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognized
 from pytest_seeddb.dumps.ordering import put_in_order
 from pytest_seeddb.dumps.restoring import Restoring, restore, server_major
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.numbering import Numbering
     from pytest_seeddb.plan import Progress
 
 
@@ -43,7 +45,7 @@ class Request:
     Attributes:
         output: The file or the directory; the settings' own dump where there is none.
         format: ``plain``, ``custom``, ``directory`` or ``tar``; where it is empty, the name tells.
-        url: A database to dump instead of the plan's state.
+        url: A database to dump instead of the plan's state; where it is empty, the environment names it.
         in_order: Whether its rows are to be put in the order of their keys, in a private copy.
         privileges: Whether owners and privileges belong into the dump.
         from_scratch: Whether to leave the settings' own dump aside, and to migrate and seed from the beginning.
@@ -51,7 +53,7 @@ class Request:
 
     output: Path | None = None
     format: str = ""
-    url: str = field(default="", repr=False)
+    url: str | None = field(default=None, repr=False)
     in_order: bool = False
     privileges: bool = False
     from_scratch: bool = False
@@ -90,8 +92,8 @@ def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
     """
     started = perf_counter()
     output = _output(settings, request)
-    if request.url:
-        of, size = _of_url(settings, request, output)
+    if request.url is not None:
+        of, size = _of_url(settings, request, database_of(settings, request.url), output)
     else:
         of, size = _of_plan(settings, request, output, progress)
     return Dumped(output.path, output.kind, of, size, round(perf_counter() - started, 3))
@@ -103,13 +105,13 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
         template = worker.template(plan)
         clone = worker.clones.make(template)
         with explained("The clone could not be prepared for a dump", server.address):
-            _note(plan, clone.address)
+            _note(plan, clone.address, template.record.numbering)
             put_in_order(clone.address)
         size = write(output, clone.address, find_program(settings, "pg_dump", wanted=server.major, least=server.major))
     return f"{plan.name}/{plan.profile}", size
 
 
-def _note(plan: Plan, address: Address) -> None:
+def _note(plan: Plan, address: Address, numbering: Numbering) -> None:
     """Write the ledger anew, and what the dump is.
 
     Without the step that restored an earlier dump: else each dump of the same state would be another one.
@@ -119,7 +121,7 @@ def _note(plan: Plan, address: Address) -> None:
     origin = Origin(plan.name, plan.profile, marker.tier)
     with psycopg.connect(address.conninfo, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
-        ledger.write_finished(connection, own, marker)
+        ledger.write_finished(connection, own, marker, numbering)
         about = sql.SQL("COMMENT ON SCHEMA {} IS {}")
         connection.execute(about.format(sql.Identifier(ledger.SCHEMA), sql.Literal(origin.to_comment())))
 
@@ -127,8 +129,7 @@ def _note(plan: Plan, address: Address) -> None:
 # -- another database -----------------------------------------------------------------------------
 
 
-def _of_url(settings: Settings, request: Request, output: Output) -> tuple[str, int]:
-    address = Address.parse(request.url, source="the option --url")
+def _of_url(settings: Settings, request: Request, address: Address, output: Output) -> tuple[str, int]:
     with explained("The database cannot be dumped", address), psycopg.connect(address.conninfo) as connection:
         major = connection.info.server_version // 10_000
         address = _completed(address, connection.info.password)

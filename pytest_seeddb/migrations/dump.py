@@ -110,8 +110,9 @@ class _Dump:
         from pytest_seeddb.dumps.restoring import Restoring, restore
 
         restore(Restoring(self.file, self.settings, self.source), target)
-        if target.marks.are_kept:
-            with _connected(target) as connection:
+        with _connected(target) as connection:
+            target.numbering.steps.update(read(connection).numbering.steps)
+            if target.marks.are_kept:
                 create(connection)  # what is noted next needs it, also where the dump brought none
         self.restored.add(_key(target))
 

@@ -166,7 +166,7 @@ def _run_together(script: _Script, target: Target, mark: Mark | None) -> None:
             _run_one(connection, each)
         if mark:
             connection.execute("RESET ROLE")  # the file may have taken another, which may not write there
-            connection.execute(mark.statement.encode(), mark.finished)
+            connection.execute(mark.statement.encode(), mark.finished())
         try:
             connection.commit()
         except Exception as error:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-__all__ = ["Counters", "going_on"]
+    from pytest_seeddb.numbering import Drawn
+
+__all__ = ["Counters", "drawn_now", "going_on"]
 
 _INITIALIZE: Final = "_initialize_counter"
 _RESET: Final = "reset_sequence"
@@ -52,12 +54,23 @@ class Counters:
         for options in _every_options():
             self.note_one(options)
 
+    def drawn(self) -> Drawn:
+        """What was drawn in the block, of the factories that drew."""
+        self.note()
+        spans = {path: (self._start.get(path, 0), left) for path, left in self.left.items()}
+        return {path: (first, following) for path, (first, following) in spans.items() if following > first}
+
     def note_one(self, options: Any) -> None:  # noqa: ANN401 - factory.base.FactoryOptions
         """Take down where one counter is; a parent's and its children's is the parent's."""
         counter = options._counter  # noqa: SLF001 - factory_boy shows it nowhere
         if counter is not None:
             path = _path(options.counter_reference)
             self.left[path] = max(self.left.get(path, 0), counter.seq)
+
+
+def drawn_now() -> Drawn | None:
+    """What was drawn so far in the innermost block; ``None`` outside of one."""
+    return _active[-1].drawn() if _active else None
 
 
 @contextmanager
@@ -70,7 +83,7 @@ def going_on(start: Mapping[str, int]) -> Iterator[Counters]:
     share a counter go on sharing it. Afterwards all counters are as before. Imports nothing.
 
     Args:
-        start: Numbers by path, as `Counters.left` of an earlier block has them.
+        start: Numbers by path, as `Numbering.start` gives them.
     """
     counters = Counters(start)
     with ExitStack() as stack:

@@ -93,9 +93,10 @@ class Runner:
     def _surroundings(self, seed: Declaration, target: Target) -> Iterator[None]:
         """What a seeder draws depends on itself, and its factories' sequences on the seeders before it."""
         with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
-            with going_on(target.counters) as counters:
+            name = self._step(seed).name
+            with going_on(target.numbering.start(name)) as counters:
                 yield
-            target.counters.update(counters.left)
+            target.numbering.note(name, counters.drawn())
 
     def _step(self, seed: Seed) -> Step:
         return self.steps[self.seeds.index(seed)]

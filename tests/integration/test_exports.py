@@ -127,6 +127,26 @@ def test_what_was_imported_is_what_was_built(project, look):
     assert [getattr(again, name) for name in same] == [getattr(record, name) for name in same]
 
 
+def test_factories_sequences_go_on_after_an_import(project, look):
+    seeder = """
+import factory
+from pytest_seeddb import seeder
+
+class Row(factory.DictFactory):
+    number = factory.Sequence(int)
+
+@seeder
+def rows(connection):
+    Row.create_batch(3)
+"""
+    project.write(f"rows_{project.own}.py", f"{seeder}# {project.own}")
+    project.write("pyproject.toml", TABLE.format(own=project.own).replace(".sql", f'.sql", "rows_{project.own}'))
+    project.export()
+    project.imported()
+    _, _, record = look(project)
+    assert record.numbering.after() == {"factory.base:DictFactory": 3}, "which its children share"
+
+
 @pytest.mark.long  # several builds
 def test_no_step_runs_for_an_import(project):
     project.export()

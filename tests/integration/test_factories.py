@@ -14,6 +14,7 @@ from factory.base import FactoryOptions
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import BuildError
+from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Target
 from pytest_seeddb.seeds import stages
 from pytest_seeddb.seeds.counters import going_on
@@ -76,7 +77,7 @@ class Project:
         self.root = root
         self.address = address
         self.package = f"stock{next(_numbers)}"
-        self.counters = {}
+        self.numbering = Numbering()
 
     def seeds(self, text):
         self.forget()
@@ -93,7 +94,7 @@ class Project:
     def run(self, *seeds, first=0):
         names = tuple(f"{self.package}:{each}" for each in seeds) or (self.package,)
         settings = Settings(root=self.root, seeds=names)
-        target = Target(self.address, self.root, counters=self.counters)
+        target = Target(self.address, self.root, numbering=self.numbering)
         for stage in stages(settings, {}):
             stage.run(target, first)
 
@@ -150,7 +151,7 @@ def test_a_seeder_without_a_session_has_its_factories_rows_committed_with_it(pro
 
         def three(): StoreFactory()
     """).run("one", "two", "three")
-    assert project.stores() == [f"store {n}" for n in range(4)]
+    assert sorted(project.stores()) == [f"store {n}" for n in range(4)]
 
 
 def test_factories_join_the_connection_that_the_seeder_has(project):
@@ -344,12 +345,32 @@ def test_sequences_go_on_where_the_seeders_before_left_them_also_in_another_proc
     """
     project.seeds(text).run()
     assert project.stores() == [f"store {n}" for n in range(5)]
-    assert project.counters == {f"{project.package}:StoreFactory": 5, f"{project.package}:ItemFactory": 2}
+    assert project.numbering.after() == {f"{project.package}:StoreFactory": 5, f"{project.package}:ItemFactory": 2}
     project.query("DELETE FROM item; DELETE FROM store WHERE name >= 'store 2'")
-    project.counters.clear()
-    project.counters.update({f"{project.package}:StoreFactory": 2})
+    project.numbering = Numbering({f"seed {project.package}:one": {f"{project.package}:StoreFactory": (0, 2)}})
     project.seeds(text).run(first=1)
     assert project.stores() == [f"store {n}" for n in range(5)]
+
+
+def test_a_seeder_that_runs_again_draws_the_numbers_that_it_drew_before_and_a_new_one_goes_on_after_all(project):
+    text = """
+        @seeder
+        def one(session): StoreFactory.create_batch(2)
+        @seeder
+        def two(session): StoreFactory.create_batch(2)
+    """
+    project.seeds(text).run()
+    project.query("DELETE FROM store WHERE name < 'store 2'")
+    project.seeds(text).run("one")
+    assert sorted(project.stores()) == [f"store {n}" for n in range(4)]
+    project.seeds(
+        text
+        + """
+        @seeder
+        def between(session): StoreFactory()
+    """
+    ).run("between")
+    assert sorted(project.stores()) == [f"store {n}" for n in range(5)]
 
 
 def test_a_factory_that_works_its_first_number_out_begins_there_if_that_is_more(project):

@@ -14,8 +14,12 @@ import uuid
 
 import psycopg
 import pytest
+from dumping import run
 from psycopg import sql
 from separate import separate_server
+
+from pytest_seeddb.config import load_settings
+from pytest_seeddb.servers.programs import find_program
 
 TABLE = """
 [project]
@@ -230,6 +234,82 @@ def test_a_changed_seeder_that_is_idempotent_runs_again_and_alone(database):
     assert output.count("ran:") == 1
     assert "ran: seed shop.seeds:items (it has changed since it was applied" in output
     assert database.rows == {**ROWS, "item": 4}
+
+
+FACTORIES = """
+import factory
+from pytest_seeddb import seeder
+from shop.models import Shop
+
+class ShopFactory(factory.alchemy.SQLAlchemyModelFactory):
+    class Meta:
+        model = Shop
+        sqlalchemy_get_or_create = ["name"]
+    name = factory.Sequence(lambda n: f"shop {n}")
+
+@seeder(idempotent=True)
+def first(session, shops: int = 2):
+    ShopFactory.create_batch(shops)
+
+@seeder(idempotent=True, after=[first])
+def second(session, more: int = 2):
+    ShopFactory.create_batch(more)
+"""
+MODELS = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase): pass
+
+class Shop(Base):
+    __tablename__ = "shop"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+
+
+@pytest.fixture
+def numbered(database):
+    """A project whose rows have the numbers of a factory's sequence."""
+    database.project.write("seeds/shops.sql", "SELECT 1;")
+    database.project.write("shop/models.py", MODELS)
+    database.project.write("shop/seeds.py", FACTORIES)
+    return database
+
+
+def shops(database):
+    return [name for (name,) in database.run("SELECT name FROM shop ORDER BY id")]
+
+
+def test_a_seeder_that_runs_again_begins_its_sequences_where_it_did(numbered):
+    numbered.apply()
+    numbered.apply("--set", "more=3")
+    assert shops(numbered) == [f"shop {n}" for n in range(5)], "2 and 3 were found, 4 is new"
+    numbered.apply("--force", "--set", "more=3")
+    assert shops(numbered) == [f"shop {n}" for n in range(5)]
+
+
+def test_a_new_seeder_begins_its_sequences_after_all_that_were_drawn_wherever_it_stands(numbered):
+    numbered.apply()
+    numbered.edit(
+        "@seeder(idempotent=True, after=[first])",
+        """
+@seeder(after=[first])
+def between(session): ShopFactory()
+
+@seeder(idempotent=True, after=[between])""",
+    )
+    numbered.apply()
+    assert shops(numbered) == [f"shop {n}" for n in range(5)]
+
+
+def test_sequences_go_on_in_a_database_that_a_dump_was_loaded_into(numbered, seeddb):
+    seeddb("dump", "-o", "seed-db.sql")
+    psql = find_program(load_settings(numbered.project.path), "psql").path
+    run(psql, numbered.address, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", numbered.project.path / "seed-db.sql")
+    output, _ = numbered.apply()
+    assert output.strip().endswith("up to date"), "such a file needs nothing more"
+    numbered.apply("--set", "more=3")
+    assert shops(numbered) == [f"shop {n}" for n in range(5)]
 
 
 def test_a_changed_seeder_that_is_not_is_refused_with_all_ways_out(database):

@@ -65,6 +65,37 @@ def test_an_unsound_seeder_is_named_with_its_rows_and_it_ends_badly(verify):
     assert "little-shop/default: 1 unsound" in output
 
 
+NUMBERED = """
+    import factory
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+    class Base(DeclarativeBase): pass
+
+    class Shop(Base):
+        __tablename__ = "shop"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+
+    class ShopFactory(factory.alchemy.SQLAlchemyModelFactory):
+        class Meta:
+            model = Shop
+            sqlalchemy_get_or_create = ["name"]
+        name = factory.Sequence(lambda n: f"numbered {n}")
+
+    @seeder(tier="demo", idempotent=True, after=[shops])
+    def numbered(session): ShopFactory.create_batch(2)
+
+    @seeder(tier="demo", idempotent=True, after=[numbered])
+    def more(session): ShopFactory.create_batch(2)
+"""
+
+
+def test_a_seeder_that_runs_again_draws_the_same_numbers_from_its_sequences(verify):
+    output = verify(code=0, more=NUMBERED)
+    assert "seed little.seeds:more: 2 shop" in output
+    assert "little-shop/default: sound" in output
+
+
 def test_json_holds_all_of_it(verify):
     found = json.loads(verify("--json", code=1, more=UNSOUND))
     assert found["dump"] is None

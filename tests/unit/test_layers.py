@@ -22,7 +22,7 @@ COMMAND_HALF = {"commands", "cli"}
 FLOORS = {
     1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs"},
     2: {"address", "admin", "server_errors", "servers"},
-    3: {"plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
+    3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
         "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
         "engines", "exports", "inventory", "keeper", "pool", "pruning", "record", "registry", "rehearsal", "rewinding",
@@ -143,7 +143,7 @@ def brought_by(module):
 
 PLUGIN = {"pytest_seeddb", "errors", "seeds", "seeds.declaration", "config", "markers", "plugin", "readers"}
 EVERY_RUN = PLUGIN | {
-    "aftermath", "collection", "fingerprint", "fixtures", "naming", "overrides", "package_scope", "plan",
+    "aftermath", "collection", "fingerprint", "fixtures", "naming", "numbering", "overrides", "package_scope", "plan",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pytest_seeddb.fingerprint import Part
 from pytest_seeddb.naming import FORMAT
+from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.record import Record
 
 RECORD = Record(
@@ -26,6 +27,7 @@ RECORD = Record(
     seconds=1.234,
     created="2026-01-02T03:04:05.678901+00:00",
     used="2026-01-02",
+    numbering=Numbering({"seed": {"shop.factories:ShopFactory": (2, 7)}}),
 )
 
 
