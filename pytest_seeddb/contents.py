@@ -84,6 +84,8 @@ def shown_difference(table: str, one: Address, other: Address) -> tuple[str, ...
     gone, come = (mine - others), (others - mine)
     if not gone and not come:
         return ("the same rows in another order",)
+    if {_masked(text) for text in gone} & {_masked(text) for text in come}:
+        return (*_lines("-", gone), *_lines("+", come), "what differs is in columns whose values are not shown")
     return (*_lines("-", gone), *_lines("+", come))
 
 

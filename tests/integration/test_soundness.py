@@ -183,3 +183,15 @@ def test_values_of_columns_that_are_called_like_a_secret_are_not_shown(embedded_
         assert held(one)["item"] == held(other)["item"]
         lines = shown_difference("shop", one, other)
     assert lines == ('+ {"id": 1, "name": "x", "at": null, "password": "***"}',)
+
+
+def test_where_only_a_value_that_is_not_shown_differs_the_lines_say_so(embedded_server):
+    with Scratch(embedded_server.address) as scratch:
+        one, other = scratch.empty(), scratch.empty()
+        for address, password in ((one, "first"), (other, "second")):
+            with psycopg.connect(address.conninfo) as connection:
+                connection.execute(SCHEMA)
+                connection.execute("INSERT INTO shop (name, password) VALUES ('x', %s)", [password])
+        lines = shown_difference("shop", one, other)
+    assert lines[-1] == "what differs is in columns whose values are not shown"
+    assert not any("first" in line or "second" in line for line in lines)
