@@ -18,8 +18,9 @@ from pytest_seeddb.plan import Target
 from pytest_seeddb.shape import SMALL, THE_USERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pytest_seeddb.address import Address
     from pytest_seeddb.admin import Admin, Strategy
     from pytest_seeddb.fingerprint import Part
     from pytest_seeddb.plan import Plan, Progress, Stage
@@ -41,19 +42,28 @@ ORDER BY c.oid
 
 @dataclass(frozen=True)
 class Build:
-    """A build under way: who, where, of what, for whom to see, and which numbers factories have drawn."""
+    """A build under way: who, where, of what, for whom to see, which numbers factories have drawn, beside what."""
 
     admin: Admin
     name: str
     plan: Plan
     progress: Progress
     numbering: Numbering = field(default_factory=Numbering)
+    beside: Mapping[str, Address] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:
         """The database as the stages see it."""
         address = self.admin.address.with_database(self.name)
-        return Target(address, self.plan.root, self.plan.env, self.progress.step, numbering=self.numbering)
+        return Target(
+            address,
+            self.plan.root,
+            self.plan.env,
+            self.progress.step,
+            numbering=self.numbering,
+            alias=self.plan.alias,
+            beside=self.beside,
+        )
 
 
 def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.readers import (
     CommandSpec,
+    DjangoSpec,
     NotAllowed,
     Reader,
     choice,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["KEYS", "CommandSpec", "Key", "Settings", "find_table", "load_settings"]
+__all__ = ["KEYS", "CommandSpec", "DjangoSpec", "Key", "Settings", "find_table", "load_settings"]
 
 FILE_NAME: Final = "seeddb.toml"
 _SEED: Final = "SEEDDB_SEED_"
@@ -79,8 +80,8 @@ KEYS: Final[Mapping[str, Key]] = {
             "migrations",
             name_or_command,
             None,
-            "What makes the schema: `alembic.ini`, a directory of `*.sql` files, `package.module:attribute` (a "
-            "`MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
+            "What makes the schema: `alembic.ini`, `django`, a directory of `*.sql` files, `package.module:attribute` "
+            "(a `MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
         ),
         Key(
             "dump",
@@ -94,7 +95,8 @@ KEYS: Final[Mapping[str, Key]] = {
             names_or_commands,
             (),
             "What fills it, in order: modules with `@seeder` functions, callables (`package.module:function`), "
-            "SQL files (patterns allowed) and `{command = ..., inputs = [...]}`.",
+            "SQL files (patterns allowed), `{command = ..., inputs = [...]}`, and management commands of Django's "
+            "(`{django = 'seed_demo --idempotent', tier = 'demo', idempotent = true}`).",
         ),
         Key(
             "engines",
@@ -233,7 +235,7 @@ class Settings:
     name: str = ""
     migrations: str | CommandSpec | None = None
     dump: Path | None = None
-    seeds: tuple[str | CommandSpec, ...] = ()
+    seeds: tuple[str | CommandSpec | DjangoSpec, ...] = ()
     engines: tuple[str, ...] = ()
     scope: Scope = "function"
     isolation: str = "clone"

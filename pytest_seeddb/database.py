@@ -13,9 +13,10 @@ from pytest_seeddb.config import ISOLATIONS
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.naming import kept_name
 from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.shared import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import psycopg
 
@@ -47,6 +48,7 @@ class SeededDatabase:
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
+        beside: A Django project's further databases, by alias, each a clone of its own.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SeededDatabase:
         self._env = env
         self.kept_as = ""
         self.settlement: Settlement | None = None
+        self.beside: Mapping[str, SeededDatabase] = {}
         self._ways = ways
         self._before_reset: list[Callable[[], None]] = []
         self._reporters: list[Callable[[], tuple[TableChange, ...]]] = []
@@ -78,6 +81,11 @@ class SeededDatabase:
     def conninfo(self) -> str:
         """The libpq string."""
         return self.address.conninfo
+
+    @property
+    def address_for_writing(self) -> Address:
+        """Where the test's own framework connects; with ``rollback`` only that, and the fixtures, may write."""
+        return writing(self.address) if self.isolation == "rollback" else self.address
 
     @property
     def env(self) -> dict[str, str]:
@@ -107,6 +115,8 @@ class SeededDatabase:
             prepare()
         self.close_connections()
         self._ways.go_back()
+        for each in self.beside.values():
+            each.reset()
 
     def changes(self) -> Changes:
         """What has been written so far, table by table, from the server's own counters. Prints as a short table.
@@ -152,7 +162,11 @@ class SeededDatabase:
 
 @contextmanager
 def seeded_database(
-    worker: Worker, template: Template, isolation: str, env: tuple[str, ...]
+    worker: Worker,
+    template: Template,
+    isolation: str,
+    env: tuple[str, ...],
+    beside: Mapping[str, Template] | None = None,
 ) -> Iterator[SeededDatabase]:
     """A seeded database for a block.
 
@@ -161,6 +175,7 @@ def seeded_database(
         template: What it is made from.
         isolation: ``clone``, ``rollback`` or ``readonly``.
         env: Names of environment variables for `SeededDatabase.env`.
+        beside: What a Django project's further databases are made from, by alias.
 
     Raises:
         ConfigError: There is no such isolation.
@@ -174,7 +189,11 @@ def seeded_database(
         )
     opened = _cloned if isolation == "clone" else _shared
     with ExitStack() as stack:
-        yield stack.enter_context(opened(worker, template, isolation, env))
+        database = stack.enter_context(opened(worker, template, isolation, env))
+        database.beside = {
+            alias: stack.enter_context(opened(worker, each, isolation, ())) for alias, each in (beside or {}).items()
+        }
+        yield database
 
 
 @contextmanager

@@ -7,7 +7,7 @@ have the scope that the settings name. Imported in every pytest run, so it impor
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
+
+AROUND_BUILDS: Final = pytest.StashKey["Callable[[], AbstractContextManager[object]]"]()
+"""Makes a context for each build."""
 
 _ORIGINS: Final = pytest.StashKey[Origins]()
 _ISOLATION: Final = pytest.StashKey[str]()
@@ -91,8 +94,12 @@ def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfi
     _origins(pytestconfig).note_server(seeddb_settings)
     token = _token() if seeddb_settings.reseed else ""
     run = os.environ.get(_RUN, "")
-    reset, progress = seeddb_settings.reset, TerminalProgress(pytestconfig)
-    with Worker(seeddb_server, token=token, run=run, reset=reset, progress=progress) as worker:
+    reset, progress, around = (
+        seeddb_settings.reset,
+        TerminalProgress(pytestconfig),
+        pytestconfig.stash.get(AROUND_BUILDS, nullcontext),
+    )
+    with Worker(seeddb_server, token=token, run=run, reset=reset, progress=progress, around=around) as worker:
         yield worker
         settle_now(pytestconfig)
     pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
@@ -128,8 +135,9 @@ def seeded_db_factory(
     ) -> Iterator[SeededDatabase]:
         from pytest_seeddb.database import seeded_database
 
-        template = _seeddb_worker.template(plans.of(profile, parameters))
-        with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env) as database:
+        plan = plans.of(profile, parameters)
+        template, beside = _seeddb_worker.template(plan), _beside(_seeddb_worker, plan)
+        with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside) as database:
             yield database
 
     return factory
@@ -154,10 +162,11 @@ def seeded_db(
     from pytest_seeddb.factories import factories_on
 
     wish = wish_of(_place(request))
-    template = _template_for(request, wish, seeddb_settings)
+    template, beside = _templates_for(request, wish, seeddb_settings)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
-        database = stack.enter_context(seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env))
+        opened = seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside)
+        database = stack.enter_context(opened)
         with activated(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
             yield database
@@ -172,14 +181,23 @@ def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
     return place
 
 
-def _template_for(request: pytest.FixtureRequest, wish: Wish, settings: Settings) -> Template:
+def _templates_for(
+    request: pytest.FixtureRequest, wish: Wish, settings: Settings
+) -> tuple[Template, dict[str, Template]]:
+    """What the test's database is made from, and what a Django project's further ones are."""
     origins = _origins(request.config)
     origins.check_server(settings)
     worker: Worker = request.getfixturevalue("_seeddb_worker")
     plans = origins.plans_for(request.getfixturevalue("seeddb_plan"), settings)
     if wish.is_default:
-        return origins.template_for(request.getfixturevalue("seeddb_template"), plans.plan, worker)
-    return worker.template(plans.of(wish.profile, wish.parameters))
+        template = origins.template_for(request.getfixturevalue("seeddb_template"), plans.plan, worker)
+        return template, _beside(worker, plans.plan)
+    plan = plans.of(wish.profile, wish.parameters)
+    return worker.template(plan), _beside(worker, plan)
+
+
+def _beside(worker: Worker, plan: Plan) -> dict[str, Template]:
+    return {alias: worker.template(sibling) for alias, sibling in plan.siblings().items()}
 
 
 @pytest.fixture(autouse=True, scope=_scope)

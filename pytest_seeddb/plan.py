@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import ConfigError
@@ -96,6 +96,8 @@ class Target:
         marks: Which steps are to run, and how the database is told of them.
         numbering: Which numbers of factory_boy's sequences the steps so far have drawn; each seeder goes on
             from there, and notes what it draws.
+        alias: What Django calls the database.
+        beside: A Django project's further databases, by alias.
     """
 
     address: Address
@@ -104,6 +106,8 @@ class Target:
     started: Callable[[Step], None] = _no_progress
     marks: Marks = field(default_factory=Marks)
     numbering: Numbering = field(default_factory=Numbering)
+    alias: str = "default"
+    beside: Mapping[str, Address] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,10 @@ class Plan:
         env: Names of environment variables that hold the URL while it is built.
         vary: ``vary(profile, overrides)`` is the same project's plan for another profile; ``None``
             where a plan was put together by hand.
+        alias: What Django calls the database.
+        siblings: Gives the plans of a Django project's further databases, by alias. Seeders find these beside
+            theirs, migrated; what they write there while this one is built is thrown away, and made again
+            when the other one is built.
     """
 
     name: str
@@ -147,6 +155,14 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     env: tuple[str, ...] = ()
     vary: Callable[[str | None, Mapping[str, object]], Plan] | None = field(default=None, repr=False, compare=False)
+    alias: str = "default"
+    siblings: Callable[[], Mapping[str, Plan]] = field(default=dict, repr=False, compare=False)
+
+    @property
+    def without_seeds(self) -> Plan:
+        """The same database, migrated and not seeded."""
+        stages = tuple(stage for stage in self.stages if not stage.tier)
+        return replace(self, profile="without seeds", stages=stages)
 
     @property
     def steps(self) -> Sequence[Step]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from pytest_seeddb import migrations, seeds
+from pytest_seeddb.application.django_project import DEFAULT, postgres_aliases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.extensions import extension_stage
 from pytest_seeddb.plan import Plan, shown_profile
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
 
 
-def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[str, object] | None = None) -> Plan:
+def plan_of(
+    settings: Settings, profile: str | None = None, overrides: Mapping[str, object] | None = None, alias: str = ""
+) -> Plan:
     """What the settings declare, for one profile.
 
     Cheap when nothing changed since the last call on this machine: no user code is imported where
@@ -27,6 +30,7 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
         settings: The project's settings.
         profile: Another profile than the settings' own.
         overrides: Seed parameters that go before the profile's.
+        alias: Which of a Django project's databases; the default one where it is empty.
 
     Raises:
         ConfigError: Names the key, where it stands, what was found and what is allowed.
@@ -39,21 +43,31 @@ def plan_of(settings: Settings, profile: str | None = None, overrides: Mapping[s
     shown = shown_profile(settings.profile, overrides or {})
     stages = (
         *extension_stage(settings),
-        *migrations.stages(settings),
+        *migrations.stages(settings, alias),
         *seeds.stages(settings, overrides or {}),
     )
-    if settings.dump is not None:
+    if settings.dump is not None and not alias:
         from pytest_seeddb.migrations.dump import with_dump
 
         stages = with_dump(settings, shown, stages)
     return Plan(
-        name=settings.name,
+        name=f"{settings.name}-{alias}" if alias else settings.name,
         profile=shown,
         root=settings.root,
         stages=tuple(stage for stage in stages if stage.steps),
         env=settings.env,
         vary=partial(plan_of, settings),
+        alias=alias or DEFAULT,
+        siblings=cache(partial(_siblings, settings, overrides or {}, alias)),
     )
+
+
+def _siblings(settings: Settings, overrides: Mapping[str, object], alias: str) -> dict[str, Plan]:
+    """The plans of a Django project's other databases."""
+    if settings.migrations != migrations.DJANGO:
+        return {}
+    others = [each for each in postgres_aliases() if each != (alias or DEFAULT)]
+    return {each: plan_of(settings, overrides=overrides, alias="" if each == DEFAULT else each) for each in others}
 
 
 def _nothing_declared(settings: Settings) -> ConfigError:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 Reader = Callable[[object, Path], object]
 
@@ -30,6 +30,23 @@ class CommandSpec:
 
     command: str
     inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DjangoSpec:
+    """A management command of a Django project: ``{django = "seed_demo --idempotent", tier = "demo"}``.
+
+    Attributes:
+        command: Its name and arguments.
+        inputs: Patterns of further files that determine what it does.
+        tier: ``essential`` or ``demo``.
+        idempotent: Whether it may run again where its rows are.
+    """
+
+    command: str
+    inputs: tuple[str, ...] = ()
+    tier: Literal["essential", "demo"] = "essential"
+    idempotent: bool = False
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
@@ -132,15 +149,36 @@ def name_or_command(value: object, root: Path) -> str | CommandSpec:
     return _command(value, root) if isinstance(value, Mapping) else text(value, root)
 
 
-def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec, ...]:
+def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec | DjangoSpec, ...]:
     """A list of paths, import paths, patterns and commands; a lone one may stand without the list."""
     if isinstance(value, str):
         return names(value, root)
     if isinstance(value, Mapping):
-        return (_command(value, root),)
+        return (_seed_command(value, root),)
     if not isinstance(value, list | tuple):
         raise NotAllowed("give a list of strings and commands")
-    return tuple(each if isinstance(each, CommandSpec) else name_or_command(each, root) for each in value)
+    return tuple(_name_or_seed_command(each, root) for each in value)
+
+
+def _name_or_seed_command(value: object, root: Path) -> str | CommandSpec | DjangoSpec:
+    if isinstance(value, CommandSpec | DjangoSpec):
+        return value
+    return _seed_command(value, root) if isinstance(value, Mapping) else text(value, root)
+
+
+def _seed_command(value: Mapping[object, object], root: Path) -> CommandSpec | DjangoSpec:
+    if "django" not in value:
+        return _command(value, root)
+    if unknown := set(value) - {"django", "inputs", "tier", "idempotent"}:
+        near = did_you_mean(str(min(unknown, key=str)), ("inputs", "tier", "idempotent"))
+        raise NotAllowed(f'{near} Write {{django = "command", tier = "demo", idempotent = true}}'.strip())
+    tier = choice("essential", "demo")(value.get("tier", "essential"), root)
+    return DjangoSpec(
+        text(value["django"], root),
+        names(value.get("inputs", ()), root),
+        "demo" if tier == "demo" else "essential",
+        yes_no(value.get("idempotent", False), root),
+    )
 
 
 def _command(value: Mapping[object, object], root: Path) -> CommandSpec:

@@ -8,8 +8,8 @@ by the next one who looks (`pytest_seeddb.registry`).
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
@@ -26,11 +26,14 @@ from pytest_seeddb.record import Record
 from pytest_seeddb.server_errors import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_seeddb.address import Address
     from pytest_seeddb.admin import Admin
     from pytest_seeddb.plan import Plan, Stage
     from pytest_seeddb.record import Steps
+
+    Around = Callable[[], AbstractContextManager[object]]
 
 _BASE = """
 SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(encoding), datcollate, datctype,
@@ -90,6 +93,19 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
+@dataclass(frozen=True)
+class Audience:
+    """Who a build happens before.
+
+    Attributes:
+        progress: Is told how far it is.
+        around: Makes a context in which each build runs.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+    around: Around = nullcontext
+
+
 class Templates:
     """The templates of one server, as one process sees them.
 
@@ -102,14 +118,14 @@ class Templates:
     """
 
     def __init__(
-        self, admin: Admin, lease: str, *, token: str = "", run: str = "", progress: Progress | None = None
+        self, admin: Admin, lease: str, *, token: str = "", run: str = "", audience: Audience | None = None
     ) -> None:
         self._admin = admin
         self._lease = lease
         self._token = token
         self._run = run
         self._failed: dict[str, SeedDbError] = {}
-        self._progress = progress or Progress()
+        self._audience = audience or Audience()
         self._numbers = count(1)
         self._held: set[str] = set()
         self._base: tuple[Part, ...] = ()
@@ -274,11 +290,14 @@ class Templates:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps)
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
-        build = Build(self._admin, build_name(self._lease, next(self._numbers)), plan, self._progress, numbering)
+        stages = _stages(plan, span.done, span.end)
         with ExitStack() as undo:
+            undo.enter_context(self._audience.around())
+            beside = self._beside(plan, undo) if any(stage.tier for stage, _ in stages) else {}
+            build = Build(self._admin, self._next_name(), plan, self._audience.progress, numbering, beside)
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
-            opened = fill(build, _stages(plan, span.done, span.end))
+            opened = fill(build, stages)
             earlier = span.base.record.opened if span.base else ()
             draft = Record(
                 plan=plan.name,
@@ -293,6 +312,19 @@ class Templates:
             )
             record = finish(build, draft, span.started)
             return self._publish(build, record, reason)
+
+    def _next_name(self) -> str:
+        return build_name(self._lease, next(self._numbers))
+
+    def _beside(self, plan: Plan, undo: ExitStack) -> dict[str, Address]:
+        """The project's further databases, migrated, for the seeders to find; they go with ``undo``."""
+        found = {}
+        for alias, sibling in plan.siblings().items():
+            name = self._next_name()
+            undo.callback(self._drop_if_there, name)
+            self._start(name, self.get(sibling.without_seeds))
+            found[alias] = self._admin.address.with_database(name)
+        return found
 
     def _start(self, name: str, base: Template | None) -> None:
         if base is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -12,16 +13,17 @@ from pytest_seeddb.clones import Clones
 from pytest_seeddb.disposal import Disposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.naming import lock_key, new_lease
+from pytest_seeddb.plan import Progress
 from pytest_seeddb.pool import Pool
 from pytest_seeddb.registry import prune, sweep
 from pytest_seeddb.server_errors import explained
 from pytest_seeddb.shared import SharedClone
-from pytest_seeddb.templates import Templates
+from pytest_seeddb.templates import Audience, Templates
 
 if TYPE_CHECKING:
-    from pytest_seeddb.plan import Plan, Progress
+    from pytest_seeddb.plan import Plan
     from pytest_seeddb.servers import Server
-    from pytest_seeddb.templates import Comparison, Look, Template
+    from pytest_seeddb.templates import Around, Comparison, Look, Template
 
 
 class Worker:
@@ -33,13 +35,20 @@ class Worker:
     """
 
     def __init__(
-        self, server: Server, *, token: str = "", run: str = "", reset: str = "auto", progress: Progress | None = None
+        self,
+        server: Server,
+        *,
+        token: str = "",
+        run: str = "",
+        reset: str = "auto",
+        progress: Progress | None = None,
+        around: Around = nullcontext,
     ) -> None:
         self.server = server
         self._reset = reset
         self._token = token
         self._run = run
-        self._progress = progress
+        self._audience = Audience(progress or Progress(), around)
         self._templates: dict[str, Template | SeedDbError] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._open()
@@ -53,7 +62,7 @@ class Worker:
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
         self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
-        self._source = Templates(self._admin, self._lease, token=self._token, run=self._run, progress=self._progress)
+        self._source = Templates(self._admin, self._lease, token=self._token, run=self._run, audience=self._audience)
         self._shared: dict[str, SharedClone] = {}
         self._disposal.do(sweep)
 

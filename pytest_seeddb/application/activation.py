@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_seeddb.application.django_project import DEFAULT, is_set_up
 from pytest_seeddb.application.environment import url_in_environment
 from pytest_seeddb.errors import ConfigError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
-    """For a block, the settings' ``env`` holds the database's URL and its ``engines`` connect to it.
+    """For a block, the settings' ``env`` holds the database's URL, and its ``engines`` and Django connect to it.
 
     Raises:
         ConfigError: An entry of ``engines`` cannot be imported, is no engine, or cannot be redirected.
@@ -29,6 +30,18 @@ def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
         stack.enter_context(url_in_environment(settings.env, database.address))
         if settings.engines:
             stack.enter_context(_redirected(settings, database))
+        if is_set_up():
+            stack.enter_context(_django(database))
+        yield
+
+
+@contextmanager
+def _django(database: SeededDatabase) -> Iterator[None]:
+    from pytest_seeddb.application.django_connections import django_redirected
+
+    beside = {alias: each.address_for_writing for alias, each in database.beside.items()}
+    with django_redirected({DEFAULT: database.address_for_writing, **beside}) as redirection:
+        database.before_reset(redirection.close_connections)
         yield
 
 

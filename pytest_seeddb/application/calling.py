@@ -9,6 +9,7 @@ import threading
 import types
 import typing
 from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
 from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, is_resource, resource
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan import Mark, Step, Target
 
     Around = Callable[[SyncResources | AsyncResources], AbstractContextManager[object]]
+    Transaction = Callable[[str, Mark | None], AbstractContextManager[object]]
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ def call(
     arguments: Mapping[str, object] | None = None,
     step: Step | None = None,
     around: Around = nullcontext,
+    transaction: Transaction | None = None,
 ) -> object:
     """Call ``function`` with what its parameters ask for, and return what it returns.
 
@@ -56,6 +59,8 @@ def call(
         step: What it does; noted as ``target.marks`` says, in its own transaction where it has one.
         around: A context for the call itself, in the thread where that is made; gets the resources, from
             which further sessions can be had.
+        transaction: Makes a transaction around the call of a plain function that asks for none, with the mark
+            that is to be noted in it.
 
     Raises:
         ConfigError: A parameter without a default can be filled by nothing here, or an argument
@@ -67,7 +72,9 @@ def call(
     bound.around = around
     if step and bound.has_transaction:
         bound.mark = target.marks.mark(step)
-    with target.marks.around(step) if step and not bound.has_transaction else nullcontext():
+    elif step and transaction and not is_async(function):
+        bound.within = partial(transaction, target.alias, target.marks.mark(step))
+    with target.marks.around(step) if step and bound.notes_nothing else nullcontext():
         if is_async(function):
             return run(bound.called_async())
         result = in_own_thread_if_needed(bound.called)
@@ -143,7 +150,13 @@ class _Bound:
         self._resources = wanted(function)
         self.mark: Mark | None = None
         self.around: Around = nullcontext
+        self.within: Callable[[], AbstractContextManager[object]] = nullcontext
         self._check()
+
+    @property
+    def notes_nothing(self) -> bool:
+        """Whether the step has no transaction in which it is noted."""
+        return not self.has_transaction and self.within is nullcontext
 
     @property
     def has_transaction(self) -> bool:
@@ -153,7 +166,7 @@ class _Bound:
         with SyncResources(self._target.address, self.mark) as resources:
             self._refuse_async()
             filled = {name: resources.get(each) for name, each in self._filled()}
-            with self.around(resources):
+            with self.around(resources), self.within():
                 return self._call(filled)
 
     async def called_async(self) -> Any:  # noqa: ANN401 - likewise

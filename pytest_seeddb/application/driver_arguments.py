@@ -76,7 +76,7 @@ def connect_arguments(
     """
     from sqlalchemy import make_url
 
-    kept = {key: value for key, value in cparams.items() if not _says_where(key)}
+    kept = {key: value for key, value in cparams.items() if not says_where(key)}
     adapt = _ADAPTED.get(dialect.driver)
     if adapt is not None:
         return [], adapt(address.params, kept)
@@ -85,7 +85,8 @@ def connect_arguments(
     return list(positional), {**named, **kept}
 
 
-def _says_where(key: str) -> bool:
+def says_where(key: str) -> bool:
+    """Whether an argument of a driver's says where to connect or as whom."""
     return key in _WHERE or key.startswith(_WHERE_PREFIXES)
 
 

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 def surroundings(target: Target, directory: Path | None = None) -> Iterator[None]:
     """Let unchanged application code reach the target and nothing else.
 
-    Inside the block every SQLAlchemy engine of the process is redirected to the target, the
-    variables in ``target.env`` hold its URL, modules are found from ``target.root``, and the
-    working directory is ``directory``. All of it is as before afterwards, whatever happened.
+    Inside the block every SQLAlchemy engine of the process and Django's connections are redirected to
+    the target (Django's further aliases to ``target.beside``), the variables in ``target.env`` hold its
+    URL, modules are found from ``target.root``, and the working directory is ``directory``. All of it
+    is as before afterwards, whatever happened.
 
     Args:
         target: The database being built.
         directory: Where to run; ``target.root`` by default.
     """
+    from pytest_seeddb.application.django_connections import django_redirected
     from pytest_seeddb.application.redirection import redirected
 
     with (
@@ -35,6 +37,7 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
         _search_path(target.root),
         url_in_environment(target.env, target.address),
         redirected(target.address),
+        django_redirected({target.alias: target.address, **target.beside}),
     ):
         yield
 

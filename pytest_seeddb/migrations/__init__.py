@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.application.django_project import DEFAULT
 from pytest_seeddb.application.imports import is_import_path
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, digest, glob_parts
@@ -17,16 +18,23 @@ if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
     from pytest_seeddb.plan import Target
 
+DJANGO: Final = "django"
+"""What the setting says for a Django project's migrations."""
 _ALLOWED: Final = (
-    'name an alembic.ini (or a pyproject.toml with [tool.alembic]), a directory of *.sql files, "package.module:'
-    'attribute" (a MetaData or a callable), or {command = "...", inputs = [...]}'
+    'write "django", or name an alembic.ini (or a pyproject.toml with [tool.alembic]), a directory of *.sql files, '
+    '"package.module:attribute" (a MetaData or a callable), or {command = "...", inputs = [...]}'
 )
 
 
-def stages(settings: Settings) -> tuple[Stage, ...]:
+def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
     """The stage named ``migrations``; nothing where the settings name none, or there is none to run.
 
-    Nothing of the user's is imported, nor is SQLAlchemy or Alembic: a warm start needs neither.
+    Nothing of the user's is imported, nor is SQLAlchemy or Alembic: a warm start needs neither. Only
+    Django is set up, as it is for every one of its commands.
+
+    Args:
+        settings: Name the migrations.
+        alias: Which of Django's databases is migrated; the default one where it is empty.
 
     Raises:
         ConfigError: What the setting names is not there or cannot be read.
@@ -34,6 +42,12 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     wanted, source = settings.migrations, settings.source("migrations")
     if wanted is None:
         return ()
+    if wanted == DJANGO:
+        from pytest_seeddb.migrations import django
+
+        return tuple(
+            stage for stage in django.stages(settings.root, source=source, alias=alias or DEFAULT) if stage.steps
+        )
     found = _command(wanted, settings.root, source) if isinstance(wanted, CommandSpec) else None
     found = found or _named(str(wanted), settings.root, source)
     return (found,) if found.steps else ()

@@ -1,4 +1,4 @@
-"""The kinds of seeds: a function, a file of SQL, a command."""
+"""The kinds of seeds: a function, a file of SQL, a command, a management command of Django's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pytest_seeddb.seeds.declaration import Param
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_seeddb.config import CommandSpec
+    from pytest_seeddb.config import CommandSpec, DjangoSpec
     from pytest_seeddb.seeds.declaration import Tier
 
-__all__ = ["CommandSeed", "Declaration", "Parameter", "Seed", "SqlSeed"]
+__all__ = ["CommandSeed", "Declaration", "DjangoSeed", "Parameter", "Seed", "SqlSeed"]
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,27 @@ class CommandSeed:
         return self.identity
 
 
-Seed = Declaration | SqlSeed | CommandSeed
+@dataclass(frozen=True)
+class DjangoSeed:
+    """A management command of Django's."""
+
+    spec: DjangoSpec
+    after: tuple[str, ...] = ()
+
+    @property
+    def tier(self) -> Tier:
+        """Its tier."""
+        return self.spec.tier
+
+    @property
+    def identity(self) -> str:
+        """The command; a password in it is masked."""
+        return f"manage.py {masked(self.spec.command)}"
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return self.identity
+
+
+Seed = Declaration | SqlSeed | CommandSeed | DjangoSeed

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_seeddb.application.django_project import is_set_up
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BulkError, SeedDbError
 from pytest_seeddb.seeds.counters import going_on
 from pytest_seeddb.seeds.factories import Source, writing_through
 from pytest_seeddb.seeds.failures import failed
-from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
+from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
 from pytest_seeddb.seeds.loading import check_seeders, loaded
 from pytest_seeddb.seeds.parameters import Profile, arguments
 from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pytest_seeddb.application.calling import Transaction
     from pytest_seeddb.application.resources import AsyncResources, SyncResources
     from pytest_seeddb.plan import Step, Target
 
@@ -71,7 +73,20 @@ class Runner:
             return partial(_run_sql, seed, target, self._step(seed))
         if isinstance(seed, CommandSeed):
             return partial(_run_command, seed, target, self._step(seed))
+        if isinstance(seed, DjangoSeed):
+            return self._django_action(seed, target)
         return self._call_action(seed, target)
+
+    def _django_action(self, seed: DjangoSeed, target: Target) -> Action:
+        from pytest_seeddb.seeds.django import run_management_command
+
+        step = self._step(seed)
+
+        def action() -> None:
+            with self._surroundings(seed, target), target.marks.around(step):
+                run_management_command(seed, target)
+
+        return action
 
     def _call_action(self, seed: Declaration, target: Target) -> Action:
         from pytest_seeddb.application.calling import call
@@ -85,12 +100,19 @@ class Runner:
 
         def action() -> None:
             with _explained(seed, target.root), self._surroundings(seed, target):
-                call(found.function, target, arguments=given, step=self._step(seed), around=partial(_wired, target))
+                call(
+                    found.function,
+                    target,
+                    arguments=given,
+                    step=self._step(seed),
+                    around=partial(_wired, target),
+                    transaction=_transaction_of(seed),
+                )
 
         return action
 
     @contextmanager
-    def _surroundings(self, seed: Declaration, target: Target) -> Iterator[None]:
+    def _surroundings(self, seed: Declaration | DjangoSeed, target: Target) -> Iterator[None]:
         """What a seeder draws depends on itself, and its factories' sequences on the seeders before it."""
         with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
             name = self._step(seed).name
@@ -100,6 +122,15 @@ class Runner:
 
     def _step(self, seed: Seed) -> Step:
         return self.steps[self.seeds.index(seed)]
+
+
+def _transaction_of(seed: Declaration) -> Transaction | None:
+    """Django's, for a seeder that asks for none of ours: it writes through Django's own connection."""
+    if not seed.is_seeder or not is_set_up():
+        return None
+    from pytest_seeddb.application.django_connections import in_transaction
+
+    return in_transaction
 
 
 def _wired(target: Target, given: SyncResources | AsyncResources) -> AbstractContextManager[None]:

@@ -6,7 +6,8 @@ import glob
 import re
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.config import CommandSpec
+from pytest_seeddb.application.django_project import is_set_up
+from pytest_seeddb.config import CommandSpec, DjangoSpec
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.inputs.sources import Sources
@@ -14,7 +15,8 @@ from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.readers import did_you_mean
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
-from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, Seed, SqlSeed
+from pytest_seeddb.seeds.django import DjangoSeeds
+from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
 from pytest_seeddb.seeds.parameters import Profile, check, parameter_parts, profile_of
 from pytest_seeddb.seeds.runner import Runner
@@ -52,6 +54,7 @@ class _Staging:
         self._catalogue = Catalogue(settings.root)
         self._known: dict[str, Seed] = {}
         self._modules: dict[str, tuple[Declaration, ...]] = {}
+        self._django = DjangoSeeds(settings, self._sources)
 
     def stages(self) -> tuple[Stage, ...]:
         seeds = self._seeds()
@@ -79,6 +82,8 @@ class _Staging:
         for each in self._settings.seeds:
             if isinstance(each, CommandSpec):
                 yield CommandSeed(each)
+            elif isinstance(each, DjangoSpec):
+                yield DjangoSeed(each)
             elif _CALLABLE.fullmatch(each):
                 yield self._catalogue.callable(each, source=source)
             elif _MODULE.fullmatch(each) and not each.endswith(".sql"):
@@ -156,6 +161,8 @@ class _Staging:
     def _step(self, seed: Seed) -> Step:
         parts = self._parts(seed)
         name = f"seed {seed.identity}"
+        if isinstance(seed, DjangoSeed):
+            return Step(name, parts, self._django.version(seed), "safe" if seed.spec.idempotent else "never")
         if not isinstance(seed, Declaration):
             return Step(name, parts)
         # Where its rows are already, another version of what it imports is no reason to seed again.
@@ -176,6 +183,8 @@ class _Staging:
         if isinstance(seed, CommandSeed):
             inputs = glob_parts(seed.spec.inputs, self._settings.root, source=source)
             return (Part("command", digest(seed.spec.command)), *inputs)
+        if isinstance(seed, DjangoSeed):
+            return (Part("random seed", str(self._settings.random_seed)), *self._django.parts(seed))
         sources = self._sources.of_module(seed.module, source=source)
         # Templates of before have rows that were made otherwise.
         sequences = [_SEQUENCES] if any(part.name == "package factory-boy" for part in sources) else []
@@ -185,6 +194,7 @@ class _Staging:
             *parameter_parts(seed, self._profile),
             *sources,
             *sequences,
+            *(self._django.of_settings() if is_set_up() else ()),
         )
 
 

@@ -1,0 +1,243 @@
+"""Every connection of Django's goes to our databases, in all threads, whatever its settings say.
+
+Django's wrappers of one alias share one dictionary of settings with each other and with
+``django.db.connections``, in all threads, and read it anew for each connection that they open. So the
+dictionary is changed where it stands, and the connections that were open before are laid aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.application.awaited_imports import once_imported
+from pytest_seeddb.application.django_project import DEFAULT, is_postgres, is_set_up, standing_for
+from pytest_seeddb.application.driver_arguments import says_where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
+
+    from pytest_seeddb.address import Address
+    from pytest_seeddb.plan import Mark
+
+_PLACE: Final = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+_NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
+
+_changing: Final = threading.RLock()
+_active: Final[list[DjangoRedirection]] = []
+_standing: Final[dict[str, str]] = {}
+"""Which alias has the database that each one leads to, by the settings as they are outside of all redirections."""
+_opened: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+"""Every wrapper that has opened a connection, of all threads."""
+
+
+class DjangoRedirection:
+    """One ``with django_redirected(...)``."""
+
+    def __init__(self, addresses: Mapping[str, Address]) -> None:
+        self._addresses = addresses
+        self._thread = threading.get_ident()
+        self._before: dict[str, dict[str, Any]] = {}
+        self._aside: dict[str, Any] = {}
+        self._pools: dict[tuple[Any, str], Any] = {}
+
+    def begin(self, connections: Any) -> None:  # noqa: ANN401 - django.db.utils.ConnectionHandler
+        """Change the settings of every PostgreSQL database, and lay aside what is connected to it."""
+        for alias in tuple(connections.settings):
+            if not _leads_to_postgres(connections, alias):
+                continue
+            wanted = connections.settings[alias]
+            self._before[alias] = {key: wanted.get(key) for key in (*_PLACE.values(), "OPTIONS")}
+            self._lay_aside(connections, alias)
+            wanted.update(_settings_for(self._address(alias), wanted))
+
+    def _address(self, alias: str) -> Address | None:
+        return self._addresses.get(alias) or self._addresses.get(_standing.get(alias, alias))
+
+    def _lay_aside(self, connections: Any, alias: str) -> None:  # noqa: ANN401 - as above
+        """This thread's own wrapper keeps its connection, and its transaction; other threads' are closed."""
+        own = connections[alias]
+        self._aside[alias] = own
+        for pool_owner in _pool_owners(own):
+            self._pools[pool_owner, alias] = pool_owner._connection_pools.pop(alias, None)  # noqa: SLF001 - told nowhere else
+        del connections[alias]
+        for wrapper in _in_use(alias):
+            close(wrapper)
+
+    def holds(self, wrapper: object) -> bool:
+        """Whether a wrapper is laid aside until the end."""
+        return any(wrapper is each for each in self._aside.values())
+
+    def end(self, connections: Any) -> None:  # noqa: ANN401 - as above
+        """Close what was opened, and put everything back."""
+        self.close_connections()
+        self._put_back(connections)
+        for (owner, alias), pool in self._pools.items():
+            if pool is not None:
+                owner._connection_pools[alias] = pool  # noqa: SLF001 - told nowhere else
+
+    def _put_back(self, connections: Any) -> None:  # noqa: ANN401 - as above
+        for alias, before in self._before.items():
+            connections.settings[alias].update(before)
+            if threading.get_ident() == self._thread:
+                connections[alias] = self._aside[alias]
+
+    def close_connections(self) -> None:
+        """Close what was opened so far, in any thread; whoever needs a connection afterwards gets a new one."""
+        for wrapper in _in_use(*self._before):
+            close(wrapper)
+        for owner, alias in self._pools:
+            if (pool := owner._connection_pools.pop(alias, None)) is not None:  # noqa: SLF001 - as above
+                pool.close()
+
+
+@contextmanager
+def django_redirected(addresses: Mapping[str, Address]) -> Iterator[DjangoRedirection]:
+    """Inside the block Django connects to these databases, by alias, and to none of the others' own.
+
+    Aliases that mirror one of them, or lead to the same database in the settings, go along. A
+    PostgreSQL alias that is not among them can connect to nothing; those of other vendors are left alone.
+    Holds for all threads, for pools, and where Django is only set up inside the block. What was open
+    before is as it was afterwards, transactions included; what was opened inside is closed at the end.
+
+    Imports nothing: a process without Django is left without.
+
+    Args:
+        addresses: By alias.
+    """
+    redirection = DjangoRedirection(addresses)
+    with ExitStack() as stack:
+        stack.enter_context(
+            once_imported("django.db.utils", lambda module: stack.enter_context(_within(module, redirection)))
+        )
+        yield redirection
+
+
+@contextmanager
+def _within(module: ModuleType, redirection: DjangoRedirection) -> Iterator[None]:
+    """Redirect now where Django is set up, else as soon as it reads its settings."""
+    if is_set_up():
+        with _redirecting(redirection):
+            yield
+        return
+    handler = module.ConnectionHandler
+    configure = handler.configure_settings
+    begun: list[Any] = []
+
+    def configured(self: Any, databases: Any) -> Any:  # noqa: ANN401 - Django's own
+        found = configure(self, databases)
+        for alias, wanted in found.items():
+            _listen()
+            if "postg" in str(wanted.get("ENGINE", "")):
+                begun.append((wanted, {key: wanted.get(key) for key in (*_PLACE.values(), "OPTIONS")}))
+                wanted.update(_settings_for(redirection._addresses.get(alias), wanted))  # noqa: SLF001 - one module
+        return found
+
+    handler.configure_settings = configured
+    try:
+        yield
+    finally:
+        handler.configure_settings = configure
+        for wrapper in tuple(_opened):
+            close(wrapper)
+        for wanted, before in begun:
+            wanted.update(before)
+
+
+@contextmanager
+def _redirecting(redirection: DjangoRedirection) -> Iterator[None]:
+    from django.db import connections
+
+    _listen()
+    with _changing:
+        if not _active:
+            _standing.update({alias: standing_for(alias) for alias in connections.settings})
+        _active.append(redirection)
+        redirection.begin(connections)
+    try:
+        yield
+    finally:
+        with _changing:
+            redirection.end(connections)
+            _active.remove(redirection)
+
+
+def _in_use(*aliases: str) -> list[Any]:
+    """The wrappers of all threads that are not laid aside."""
+    return [
+        wrapper
+        for wrapper in tuple(_opened)
+        if wrapper.alias in aliases and not any(each.holds(wrapper) for each in _active)
+    ]
+
+
+def _listen() -> None:
+    from django.db.backends.signals import connection_created
+
+    connection_created.connect(_on_created, dispatch_uid="pytest_seeddb")
+
+
+def _on_created(connection: Any, **_more: object) -> None:  # noqa: ANN401 - a DatabaseWrapper
+    _opened.add(connection)
+
+
+def _leads_to_postgres(connections: Any, alias: str) -> bool:  # noqa: ANN401 - as above
+    return alias in connections.settings and is_postgres(alias)
+
+
+def _pool_owners(wrapper: Any) -> tuple[Any, ...]:  # noqa: ANN401 - as above
+    """The class that keeps the pools by alias, since Django 5.1."""
+    return tuple(each for each in type(wrapper).__mro__ if "_connection_pools" in vars(each))[:1]
+
+
+def _settings_for(address: Address | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dictionary is to say; what it says beside where and as whom stays."""
+    kept = {key: value for key, value in (wanted.get("OPTIONS") or {}).items() if not says_where(key)}
+    if address is None:
+        return {**dict.fromkeys(_PLACE.values(), ""), "NAME": _NOWHERE, "OPTIONS": kept}
+    place = {setting: address.params.get(key, "") for key, setting in _PLACE.items()}
+    rest = {key: value for key, value in address.params.items() if key not in _PLACE}
+    options = " ".join(filter(None, (kept.get("options", ""), rest.pop("options", ""))))
+    return {**place, "OPTIONS": {**kept, **rest, **({"options": options} if options else {})}}
+
+
+def close(wrapper: Any) -> None:  # noqa: ANN401 - as above
+    """Close a wrapper's connection, whichever thread it belongs to, and whatever it is in the middle of."""
+    wrapper.inc_thread_sharing()
+    try:
+        with contextlib.suppress(Exception):  # a connection that is broken already
+            wrapper.close()
+    finally:
+        wrapper.dec_thread_sharing()
+
+
+@contextmanager
+def in_transaction(alias: str, mark: Mark | None) -> Iterator[None]:
+    """A transaction of Django's around a block, in which a step is noted as begun and as finished."""
+    from django.db import connections, transaction
+
+    with transaction.atomic(using=alias):
+        if mark:
+            _execute(connections[alias], mark.statement, mark.begun)
+        yield
+        if mark:
+            _execute(connections[alias], mark.statement, mark.finished())
+
+
+def _execute(connection: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - a DatabaseWrapper
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+def address_of(alias: str = DEFAULT) -> Mapping[str, str]:
+    """What Django's settings say of where an alias leads, as libpq's parameters."""
+    from django.db import connections
+
+    wanted = connections.settings[alias]
+    place = {key: str(wanted[setting]) for key, setting in _PLACE.items() if wanted.get(setting)}
+    more = {key: str(value) for key, value in (wanted.get("OPTIONS") or {}).items() if says_where(key)}
+    return {**more, **place}
