@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 _RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
 
-AROUND_BUILDS: Final = pytest.StashKey["Callable[[], AbstractContextManager[object]]"]()
-"""Makes a context for each build."""
+ELSEWHERE: Final = pytest.StashKey[bool]()
+"""Kept with a seeded test that gets its database from another plugin's fixtures."""
 
 _ORIGINS: Final = pytest.StashKey[Origins]()
 _ISOLATION: Final = pytest.StashKey[str]()
@@ -86,7 +86,18 @@ def _origins(config: pytest.Config) -> Origins:
 
 
 @pytest.fixture(scope="session")
-def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfig: pytest.Config) -> Iterator[Worker]:
+def _seeddb_around_builds() -> Callable[[], AbstractContextManager[object]]:
+    """What makes a context for each build; another plugin may need one."""
+    return nullcontext
+
+
+@pytest.fixture(scope="session")
+def _seeddb_worker(
+    seeddb_settings: Settings,
+    seeddb_server: Server,
+    _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
+    pytestconfig: pytest.Config,
+) -> Iterator[Worker]:
     from pytest_seeddb.report import Tally
     from pytest_seeddb.terminal import TerminalProgress
     from pytest_seeddb.worker import Worker
@@ -94,11 +105,7 @@ def _seeddb_worker(seeddb_settings: Settings, seeddb_server: Server, pytestconfi
     _origins(pytestconfig).note_server(seeddb_settings)
     token = _token() if seeddb_settings.reseed else ""
     run = os.environ.get(_RUN, "")
-    reset, progress, around = (
-        seeddb_settings.reset,
-        TerminalProgress(pytestconfig),
-        pytestconfig.stash.get(AROUND_BUILDS, nullcontext),
-    )
+    reset, progress, around = seeddb_settings.reset, TerminalProgress(pytestconfig), _seeddb_around_builds
     with Worker(seeddb_server, token=token, run=run, reset=reset, progress=progress, around=around) as worker:
         yield worker
         settle_now(pytestconfig)
@@ -162,7 +169,7 @@ def seeded_db(
     from pytest_seeddb.factories import factories_on
 
     wish = wish_of(_place(request))
-    template, beside = _templates_for(request, wish, seeddb_settings)
+    template, beside = templates_for(request, wish, seeddb_settings)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
         opened = seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside)
@@ -181,7 +188,7 @@ def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
     return place
 
 
-def _templates_for(
+def templates_for(
     request: pytest.FixtureRequest, wish: Wish, settings: Settings
 ) -> tuple[Template, dict[str, Template]]:
     """What the test's database is made from, and what a Django project's further ones are."""
@@ -230,7 +237,8 @@ def _has_seeded(request: pytest.FixtureRequest) -> bool:
 
 
 def _runs_seeded(item: pytest.Item) -> bool:
-    return item.get_closest_marker(NAME) is not None and not _only_factory(item)
+    elsewhere = item.stash.get(ELSEWHERE, False)
+    return item.get_closest_marker(NAME) is not None and not elsewhere and not _only_factory(item)
 
 
 def _only_factory(item: pytest.Item) -> bool:

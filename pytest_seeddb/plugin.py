@@ -87,6 +87,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SETTINGS] = load_settings(config.rootpath, options=dict(_given(config)))
     except SeedDbError as error:
         raise pytest.UsageError(str(error)) from None
+    if config.stash[SETTINGS].migrations == "django" and is_enabled(config):
+        from pytest_seeddb.integrations import django
+
+        if django.is_there(config):
+            config.pluginmanager.register(django, "seeddb-django")
     if config.stash[SETTINGS].scope == "package":
         from pytest_seeddb.package_scope import PackageScope
 

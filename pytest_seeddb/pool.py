@@ -143,8 +143,8 @@ class Pool:
             return known.ready.pop()
         while known.spares:
             if spare := known.spares.pop(0).wait():
-                return self._watch(spare)
-        return self._watch(self._make(template))
+                return self.watch(spare)
+        return self.watch(self._make(template))
 
     def give_back(self, leased: Leased) -> Settlement:
         """Settle it: it goes to the next test, or away."""
@@ -177,7 +177,7 @@ class Pool:
             return
         leased.release()
         self._clones.renew(leased.clone)
-        self._watch(leased)
+        self.watch(leased)
 
     def close(self) -> None:
         """Give up all clones that wait for a test, and the spares."""
@@ -201,7 +201,8 @@ class Pool:
         clone = self._clones.make(template, admin)
         return Leased(clone, perf_counter() - started)
 
-    def _watch(self, leased: Leased) -> Leased:
+    def watch(self, leased: Leased) -> Leased:
+        """Give it a keeper, unless it has one or needs none."""
         if self._keeps and leased.keeper is None:
             started = perf_counter()
             leased.keeper = self._keeper(leased.clone)
@@ -227,4 +228,4 @@ class Pool:
         def clone() -> Leased | None:
             return self._make(template, admin) if admin.run(_ROOM)[0][0] else None
 
-        spare.make(clone, self._watch)
+        spare.make(clone, self.watch)

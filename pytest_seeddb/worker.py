@@ -5,15 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 from pytest_seeddb.admin import Admin
+from pytest_seeddb.building import Build, finish
 from pytest_seeddb.clones import Clones
 from pytest_seeddb.disposal import Disposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.naming import lock_key, new_lease
-from pytest_seeddb.plan import Progress
+from pytest_seeddb.plan import Plan, Progress
 from pytest_seeddb.pool import Pool
 from pytest_seeddb.registry import prune, sweep
 from pytest_seeddb.server_errors import explained
@@ -21,7 +25,7 @@ from pytest_seeddb.shared import SharedClone
 from pytest_seeddb.templates import Audience, Templates
 
 if TYPE_CHECKING:
-    from pytest_seeddb.plan import Plan
+    from pytest_seeddb.pool import Leased
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Around, Comparison, Look, Template
 
@@ -141,6 +145,21 @@ class Worker:
         if found.built:
             self._disposal.do(partial(prune, plan=plan.name))
         return found
+
+    def frozen_copy(self, leased: Leased) -> Template:
+        """A template of what a clone holds now, for this worker alone; it goes with the worker.
+
+        Ends every connection to the clone, which stays as it is.
+        """
+        self._own()
+        leased.release()
+        template = leased.clone.template
+        self._admin.evict(leased.clone.name)
+        copy = self._clones.make(replace(template, name=leased.clone.name))
+        plan = Plan(template.record.plan, template.record.profile, Path.cwd())
+        record = finish(Build(self._admin, copy.name, plan, Progress()), template.record, perf_counter())
+        self._pool.watch(leased)
+        return replace(template, name=copy.name, record=record)
 
     def shared(self, template: Template) -> SharedClone:
         """This worker's shared clone of the template."""

@@ -44,6 +44,7 @@ class DjangoRedirection:
         self._before: dict[str, dict[str, Any]] = {}
         self._aside: dict[str, Any] = {}
         self._pools: dict[tuple[Any, str], Any] = {}
+        self._used = False
 
     def begin(self, connections: Any) -> None:  # noqa: ANN401 - django.db.utils.ConnectionHandler
         """Change the settings of every PostgreSQL database, and lay aside what is connected to it."""
@@ -71,6 +72,17 @@ class DjangoRedirection:
     def holds(self, wrapper: object) -> bool:
         """Whether a wrapper is laid aside until the end."""
         return any(wrapper is each for each in self._aside.values())
+
+    def was_used(self) -> bool:
+        """Whether a connection was opened through it since this was last asked. Closes them."""
+        used, self._used = self._used, False
+        if used:
+            self.close_connections()
+        return used
+
+    def note(self, wrapper: Any) -> None:  # noqa: ANN401 - a DatabaseWrapper
+        """Hear of a connection that was opened while this one decided."""
+        self._used = self._used or wrapper.alias in self._before
 
     def end(self, connections: Any) -> None:  # noqa: ANN401 - as above
         """Close what was opened, and put everything back."""
@@ -183,6 +195,8 @@ def _listen() -> None:
 
 def _on_created(connection: Any, **_more: object) -> None:  # noqa: ANN401 - a DatabaseWrapper
     _opened.add(connection)
+    if _active:
+        _active[-1].note(connection)
 
 
 def _leads_to_postgres(connections: Any, alias: str) -> bool:  # noqa: ANN401 - as above

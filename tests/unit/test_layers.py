@@ -16,7 +16,7 @@ PACKAGE = Path(pytest_seeddb.__file__).parent
 
 PYTEST_HALF = {
     "plugin", "fixtures", "aftermath", "markers", "collection", "package_scope", "overrides", "plain_errors", "report",
-    "terminal", "factories",
+    "terminal", "factories", "integrations",
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli"}
 FLOORS = {

@@ -1,0 +1,1 @@
+"""Other pytest plugins that have databases of their own."""

@@ -1,0 +1,256 @@
+"""pytest-django's databases come from templates, and are settled instead of flushed.
+
+Registered beside pytest-django where seeded tests are enabled, after it whatever the order in which the
+two were loaded. Its fixtures are used as they are, but for two: ``django_db_setup`` makes no test
+database, and what stands behind ``db`` and ``transactional_db`` gives each test a clone first. A test
+that is marked ``seeded`` has the template with seeds, any other one that which is only migrated: the
+database that pytest-django would have made.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_seeddb.aftermath import DATABASE, settle_later
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fixtures import ELSEWHERE, templates_for
+from pytest_seeddb.integrations.django_base import Base
+from pytest_seeddb.markers import NAME, wish_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.database import SeededDatabase
+    from pytest_seeddb.plan import Plan
+    from pytest_seeddb.worker import Worker
+
+_CLASSES: Final = pytest.StashKey[dict[type, "SeededDatabase"]]()
+"""The databases of Django's classes, each shared by the tests of one."""
+
+_NEEDLESS: Final = {
+    "reuse_db": "--reuse-db",
+    "create_db": "--create-db",
+    "nomigrations": "--no-migrations",
+}
+
+
+def is_there(config: pytest.Config) -> bool:
+    """Whether pytest-django runs in this session."""
+    modules = (getattr(each, "__name__", "") for each in config.pluginmanager.get_plugins())
+    return "pytest_django.plugin" in modules
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Name the options that have nothing to do any more."""
+    given = [text for name, text in _NEEDLESS.items() if config.getoption(name, default=False)]
+    if not given or config.get_verbosity() < 0:
+        return None
+    are = "is" if len(given) == 1 else "are"
+    return f"seeddb: {', '.join(given)} {are} not needed: databases come from a template that follows the migrations"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A class of Django's has one database for its tests, which it keeps in a transaction."""
+    for item in items:
+        if is_django_unittest(item):
+            item.stash[ELSEWHERE] = True
+
+
+@pytest.fixture(scope="session")
+def _seeddb_around_builds(django_db_blocker: Any) -> Callable[[], AbstractContextManager[object]]:  # noqa: ANN401 - pytest-django's
+    """A build may reach the database whichever test asked for it."""
+    unblock: Callable[[], AbstractContextManager[object]] = django_db_blocker.unblock
+    return unblock
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    request: pytest.FixtureRequest,
+    django_test_environment: None,  # noqa: ARG001 - asked for because pytest-django's own does
+    django_db_blocker: Any,  # noqa: ANN401 - as above
+    django_db_modify_db_settings: None,  # noqa: ARG001 - likewise
+    _seeddb_base: Base,
+) -> Iterator[None]:
+    """Point Django at a clone of the migrated template; databases that are not PostgreSQL's are made as ever.
+
+    What a conftest's own ``django_db_setup`` writes into it, every unmarked test finds.
+    """
+    with ExitStack() as stack:
+        for each in (django_db_blocker.unblock(), _others(request), _seeddb_base.activated()):
+            stack.enter_context(each)
+        stack.enter_context(_settled_instead_of_flushed(request))
+        with django_db_blocker.block():
+            yield
+
+
+@pytest.fixture(scope="session")
+def _seeddb_base(seeddb_plan: Plan, _seeddb_worker: Worker) -> Iterator[Base]:
+    base = Base(_seeddb_worker, seeddb_plan.without_seeds)
+    yield base
+    base.close()
+
+
+@contextmanager
+def _others(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Test databases of other vendors, by Django."""
+    from django.db import connections
+    from django.test.utils import setup_databases, teardown_databases
+
+    from pytest_seeddb.application.django_project import is_postgres
+
+    wanted = [alias for alias in connections.settings if not is_postgres(alias)]
+    if not wanted:
+        yield
+        return
+    verbosity = request.config.option.verbose
+    made = setup_databases(verbosity=verbosity, interactive=False, aliases=wanted, serialized_aliases=set())
+    try:
+        yield
+    finally:
+        teardown_databases(made, verbosity=verbosity)
+
+
+@contextmanager
+def _settled_instead_of_flushed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test that commits nothing is flushed: its clone is settled, and a class's clone is put back.
+
+    Sequences are not set to 1 before it either: they stand where the template left them.
+    """
+    from django.test import TransactionTestCase
+
+    flush, reset_sequences = TransactionTestCase._fixture_teardown, TransactionTestCase._reset_sequences  # noqa: SLF001 - Django names them so
+
+    def settle(self: object) -> None:
+        database = _of_class(request.session, type(self))
+        if database is not None:
+            database.reset()
+
+    TransactionTestCase._fixture_teardown = settle  # noqa: SLF001 - likewise
+    TransactionTestCase._reset_sequences = staticmethod(lambda _alias: None)  # noqa: SLF001 - likewise
+    try:
+        yield
+    finally:
+        TransactionTestCase._fixture_teardown = flush  # noqa: SLF001 - likewise
+        TransactionTestCase._reset_sequences = staticmethod(reset_sequences)  # noqa: SLF001 - likewise
+
+
+def _of_class(session: pytest.Session, cls: type) -> SeededDatabase | None:
+    return session.stash.get(_CLASSES, {}).get(cls)
+
+
+# -- functions ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _django_db_helper(
+    django_db_setup: None,
+    _seeddb_django: None,
+    _django_db_helper: None,
+) -> None:
+    """What ``db``, ``transactional_db`` and the marker ``django_db`` lead to, on a clone of the test's own."""
+
+
+@pytest.fixture
+def _seeddb_django(
+    request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_base: Base, _seeddb_worker: Worker
+) -> Iterator[None]:
+    """A clone for a test that uses Django's database and no seeded one."""
+    if is_django_unittest(request.node):
+        yield
+    elif request.node.get_closest_marker(NAME) is not None:
+        request.getfixturevalue("seeded_db")
+        yield
+    else:
+        with ExitStack() as stack:
+            database = stack.enter_context(_migrated(seeddb_settings, _seeddb_worker, _seeddb_base))
+            request.node.stash[DATABASE] = database
+            yield
+            settle_later(request, database, stack.pop_all())
+
+
+@contextmanager
+def _migrated(settings: Settings, worker: Worker, base: Base) -> Iterator[SeededDatabase]:
+    from pytest_seeddb.application.activation import activated
+    from pytest_seeddb.database import seeded_database
+
+    template, beside = base.templates()
+    with seeded_database(worker, template, "clone", settings.env, beside) as database, activated(settings, database):
+        yield database
+
+
+@pytest.fixture(autouse=True)
+def _seeddb_django_unblocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A seeded test may use Django's database without asking for ``db``: its commits are real, and its own."""
+    if request.node.get_closest_marker(NAME) is None:
+        yield
+        return
+    _check(request.node)
+    with request.getfixturevalue("django_db_blocker").unblock():
+        yield
+
+
+# -- classes --------------------------------------------------------------------------------------
+
+
+def is_django_unittest(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether the test, or the class, is a ``SimpleTestCase`` of Django's or below it."""
+    from django.test import SimpleTestCase
+
+    cls = getattr(node, "cls", None) or getattr(node, "obj", None)
+    return isinstance(cls, type) and issubclass(cls, SimpleTestCase)
+
+
+@pytest.fixture(autouse=True, scope="class")
+def _seeddb_django_class(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One clone for a ``TestCase`` class, which keeps it in a transaction, or a ``TransactionTestCase`` class."""
+    cls = request.cls
+    if cls is None or not is_django_unittest(request.node) or not cls.databases:
+        yield
+        return
+    request.getfixturevalue("django_db_setup")
+    with _database_of_class(request) as database:
+        known = request.session.stash.setdefault(_CLASSES, {})
+        known[cls] = database
+        try:
+            yield
+        finally:
+            del known[cls]
+
+
+@contextmanager
+def _database_of_class(request: pytest.FixtureRequest) -> Iterator[SeededDatabase]:
+    from pytest_seeddb.application.activation import activated
+    from pytest_seeddb.database import seeded_database
+
+    settings: Settings = request.getfixturevalue("seeddb_settings")
+    worker: Worker = request.getfixturevalue("_seeddb_worker")
+    if request.node.get_closest_marker(NAME) is None:
+        with _migrated(settings, worker, request.getfixturevalue("_seeddb_base")) as database:
+            yield database
+        return
+    template, beside = templates_for(request, wish_of(request.node), settings)
+    with seeded_database(worker, template, "clone", settings.env, beside) as database, activated(settings, database):
+        yield database
+
+
+def _check(item: pytest.Item) -> None:
+    """See that a seeded method of one of Django's classes has the class's own database.
+
+    Raises:
+        ConfigError: It is marked otherwise than its class.
+    """
+    cls = item.getparent(pytest.Class)
+    if cls is None or not is_django_unittest(item) or item.get_closest_marker(NAME) is None:
+        return
+    if cls.get_closest_marker(NAME) is None or wish_of(item) != wish_of(cls):
+        raise ConfigError(
+            "The tests of a class of Django's share one database, and this one is marked otherwise than its class",
+            saw=f"{wish_of(item).shown} on the test",
+            source=item.nodeid,
+            remedy="mark the class: @pytest.mark.seeded above it",
+        )
