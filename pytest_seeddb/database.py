@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.changes import Changes, TableChange
+    from pytest_seeddb.pool import Leased
     from pytest_seeddb.settle import Settlement
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
@@ -196,11 +197,16 @@ def seeded_database(
         yield database
 
 
+def database_on(worker: Worker, leased: Leased, isolation: str, env: tuple[str, ...]) -> SeededDatabase:
+    """A private clone as a test sees it; it lives as long as the lease."""
+    ways = _Ways(lambda: worker.pool.renew(leased), leased.changes)
+    return SeededDatabase(leased.clone.address, leased.clone.template, isolation, env, ways)
+
+
 @contextmanager
 def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
     leased = worker.pool.take(template)
-    ways = _Ways(lambda: worker.pool.renew(leased), leased.changes)
-    database = SeededDatabase(leased.clone.address, template, isolation, env, ways)
+    database = database_on(worker, leased, isolation, env)
     try:
         yield database
     finally:

@@ -103,6 +103,7 @@ class Keeper:
             self.left: tuple[OpenConnection, ...] = ()
             self.wrote: tuple[str, ...] = ()
             self._seeded = self._moment()
+            self._watched: Counters | None = None
         except BaseException:
             self.close()
             raise
@@ -151,6 +152,37 @@ class Keeper:
         if found is None:
             raise NotRewindable("somebody connected meanwhile")
         return Moment(found.counters, TableCounts.of(self._connection, self._shape.relations), found.newest)
+
+    # -- beside somebody who stays connected ------------------------------------------------------
+
+    def watch(self, backend: int) -> None:
+        """Take the present state for the seeded one, while one idle backend is connected that is to stay.
+
+        From here on the keeper commits nothing: what is committed now, somebody else did.
+        """
+        self._connection.execute("SELECT pg_stat_force_next_flush()")
+        self._watched = self._glance(backend)
+
+    def is_as_watched(self, backend: int) -> bool:
+        """Whether nothing was committed since `watch`, and only that backend is connected. Sets the sequences back.
+
+        The backend must have told the server what it did. What was written and rolled back has left dead
+        rows: settle the clone now and then.
+        """
+        now, before = self._glance(backend), self._watched
+        if now is None or before is None or now.committed_writes(before):
+            return False
+        with self._connection.transaction(force_rollback=True):
+            self._sequences.restore(self._connection)
+        self._watched = now
+        return True
+
+    def _glance(self, backend: int) -> Counters | None:
+        with self._connection.transaction(force_rollback=True):
+            others = [Other(*each) for each in self._connection.execute(_OTHERS)]
+            if [(each.pid, each.is_busy) for each in others] != [(backend, False)]:
+                return None
+            return Counters(*self._connection.execute(COUNTERS).fetchall()[0])
 
     # -- comparing -------------------------------------------------------------------------------
 

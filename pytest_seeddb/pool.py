@@ -160,6 +160,19 @@ class Pool:
         self.seconds += found.seconds
         return found
 
+    def is_as_watched(self, leased: Leased, backend: int) -> bool:
+        """Whether a clone with one backend still connected is as it was when its keeper began to watch.
+
+        Counts as kept where it is; else give it back.
+        """
+        started = perf_counter()
+        with contextlib.suppress(psycopg.Error):
+            if leased.keeper and leased.keeper.is_as_watched(backend):
+                self.verdicts["keep"] = self.verdicts.get("keep", 0) + 1
+                self.seconds += perf_counter() - started
+                return True
+        return False
+
     def keep(self, leased: Leased, name: str) -> None:
         """Let it stay on the server under ``name``, for somebody to look at."""
         leased.release()

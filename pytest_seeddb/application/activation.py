@@ -11,6 +11,7 @@ from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine
 
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
+def activated(
+    settings: Settings, database: SeededDatabase, django: AbstractContextManager[object] | None = None
+) -> Iterator[None]:
     """For a block, the settings' ``env`` holds the database's URL, and its ``engines`` and Django connect to it.
+
+    Args:
+        settings: Name them.
+        database: Where they lead.
+        django: What points Django at the database, where that is made already.
 
     Raises:
         ConfigError: An entry of ``engines`` cannot be imported, is no engine, or cannot be redirected.
@@ -30,8 +38,8 @@ def activated(settings: Settings, database: SeededDatabase) -> Iterator[None]:
         stack.enter_context(url_in_environment(settings.env, database.address))
         if settings.engines:
             stack.enter_context(_redirected(settings, database))
-        if is_set_up():
-            stack.enter_context(_django(database))
+        if django is not None or is_set_up():
+            stack.enter_context(django or _django(database))
         yield
 
 

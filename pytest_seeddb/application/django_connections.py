@@ -29,6 +29,8 @@ _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
 
 _changing: Final = threading.RLock()
 _active: Final[list[DjangoRedirection]] = []
+_parked: Final[list[Any]] = []
+"""Wrappers of redirections that are off, and will be on again."""
 _standing: Final[dict[str, str]] = {}
 """Which alias has the database that each one leads to, by the settings as they are outside of all redirections."""
 _opened: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
@@ -107,6 +109,67 @@ class DjangoRedirection:
                 pool.close()
 
 
+class KeptRedirection:
+    """Redirects Django to one database again and again, over one connection that stays open in between.
+
+    For the thread that makes it, and the default alias; other threads' connections are closed each time.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._wrapper: Any = None
+
+    @contextmanager
+    def on(self) -> Iterator[DjangoRedirection]:
+        """Redirect inside the block."""
+        from django.db import connections
+
+        with django_redirected({DEFAULT: self._address}) as redirection:
+            if self._wrapper is not None:
+                _parked.remove(self._wrapper)
+                connections[DEFAULT] = self._wrapper
+            try:
+                yield redirection
+            finally:
+                self._wrapper = connections[DEFAULT]
+                _parked.append(self._wrapper)
+
+    def backend(self) -> int:
+        """The process number of the connection's backend, after it told the server what it did; 0 where there is none.
+
+        Only inside of `on`. There is none where the connection is closed, or in the middle of something.
+        """
+        from django.db import connections
+
+        driver = connections[DEFAULT].connection
+        if driver is None or driver.closed:
+            return 0
+        return _reported(driver)
+
+    def connect(self) -> int:
+        """Open the connection now, as Django does. Only inside of `on`."""
+        from django.db import connections
+
+        connections[DEFAULT].ensure_connection()
+        return self.backend()
+
+    def close(self) -> None:
+        """Close the connection. Only outside of `on`."""
+        if self._wrapper is not None:
+            _parked.remove(self._wrapper)
+            close(self._wrapper)
+            self._wrapper = None
+
+
+def _reported(driver: Any) -> int:  # noqa: ANN401 - psycopg's or psycopg2's connection
+    """Without a commit: those of the tests are what is counted."""
+    if driver.info.transaction_status != 0:
+        return 0
+    with driver.cursor() as cursor:
+        cursor.execute("BEGIN; SELECT pg_stat_force_next_flush(); ROLLBACK")
+    return int(driver.info.backend_pid)
+
+
 @contextmanager
 def django_redirected(addresses: Mapping[str, Address]) -> Iterator[DjangoRedirection]:
     """Inside the block Django connects to these databases, by alias, and to none of the others' own.
@@ -183,7 +246,9 @@ def _in_use(*aliases: str) -> list[Any]:
     return [
         wrapper
         for wrapper in tuple(_opened)
-        if wrapper.alias in aliases and not any(each.holds(wrapper) for each in _active)
+        if wrapper.alias in aliases
+        and not any(wrapper is each for each in _parked)
+        and not any(each.holds(wrapper) for each in _active)
     ]
 
 

@@ -9,6 +9,7 @@ database that pytest-django would have made.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,10 @@ import pytest
 from pytest_seeddb.aftermath import DATABASE, settle_later
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fixtures import ELSEWHERE, templates_for
+from pytest_seeddb.integrations.django_atomic import AtomicClones
 from pytest_seeddb.integrations.django_base import Base
-from pytest_seeddb.markers import NAME, wish_of
+from pytest_seeddb.markers import NAME, uses_a_fixture, wish_of
+from pytest_seeddb.plugin import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,11 +30,16 @@ if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
     from pytest_seeddb.database import SeededDatabase
     from pytest_seeddb.plan import Plan
+    from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
 
 _CLASSES: Final = pytest.StashKey[dict[type, "SeededDatabase"]]()
 """The databases of Django's classes, each shared by the tests of one."""
 
+ATOMIC: Final = pytest.StashKey[bool]()
+"""Kept with a test that Django rolls back."""
+
+_COMMITS: Final = {"transactional_db", "live_server", "django_db_reset_sequences"}
 _NEEDLESS: Final = {
     "reuse_db": "--reuse-db",
     "create_db": "--create-db",
@@ -55,10 +63,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A class of Django's has one database for its tests, which it keeps in a transaction."""
+    """Say of each test where its database comes from, if not from ``seeded_db``.
+
+    A class of Django's has one for its tests, and a test that Django rolls back one that stays connected.
+    """
     for item in items:
-        if is_django_unittest(item):
-            item.stash[ELSEWHERE] = True
+        item.stash[ATOMIC] = is_atomic(item)
+        item.stash[ELSEWHERE] = item.stash[ATOMIC] or is_django_unittest(item)
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +154,54 @@ def _of_class(session: pytest.Session, cls: type) -> SeededDatabase | None:
     return session.stash.get(_CLASSES, {}).get(cls)
 
 
+# -- which tests ---------------------------------------------------------------------------------
+
+
+def is_django_unittest(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether the test, or the class, is a ``SimpleTestCase`` of Django's or below it."""
+    from django.test import SimpleTestCase
+
+    cls = getattr(node, "cls", None) or getattr(node, "obj", None)
+    return isinstance(cls, type) and issubclass(cls, SimpleTestCase)
+
+
+def is_atomic(item: pytest.Item) -> bool:
+    """Whether Django keeps the test in a transaction and rolls it back, and it wants nothing but that.
+
+    Not a coroutine: its queries run in other threads, outside of the transaction.
+    """
+    names = set(getattr(item, "fixturenames", ()))
+    marker = item.get_closest_marker("django_db")
+    if is_django_unittest(item) or not (marker or "db" in names) or names & _COMMITS or uses_a_fixture(names):
+        return False
+    transaction, reset_sequences, databases, *_ = django_db(*marker.args, **marker.kwargs) if marker else django_db()
+    function = getattr(item, "function", None)
+    plain = not (transaction or reset_sequences or databases or inspect.iscoroutinefunction(function))
+    wish = wish_of(item)
+    settings = item.config.stash[SETTINGS]
+    return plain and settings.scope == "function" and (wish.isolation or settings.isolation) == "clone" and _is_alone()
+
+
+def django_db(
+    transaction: bool = False,
+    reset_sequences: bool = False,
+    databases: object = None,
+    *more: object,
+    **others: object,
+) -> tuple[object, ...]:
+    """The arguments of the marker, by position."""
+    return transaction, reset_sequences, databases, *more, *others
+
+
+def _is_alone() -> bool:
+    """Whether the project has one PostgreSQL database, without a pool of connections."""
+    from django.db import connections
+
+    from pytest_seeddb.application.django_project import DEFAULT, postgres_aliases
+
+    return postgres_aliases() == (DEFAULT,) and not connections.settings[DEFAULT]["OPTIONS"].get("pool")
+
+
 # -- functions ------------------------------------------------------------------------------------
 
 
@@ -157,11 +216,18 @@ def _django_db_helper(
 
 @pytest.fixture
 def _seeddb_django(
-    request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_base: Base, _seeddb_worker: Worker
+    request: pytest.FixtureRequest,
+    seeddb_settings: Settings,
+    _seeddb_base: Base,
+    _seeddb_worker: Worker,
+    _seeddb_atomic: AtomicClones,
 ) -> Iterator[None]:
     """A clone for a test that uses Django's database and no seeded one."""
     if is_django_unittest(request.node):
         yield
+    elif request.node.stash.get(ATOMIC, False):
+        with _seeddb_atomic.clone(_template_of(request, seeddb_settings, _seeddb_base)):
+            yield
     elif request.node.get_closest_marker(NAME) is not None:
         request.getfixturevalue("seeded_db")
         yield
@@ -171,6 +237,23 @@ def _seeddb_django(
             request.node.stash[DATABASE] = database
             yield
             settle_later(request, database, stack.pop_all())
+
+
+def _template_of(request: pytest.FixtureRequest, settings: Settings, base: Base) -> Template:
+    if request.node.get_closest_marker(NAME) is None:
+        return base.templates()[0]
+    return templates_for(request, wish_of(request.node), settings)[0]
+
+
+@pytest.fixture(scope="session")
+def _seeddb_atomic(
+    _seeddb_worker: Worker,
+    seeddb_settings: Settings,
+    _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
+) -> Iterator[AtomicClones]:
+    clones = AtomicClones(_seeddb_worker, seeddb_settings, _seeddb_around_builds)
+    yield clones
+    clones.close()
 
 
 @contextmanager
@@ -195,14 +278,6 @@ def _seeddb_django_unblocked(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 # -- classes --------------------------------------------------------------------------------------
-
-
-def is_django_unittest(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether the test, or the class, is a ``SimpleTestCase`` of Django's or below it."""
-    from django.test import SimpleTestCase
-
-    cls = getattr(node, "cls", None) or getattr(node, "obj", None)
-    return isinstance(cls, type) and issubclass(cls, SimpleTestCase)
 
 
 @pytest.fixture(autouse=True, scope="class")
