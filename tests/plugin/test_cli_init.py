@@ -117,13 +117,9 @@ def test_a_second_time_exits_with_2_names_the_file_and_changes_nothing(files):
     assert {path: path.read_bytes() for path in seeddb.path.rglob("*") if path.is_file()} == before
 
 
-def test_what_cannot_be_recognised_exits_with_1_and_django_is_told_plainly(files, tmp_path):
+def test_what_cannot_be_recognised_exits_with_1(files, tmp_path):
     seeddb = files(**{"pyproject.toml": ""})
     assert "Nothing in this project says how its schema is made" in seeddb("init", code=1).stderr
-    files(**{"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')"})
-    done = seeddb("init", "--json", code=1)
-    assert "this version does not run Django's migrations yet" in done.stderr
-    assert done.stdout == ""
     assert (tmp_path / "pyproject.toml").read_text() == ""
 
 

@@ -143,15 +143,40 @@ MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.setti
         {"pyproject.toml": '[tool.pytest.ini_options]\nDJANGO_SETTINGS_MODULE = "shop.settings"\n'},
     ],
 )
-def test_django_is_recognised_and_told_plainly_that_this_version_does_not_run_its_migrations(project, files):
-    with pytest.raises(SeedDbError, match="This is a Django project, and this version does not run") as raised:
-        project(files)
-    assert 'migrations = {command = "python manage.py migrate"' in raised.value.remedy
-    assert 'migrations = "django"' not in str(raised.value)
+def test_django_is_recognised(project, files):
+    assert table(project(files))[0] == {"migrations": "django", "seeds": ["seeds"]}
 
 
-def test_django_beside_another_schema_is_a_note(project):
-    assert "manage.py looks like Django" in project({**DBMATE, "manage.py": MANAGE}).notes[0]
+def test_django_goes_before_another_schema(project):
+    assert table(project({**DBMATE, "manage.py": MANAGE}))[0]["migrations"] == "django"
+
+
+CLINIC = {
+    "manage.py": MANAGE,
+    "shop/__init__.py": "",
+    "shop/models.py": "class Shop(models.Model): pass\nclass Item(TimeStampedModel): pass\n",
+    "shop/management/__init__.py": "",
+    "shop/management/commands/__init__.py": "",
+    "shop/management/commands/seed_demo.py": "",
+    "shop/management/commands/runbot.py": "",
+    "shop/fixtures/kinds.json": "[]",
+    "people/__init__.py": "",
+    "people/models.py": "class Person(models.Model): pass\n",
+}
+
+
+def test_a_django_projects_seeds_go_to_the_application_with_the_most_models(project):
+    seeds, _ = project(CLINIC).files
+    assert seeds.file == "shop/seeds.py"
+    assert "# from shop.models import Shop, Item" in seeds.text
+    ast.parse(seeds.text)
+
+
+def test_what_seeds_a_django_project_already_is_suggested(project):
+    declared, suggested = table(project(CLINIC))
+    assert declared == {"migrations": "django", "seeds": ["shop.seeds"]}
+    commands = [{"django": "seed_demo", "tier": "demo"}, {"django": "loaddata kinds.json"}]
+    assert suggested == {"seeds": ["shop.seeds", *commands]}
 
 
 FLASK = {

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.commands.init import schema
+from pytest_seeddb.commands.init import django, schema
 from pytest_seeddb.commands.init.code import Code
 from pytest_seeddb.commands.init.connections import engines, hidden_engines, variables
 from pytest_seeddb.commands.init.files import Files
@@ -15,7 +15,7 @@ from pytest_seeddb.commands.init.seeds_module import seeding_modules, seeds_modu
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.migrations import stages
+from pytest_seeddb.migrations import DJANGO, stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,11 +114,17 @@ def _look(files: Files) -> _Project:
 
 def _schema(project: _Project, proposal: Proposal) -> None:
     """The first of these that is there; the others are told."""
-    ways = (_alembic, _flask_migrate, _sql_directory, _metadata)
+    ways = (_django, _alembic, _flask_migrate, _sql_directory, _metadata)
     if not any(way(project, proposal) for way in ways):
         raise _nothing_found(project)
-    if by := schema.django(project.files):
-        proposal.notes.append(f"{by} looks like Django, whose migrations this version does not run")
+
+
+def _django(project: _Project, proposal: Proposal) -> bool:
+    by = schema.django(project.files)
+    if by:
+        proposal.see("Django", by)
+        proposal.set("migrations", DJANGO)
+    return bool(by)
 
 
 def _alembic(project: _Project, proposal: Proposal) -> bool:
@@ -177,18 +183,9 @@ def _metadata(project: _Project, proposal: Proposal) -> bool:
 
 def _nothing_found(project: _Project) -> SeedDbError:
     root = project.files.root
-    if by := schema.django(project.files):
-        return SeedDbError(
-            "This is a Django project, and this version does not run Django's migrations yet",
-            saw=by,
-            source=str(root),
-            remedy="wait for the version that has them. If your settings take the database from DATABASE_URL, this "
-            "works today:\n[tool.seeddb]\n"
-            'migrations = {command = "python manage.py migrate", inputs = ["**/migrations/*.py"]}',
-        )
     return SeedDbError(
         "Nothing in this project says how its schema is made",
-        saw="no alembic.ini, no [tool.alembic], no directory of *.sql migrations, no SQLAlchemy models",
+        saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, no SQLAlchemy models",
         source=str(root),
         remedy="begin in the project's own directory (-C DIR), or write [tool.seeddb] by hand: migrations = "
         '"package.module:function" runs any function of yours',
@@ -204,11 +201,27 @@ def _seeds(project: _Project, proposal: Proposal) -> None:
         proposal.see("seeds", ", ".join(there))
         proposal.set("seeds", there)
         return
+    if schema.django(project.files):
+        _django_seeds(project, proposal)
+        return
     models = project.models.models if project.models else ()
     near = [*(each.module for each in models), *(each.path.partition(":")[0] for each in project.engines)]
     is_async = bool(project.engines) and all(each.is_async for each in project.engines)
     proposal.seeds = seeds_module(project.files, near, models, is_async=is_async)
     proposal.set("seeds", [proposal.seeds.module])
+
+
+def _django_seeds(project: _Project, proposal: Proposal) -> None:
+    proposal.seeds = django.seeds_module_of(project.files)
+    proposal.set("seeds", [proposal.seeds.module])
+    commands, fixtures = django.seeding_commands(project.files), django.fixtures(project.files)
+    there = [f'{{django = {_toml(name)}, tier = "demo"}}' for name in commands]
+    there += [f"{{django = {_toml(f'loaddata {name}')}}}" for name in fixtures]
+    for name in (*commands, *fixtures):
+        proposal.see("fixture" if name in fixtures else "management command", name)
+    if there:
+        every = ", ".join([_toml(proposal.seeds.module), *there])
+        proposal.lines.append(f"# seeds = [{every}]  # with what the project has already")
 
 
 def _connections(project: _Project, proposal: Proposal) -> None:
@@ -219,7 +232,8 @@ def _connections(project: _Project, proposal: Proposal) -> None:
     elif project.hidden:
         proposal.see("engine made in a function", ", ".join(project.hidden))
         proposal.suggest("engines", "all", "during a seeded test every engine of the process goes to its database")
-    _variables(project, proposal)
+    if not schema.django(project.files):  # Django's connections are pointed at the database by themselves
+        _variables(project, proposal)
 
 
 def _variables(project: _Project, proposal: Proposal) -> None:

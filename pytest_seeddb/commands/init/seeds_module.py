@@ -80,13 +80,20 @@ def seeds_module(files: Files, near: Sequence[str], models: Sequence[Model], *, 
         is_async: Whether its sessions are asynchronous.
     """
     package = next(iter([top for module in [*near, *_packages(files)] if (top := _package(files, module))]), "")
+    module, file = free_name(files, package)
+    return SeedsModule(module, file, _text(models, is_async=is_async))
+
+
+def free_name(files: Files, package: str) -> tuple[str, str]:
+    """The name of a module that is not there yet, and its file; at the root where the package is empty."""
     place = f"{package}." if package else ""
-    source = "src/" if package and f"src/{package}/__init__.py" in files.names else ""
+    inner = package.replace(".", "/")
+    source = "src/" if package and f"src/{inner}/__init__.py" in files.names else ""
     for name in _NAMES:
-        file = f"{source}{package}/{name}".lstrip("/")
+        file = f"{source}{inner}/{name}".lstrip("/")
         if not any(each == f"{file}.py" or each.startswith(f"{file}/") for each in files.names):
             break
-    return SeedsModule(f"{place}{name}", f"{file}.py", _text(models, is_async=is_async))
+    return f"{place}{name}", f"{file}.py"
 
 
 def _package(files: Files, module: str) -> str:
