@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan import Plan, Progress, Stage
     from pytest_seeddb.record import Record
 
+_MUCH_LARGER: Final = 2
 _TIMED_UP_TO: Final = 64 * 2**20
 """Bytes above which WAL_LOG is not even tried where ``fsync`` is off: it writes each page to the log
 as well, and took 1,600 ms against FILE_COPY's 125 for 233 MB."""
@@ -112,10 +113,15 @@ def finish(build: Build, draft: Record, started: float) -> Record:
     return replace(
         draft,
         size=(size := build.admin.size(build.name)),
-        strategy=cheapest_strategy(build, size),
+        strategy=draft.strategy if _was_timed(draft, size) else cheapest_strategy(build, size),
         seconds=round(perf_counter() - started, 3),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     )
+
+
+def _was_timed(draft: Record, size: int) -> bool:
+    """Whether what it was made from was timed, and is not much smaller: then the same way is the cheapest."""
+    return 0 < size < _MUCH_LARGER * draft.size
 
 
 def _close_gaps(connection: psycopg.Connection[Any]) -> None:

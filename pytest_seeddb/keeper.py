@@ -10,6 +10,7 @@ import psycopg
 
 from pytest_seeddb.changes import COUNTERS, Changes, Counters, OpenConnection, TableChange, TableCounts, written_since
 from pytest_seeddb.rewinding import NotRewindable, Rewind
+from pytest_seeddb.sequences import SequenceWatch
 
 if TYPE_CHECKING:
     from pytest_seeddb.address import Address
@@ -99,7 +100,7 @@ class Keeper:
             self._connection.execute(_SETTINGS, prepare=False)
             if superuser:
                 self._connection.execute("SET session_replication_role = replica")
-            self._sequences = shape.learn(self._connection)
+            self._sequences = SequenceWatch(shape.learn(self._connection), self._connection)
             self.left: tuple[OpenConnection, ...] = ()
             self.wrote: tuple[str, ...] = ()
             self._seeded = self._moment()
@@ -173,7 +174,7 @@ class Keeper:
         if now is None or before is None or now.committed_writes(before):
             return False
         with self._connection.transaction(force_rollback=True):
-            self._sequences.restore(self._connection)
+            self._sequences.settle(self._connection)
         self._watched = now
         return True
 
@@ -194,9 +195,9 @@ class Keeper:
         """Whether anything but rows of the database changed."""
         return now.counters.beyond_rows(self._seeded.counters)
 
-    def moved_sequences(self) -> list[str]:
-        """The sequences that moved."""
-        return self._sequences.moved(self._connection)
+    def moved_sequences(self) -> bool:
+        """Whether a sequence moved."""
+        return not self._sequences.settled(self._connection)
 
     def written(self, now: Moment) -> dict[int, TableCounts] | None:
         """The rows written, by table; ``None`` where something was written that is no row of a table."""
@@ -218,7 +219,7 @@ class Keeper:
                 for oid, counts in counted.items()
                 if oid in self._shape.tables
             ),
-            sequences=tuple(self.moved_sequences()),
+            sequences=tuple(self._sequences.moved(self._connection)),
             beyond_rows=now.beyond_rows(self._seeded.counters) or self._is_more_than(counted, now),
             connections=tuple(Other(*each).shown() for each in others),
         )
@@ -251,6 +252,6 @@ class Keeper:
         """
         if rewind.written:
             rewind.run(self._connection)
-        self._sequences.restore(self._connection)
+        self._sequences.settle(self._connection)
         self._connection.execute("SELECT pg_stat_force_next_flush()")
         self._seeded = self._moment()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pytest_seeddb.changes import Changes, Counters
-from pytest_seeddb.sequences import Sequences
+from pytest_seeddb.sequences import Sequences, SequenceWatch
 
 if TYPE_CHECKING:
     from pytest_seeddb.address import Address
@@ -76,7 +76,7 @@ class SharedClone:
     def restore_sequences(self) -> None:
         """Set the sequences back in the middle of a test."""
         if self._keeper is not None:
-            self._keeper.restore()
+            self._keeper.put_back()
 
     def changes(self) -> Changes:
         """The sequences that moved; rows can only be written in the test's own transaction."""
@@ -101,17 +101,22 @@ class _Keeper:
     def __init__(self, address: Address) -> None:
         self._connection = psycopg.connect(writing(address).conninfo, application_name="pytest-seeddb keeper")
         self.backend = self._connection.info.backend_pid
-        self._sequences = Sequences(self._connection)
+        self._sequences = SequenceWatch(Sequences(self._connection), self._connection)
         self._connection.rollback()
 
     def restore(self) -> bool:
         """Set back the sequences that moved; whether that could be done."""
         try:
-            self._sequences.restore(self._connection)
+            self._sequences.settle(self._connection)
             self._connection.rollback()
         except psycopg.Error:
             return False
         return True
+
+    def put_back(self) -> None:
+        """Set back the sequences that moved while the test may be in the middle of something."""
+        self._sequences.put_back(self._connection)
+        self._connection.rollback()
 
     def moved(self) -> list[str]:
         """The sequences that moved."""

@@ -306,6 +306,8 @@ class Templates:
                 steps=steps,
                 opened=tuple(sorted({*earlier, *opened})),
                 numbering=numbering,
+                strategy=span.base.record.strategy if span.base else "FILE_COPY",
+                size=span.base.record.size if span.base else 0,
                 layer=span.end < len(plan.steps),
                 token=self._token,
                 used=_now()[:10],
