@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,10 +26,9 @@ from pytest_seeddb.production import NOWHERE, Environment, refused
 from pytest_seeddb.server_errors import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pytest_seeddb.address import Address
-    from pytest_seeddb.numbering import Numbering
     from pytest_seeddb.plan import Plan, Stage, Step
 
 Action = Literal["done", "run", "accept", "refuse"]
@@ -38,8 +37,11 @@ _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
 """Seconds between attempts to reach a server that is coming up."""
 
-_OF_MIGRATIONS: Final = frozenset({"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"})
-"""Tables in which tools note what they have migrated."""
+_OF_MIGRATIONS: Final = frozenset(
+    {"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"}
+    | {"django_content_type", "auth_permission", "django_site"}
+)
+"""Tables in which tools note what they have migrated, and those that Django fills after it has."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Wish:
         dry_run: Say what would be done, and do nothing.
         wait: Seconds to wait for the server to come up.
         environment: Where this is.
+        beside: Where a Django project's further databases are, by alias.
     """
 
     force: bool = False
@@ -61,6 +64,7 @@ class Wish:
     dry_run: bool = False
     wait: float = 0.0
     environment: Environment = NOWHERE
+    beside: Mapping[str, Address] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,8 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         todo = _todo(plan, ledger, wish, strange, is_current=is_current)
         if not wish.dry_run:
             marker = _marker(own, wish, ledger, strange)
-            todo = _Application(plan, address, connection, progress, ledger.numbering).run(
-                todo, _begun(marker, ledger), marker
-            )
+            target = Target(address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside)
+            todo = _Application(plan, target, connection, progress).run(todo, _begun(marker, ledger), marker)
     return Applied(
         database=address.masked,
         plan=plan.name,
@@ -241,10 +244,9 @@ def _doubted(todo: Todo, table: str) -> Todo:
 @dataclass(frozen=True)
 class _Application:
     plan: Plan
-    address: Address
+    target: Target
     connection: psycopg.Connection[Any]
     progress: Progress
-    numbering: Numbering
 
     def run(self, todo: list[Todo], begun: Marker, marker: Marker) -> list[Todo]:
         """Do what is to be done, stage by stage, and say so in the ledger."""
@@ -259,7 +261,7 @@ class _Application:
         for each in todo:
             if each.action == "accept":
                 marks.accept(steps[each.step])
-        target = Target(self.address, self.plan.root, self.plan.env, watch.step, marks, self.numbering)
+        target = replace(self.target, started=watch.step, marks=marks)
         with watch, contextlib.chdir(self.plan.root):
             stages = [stage for stage in self.plan.stages if any(map(marks.wants, stage.steps))]
             total = sum(each.action == "run" for each in todo)
@@ -276,7 +278,7 @@ class _Application:
         raise BuildError(
             "The database cannot be brought to the plan's state without doing work twice",
             saw="\n".join(f"{each.step}: {each.reason}" for each in refused_steps),
-            source=f"the ledger in {self.address.masked}, schema {ledgers.SCHEMA}",
+            source=f"the ledger in {self.target.address.masked}, schema {ledgers.SCHEMA}",
             remedy="say @seeder(idempotent=True) where a seeder may run again; --accept notes these as applied and "
             "leaves the rows as they are; --force runs all seeders again; --reset empties the database first. An SQL "
             "migration that was applied stays as it is: write another",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_seeddb import applying, seeds
-from pytest_seeddb.commands.database import database_of
+from pytest_seeddb.commands.database import database_of, further_databases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.ledger import Ledger
 from pytest_seeddb.planning import plan_of
@@ -59,7 +59,13 @@ def apply(settings: Settings, request: Request, progress: Progress) -> Applied |
         _check_secrets(settings, request, wish, overrides)
     if wish.reset and not wish.dry_run and not request.confirm(address.masked):
         return None
-    return applying.apply(plan, address, wish, progress)
+    if request.url:
+        return applying.apply(plan, address, wish, progress)
+    beside = further_databases(settings)
+    others = [applying.apply(plan.siblings()[alias].without_seeds, beside[alias], wish, progress) for alias in beside]
+    found = applying.apply(plan, address, replace(wish, beside=beside), progress)
+    steps = tuple(replace(step, step=f"{each.plan}: {step.step}") for each in others for step in each.steps)
+    return replace(found, steps=(*steps, *found.steps), up_to_date=all(each.up_to_date for each in (found, *others)))
 
 
 def _check_secrets(settings: Settings, request: Request, wish: Wish, overrides: dict[str, str]) -> None:

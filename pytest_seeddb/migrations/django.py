@@ -99,11 +99,19 @@ class _History:
         return tuple(dict.fromkeys(key for leaf in graph.leaf_nodes() for key in graph.forwards_plan(leaf)))
 
     @cached_property
+    def unmigrated(self) -> frozenset[str]:
+        """The labels of the apps that have models and no migrations."""
+        from django.apps import apps
+
+        labels = self._loader.unmigrated_apps
+        return frozenset(each for each in labels if any(apps.get_app_config(each).get_models()))
+
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         """A step for each migration; those apps that have none come first, as in ``migrate --run-syncdb``."""
         sources = Sources(self.root)
         found = [Step(_name(key), self._parts(key, sources), rerun="always") for key in self.keys]
-        if self._loader.unmigrated_apps:
+        if self.unmigrated:
             found.insert(0, Step(_SYNC, self._parts_of_models(sources), rerun="always"))
         if found:
             found[0] = Step(found[0].name, tuple(sorted({*found[0].parts, *self._environment()})), rerun="always")
@@ -119,8 +127,7 @@ class _History:
     def _parts_of_models(self, sources: Sources) -> tuple[Part, ...]:
         from django.apps import apps
 
-        configs = [apps.get_app_config(label) for label in sorted(self._loader.unmigrated_apps)]
-        modules = [config.models_module.__name__ for config in configs if config.models_module is not None]
+        modules = [apps.get_app_config(label).models_module.__name__ for label in sorted(self.unmigrated)]
         return tuple(sorted({part for module in modules for part in sources.of_module(module)}))
 
     def _environment(self) -> Iterator[Part]:
@@ -237,6 +244,7 @@ class _Run:
 
     def __init__(self, history: _History, target: Target, quiet: _Quiet) -> None:
         self._alias = history.alias
+        self._unmigrated = history.unmigrated
         self._target = target
         self._quiet = quiet
         self._steps = {step.name: step for step in history.steps}
@@ -260,19 +268,19 @@ class _Run:
         plan = executor.migration_plan(targets)
         state = executor._create_project_state(with_applied_migrations=True)  # noqa: SLF001 - what the command calls
         emit_pre_migrate_signal(0, False, self._alias, apps=state.apps, plan=plan)
-        self._sync(connection, executor.loader.unmigrated_apps)
+        self._sync(connection)
         executor.migrate(targets, plan=plan, state=state.clone())
         self._running = ""
 
-    def _sync(self, connection: Any, labels: set[str]) -> None:  # noqa: ANN401 - a DatabaseWrapper
+    def _sync(self, connection: Any) -> None:  # noqa: ANN401 - a DatabaseWrapper
         from django.core.management.commands.migrate import Command
 
-        if not labels:
+        if not self._unmigrated:
             return
         self._start(_SYNC)
         command = Command(stdout=io.StringIO())
         command.verbosity = 0
-        command.sync_apps(connection, labels)
+        command.sync_apps(connection, self._unmigrated)
         self._running = ""
 
     def _progress(self, action: str, migration: Any = None, fake: bool = False) -> None:  # noqa: ANN401, ARG002 - Django's
