@@ -117,7 +117,7 @@ KEYS: Final[Mapping[str, Key]] = {
             "server",
             server_choice,
             "auto",
-            "Where PostgreSQL comes from: `auto`, `embedded` or a `postgresql://` URL.",
+            "Where PostgreSQL comes from: `auto`, `embedded`, `container` or a `postgresql://` URL.",
             option="--seed-db-server",
         ),
         Key("postgres", postgres_major, None, "The major version wanted, 15 or newer."),
@@ -126,6 +126,15 @@ KEYS: Final[Mapping[str, Key]] = {
             directory,
             None,
             "The directory that holds `postgres` and `initdb` for the embedded server.",
+        ),
+        Key("image", text, None, "The container's image; `postgres` in the wanted major version by default."),
+        Key("tmpfs", text, "1g", "How much memory the container's data directory may take."),
+        Key("reuse", yes_no, False, "The container stays after the run, and the next one finds it."),
+        Key(
+            "init_scripts",
+            names,
+            (),
+            "Files for the image's `docker-entrypoint-initdb.d`, run once when the container starts.",
         ),
         Key("watch", names, (), "Further files (patterns) whose contents belong to the fingerprint."),
         Key("env", names, (), "Environment variables that hold the clone's URL during a seeded test."),
@@ -243,6 +252,10 @@ class Settings:
     server: str = field(default="auto", repr=False)
     postgres: int | None = None
     binaries: Path | None = None
+    image: str | None = None
+    tmpfs: str = "1g"
+    reuse: bool = False
+    init_scripts: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     profile: str | None = None

@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed-db-server",
         metavar="SERVER",
         default=None,
-        help="Where PostgreSQL comes from: auto, embedded, or a postgresql:// URL.",
+        help="Where PostgreSQL comes from: auto, embedded, container, or a postgresql:// URL.",
     )
     group.addoption(
         "--seed-db-profile", metavar="NAME", default=None, help="The seed profile of tests that do not name one."

@@ -123,12 +123,12 @@ def postgres_major(value: object, root: Path) -> int:
 
 
 def server_choice(value: object, _root: Path) -> str:
-    """``auto``, ``embedded`` or a PostgreSQL URL."""
-    words = ("auto", "embedded")
+    """``auto``, ``embedded``, ``container`` or a PostgreSQL URL."""
+    words = ("auto", "embedded", "container")
     if isinstance(value, str) and (value in words or _URL.match(value)):
         return value
     near = did_you_mean(str(value), words)
-    raise NotAllowed(f"{near} Give auto, embedded or postgresql://user@host:port/database".strip())
+    raise NotAllowed(f"{near} Give auto, embedded, container or postgresql://user@host:port/database".strip())
 
 
 def directory(value: object, root: Path) -> Path:

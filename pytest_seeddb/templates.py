@@ -109,7 +109,8 @@ class Audience:
 class Templates:
     """The templates of one server, as one process sees them.
 
-    ``run`` is what the processes of one run have in common, empty where there is only one.
+    ``run`` is what the processes of one run have in common, empty where there is only one; ``inputs`` what
+    determines the server's databases beside what it says of itself.
 
     Concurrency: any number of processes may ask for the same plan at once; one builds, the others
     wait for it and use what it built. A template that was handed out stays on the server for as
@@ -118,7 +119,14 @@ class Templates:
     """
 
     def __init__(
-        self, admin: Admin, lease: str, *, token: str = "", run: str = "", audience: Audience | None = None
+        self,
+        admin: Admin,
+        lease: str,
+        *,
+        token: str = "",
+        run: str = "",
+        audience: Audience | None = None,
+        inputs: tuple[Part, ...] = (),
     ) -> None:
         self._admin = admin
         self._lease = lease
@@ -126,6 +134,7 @@ class Templates:
         self._run = run
         self._failed: dict[str, SeedDbError] = {}
         self._audience = audience or Audience()
+        self._inputs = inputs
         self._numbers = count(1)
         self._held: set[str] = set()
         self._base: tuple[Part, ...] = ()
@@ -135,7 +144,8 @@ class Templates:
         """What the server contributes to every fingerprint."""
         if not self._base:
             row = self._admin.run(_BASE)[0]
-            self._base = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
+            said = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
+            self._base = (*said, *self._inputs)
         return self._base
 
     @property

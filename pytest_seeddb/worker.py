@@ -66,7 +66,14 @@ class Worker:
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
         self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
-        self._source = Templates(self._admin, self._lease, token=self._token, run=self._run, audience=self._audience)
+        self._source = Templates(
+            self._admin,
+            self._lease,
+            token=self._token,
+            run=self._run,
+            audience=self._audience,
+            inputs=self.server.inputs,
+        )
         self._shared: dict[str, SharedClone] = {}
         self._disposal.do(sweep)
 

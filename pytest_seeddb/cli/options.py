@@ -43,7 +43,7 @@ def add_command(  # noqa: PLR0913 - switches, each with its name
             help="a seed parameter; repeatable",
         )
     if server:
-        command.add_argument("--server", metavar="SERVER", help="auto, embedded or a postgresql:// URL")
+        command.add_argument("--server", metavar="SERVER", help="auto, embedded, container or a postgresql:// URL")
     command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
     if json:
         command.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.fingerprint import Part
     from pytest_seeddb.servers.embedded import Standing
 
 __all__ = ["Server", "describe", "open_server", "standing"]
@@ -24,22 +25,28 @@ class Server:
     """A running PostgreSQL.
 
     Attributes:
-        kind: Whether we started it (``embedded``) or found it running (``external``).
+        kind: Whether we started it (``embedded``, ``container``) or found it running (``external``).
         address: A maintenance database, as a role that may create databases.
         version: As people write it: ``15.18``.
         version_num: As PostgreSQL counts it: 150018.
         origin: Where it comes from, for people.
         superuser: Whether that role is a superuser.
         fsync: Whether the server waits for the disk.
+        is_ephemeral: Whether its databases go with it.
+        inputs: What determines its databases beside what it says of itself.
+        identity: The container's id; empty where there is none.
     """
 
-    kind: Literal["embedded", "external"]
+    kind: Literal["embedded", "container", "external"]
     address: Address
     version: str
     version_num: int
     origin: str
     superuser: bool
     fsync: bool
+    is_ephemeral: bool = False
+    inputs: tuple[Part, ...] = ()
+    identity: str = ""
 
     @property
     def major(self) -> int:
@@ -67,10 +74,31 @@ def open_server(settings: Settings) -> Iterator[Server]:
         return
     if os.name == "nt":
         raise _no_windows(settings)
+    if settings.server == "container" or (settings.server == "auto" and _needs_container(settings)):
+        from pytest_seeddb.servers import container
+
+        with container.running(settings) as server:
+            yield server
+        return
     from pytest_seeddb.servers import embedded
 
     with embedded.running(settings) as server:
         yield server
+
+
+def _needs_container(settings: Settings) -> bool:
+    """Whether nothing is installed that could be started, and a container engine answers."""
+    from pytest_seeddb.servers import binaries
+
+    try:
+        binaries.choose(settings)
+    except ServerError:
+        from pytest_seeddb.servers import engine
+
+        with suppress(ServerError):
+            engine.connect("auto")
+            return True
+    return False
 
 
 def standing(settings: Settings) -> Standing | None:
@@ -79,7 +107,7 @@ def standing(settings: Settings) -> Standing | None:
     Raises:
         ServerError: There can be no embedded server here.
     """
-    if _is_url(settings):
+    if _is_url(settings) or settings.server == "container":
         return None
     if os.name == "nt":
         raise _no_windows(settings)
@@ -107,6 +135,10 @@ def _described(settings: Settings) -> str:
 
         address = Address.parse(settings.server, source=settings.source("server"))
         return f"PostgreSQL at {address.masked}"
+    if settings.server == "container":
+        from pytest_seeddb.servers.container import Wanted
+
+        return f"PostgreSQL in a container, image {Wanted.of(settings).image}"
     if os.name == "nt":
         raise _no_windows(settings)
     from pytest_seeddb.servers import binaries
@@ -121,7 +153,7 @@ def _is_url(settings: Settings) -> bool:
 
 def _no_windows(settings: Settings) -> ServerError:
     return ServerError(
-        "The embedded server does not run on Windows",
+        "A server of our own does not run on Windows",
         saw=f"server = {masked(settings.server)!r}",
         source=settings.source("server"),
         remedy="name a running server: --seed-db-server=postgresql://user@host:port/postgres",

@@ -84,6 +84,11 @@ class Account:
         return all(self.may(part, stat.S_IXOTH) for part in (directory, *directory.parents) if part.exists())
 
 
+def own_account() -> Account:
+    """That of this process."""
+    return Account("", os.geteuid(), os.getegid())
+
+
 def server_account() -> Account:
     """The account for the server: our own, or for root the first of those made for such things.
 

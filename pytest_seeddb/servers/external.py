@@ -74,12 +74,12 @@ def probed(settings: Settings) -> Server:
             a role that may not create databases.
     """
     given = Address.parse(settings.server, source=settings.source("server"))
-    address, probe = _asked(given, settings)
+    address, found = _asked(given, settings)
     origin = f"{given.masked}, {settings.source('server')}"
-    if finding := _objection(probe, settings):
+    if finding := objection(found, settings):
         raise ServerError(finding.what, saw=finding.saw, source=origin, remedy=finding.remedy)
-    version = probe.version.split()[0]
-    return Server("external", address, version, probe.version_num, origin, probe.superuser, probe.fsync)
+    version = found.version.split()[0]
+    return Server("external", address, version, found.version_num, origin, found.superuser, found.fsync)
 
 
 def _asked(given: Address, settings: Settings) -> tuple[Address, Probe]:
@@ -88,17 +88,22 @@ def _asked(given: Address, settings: Settings) -> tuple[Address, Probe]:
 
     maintenance = given.with_database(_MAINTENANCE)
     try:
-        return maintenance, _probe(maintenance)
+        return maintenance, probe(maintenance)
     except psycopg.Error as error:
         if given.database in {"", _MAINTENANCE} or not _ANSWERED.search(str(error)):
             raise _unreachable(given, settings, error) from None
     try:
-        return given, _probe(given)
+        return given, probe(given)
     except psycopg.Error as error:
         raise _unreachable(given, settings, error) from None
 
 
-def _probe(address: Address) -> Probe:
+def probe(address: Address) -> Probe:
+    """Ask a server what it is, and what our role may do there.
+
+    Raises:
+        psycopg.Error: It cannot be reached.
+    """
     import psycopg
 
     params = dict(address.params)
@@ -109,7 +114,8 @@ def _probe(address: Address) -> Probe:
         return Probe(connection.info.server_version, *(row or ("", False, False, False, True, "unknown", "")))
 
 
-def _objection(probe: Probe, settings: Settings) -> Finding | None:
+def objection(probe: Probe, settings: Settings) -> Finding | None:
+    """Why the server is of no use; ``None`` where it is of use."""
     major = probe.version_num // 10_000
     if major < OLDEST:
         return _too_old(probe)

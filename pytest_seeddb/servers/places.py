@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SERVERS: Final = "servers"
 """The directory in the cache directory that holds the servers' state directories."""
 
+CONTAINERS: Final = "containers"
+"""The same for containers."""
+
 _FOR_ROOT: Final = Path("/var/cache/pytest-seeddb")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -97,6 +100,16 @@ def state_directory(cache: Path, binaries: Binaries, account: Account) -> Path:
     place = state_place(cache, binaries.version, binaries.directory)
     ours(place.parent, account)
     return ours(place, account)
+
+
+def container_directory(name: str) -> Path:
+    """The directory for what we know of a container, made if need be; only its user's."""
+    import platformdirs
+
+    from pytest_seeddb.servers.accounts import own_account
+
+    cache = ours(Path(platformdirs.user_cache_dir("pytest-seeddb")), own_account())
+    return ours(ours(cache / CONTAINERS, own_account()) / name, own_account())
 
 
 def state_place(cache: Path, version: str, programs: Path) -> Path:
