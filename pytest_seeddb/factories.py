@@ -33,18 +33,26 @@ def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> It
     uses neither. Nothing is committed that the factory (``sqlalchemy_session_persistence``) or the
     test does not commit.
     """
-    from pytest_seeddb.seeds.counters import going_on
     from pytest_seeddb.seeds.factories import Source, writing_through
 
     room = request.node.stash[_ROOM] = _Room(database, request)
     source = Source(room.session, room.another, room.kept)
-    with going_on(database.template.record.numbering.after()) as counters, writing_through(source):
-        database.before_reset(counters.start_again)
+    with counting_on(database), writing_through(source):
         database.before_reset(room.close)
         try:
             yield
         finally:
             room.close()
+
+
+@contextmanager
+def counting_on(database: SeededDatabase) -> Iterator[None]:
+    """For as long as the database is there, factories' sequences count on from the template's rows."""
+    from pytest_seeddb.seeds.counters import going_on
+
+    with going_on(database.template.record.numbering.after()) as counters:
+        database.before_reset(counters.start_again)
+        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,23 @@ from pytest_seeddb.building import Build, finish
 from pytest_seeddb.clones import Clones
 from pytest_seeddb.disposal import Disposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.kept_dumps import KeptDumps
 from pytest_seeddb.naming import lock_key, new_lease
 from pytest_seeddb.plan import Plan, Progress
 from pytest_seeddb.pool import Pool
 from pytest_seeddb.registry import prune, sweep
 from pytest_seeddb.server_errors import explained
+from pytest_seeddb.servers import open_server
 from pytest_seeddb.shared import SharedClone
 from pytest_seeddb.templates import Audience, Templates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_seeddb.config import Settings
     from pytest_seeddb.pool import Leased
     from pytest_seeddb.servers import Server
-    from pytest_seeddb.templates import Around, Comparison, Look, Template
+    from pytest_seeddb.templates import Comparison, Look, Template
 
 
 class Worker:
@@ -45,14 +50,15 @@ class Worker:
         token: str = "",
         run: str = "",
         reset: str = "auto",
-        progress: Progress | None = None,
-        around: Around = nullcontext,
+        audience: Audience | None = None,
+        dumps: KeptDumps | None = None,
     ) -> None:
         self.server = server
+        self._dumps = dumps
         self._reset = reset
         self._token = token
         self._run = run
-        self._audience = Audience(progress or Progress(), around)
+        self._audience = audience
         self._templates: dict[str, Template | SeedDbError] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._open()
@@ -146,11 +152,23 @@ class Worker:
 
     def _get(self, plan: Plan) -> Template | SeedDbError:
         try:
-            found = self._source.get(plan)
+            found = self._built_or_restored(plan)
         except SeedDbError as error:
             return error
         if found.built:
             self._disposal.do(partial(prune, plan=plan.name))
+        return found
+
+    def _built_or_restored(self, plan: Plan) -> Template:
+        if self._dumps is None or not self.server.is_ephemeral:
+            return self._source.get(plan)
+        look = self._source.look(plan)
+        source = plan if self._token else self._dumps.restoring(plan, look)
+        found = self._source.get(source)
+        if source is not plan:
+            return replace(found, reason="restored from the dump of an earlier container's")
+        if found.built:
+            self._dumps.keep(self, found, look)
         return found
 
     def frozen_copy(self, leased: Leased) -> Template:
@@ -201,3 +219,23 @@ def _two_plans(plan: Plan) -> ConfigError:
         source="the fixtures seeddb_plan or seeddb_settings, overridden in a conftest.py",
         remedy="give one of them a name of its own: seeddb_settings.replace(name=...)",
     )
+
+
+def worker_on(
+    server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
+) -> Worker:
+    """A worker of a command's, which restores what an earlier container's template was, unless it is not to."""
+    dumps = KeptDumps(settings) if restores else None
+    return Worker(server, token=token, audience=Audience(progress or Progress()), dumps=dumps)
+
+
+@contextmanager
+def open_worker(settings: Settings, progress: Progress | None = None) -> Iterator[Worker]:
+    """The same, on the server that the settings name.
+
+    Raises:
+        ServerError: There is no usable server.
+        ConfigError: The settings are wrong.
+    """
+    with open_server(settings) as server, worker_on(server, settings, progress) as worker:
+        yield worker

@@ -28,7 +28,7 @@ from pytest_seeddb.scratch import Scratch
 from pytest_seeddb.server_errors import explained
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.worker import open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,8 @@ def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
 
 def _of_plan(settings: Settings, request: Request, output: Output, progress: Progress) -> tuple[str, int]:
     plan = plan_of(replace(settings, dump=None) if request.from_scratch else settings)
-    with open_server(settings) as server, Worker(server, progress=progress) as worker:
+    with open_worker(settings, progress) as worker:
+        server = worker.server
         template = worker.template(plan)
         clone = worker.clones.make(template)
         with explained("The clone could not be prepared for a dump", server.address):

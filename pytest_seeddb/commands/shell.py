@@ -9,6 +9,7 @@ from pytest_seeddb.admin import Admin
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.worker import open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +52,9 @@ def fresh_clone(settings: Settings, progress: Progress) -> Iterator[Address]:
         SeedDbError: The settings are wrong, there is no usable server, or a step failed.
     """
     from pytest_seeddb.planning import plan_of
-    from pytest_seeddb.worker import Worker
 
     plan = plan_of(settings)
-    with open_server(settings) as server, Worker(server, progress=progress) as worker:
+    with open_worker(settings, progress) as worker:
         yield worker.clones.make(worker.template(plan)).address
 
 

@@ -10,7 +10,7 @@ from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.exports import Unusable, export, importing
 from pytest_seeddb.planning import plan_of
 from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.worker import open_worker, worker_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,8 @@ def explain(settings: Settings) -> Explanation:
         SeedDbError: The settings are wrong, or there is no usable server.
     """
     plan = plan_of(settings)
-    with open_server(settings) as server, Worker(server) as worker:
+    with open_worker(settings) as worker:
+        server = worker.server
         look = worker.look(plan)
     shown = [
         StepShown(name, fingerprint, tuple(PartShown(part.name, part.digest) for part in parts))
@@ -128,7 +129,7 @@ def compare(settings: Settings) -> Compared:
         SeedDbError: The settings are wrong, or there is no usable server.
     """
     plan = plan_of(settings)
-    with open_server(settings) as server, Worker(server) as worker:
+    with open_worker(settings) as worker:
         found = worker.compare(plan)
     built, differences = (found.before.created, found.differences) if found else ("", ())
     return Compared(plan.name, plan.profile, built, differences)
@@ -160,7 +161,7 @@ def build(settings: Settings, progress: Progress, files: Files | None = None) ->
     token = os.urandom(8).hex() if settings.reseed else ""
     with open_server(settings) as server:
         imported, unusable = _import(plan, settings, server, progress, files.imported)
-        with Worker(server, token=token, progress=progress) as worker:
+        with worker_on(server, settings, progress, token=token) as worker:
             template = worker.template(plan)
             if files.exported and not (imported and files.exported == files.imported):
                 export(worker, template, worker.look(plan), settings, files.exported)
@@ -184,7 +185,7 @@ def _import(plan: Plan, settings: Settings, server: Server, progress: Progress, 
     """Whether the template was made from the file just now, and else why the file is of no use."""
     if path is None:
         return False, ""
-    with Worker(server, progress=progress) as worker:
+    with worker_on(server, settings, progress, restores=False) as worker:
         look = worker.look(plan)
         if look.template:
             return False, ""

@@ -21,7 +21,7 @@ from pytest_seeddb.scratch import Scratch
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.soundness import prove
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.worker import Worker, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,7 +124,8 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
         raise _nothing_to_verify(settings)
     plan = plan_of(replace(settings, dump=None))
     schema = replace(plan, stages=tuple(each for each in plan.stages if each.name in _SCHEMA_STAGES))
-    with open_server(settings) as server, Worker(server, progress=progress) as worker:
+    with open_worker(settings, progress) as worker:
+        server = worker.server
         clone = _clone(worker, replace(plan, profile="the dump alone", stages=(stage,)))
         before = _schema(settings, server, clone.address)
         changed = _changed(schema, clone.address)

@@ -118,7 +118,7 @@ def server_major(address: Address) -> int:
 
 
 def _run(psql: Program, wanted: Restoring, target: Target, script: Script, lines: Iterable[bytes]) -> None:
-    command = [str(psql.path), "-X", "-q", "-b", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
+    command = [*psql.command, "-X", "-q", "-b", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
     command += ["-c", _FIRST, "-f", "-"]
     environment = {
         **environment_for(target.address),
@@ -161,7 +161,7 @@ def _lines(wanted: Restoring, server: int, script: Script) -> Iterator[Iterable[
     why = f"the dump {wanted.name}"
     program = find_program(wanted.settings, "pg_restore", wanted=server, least=wanted.dump.needs, why=why)
     options = () if wanted.exact else _NOT_OURS
-    command = [str(program.path), *options, "-f", "-", str(wanted.dump.path)]
+    command = [*program.command, *options, "-f", "-", str(wanted.dump.path)]
     with tempfile.TemporaryFile() as told, _started(command, None, told, stdout=subprocess.PIPE) as process:
         yield _checked(process, wanted, script, told)
 

@@ -47,7 +47,7 @@ def schema_of(address: Address, pg_dump: Program) -> Schema:
         ServerError: ``pg_dump`` failed.
     """
     done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
-        [str(pg_dump.path), *_OPTIONS, "--encoding=UTF8", "--no-password"],
+        [*pg_dump.command, *_OPTIONS, "--encoding=UTF8", "--no-password"],
         env=environment_for(address),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -137,7 +137,7 @@ def _run(output: Output, address: Address, pg_dump: Program, path: Path) -> None
     options += [] if output.privileges else _NOT_OURS
     environment = {**environment_for(address), "PGAPPNAME": "pytest-seeddb"}
     done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
-        [str(pg_dump.path), *options, "--no-password"],
+        [*pg_dump.command, *options, "--no-password"],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -17,6 +17,7 @@ import pytest
 
 from pytest_seeddb.aftermath import DATABASE, settle_later
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.factories import counting_on
 from pytest_seeddb.fixtures import ELSEWHERE, templates_for
 from pytest_seeddb.integrations.django_atomic import AtomicClones
 from pytest_seeddb.integrations.django_base import Base
@@ -256,13 +257,19 @@ def _seeddb_atomic(
     clones.close()
 
 
+def _migrated(settings: Settings, worker: Worker, base: Base) -> AbstractContextManager[SeededDatabase]:
+    return _opened(settings, worker, *base.templates())
+
+
 @contextmanager
-def _migrated(settings: Settings, worker: Worker, base: Base) -> Iterator[SeededDatabase]:
+def _opened(
+    settings: Settings, worker: Worker, template: Template, beside: dict[str, Template]
+) -> Iterator[SeededDatabase]:
     from pytest_seeddb.application.activation import activated
     from pytest_seeddb.database import seeded_database
 
-    template, beside = base.templates()
-    with seeded_database(worker, template, "clone", settings.env, beside) as database, activated(settings, database):
+    opened = seeded_database(worker, template, "clone", settings.env, beside)
+    with opened as database, activated(settings, database), counting_on(database):
         yield database
 
 
@@ -297,20 +304,12 @@ def _seeddb_django_class(request: pytest.FixtureRequest) -> Iterator[None]:
             del known[cls]
 
 
-@contextmanager
-def _database_of_class(request: pytest.FixtureRequest) -> Iterator[SeededDatabase]:
-    from pytest_seeddb.application.activation import activated
-    from pytest_seeddb.database import seeded_database
-
+def _database_of_class(request: pytest.FixtureRequest) -> AbstractContextManager[SeededDatabase]:
     settings: Settings = request.getfixturevalue("seeddb_settings")
     worker: Worker = request.getfixturevalue("_seeddb_worker")
     if request.node.get_closest_marker(NAME) is None:
-        with _migrated(settings, worker, request.getfixturevalue("_seeddb_base")) as database:
-            yield database
-        return
-    template, beside = templates_for(request, wish_of(request.node), settings)
-    with seeded_database(worker, template, "clone", settings.env, beside) as database, activated(settings, database):
-        yield database
+        return _migrated(settings, worker, request.getfixturevalue("_seeddb_base"))
+    return _opened(settings, worker, *templates_for(request, wish_of(request.node), settings))
 
 
 def _check(item: pytest.Item) -> None:

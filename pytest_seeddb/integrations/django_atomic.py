@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.application.activation import activated
 from pytest_seeddb.application.django_connections import KeptRedirection
 from pytest_seeddb.database import database_on
+from pytest_seeddb.factories import counting_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ class AtomicClones:
                     with self._unblocked():
                         held.leased.keeper.watch(held.redirection.connect())
                 database.before_reset(redirection.close_connections)
-                with activated(self._settings, database, nullcontext()):
+                with activated(self._settings, database, nullcontext()), counting_on(database):
                     yield
                 database.close_connections()
                 as_it_was = self._is_as_it_was(held)

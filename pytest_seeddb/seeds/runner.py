@@ -118,7 +118,8 @@ class Runner:
             name = self._step(seed).name
             with going_on(target.numbering.start(name)) as counters:
                 yield
-            target.numbering.note(name, counters.drawn())
+                drawn = counters.drawn()  # inside: afterwards the process's own counters are back
+            target.numbering.note(name, drawn)
 
     def _step(self, seed: Seed) -> Step:
         return self.steps[self.seeds.index(seed)]

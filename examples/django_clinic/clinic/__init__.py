@@ -1,0 +1,1 @@
+"""A clinics' web application: several clinics (tenants), their clinicians, patients and visits."""

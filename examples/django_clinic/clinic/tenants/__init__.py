@@ -1,0 +1,1 @@
+"""The clinics that share the tables."""

@@ -1,0 +1,67 @@
+"""Templates of servers that do not last, kept as dumps: the next server restores one instead of building.
+
+A container's databases go with it. Its finished template stays in the cache directory under its fingerprint,
+as `pytest_seeddb.exports` writes it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.exports import Unusable, export, importing
+
+if TYPE_CHECKING:
+    from pytest_seeddb.config import Settings
+    from pytest_seeddb.plan import Plan
+    from pytest_seeddb.templates import Look, Template
+    from pytest_seeddb.worker import Worker
+
+DIRECTORY: Final = "dumps"
+_KEPT: Final = 20
+"""Dumps that stay, those that were used last."""
+
+
+class KeptDumps:
+    """The dumps of this user.
+
+    Concurrency: any number of processes; a dump appears complete or not at all.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        import platformdirs
+
+        self._settings = settings
+        self._directory = Path(platformdirs.user_cache_dir("pytest-seeddb")) / DIRECTORY
+
+    def restoring(self, plan: Plan, look: Look) -> Plan:
+        """The plan as one that restores its dump; the plan itself where there is none that fits."""
+        path = self._path(look)
+        if look.template or not path.exists():
+            return plan
+        try:
+            found = importing(plan, look, self._settings, path)
+        except (Unusable, SeedDbError):
+            path.unlink(missing_ok=True)
+            return plan
+        with suppress(OSError):
+            path.touch()
+        return found
+
+    def keep(self, worker: Worker, template: Template, look: Look) -> None:
+        """Write a template's dump. What keeps it from being written is no failure of the run."""
+        path = self._path(look)
+        with suppress(SeedDbError, OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            export(worker, template, look, self._settings, path)
+            self._drop_oldest()
+
+    def _path(self, look: Look) -> Path:
+        return self._directory / f"{look.fingerprints[-1]}.dump"
+
+    def _drop_oldest(self) -> None:
+        found = sorted(self._directory.glob("*.dump"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in found[_KEPT:]:
+            path.unlink(missing_ok=True)
