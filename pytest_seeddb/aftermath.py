@@ -51,7 +51,7 @@ def settle_now(config: pytest.Config) -> None:
     unsettled = config.stash.get(_UNSETTLED, [])
     while unsettled:
         each, settings = unsettled.pop(), config.stash[SETTINGS]
-        if settings.keep == "all" and each.database.isolation == "clone":
+        if settings.keep == "all" and each.database.isolation == "clone" and each.database.lasts:
             each.database.keep()
         try:
             each.end.close()
@@ -132,7 +132,7 @@ def _show(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
         changes = str(database.changes())
     except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
         changes = f"what was written cannot be told: {error}"
-    if item.config.stash[SETTINGS].keep == "none":
+    if item.config.stash[SETTINGS].keep == "none" or not database.lasts:
         yield changes
     else:
         kept = database.keep()

@@ -49,6 +49,7 @@ class SeededDatabase:
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
+        lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
     """
 
@@ -66,6 +67,7 @@ class SeededDatabase:
         self.isolation = isolation
         self._env = env
         self.kept_as = ""
+        self.lasts = True
         self.settlement: Settlement | None = None
         self.beside: Mapping[str, SeededDatabase] = {}
         self._ways = ways
@@ -200,7 +202,9 @@ def seeded_database(
 def database_on(worker: Worker, leased: Leased, isolation: str, env: tuple[str, ...]) -> SeededDatabase:
     """A private clone as a test sees it; it lives as long as the lease."""
     ways = _Ways(lambda: worker.pool.renew(leased), leased.changes)
-    return SeededDatabase(leased.clone.address, leased.clone.template, isolation, env, ways)
+    database = SeededDatabase(leased.clone.address, leased.clone.template, isolation, env, ways)
+    database.lasts = not worker.server.is_ephemeral
+    return database
 
 
 @contextmanager

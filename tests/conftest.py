@@ -39,7 +39,7 @@ def cache_home():
     place.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(place))
-        wanted = os.environ.get("TESTS_POSTGRES")
+        wanted, server = os.environ.get("TESTS_POSTGRES"), os.environ.get("TESTS_SERVER")
         for variable in [each for each in os.environ if each.startswith(("SEEDDB_", "PG"))]:
             patch.delenv(variable)
         # Hundreds of subprocesses: without bytecode each would compile its libraries anew.
@@ -48,6 +48,8 @@ def cache_home():
         patch.delenv("CI", raising=False)
         if wanted:
             patch.setenv("SEEDDB_POSTGRES", wanted)
+        if server:
+            patch.setenv("SEEDDB_SERVER", server)
         yield place
     _remove(place)
 
@@ -75,7 +77,10 @@ def _remove(place):
 
 @pytest.fixture(scope="session")
 def embedded_server(cache_home):
-    """One embedded server for the session. A machine without PostgreSQL fails here, it does not skip."""
+    """One server for the session, embedded unless TESTS_SERVER names another kind.
+
+    A machine that cannot have it fails here, it does not skip.
+    """
     with open_server(load_settings(cache_home)) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""``seeddb status`` and ``seeddb prune``."""
+"""``seeddb status``, ``seeddb prune`` and ``seeddb server``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,28 @@ def add(commands: Commands) -> None:
     prune.add_argument("--kept", action="store_true", help="drop all databases of failed tests")
     prune.add_argument("--all", action="store_true", help="drop everything")
     prune.add_argument("--dry-run", action="store_true", help="only show what would go, and drop nothing")
+    about = "end the containers of pytest-seeddb's that nobody uses, with all that they hold"
+    server = add_command(commands, "server", _stop, about, plan=False, server=False)
+    server.add_argument("action", choices=("stop",), help="stop: remove them")
+
+
+# -- server ---------------------------------------------------------------------------------------
+
+
+def _stop(parsed: argparse.Namespace) -> int:
+    from pytest_seeddb.commands.server import stop
+
+    found = stop(settings_of(parsed))
+    if parsed.json:
+        print(as_json(found))
+        return 0
+    for each in found.stopped:
+        print(f"stopped  {each.identity}  {each.image}")
+    for each in found.in_use:
+        print(f"in use   {each.identity}  {each.image}")
+    if not found.stopped and not found.in_use:
+        print("no container of pytest-seeddb's is there")
+    return 0
 
 
 # -- status --------------------------------------------------------------------------------------

@@ -107,6 +107,9 @@ def prune(settings: Settings, limits: Limits, *, dry_run: bool = False) -> Prune
     stands = standing(settings)
     removal = _Removal(dry_run)
     entries: list[Entry] = []
+    if settings.server == "container":
+        _stop(settings, removal)
+        return _pruned(entries, removal)
     opened = stands is None or stands.running or stands.kept
     with ExitStack() as stack:
         if opened:
@@ -118,6 +121,16 @@ def prune(settings: Settings, limits: Limits, *, dry_run: bool = False) -> Prune
         if stands is not None:
             _remove(_leavable(stands.state if opened else None, limits), removal)
     return _pruned(entries, removal)
+
+
+def _stop(settings: Settings, removal: _Removal) -> None:
+    """A container's databases go with it; those that nobody uses go as a whole."""
+    from pytest_seeddb.servers import container  # not on Windows
+
+    source = settings.source("server")
+    unused = [each for each in container.containers(source) if not each.in_use]
+    for each in unused if removal.dry_run else container.stop(source):
+        removal.take(Item("container", each.identity, each.image, None, "nobody uses it"), lambda: True)
 
 
 def _drop(admin: Admin, choices: Sequence[Choice], removal: _Removal) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_seeddb.admin import Admin
 from pytest_seeddb.inventory import Owner, inventory
 from pytest_seeddb.server_errors import explained
-from pytest_seeddb.servers import open_server, standing
+from pytest_seeddb.servers import describe, open_server, standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,6 +128,8 @@ def status(settings: Settings) -> Status:
     Raises:
         SeedDbError: The settings are wrong, or there is no usable server.
     """
+    if settings.server == "container" and not _runs(settings):
+        return Status(ServerShown("new", "container", "", describe(settings), ""))
     stands = standing(settings)
     if stands and not (stands.running or stands.kept):
         shown = ServerShown("new", "embedded", stands.binaries.version, stands.binaries.origin, str(stands.state))
@@ -136,6 +138,12 @@ def status(settings: Settings) -> Status:
         with explained("The databases could not be listed", server.address):
             found = inventory(admin)
         return _status(found, _server(server, stands), _remains(stands))
+
+
+def _runs(settings: Settings) -> bool:
+    from pytest_seeddb.servers.container import is_running  # not on Windows
+
+    return is_running(settings)
 
 
 def _server(server: Server, stands: Standing | None) -> ServerShown:

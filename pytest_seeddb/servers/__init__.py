@@ -96,7 +96,7 @@ def _needs_container(settings: Settings) -> bool:
         from pytest_seeddb.servers import engine
 
         with suppress(ServerError):
-            engine.connect("auto")
+            engine.connect("auto").close()
             return True
     return False
 

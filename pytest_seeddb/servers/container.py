@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,9 +114,7 @@ def running(settings: Settings) -> Iterator[Server]:
         ConfigError: A file of ``init_scripts`` cannot be read.
     """
     wanted = Wanted.of(settings)
-    engine = connect(settings.source("server"))
-    state = container_directory(f"{wanted.digest}-{digest(engine.where)[:6]}")
-    with held(state / container_guard.USERS, shared=True):
+    with closing(connect(settings.source("server"))) as engine, _used(_state(wanted.digest, engine)) as state:
         with held(state / container_guard.START):
             if not wanted.reuse:
                 _ensure_guard(state, engine)
@@ -124,6 +122,13 @@ def running(settings: Settings) -> Iterator[Server]:
             server = _server(container, wanted, engine, settings)
         with offered_by(server.identity, server.version):
             yield server
+
+
+@contextmanager
+def _used(state: Path) -> Iterator[Path]:
+    """Count among the users of a container for a block."""
+    with held(state / container_guard.USERS, shared=True):
+        yield state
 
 
 def _ensure_guard(state: Path, engine: Engine) -> None:
@@ -244,7 +249,7 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
                 inputs = tuple(Part(f"init script {name}", digest(content)) for name, content in wanted.scripts)
                 return Server(
                     "container", address, version, found.version_num, origin, found.superuser, found.fsync,
-                    is_ephemeral=True, inputs=inputs, identity=str(container.id),
+                    is_ephemeral=not wanted.reuse, inputs=inputs, identity=str(container.id),
                 )  # fmt: skip
         time.sleep(_POLL)
     raise _not_ready(container, wanted, told, settings)
@@ -321,3 +326,79 @@ def _not_created(wanted: Wanted, error: Exception, settings: Settings) -> Server
         source=f"image {wanted.image}, {settings.source('server')}",
         remedy=f"try again; if that does not help, restart the container engine\n{OTHER_WAYS}",
     )
+
+
+# -- what runs now ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Running:
+    """One of our containers.
+
+    Attributes:
+        identity: The container's id, shortened as engines show it.
+        image: What it was made from.
+        in_use: Whether a process uses it.
+    """
+
+    identity: str
+    image: str
+    in_use: bool
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether the container that the settings want runs already.
+
+    Raises:
+        ServerError: No engine answers.
+    """
+    wanted = Wanted.of(settings)
+    with closing(connect(settings.source("server"))) as engine:
+        return _joined(_state(wanted.digest, engine), wanted, engine) is not None
+
+
+def containers(source: str) -> tuple[Running, ...]:
+    """All of ours on the engine, also those that an ended guard has left.
+
+    Raises:
+        ServerError: No engine answers.
+    """
+    with closing(connect(source)) as engine:
+        return tuple(_shown(each, engine) for each in _ours(engine))
+
+
+def stop(source: str) -> tuple[Running, ...]:
+    """Remove those that nobody uses, with all that they hold; what was removed.
+
+    Raises:
+        ServerError: No engine answers.
+    """
+    with closing(connect(source)) as engine:
+        return tuple(_shown(each, engine) for each in _ours(engine) if _removed(each, engine))
+
+
+def _removed(container: Any, engine: Engine) -> bool:  # noqa: ANN401 - docker-py's
+    """Whether nobody used it, and it is gone."""
+    lock = tried(_state(container.labels[LABEL], engine) / container_guard.USERS)
+    if lock is None:
+        return False
+    try:
+        container.remove(force=True, v=True)
+    finally:
+        os.close(lock)
+    return True
+
+
+def _ours(engine: Engine) -> list[Any]:
+    return list(engine.client.containers.list(all=True, filters={"label": LABEL}))
+
+
+def _state(name: str, engine: Engine) -> Path:
+    return container_directory(f"{name}-{digest(engine.where)[:6]}")
+
+
+def _shown(container: Any, engine: Engine) -> Running:  # noqa: ANN401 - docker-py's
+    lock = tried(_state(container.labels[LABEL], engine) / container_guard.USERS)
+    if lock is not None:
+        os.close(lock)
+    return Running(str(container.short_id), str(container.attrs["Config"]["Image"]), lock is None)

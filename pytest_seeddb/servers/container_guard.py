@@ -39,8 +39,8 @@ def remove(state: Path) -> None:
     from docker.errors import DockerException
     from testcontainers.core.docker_client import DockerClient
 
-    with contextlib.suppress(DockerException, OSError):
-        DockerClient().client.containers.get(identity).remove(force=True, v=True)
+    with contextlib.suppress(DockerException, OSError), contextlib.closing(DockerClient().client) as client:
+        client.containers.get(identity).remove(force=True, v=True)
         note.unlink(missing_ok=True)
 
 

@@ -34,6 +34,10 @@ class Engine:
         self.where = where
         self._reached = reached
 
+    def close(self) -> None:
+        """End the connection to it."""
+        self.client.close()
+
     @property
     def is_here(self) -> bool:
         """Whether ports that are published for this machine alone can be reached from this process."""
