@@ -86,6 +86,16 @@ def chain(previous: str, name: str, parts: Iterable[Part]) -> str:
     return hashed.hexdigest()
 
 
+def chain_of_set(before: str, steps: Iterable[tuple[str, Iterable[Part]]]) -> str:
+    """The fingerprint after steps whose order does not count.
+
+    Args:
+        before: The fingerprint of all that precedes them.
+        steps: Name and parts of each.
+    """
+    return chain(before, "in any order", [Part(name, chain("", name, parts)) for name, parts in steps])
+
+
 def file_digest(path: Path | str) -> str:
     """Return the digest of a file's content, read in pieces, so that its size is no matter.
 

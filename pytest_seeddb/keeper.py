@@ -167,11 +167,13 @@ class Keeper:
     def is_as_watched(self, backend: int) -> bool:
         """Whether nothing was committed since `watch`, and only that backend is connected. Sets the sequences back.
 
+        A commit that wrote nothing counts as well: it may have changed the session.
+
         The backend must have told the server what it did. What was written and rolled back has left dead
         rows: settle the clone now and then.
         """
         now, before = self._glance(backend), self._watched
-        if now is None or before is None or now.committed_writes(before):
+        if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
             return False
         with self._connection.transaction(force_rollback=True):
             self._sequences.settle(self._connection)

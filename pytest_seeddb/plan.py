@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part, chain
+from pytest_seeddb.fingerprint import Part, chain, chain_of_set
 from pytest_seeddb.numbering import Numbering
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Stage:
             that names the step.
         layered: Whether a template of its own is worth keeping after this stage.
         tier: That of its seeds; empty where it holds none.
+        in_any_order: Whether its steps come to the same in whatever order they were run, as long as each
+            came after those that it names itself: a database that has some of them needs only the others.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Stage:
     run: Callable[[Target, int], None] = field(repr=False)
     layered: bool = True
     tier: str = ""
+    in_any_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,13 @@ class Plan:
             base: What the server contributes: major version, encoding, locale, role.
         """
         found = [chain("", "base", base)]
-        for step in self.steps:
-            found.append(chain(found[-1], step.name, step.parts))
+        for stage in self.stages:
+            start = found[-1]
+            for number, step in enumerate(stage.steps, start=1):
+                if stage.in_any_order:
+                    found.append(chain_of_set(start, [(each.name, each.parts) for each in stage.steps[:number]]))
+                else:
+                    found.append(chain(found[-1], step.name, step.parts))
         return found
 
     def stage_ends(self) -> Iterator[tuple[int, Stage]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.building import Build, fill, finish
 from pytest_seeddb.carried import Carried
 from pytest_seeddb.errors import BuildError, SeedDbError
-from pytest_seeddb.fingerprint import Difference, Part, differences, explain_change
+from pytest_seeddb.fingerprint import Difference, Part, chain_of_set, differences, explain_change
 from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
 from pytest_seeddb.numbering import Numbering
@@ -284,6 +284,8 @@ class Templates:
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
         """The longest prefix that has a template, building the previous layer if there is none yet."""
         previous = max((at for at, stage in plan.stage_ends() if at < end and stage.layered), default=0)
+        if subset := self._subset(plan, prints, end):
+            return subset
         existing = self._fingerprints()
         for done in range(end - 1, 0, -1):
             if done == previous:
@@ -291,6 +293,26 @@ class Templates:
             if prints[done][:24] in existing and (found := self._find(plan, prints[done])):
                 return done, found
         return 0, None
+
+    def _subset(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template] | None:
+        """The largest layer that has some of the steps of a stage whose order does not count, and all before it."""
+        stage = next((each for at, each in plan.stage_ends() if at == end and each.in_any_order), None)
+        if stage is None:
+            return None
+        start = end - len(stage.steps)
+        wanted = {(step.name, step.parts) for step in stage.steps}
+        records = (Record.from_json(each.comment) for each in self._admin.ours(r"seeddb\_t\_%"))
+        fitting = [
+            record
+            for record in records
+            if record
+            and wanted.issuperset(own := record.steps[start:])
+            and record.fingerprint == chain_of_set(prints[start], own)
+        ]
+        for record in sorted(fitting, key=lambda record: len(record.steps), reverse=True):
+            if found := self._find(plan, record.fingerprint):
+                return len(record.steps), found
+        return None
 
     def _fingerprints(self) -> set[str]:
         names = [parsed(each.name) for each in self._admin.ours(r"seeddb\_t\_%")]

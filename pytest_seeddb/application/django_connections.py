@@ -8,6 +8,7 @@ dictionary is changed where it stands, and the connections that were open before
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import weakref
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,7 @@ _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
 
 _changing: Final = threading.RLock()
 _active: Final[list[DjangoRedirection]] = []
+_listening: Final[list[bool]] = []
 _parked: Final[list[Any]] = []
 """Wrappers of redirections that are off, and will be on again."""
 _standing: Final[dict[str, str]] = {}
@@ -166,7 +168,7 @@ def _reported(driver: Any) -> int:  # noqa: ANN401 - psycopg's or psycopg2's con
     if driver.info.transaction_status != 0:
         return 0
     with driver.cursor() as cursor:
-        cursor.execute("BEGIN; SELECT pg_stat_force_next_flush(); ROLLBACK")
+        cursor.execute("BEGIN; SELECT pg_stat_force_next_flush(), pg_advisory_unlock_all(); ROLLBACK")
     return int(driver.info.backend_pid)
 
 
@@ -255,7 +257,22 @@ def _in_use(*aliases: str) -> list[Any]:
 def _listen() -> None:
     from django.db.backends.signals import connection_created
 
+    if _listening:
+        return
     connection_created.connect(_on_created, dispatch_uid="pytest_seeddb")
+    if threading.active_count() > 1:
+        _opened.update(_connected_before())
+    _listening.append(True)
+
+
+def _connected_before() -> list[Any]:
+    """The wrappers that other threads connected before anybody listened.
+
+    Looked for by their types alone: to ask a lazy object for its class is to evaluate it.
+    """
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    return [each for each in gc.get_objects() if issubclass(type(each), BaseDatabaseWrapper) and each.connection]
 
 
 def _on_created(connection: Any, **_more: object) -> None:  # noqa: ANN401 - a DatabaseWrapper
@@ -277,7 +294,8 @@ def _settings_for(address: Address | None, wanted: Mapping[str, Any]) -> dict[st
     """What the dictionary is to say; what it says beside where and as whom stays."""
     kept = {key: value for key, value in (wanted.get("OPTIONS") or {}).items() if not says_where(key)}
     if address is None:
-        return {**dict.fromkeys(_PLACE.values(), ""), "NAME": _NOWHERE, "OPTIONS": kept}
+        # A directory that is not there: without a host libpq would look where its environment says.
+        return {**dict.fromkeys(_PLACE.values(), ""), "NAME": "postgres", "HOST": f"/{_NOWHERE}", "OPTIONS": kept}
     place = {setting: address.params.get(key, "") for key, setting in _PLACE.items()}
     rest = {key: value for key, value in address.params.items() if key not in _PLACE}
     options = " ".join(filter(None, (kept.get("options", ""), rest.pop("options", ""))))

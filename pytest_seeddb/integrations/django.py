@@ -120,11 +120,29 @@ def _others(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     verbosity = request.config.option.verbose
-    made = setup_databases(verbosity=verbosity, interactive=False, aliases=wanted, serialized_aliases=set())
+    with _without_dependencies(wanted):
+        made = setup_databases(verbosity=verbosity, interactive=False, aliases=wanted, serialized_aliases=set())
     try:
         yield
     finally:
         teardown_databases(made, verbosity=verbosity)
+
+
+@contextmanager
+def _without_dependencies(aliases: list[str]) -> Iterator[None]:
+    """Django would make the default database first, on which the others depend unless they say otherwise."""
+    from django.db import connections
+
+    tests = [connections.settings[alias]["TEST"] for alias in aliases]
+    before = [dict(each) for each in tests]
+    for each in tests:
+        each["DEPENDENCIES"] = [alias for alias in each.get("DEPENDENCIES", []) if alias in aliases]
+    try:
+        yield
+    finally:
+        for each, was in zip(tests, before, strict=True):
+            each.clear()
+            each.update(was)
 
 
 @contextmanager
@@ -135,15 +153,26 @@ def _settled_instead_of_flushed(request: pytest.FixtureRequest) -> Iterator[None
     """
     from django.test import TransactionTestCase
 
+    from pytest_seeddb.application.django_project import is_postgres
+
     flush, reset_sequences = TransactionTestCase._fixture_teardown, TransactionTestCase._reset_sequences  # noqa: SLF001 - Django names them so
 
-    def settle(self: object) -> None:
+    def settle(self: Any) -> None:  # noqa: ANN401 - a TransactionTestCase
         database = _of_class(request.session, type(self))
         if database is not None:
             database.reset()
+        others = [alias for alias in self._databases_names(include_mirrors=False) if not is_postgres(alias)]
+        if others:
+            self._databases_names = lambda **_options: others
+            flush(self)
+            del self._databases_names
+
+    def reset(alias: str) -> None:
+        if not is_postgres(alias):
+            reset_sequences(alias)
 
     TransactionTestCase._fixture_teardown = settle  # noqa: SLF001 - likewise
-    TransactionTestCase._reset_sequences = staticmethod(lambda _alias: None)  # noqa: SLF001 - likewise
+    TransactionTestCase._reset_sequences = staticmethod(reset)  # noqa: SLF001 - likewise
     try:
         yield
     finally:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
 """What of the settings decides which migrations there are and where they run."""
 _READ: Final = re.compile(rb"\bsettings\.([A-Z][A-Z0-9_]+)")
+_SETTINGS_STEP: Final = "Django and its settings"
 _SYNC: Final = "tables of the apps without migrations"
 _SIGNALS: Final = "signals after the migrations"
 
@@ -63,7 +64,8 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
             with target.marks.around(signals):
                 _Sender(history, target).run()
 
-    return (Stage("migrations", history.steps, migrations.run), Stage("signals", (signals,), send))
+    migrated = Stage("migrations", history.steps, migrations.run, in_any_order=True)
+    return (migrated, Stage("signals", (signals,), send))
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,8 @@ class _History:
         found = [Step(_name(key), self._parts(key, sources), rerun="always") for key in self.keys]
         if self.unmigrated:
             found.insert(0, Step(_SYNC, self._parts_of_models(sources), rerun="always"))
-        if found:
-            found[0] = Step(found[0].name, tuple(sorted({*found[0].parts, *self._environment()})), rerun="always")
-        return tuple(found)
+        environment = Step(_SETTINGS_STEP, tuple(sorted(set(self._environment()))), rerun="always")
+        return (environment, *found) if found else ()
 
     def _parts(self, key: tuple[str, str], sources: Sources) -> tuple[Part, ...]:
         path = Path(inspect.getfile(type(self._loader.graph.nodes[key])))
@@ -131,7 +132,7 @@ class _History:
         return tuple(sorted({part for module in modules for part in sources.of_module(module)}))
 
     def _environment(self) -> Iterator[Part]:
-        """What all migrations share; later steps are chained to the first."""
+        """What all migrations share."""
         import django
         from django.conf import settings
 

@@ -1,0 +1,287 @@
+"""Seeds of Django projects: seeders with the ORM, factories, management commands, `loaddata`; and `seeddb apply`."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from clinic import Clinic
+
+
+@pytest.fixture
+def clinic(pytester):
+    clinic = Clinic(pytester.path, pytester)
+    clinic.own_template()
+    return clinic
+
+
+def rows(address, statement):
+    with psycopg.connect(address.conninfo) as connection:
+        return connection.execute(statement).fetchall()
+
+
+PATIENTS = "SELECT name FROM clinic_patient ORDER BY id"
+COMMAND = """
+    from django.core.management.base import BaseCommand, CommandError
+    from clinic.models import Patient
+
+    class Command(BaseCommand):
+        def add_arguments(self, parser):
+            parser.add_argument("--number", type=int, default=2)
+
+        def handle(self, *, number, **options):
+            self.stdout.write("a word of the command")
+            for each in range(number):
+                Patient.objects.create(name=f"demo {each}")
+            if number > 9:
+                raise CommandError("too many")
+"""
+
+
+def lead_to(clinic, address):
+    """Let Django's own settings name the database."""
+    names = {"dbname": "NAME", "host": "HOST", "user": "USER", "port": "PORT", "password": "PASSWORD"}
+    place = {name: address.params[key] for key, name in names.items() if key in address.params}
+    clinic.settings(f"DATABASES['default'].update({place!r})")
+
+
+def with_command(clinic, seeds):
+    for name in ("", "commands/"):
+        clinic.write(f"clinic/management/{name}__init__.py", "")
+    clinic.write("clinic/management/commands/seed_demo.py", COMMAND)
+    clinic.table(f"    seeds = {seeds}\n")
+
+
+def test_a_management_command_seeds_and_is_run_again_when_it_changes(clinic):
+    with_command(clinic, '[{django = "seed_demo --number 3", tier = "demo"}]')
+    result = clinic.test(
+        """
+        @pytest.mark.seeded
+        def test_it(db):
+            assert [each.name for each in Patient.objects.order_by("id")] == ["demo 0", "demo 1", "demo 2"]
+            assert Patient.objects.create(name="x").id == 4
+        """
+    )
+    result.assert_outcomes(passed=1)
+    assert "a word of the command" not in result.stdout.str()
+    clinic.write("clinic/management/commands/seed_demo.py", COMMAND.replace("demo {each}", "other {each}"))
+    told = clinic.seeddb("build").stdout
+    assert "clinic/management/commands/seed_demo.py changed" in told
+    with_command(clinic, '[{django = "seed_demo --number 4", tier = "demo"}]')
+    assert " built in " in clinic.seeddb("build").stdout
+
+
+def test_a_management_command_that_fails_or_is_not_known_is_told_without_a_traceback(clinic):
+    with_command(clinic, '[{django = "seed_demo --number 10"}]')
+    told = clinic.seeddb("build", code=1).stderr
+    assert "CommandError: too many" in told
+    assert "a word of the command" in told
+    assert "clinic/management/commands/seed_demo.py:" in told
+    with_command(clinic, '[{django = "seed_demo --numbr 3"}]')
+    assert "--numbr" in clinic.seeddb("build", code=1).stderr
+    with_command(clinic, '[{django = "seed_dmo"}]')
+    told = clinic.seeddb("build", code=2).stderr
+    assert "Django has no management command 'seed_dmo'" in told
+    assert "'seed_demo'" in told
+    result = clinic.test("@pytest.mark.seeded\ndef test_it(db): pass")
+    assert result.ret == 4
+    assert "Traceback" not in result.stderr.str() + result.stdout.str()
+    result.stderr.fnmatch_lines(["*Django has no management command 'seed_dmo'*"])
+
+
+def test_loaddata_seeds_and_a_changed_fixture_builds_again(clinic):
+    clinic.table('    seeds = [{django = "loaddata things.json"}]\n')
+
+    def things(name):
+        row = {"model": "clinic.patient", "pk": 7, "fields": {"name": name}}
+        clinic.write("clinic/fixtures/things.json", json.dumps([row]))
+
+    things("from a file")
+    result = clinic.test(
+        """
+        @pytest.mark.seeded
+        @pytest.mark.parametrize("round", range(2))
+        def test_it(transactional_db, round):
+            assert [(each.pk, each.name) for each in Patient.objects.all()] == [(7, "from a file")]
+            assert Patient.objects.create(name="x").id == 8
+        """
+    )
+    result.assert_outcomes(passed=2)
+    assert "is there already" in clinic.seeddb("build").stdout
+    things("changed")
+    assert "things.json changed" in clinic.seeddb("build").stdout
+    (clinic.path / "clinic/fixtures/things.json").unlink()
+    told = clinic.seeddb("build", code=1).stderr
+    assert "things" in told
+
+
+HALF = """
+    import os
+    from django.db import connections
+    from pytest_seeddb import seeder
+    from clinic.models import Patient, Visit, Ward
+
+    @seeder
+    def wards():
+        Ward.objects.create(name="of the first")
+
+    @seeder(after=[wards])
+    def patients():
+        for number in range(3):
+            Visit.objects.create(patient=Patient.objects.create(name=f"patient {number}"))
+        if os.environ.get("BROKEN"):
+            raise RuntimeError("half-way")
+"""
+
+
+def test_a_seeder_that_fails_half_way_leaves_nothing_and_apply_goes_on_from_there(clinic, empty_database):
+    clinic.write("clinic/seeds.py", HALF)
+    clinic.seeddb.environment = {"BROKEN": "1"}
+    told = clinic.seeddb("apply", "--url", empty_database.url, code=1).stderr
+    assert "clinic.seeds:patients" in told
+    assert "half-way" in told
+    assert "clinic/seeds.py:16" in told
+    assert rows(empty_database, PATIENTS) == []
+    assert len(rows(empty_database, "SELECT FROM clinic_ward")) == 3
+    clinic.seeddb.environment = {}
+    done = clinic.seeddb("apply", "--url", empty_database.url)
+    assert "patients" in done.stdout + done.stderr
+    assert len(rows(empty_database, PATIENTS)) == 3
+    assert len(rows(empty_database, "SELECT FROM clinic_ward")) == 3
+
+
+def test_apply_brings_a_real_database_up_to_date_once_and_runs_what_is_new(clinic, empty_database):
+    clinic.seeddb("apply", "--url", empty_database.url)
+    assert rows(empty_database, PATIENTS) == [("patient 0",), ("patient 1",), ("patient 2",)]
+    types = rows(empty_database, "SELECT count(*) FROM django_content_type WHERE app_label = 'clinic'")
+    assert types == [(3,)]
+    again = clinic.seeddb("apply", "--url", empty_database.url)
+    assert "up to date" in again.stdout
+    assert len(rows(empty_database, PATIENTS)) == 3
+    clinic.migration("0004_more", "migrations.AddField('patient', 'age', models.IntegerField(default=5))", "0003_own")
+    third = clinic.seeddb("apply", "--url", empty_database.url)
+    assert "clinic.0004_more" in third.stdout + third.stderr
+    assert "clinic.0003_own" not in third.stdout + third.stderr
+    assert rows(empty_database, "SELECT age FROM clinic_patient") == [(5,)] * 3
+    assert "up to date" in clinic.seeddb("apply", "--url", empty_database.url).stdout
+    lead_to(clinic, empty_database)
+    clinic.python("from django.core.management import call_command; call_command('migrate', check_unapplied=True)")
+
+
+def test_apply_takes_over_a_database_that_django_migrated_itself(clinic, empty_database):
+    lead_to(clinic, empty_database)
+    clinic.python("from django.core.management import call_command; call_command('migrate', verbosity=0)")
+    told = clinic.seeddb("apply", "--url", empty_database.url, code=1).stderr
+    assert "seed clinic.seeds:patients: clinic_ward has rows already" in told
+    assert "migration" not in told.partition("saw:")[2].partition("from:")[0]
+    clinic.seeddb("apply", "--force", "--url", empty_database.url)
+    assert len(rows(empty_database, PATIENTS)) == 3
+    assert len(rows(empty_database, "SELECT FROM clinic_ward")) == 2
+    assert "up to date" in clinic.seeddb("apply", "--url", empty_database.url).stdout
+
+
+def test_numbers_of_django_factories_go_on_in_tests_where_the_seeds_stopped(clinic):
+    clinic.write(
+        "clinic/factories.py",
+        """
+        import factory
+        from clinic.models import Patient
+
+        class PatientFactory(factory.django.DjangoModelFactory):
+            class Meta:
+                model = Patient
+            name = factory.Sequence(lambda number: f"number {number}")
+        """,
+    )
+    clinic.write(
+        "clinic/seeds.py",
+        """
+        from pytest_seeddb import seeder
+        from clinic.factories import PatientFactory
+
+        @seeder
+        def patients():
+            PatientFactory.create_batch(3)
+        """,
+    )
+    result = clinic.test(
+        """
+        from clinic.factories import PatientFactory
+
+        def use():
+            assert [each.name for each in Patient.objects.order_by("id")] == ["number 0", "number 1", "number 2"]
+            assert PatientFactory().name == "number 3"
+            assert PatientFactory().id == 5
+
+        rounds = pytest.mark.parametrize("round", range(2))
+
+        @pytest.mark.seeded
+        @rounds
+        def test_atomic(db, round):
+            use()
+
+        @pytest.mark.seeded
+        @rounds
+        def test_transactional(transactional_db, round):
+            use()
+
+        @rounds
+        def test_seeded_db(seeded_db, round):
+            use()
+
+        @pytest.mark.seeded
+        class TestSeeded(TestCase):
+            def test_one(self):
+                use()
+            def test_two(self):
+                # As the ids in such a class: they go on, and meet no row that is there.
+                assert PatientFactory().name not in ("number 0", "number 1", "number 2")
+
+        @pytest.mark.seeded
+        class TestCommitted(TransactionTestCase):
+            def test_one(self):
+                use()
+            def test_two(self):
+                use()
+        """
+    )
+    result.assert_outcomes(passed=10)
+
+
+def test_profiles_and_parameters_of_a_marker_choose_among_the_seeds(clinic):
+    clinic.write(
+        "clinic/seeds.py",
+        """
+        from pytest_seeddb import seeder
+        from clinic.models import Patient
+
+        @seeder(tier="demo")
+        def patients(patients: int = 1):
+            for number in range(patients):
+                Patient.objects.create(name=f"patient {number}")
+        """,
+    )
+    result = clinic.test(
+        """
+        @pytest.mark.seeded
+        def test_default(db):
+            assert Patient.objects.count() == 1
+
+        @pytest.mark.seeded(patients=5)
+        def test_parameters(db):
+            assert Patient.objects.count() == 5
+            assert Patient.objects.create(name="x").id == 6
+
+        @pytest.mark.seeded(patients=2)
+        class TestSeeded(TestCase):
+            def test_it(self):
+                self.assertEqual(Patient.objects.count(), 2)
+
+        @pytest.mark.seeded(isolation="rollback")
+        @pytest.mark.parametrize("round", range(2))
+        def test_isolation(db, round):
+            assert Patient.objects.create(name="x").id == 2
+        """
+    )
+    result.assert_outcomes(passed=5)

@@ -1,0 +1,234 @@
+"""What pytest-django documents of how the databases are set up is so with this plugin beside it."""
+
+from __future__ import annotations
+
+import pytest
+from clinic import Clinic
+
+EAST = '[{"model": "clinic.ward", "pk": 3, "fields": {"name": "east"}}]'
+
+
+@pytest.fixture
+def clinic(pytester):
+    return Clinic(pytester.path, pytester)
+
+
+def test_rows_of_a_conftests_own_django_db_setup_are_found_by_all_unmarked_tests_and_survive_them(clinic):
+    clinic.write("clinic/fixtures/wards.json", EAST)
+    clinic.write(
+        "conftest.py",
+        """
+        import pytest
+        from django.core.management import call_command
+        from django.db import connection
+
+        @pytest.fixture(scope="session")
+        def django_db_setup(django_db_setup, django_db_blocker):
+            with django_db_blocker.unblock():
+                call_command("loaddata", "wards.json", verbosity=0)
+                connection.cursor().execute("ALTER SEQUENCE clinic_patient_id_seq RESTART WITH 1000")
+        """,
+    )
+    result = clinic.test(
+        """
+        def use():
+            assert [each.name for each in Ward.objects.order_by("id")] == ["north", "south", "east"]
+            assert Ward.objects.create(name="x").id == 4
+            assert Patient.objects.create(name="x").id == 1000
+
+        @pytest.mark.parametrize("round", range(2))
+        def test_atomic(db, round):
+            use()
+
+        @pytest.mark.parametrize("round", range(2))
+        def test_transactional(transactional_db, round):
+            use()
+
+        def test_live(live_server):
+            assert get(live_server.url + "/add") == {"id": 1000}
+
+        class TestRolledBack(TestCase):
+            def test_it(self):
+                use()
+
+        class TestCommitted(TransactionTestCase):
+            def test_one(self):
+                use()
+            def test_two(self):
+                use()
+        """
+    )
+    result.assert_outcomes(passed=8)
+
+
+def test_rows_that_a_wider_fixture_writes_unblocked_are_found_by_the_tests_that_follow(clinic):
+    result = clinic.test(
+        """
+        @pytest.fixture(scope="session")
+        def of_the_session(django_db_setup, django_db_blocker):
+            with django_db_blocker.unblock():
+                return Patient.objects.create(name="of the session")
+
+        @pytest.fixture(scope="module")
+        def of_the_module(django_db_setup, django_db_blocker):
+            with django_db_blocker.unblock():
+                patient = Patient.objects.create(name="of the module")
+                Patient.objects.filter(name="of the session").update(name="changed")
+            yield patient
+            with django_db_blocker.unblock():
+                patient.delete()
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("round", range(2))
+        def test_a_session(of_the_session, round):
+            assert Patient.objects.get().name == "of the session"
+            Patient.objects.all().delete()
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("round", range(2))
+        def test_b_module(of_the_session, of_the_module, round):
+            assert [each.name for each in Patient.objects.order_by("id")] == ["changed", "of the module"]
+            Patient.objects.all().delete()
+
+        @pytest.mark.parametrize("round", range(2))
+        def test_c_transactional(of_the_session, of_the_module, transactional_db, round):
+            assert [each.name for each in Patient.objects.order_by("id")] == ["changed", "of the module"]
+            Patient.objects.all().delete()
+        """
+    )
+    result.assert_outcomes(passed=6)
+
+
+def test_modified_settings_of_the_databases_are_asked_for_and_do_not_matter(clinic):
+    clinic.write(
+        "conftest.py",
+        """
+        import pytest
+        from django.conf import settings
+
+        @pytest.fixture(scope="session")
+        def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix):
+            settings.DATABASES["default"].update(NAME="elsewhere", HOST="nowhere.invalid")
+            settings.DATABASES["default"]["TEST"]["NAME"] = "elsewhere"
+        """,
+    )
+    result = clinic.test(
+        """
+        @pytest.mark.django_db
+        def test_it():
+            from django.conf import settings
+            assert settings.DATABASES["default"]["TEST"]["NAME"] == "elsewhere"
+            assert Ward.objects.count() == 2
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("options", [("--reuse-db", "--create-db"), ("--no-migrations",)])
+def test_options_that_are_not_needed_are_accepted_and_told(clinic, options):
+    result = clinic.test("def test_it(db): assert Ward.objects.count() == 2", *options)
+    result.assert_outcomes(passed=1)
+    are = "are" if len(options) > 1 else "is"
+    result.stdout.fnmatch_lines([f"seeddb: {', '.join(options)} {are} not needed*"])
+
+
+def test_a_run_without_them_and_a_quiet_run_tell_nothing_of_options(clinic):
+    assert "not needed" not in clinic.test("def test_it(): pass").stdout.str()
+    assert "seeddb" not in clinic.run("--reuse-db", "-q").stdout.str()
+
+
+def test_an_alias_of_another_vendor_still_gets_its_own_test_database(clinic):
+    clinic.settings(
+        """
+        DATABASES["other"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/real.sqlite3"}
+        """
+    )
+    result = clinic.test(
+        """
+        @pytest.mark.django_db(databases=["default", "other"])
+        @pytest.mark.parametrize("round", range(2))
+        def test_both(round):
+            assert "memory" in str(connections["other"].settings_dict["NAME"])
+            assert Patient.objects.using("other").count() == 0
+            Patient.objects.using("other").create(name="x")
+            assert Patient.objects.count() == 0
+
+        @pytest.mark.django_db
+        def test_default_only():
+            assert Patient.objects.create(name="x").id == 1
+            with pytest.raises(Exception, match="not allowed"):
+                Patient.objects.using("other").count()
+
+        @pytest.mark.seeded
+        @pytest.mark.django_db(databases=["default", "other"])
+        def test_seeded():
+            assert (Patient.objects.count(), Patient.objects.using("other").count()) == (3, 0)
+
+        @pytest.mark.django_db(transaction=True, databases=["default", "other"])
+        @pytest.mark.parametrize("round", range(2))
+        def test_transactional(round):
+            for alias in ("default", "other"):
+                assert Patient.objects.using(alias).count() == 0
+                Patient.objects.using(alias).create(name="x")
+
+        class TestBoth(TestCase):
+            databases = "__all__"
+            def test_it(self):
+                self.assertEqual(Patient.objects.using("other").count(), 0)
+        """
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_one_build_serves_all_workers_of_xdist(clinic):
+    clinic.own_template()
+    result = clinic.test(
+        """
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("round", range(4))
+        def test_atomic(round):
+            assert Patient.objects.create(name="x").id == 1
+
+        @pytest.mark.parametrize("round", range(4))
+        def test_transactional(transactional_db, round):
+            assert Patient.objects.create(name="x").id == 1
+
+        @pytest.mark.seeded
+        @pytest.mark.parametrize("round", range(4))
+        def test_seeded(db, round):
+            assert Patient.objects.create(name="x").id == 4
+        """,
+        "-n",
+        "2",
+    )
+    result.assert_outcomes(passed=12)
+    assert result.stdout.str().count(" built in ") == 2
+
+
+def test_atomic_tests_run_before_transactional_ones_and_classes_of_unittest_last(clinic):
+    result = clinic.test(
+        """
+        class TestPlain:
+            def test_plain(self):
+                pass
+
+        def test_transactional(transactional_db):
+            Ward.objects.all().delete()
+
+        class TestCommitted(TransactionTestCase):
+            def test_class(self):
+                pass
+
+        @pytest.mark.django_db
+        def test_atomic():
+            assert Ward.objects.count() == 2
+
+        class TestRolledBack(TestCase):
+            def test_testcase(self):
+                self.assertEqual(Ward.objects.count(), 2)
+        """,
+        "-v",
+    )
+    result.assert_outcomes(passed=5)
+    names = ["test_atomic", "test_testcase", "test_transactional", "test_class", "test_plain"]
+    result.stdout.fnmatch_lines([f"*::{name} PASSED*" for name in names])
