@@ -11,6 +11,7 @@ import time
 from itertools import count
 from pathlib import Path
 
+import majors
 import psycopg
 import pytest
 from psycopg import sql
@@ -48,6 +49,8 @@ def cache_home():
         patch.delenv("CI", raising=False)
         if wanted:
             patch.setenv("SEEDDB_POSTGRES", wanted)
+            if found := majors.directories().get(int(wanted)):
+                patch.setenv("SEEDDB_BINARIES", str(found))
         if server:
             patch.setenv("SEEDDB_SERVER", server)
         yield place

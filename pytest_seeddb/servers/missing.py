@@ -60,6 +60,7 @@ def _remedies(settings: Settings) -> list[str]:
         f"or apt-get install {package}  (Debian, Ubuntu: has all of contrib, pgcrypto and uuid-ossp included)",
         f"or brew install postgresql@{settings.postgres or 18}  (macOS)",
         "or name the directory of its programs: binaries = '/path/to/bin'",
+        "or have it in a container, where Docker or Podman runs: --seed-db-server=container",
         "or name a running server: --seed-db-server=postgresql://user@host:port/postgres",
     ]
     return lines

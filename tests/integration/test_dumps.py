@@ -246,6 +246,7 @@ class _Program:
 
     def __init__(self, path):
         self.path = path
+        self.command = [str(path)]
 
 
 def test_a_directory_is_replaced_as_a_whole(project):

@@ -156,7 +156,7 @@ def test_planning_imports_nothing_of_the_users(module, plan):
 
 @pytest.mark.parametrize(
     ("wanted", "hint"),
-    [("alembc.ini", "Did you mean 'alembic.ini'"), ("db/migration", "Did you mean 'migrations'"), ("django", "")],
+    [("alembc.ini", "Did you mean 'alembic.ini'"), ("db/migration", "Did you mean 'migrations'"), ("djngo", "")],
 )
 def test_what_is_not_there_is_told(wanted, hint, plan, tmp_path):
     (tmp_path / "alembic.ini").write_text("")

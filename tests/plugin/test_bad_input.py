@@ -48,7 +48,7 @@ WRONG_TYPES = {
     "scope": ('"modul"', "Did you mean 'module'?"),
     "isolation": ('"roll"', "Give one of clone, rollback, readonly"),
     "extensions": ("[1]", "give a string or a list of strings"),
-    "server": ('"mysql://app:s3cret@db/x"', "Give auto, embedded or postgresql://user@host:port/database"),
+    "server": ('"mysql://app:s3cret@db/x"', "Give auto, embedded, container or postgresql://user@host:port/database"),
     "postgres": ('"14"', '"15" or newer'),
     "binaries": ('"no/such"', "give a directory that exists"),
     "watch": ("{}", "give a string or a list of strings"),

@@ -24,7 +24,12 @@ from pytest_seeddb.servers.places import cache_directory
 def separate_server():
     """Gives ``start(prepare)``: start it, its data directory changed by ``prepare`` first; and ``start.stop()``."""
     account = server_account()
-    wanted = Settings(root=Path("/"), postgres=int(os.environ.get("SEEDDB_POSTGRES", "0")) or None)
+    named = os.environ.get("SEEDDB_BINARIES")
+    wanted = Settings(
+        root=Path("/"),
+        postgres=int(os.environ.get("SEEDDB_POSTGRES", "0")) or None,
+        binaries=Path(named) if named else None,
+    )
     program = runnable(choose(wanted), account, cache_directory(account)).program
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **account.spawn_options()}
     where = Path(tempfile.mkdtemp(prefix="sdt-", dir="/tmp"))
