@@ -25,8 +25,8 @@ FLOORS = {
     3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
         "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
-        "engines", "exports", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry", "rehearsal", "rewinding",
-        "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness", "templates", "worker",
+        "engines", "exports", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
+        "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness", "templates", "worker",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip
