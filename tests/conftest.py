@@ -19,8 +19,6 @@ from psycopg import sql
 from pytest_seeddb.config import load_settings
 from pytest_seeddb.servers import open_server
 
-pytest_plugins = ["pytester"]
-
 _numbers = count(1)
 
 # Whoever is started in the background of a shell ignores Ctrl-C, and so do its children, to which
