@@ -26,7 +26,8 @@ FLOORS = {
     4: {
         "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
         "engines", "exports", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
-        "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness", "templates", "worker",
+        "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness",
+        "templates", "worker",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip
