@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import django
 import pytest
 from clinic import TABLE, Clinic
 
@@ -295,6 +296,7 @@ def test_threads_reach_the_tests_own_clone_and_their_connections_do_not_outlive_
     clinic.test(THREADS, *LEFT_OPEN).assert_outcomes(passed=11)
 
 
+@pytest.mark.skipif(django.VERSION < (5, 1), reason="Django has pools of connections since 5.1")
 def test_pools_of_connections_lead_to_each_tests_own_clone(clinic):
     clinic.settings('DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 5}}')
     result = clinic.test(

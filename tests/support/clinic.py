@@ -141,7 +141,7 @@ def get(url):
 
 """
 SCRIPT = """
-    import copy, json, os, sys, threading
+    import copy, json, os, sys, threading, time
     from pytest_seeddb.address import Address
     from pytest_seeddb.application.django_connections import KeptRedirection, django_redirected
 
@@ -155,7 +155,7 @@ SCRIPT = """
     def set_up(**databases):
         import django
         from django.conf import settings
-        settings.configure(DATABASES={"default": lead_to(outside), **databases})
+        settings.configure(USE_TZ=True, DATABASES={"default": lead_to(outside), **databases})
         django.setup()
 
     def where(alias="default"):
