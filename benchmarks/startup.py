@@ -1,9 +1,11 @@
 """What a seeded run costs beside its tests: a cold first run, a warm second run, plain pytest.
 
-    python benchmarks/startup.py [--rounds 7]
+    python benchmarks/startup.py [--rounds 7] [--container IMAGE]
 
 Runs one read-only test of examples/quickstart in subprocesses, the kinds in turn, each cold run with
-an empty cache directory. Prints medians and what the warm run adds to a plain one.
+an empty cache directory. Prints medians and what the warm run adds to a plain one. With --container the
+same in a new container for each run: cold builds, warm restores the dump of the run before, and reused
+finds the container of the run before.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cold-rounds", type=int, default=3)
+    parser.add_argument("--container", metavar="IMAGE", default="", help="also measure containers of this image")
     parser.add_argument("--place", type=Path, help="where the cache directories are made")
     parsed = parser.parse_args()
     times: dict[str, list[float]] = {"plain": [], "cold": [], "warm": []}
@@ -38,7 +41,26 @@ def main() -> None:
         for _ in range(parsed.rounds):
             times["plain"].append(run(directory))
             times["warm"].append(run(directory, "--seed-db"))
+    if parsed.container:
+        times |= in_containers(parsed)
     report(times)
+
+
+def in_containers(parsed: argparse.Namespace) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"container, cold": [], "container, warm": [], "container, reused": []}
+    os.environ.update(SEEDDB_SERVER="container", SEEDDB_IMAGE=parsed.container)
+    for _ in range(parsed.cold_rounds):
+        with cache(parsed.place) as directory:
+            found["container, cold"].append(run(directory, "--seed-db"))
+            found["container, warm"].append(run(directory, "--seed-db"))
+            os.environ["SEEDDB_REUSE"] = "true"
+            run(directory, "--seed-db")
+            found["container, reused"].append(run(directory, "--seed-db"))
+            del os.environ["SEEDDB_REUSE"]
+            stop = [sys.executable, "-m", "pytest_seeddb.cli", "server", "stop"]
+            environment = {**os.environ, "XDG_CACHE_HOME": directory}
+            subprocess.run(stop, check=True, env=environment, cwd=QUICKSTART, capture_output=True)
+    return found
 
 
 class cache(tempfile.TemporaryDirectory):  # noqa: N801 - used as a context manager
@@ -81,7 +103,7 @@ def run(directory: str, *options: str) -> float:
 def report(times: dict[str, list[float]]) -> None:
     medians = {kind: statistics.median(values) for kind, values in times.items()}
     for kind, values in times.items():
-        print(f"{kind:<6} {medians[kind]:6.2f} s   (min {min(values):.2f}, max {max(values):.2f}, n={len(values)})")
+        print(f"{kind:<18} {medians[kind]:6.2f} s   (min {min(values):.2f}, max {max(values):.2f}, n={len(values)})")
     added = statistics.median(warm - plain for warm, plain in zip(times["warm"], times["plain"], strict=True))
     print(f"warm - plain, pair by pair: {added:.2f} s")
     print(json.dumps({**{kind: round(value, 3) for kind, value in medians.items()}, "added": round(added, 3)}))
