@@ -12,7 +12,9 @@ import time
 import uuid
 from contextlib import closing
 
+import docker  # noqa: F401 - pytester forgets what is first imported inside of a test, and half of it stays
 import pytest
+import testcontainers.core.docker_client  # noqa: F401 - likewise
 from command import Command
 
 from pytest_seeddb.servers.container import LABEL
