@@ -181,11 +181,10 @@ class Plan:
         found = [chain("", "base", base)]
         for stage in self.stages:
             start = found[-1]
-            for number, step in enumerate(stage.steps, start=1):
-                if stage.in_any_order:
-                    found.append(chain_of_set(start, [(each.name, each.parts) for each in stage.steps[:number]]))
-                else:
-                    found.append(chain(found[-1], step.name, step.parts))
+            for step in stage.steps:
+                found.append(chain(found[-1], step.name, step.parts))
+            if stage.in_any_order:  # in the middle of it nothing is kept
+                found[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
         return found
 
     def stage_ends(self) -> Iterator[tuple[int, Stage]]:
