@@ -44,6 +44,12 @@ SELECT (SELECT json_agg(json_build_array(pid, application, state, query)) FROM o
             THEN (SELECT json_build_array(a, b, c, d, e) FROM ({COUNTERS}) AS counters (a, b, c, d, e)) END,
        pg_snapshot_xmax(pg_current_snapshot())::xid::text
 """  # noqa: S608 - constants of ours
+# The counters where nobody else is connected but one backend, which is idle. CASE sees to the order.
+_GLANCE: Final = f"""
+WITH others AS MATERIALIZED ({_OTHERS})
+SELECT CASE WHEN (SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%%s,idle)', %s::int)]
+            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({COUNTERS}) AS counters (a, b, c, d, e)) END
+"""  # noqa: S608 - constants of ours
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
@@ -162,30 +168,28 @@ class Keeper:
         From here on the keeper commits nothing: what is committed now, somebody else did.
         """
         self._connection.execute("SELECT pg_stat_force_next_flush()")
-        self._watched = self._glance(backend)
+        with self._connection.transaction(force_rollback=True):
+            self._watched = self._glance(backend)
 
     def is_as_watched(self, backend: int) -> bool:
         """Whether nothing was committed since `watch`, and only that backend is connected. Sets the sequences back.
 
         A commit that wrote nothing counts as well: it may have changed the session.
-
         The backend must have told the server what it did. What was written and rolled back has left dead
         rows: settle the clone now and then.
         """
-        now, before = self._glance(backend), self._watched
-        if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
-            return False
         with self._connection.transaction(force_rollback=True):
+            now, before = self._glance(backend), self._watched
+            if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
+                return False
             self._sequences.settle(self._connection)
         self._watched = now
         return True
 
     def _glance(self, backend: int) -> Counters | None:
-        with self._connection.transaction(force_rollback=True):
-            others = [Other(*each) for each in self._connection.execute(_OTHERS)]
-            if [(each.pid, each.is_busy) for each in others] != [(backend, False)]:
-                return None
-            return Counters(*self._connection.execute(COUNTERS).fetchall()[0])
+        """The counters, unless anybody else is connected, or the backend is in the middle of something."""
+        row = self._connection.execute(_GLANCE, [backend]).fetchone()
+        return Counters(*row[0]) if row and row[0] else None
 
     # -- comparing -------------------------------------------------------------------------------
 
