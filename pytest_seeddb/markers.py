@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.config import ISOLATIONS
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, names_a_secret
 from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Wish:
         """As a marker would be written."""
         named = {**({"isolation": self.isolation} if self.isolation else {}), **self.parameters}
         arguments = [repr(self.profile)] if self.profile is not None else []
-        return f"seeded({', '.join([*arguments, *(f'{name}={value!r}' for name, value in named.items())])})"
+        return f"seeded({', '.join([*arguments, *(_argument(*each) for each in named.items())])})"
 
 
 def wish_of(node: pytest.Item | pytest.Collector) -> Wish:
@@ -97,8 +97,12 @@ def _misspelt(name: str) -> str:
 
 
 def _wrong(node: pytest.Item | pytest.Collector, mark: pytest.Mark, what: str, remedy: str) -> ConfigError:
-    arguments = [*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())]
+    arguments = [*map(repr, mark.args), *(_argument(*each) for each in mark.kwargs.items())]
     return ConfigError(what, saw=f"@pytest.mark.seeded({', '.join(arguments)})", source=node.nodeid, remedy=remedy)
+
+
+def _argument(name: str, value: object) -> str:
+    return f"{name}={'***' if names_a_secret(name) else repr(value)}"
 
 
 def uses_a_fixture(names: Iterable[str]) -> bool:

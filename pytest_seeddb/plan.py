@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part, chain, chain_of_set
+from pytest_seeddb.errors import ConfigError, names_a_secret
+from pytest_seeddb.fingerprint import Part, chain, chain_of_set, digest
 from pytest_seeddb.numbering import Numbering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_seeddb.address import Address
@@ -203,7 +203,7 @@ class Plans:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._known = {plan.profile: plan}
+        self._known: dict[str, Plan] = {}
 
     def of(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
         """The plan for a profile, the plan's own where it is ``None``, with seed parameters overridden.
@@ -211,10 +211,12 @@ class Plans:
         Raises:
             ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
         """
-        shown = shown_profile(profile or self.plan.profile, overrides)
-        if shown not in self._known:
-            self._known[shown] = self._varied(profile, overrides)
-        return self._known[shown]
+        if (profile or self.plan.profile) == self.plan.profile and not overrides:
+            return self.plan
+        key = repr((profile, sorted(overrides.items(), key=lambda pair: pair[0])))
+        if key not in self._known:
+            self._known[key] = self._varied(profile, overrides)
+        return self._known[key]
 
     def _varied(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
         if self.plan.vary is not None:
@@ -227,9 +229,16 @@ class Plans:
         )
 
 
-def shown_profile(profile: str | None, overrides: Mapping[str, object]) -> str:
-    """A profile with its overrides, as people read it: ``demo(stores=10)``."""
-    changes = ", ".join(f"{name}={value!r}" for name, value in sorted(overrides.items()))
+def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:
+    """A profile with its overrides, as people read it: ``demo(stores=10)``.
+
+    Of those in ``hidden``, and of those that are called like a secret, only that one differs from another.
+    """
+    secret = {name for name in overrides if name in set(hidden) or names_a_secret(name)}
+    shown = {
+        name: f"***{digest(repr(value))[:4]}" if name in secret else repr(value) for name, value in overrides.items()
+    }
+    changes = ", ".join(f"{name}={text}" for name, text in sorted(shown.items()))
     return f"{profile or 'default'}({changes})" if changes else profile or "default"
 
 

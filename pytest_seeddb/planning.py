@@ -40,7 +40,8 @@ def plan_of(
         settings = replace(settings, profile=profile, sources=sources)
     if settings.plans_nothing:
         raise _nothing_declared(settings)
-    shown = shown_profile(settings.profile, overrides or {})
+    hidden = seeds.secret_names(settings, overrides) if overrides else ()
+    shown = shown_profile(settings.profile, overrides or {}, hidden)
     stages = (
         *extension_stage(settings),
         *migrations.stages(settings, alias),

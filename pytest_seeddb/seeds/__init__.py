@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan import Stage
     from pytest_seeddb.seeds.secrets import WeakSecret
 
-__all__ = ["stages", "weak_secrets_of"]
+__all__ = ["secret_names", "stages", "weak_secrets_of"]
 
 
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
@@ -34,6 +34,17 @@ def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, 
     from pytest_seeddb.seeds.staging import seed_stages
 
     return seed_stages(settings, overrides)
+
+
+def secret_names(settings: Settings, overrides: Mapping[str, object]) -> frozenset[str]:
+    """The parameters of all seeders whose values are shown nowhere.
+
+    Raises:
+        ConfigError: As `stages`.
+    """
+    from pytest_seeddb.seeds.staging import secret_names as found
+
+    return found(settings, overrides)
 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:

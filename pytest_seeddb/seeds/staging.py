@@ -46,6 +46,11 @@ def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tupl
     return _Staging(settings, profile_of(settings, overrides)).weak_secrets()
 
 
+def secret_names(settings: Settings, overrides: Mapping[str, object]) -> frozenset[str]:
+    """See `pytest_seeddb.seeds.secret_names`."""
+    return _Staging(settings, profile_of(settings, overrides)).secret_names()
+
+
 class _Staging:
     def __init__(self, settings: Settings, profile: Profile) -> None:
         self._settings = settings
@@ -63,6 +68,10 @@ class _Staging:
     def weak_secrets(self) -> tuple[WeakSecret, ...]:
         running = (each for each in self._seeds() if isinstance(each, Declaration) and each.tier in self._tiers)
         return tuple(weak_secrets(running, self._profile))
+
+    def secret_names(self) -> frozenset[str]:
+        declared = (each for each in self._seeds() if isinstance(each, Declaration))
+        return frozenset(each.name for seed in declared for each in seed.parameters if is_secret(each))
 
     @property
     def _tiers(self) -> tuple[str, ...]:

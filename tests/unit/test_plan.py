@@ -114,3 +114,12 @@ def test_a_plan_made_by_hand_has_no_profiles():
         Plans(plan()).of("minimal", {"stores": 1})
     assert "'minimal'" in str(caught.value)
     assert "{'stores': 1}" in str(caught.value)
+
+
+def test_the_value_of_a_secret_is_in_no_profiles_name_and_two_values_are_two_names():
+    given = {"admin_password": "correct horse", "pin": "1234", "stores": 3}
+    shown = shown_profile("demo", given, hidden=["pin"])
+    assert "correct horse" not in shown
+    assert "1234" not in shown
+    assert "stores=3" in shown
+    assert shown != shown_profile("demo", {**given, "pin": "4321"}, hidden=["pin"])
