@@ -16,7 +16,7 @@ from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
 
 from pytest_seeddb.admin import Admin
-from pytest_seeddb.changes import Changes, TableChange
+from pytest_seeddb.changes import TableChange
 from pytest_seeddb.config import Settings
 from pytest_seeddb.database import seeded_database
 from pytest_seeddb.plan import Plan
@@ -278,8 +278,9 @@ def test_the_planner_expects_as_many_rows_of_a_rewound_table_as_of_a_fresh_one(b
 
 def test_changes_are_told_in_the_middle_of_a_test_table_by_table(bench):
     with seeded_database(bench.worker, bench.template, "clone", ()) as database:
-        assert database.changes() == Changes()
-        assert str(database.changes()) == "nothing was written"
+        # A backend whose client has gone may be listed for another moment.
+        assert not database.changes()
+        assert str(database.changes()).splitlines()[0] == "nothing was written"
         connection = database.connect(autocommit=True, application_name="the test")
         connection.execute("INSERT INTO keyless VALUES (1), (2)")
         connection.execute("UPDATE document SET mood = 'sad'")
