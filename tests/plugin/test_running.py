@@ -205,3 +205,34 @@ def test_on_a_terminal_the_line_of_a_long_build_is_cleared_at_its_end(project, r
     os.close(ours)
     assert "\r\x1b[Kseeddb: building little-shop/default" in shown
     assert shown.endswith("\r\x1b[K")
+
+
+def test_the_value_of_a_secret_parameter_is_in_no_output_and_no_comment(project, server_address):
+    project.seeders()
+    project.write(
+        "little/seeds.py",
+        """
+        from typing import Annotated
+        from sqlalchemy import text
+        from pytest_seeddb import Param, seeder
+
+        @seeder
+        def admin(session, pin: Annotated[str, Param(secret=True)] = "0000"):
+            session.execute(text("INSERT INTO shop (name) VALUES (:pin)"), {"pin": pin})
+        """,
+    )
+    result = project.test(
+        """
+        import pytest
+
+        @pytest.mark.seeded(pin="98-canary-76")
+        def test_it(seeded_db):
+            assert seeded_db.connect().execute("SELECT name FROM shop").fetchone() == ("98-canary-76",)
+        """,
+        "-v",
+    )
+    result.assert_outcomes(passed=1)
+    assert "canary" not in result.stdout.str() + result.stderr.str()
+    with psycopg.connect(server_address.conninfo) as connection:
+        rows = connection.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database").fetchall()
+    assert not [comment for (comment,) in rows if comment and "canary" in comment]
