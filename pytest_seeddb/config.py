@@ -128,7 +128,7 @@ KEYS: Final[Mapping[str, Key]] = {
             "The directory that holds `postgres` and `initdb` for the embedded server.",
         ),
         Key("image", text, None, "The container's image; `postgres` in the wanted major version by default."),
-        Key("tmpfs", text, "1g", "How much memory the container's data directory may take."),
+        Key("tmpfs", text, "2g", "How much memory the container's data directory may take."),
         Key("reuse", yes_no, False, "The container stays after the run, and the next one finds it."),
         Key(
             "init_scripts",
@@ -253,7 +253,7 @@ class Settings:
     postgres: int | None = None
     binaries: Path | None = None
     image: str | None = None
-    tmpfs: str = "1g"
+    tmpfs: str = "2g"
     reuse: bool = False
     init_scripts: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()

@@ -21,6 +21,11 @@ from pytest_seeddb.servers import open_server
 
 _numbers = count(1)
 
+# pytester forgets what is first imported inside of a test, and half of it stays.
+if os.environ.get("TESTS_SERVER") == "container":
+    import docker  # noqa: F401 - as above
+    import testcontainers.core.docker_client  # noqa: F401 - as above
+
 # Whoever is started in the background of a shell ignores Ctrl-C, and so do its children, to which
 # tests send it.
 if threading.current_thread() is threading.main_thread():
@@ -51,6 +56,7 @@ def cache_home():
                 patch.setenv("SEEDDB_BINARIES", str(found))
         if server:
             patch.setenv("SEEDDB_SERVER", server)
+            patch.setenv("SEEDDB_TMPFS", "6g")  # all tests' templates in one
         yield place
     _remove(place)
 

@@ -20,7 +20,7 @@ SPELLINGS = {
     "postgres": ('"18"', 18, "17", 17, None),
     "binaries": ('"bin"', "bin", "bin", "bin", None),
     "image": ('"postgres:17"', "postgres:17", "pgvector/pgvector:pg18", "pgvector/pgvector:pg18", None),
-    "tmpfs": ('"4g"', "4g", "512m", "512m", "1g"),
+    "tmpfs": ('"4g"', "4g", "512m", "512m", "2g"),
     "reuse": ("true", True, "no", False, False),
     "init_scripts": ('["roles.sql"]', ("roles.sql",), "a.sql,b.sh", ("a.sql", "b.sh"), ()),
     "watch": ('["*.json"]', ("*.json",), "*.csv", ("*.csv",), ()),
