@@ -53,12 +53,11 @@ class DjangoRedirection:
     def begin(self, connections: Any) -> None:  # noqa: ANN401 - django.db.utils.ConnectionHandler
         """Change the settings of every PostgreSQL database, and lay aside what is connected to it."""
         for alias in tuple(connections.settings):
-            if not _leads_to_postgres(connections, alias):
-                continue
-            wanted = connections.settings[alias]
-            self._before[alias] = {key: wanted.get(key) for key in (*_PLACE.values(), "OPTIONS")}
-            self._lay_aside(connections, alias)
-            wanted.update(_settings_for(self._address(alias), wanted))
+            if is_postgres(alias):
+                wanted = connections.settings[alias]
+                self._before[alias] = _place_in(wanted)
+                self._lay_aside(connections, alias)
+                wanted.update(_settings_for(self._address(alias), wanted))
 
     def _address(self, alias: str) -> Address | None:
         return self._addresses.get(alias) or self._addresses.get(_standing.get(alias, alias))
@@ -207,10 +206,10 @@ def _within(module: ModuleType, redirection: DjangoRedirection) -> Iterator[None
 
     def configured(self: Any, databases: Any) -> Any:  # noqa: ANN401 - Django's own
         found = configure(self, databases)
+        _listen()
         for alias, wanted in found.items():
-            _listen()
             if "postg" in str(wanted.get("ENGINE", "")):
-                begun.append((wanted, {key: wanted.get(key) for key in (*_PLACE.values(), "OPTIONS")}))
+                begun.append((wanted, _place_in(wanted)))
                 wanted.update(_settings_for(redirection._addresses.get(alias), wanted))  # noqa: SLF001 - one module
         return found
 
@@ -281,13 +280,14 @@ def _on_created(connection: Any, **_more: object) -> None:  # noqa: ANN401 - a D
         _active[-1].note(connection)
 
 
-def _leads_to_postgres(connections: Any, alias: str) -> bool:  # noqa: ANN401 - as above
-    return alias in connections.settings and is_postgres(alias)
-
-
 def _pool_owners(wrapper: Any) -> tuple[Any, ...]:  # noqa: ANN401 - as above
     """The class that keeps the pools by alias, since Django 5.1."""
     return tuple(each for each in type(wrapper).__mro__ if "_connection_pools" in vars(each))[:1]
+
+
+def _place_in(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_settings_for` replaces in the dictionary, for `update` to put back."""
+    return {key: wanted.get(key) for key in (*_PLACE.values(), "OPTIONS")}
 
 
 def _settings_for(address: Address | None, wanted: Mapping[str, Any]) -> dict[str, Any]:

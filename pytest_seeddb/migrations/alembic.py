@@ -24,7 +24,7 @@ from pytest_seeddb.fingerprint import Part, digest, file_part, relative_name
 from pytest_seeddb.inputs.sources import Sources
 from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, ordered, read_revisions, revision_of
 from pytest_seeddb.migrations.alembic_layout import Layout, read_layout
-from pytest_seeddb.migrations.failures import database_error
+from pytest_seeddb.migrations.failures import database_error, seen
 from pytest_seeddb.migrations.logging_state import logging_kept
 from pytest_seeddb.plan import Stage, Step
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.plan import Target
 
-_SHOWN_LINES: Final = 20
 _WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 _USE_OURS: Final = (
     'let env.py use config.attributes["connection"] when it is there, or make its engine from a '
@@ -318,11 +317,9 @@ class _Upgrade:
 
     def _failure(self, error: BaseException) -> BuildError:
         found = database_error(error)
-        saw = found.shown() if found else f"{type(error).__name__}: {error}"
-        printed = "\n".join(self._output.getvalue().splitlines()[-_SHOWN_LINES:])
         return BuildError(
             f"{self._what()} failed{self._where(error)}",
-            saw=saw + (f"\n\nprinted before:\n{printed}" if printed.strip() else ""),
+            saw=seen(error, self._output.getvalue()),
             source=str(self._running.path if self._running else self._layout.env),
             remedy=(found.remedy if found else "") or "mend it; it runs against an empty database",
         )

@@ -21,7 +21,7 @@ from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError, names_a_secret
 from pytest_seeddb.fingerprint import Part, chain, digest, file_digest
 from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.migrations.failures import database_error
+from pytest_seeddb.migrations.failures import database_error, seen
 from pytest_seeddb.migrations.logging_state import logging_kept
 from pytest_seeddb.plan import Stage, Step
 
@@ -343,11 +343,9 @@ def _explained(what: Callable[[], str], history: _History, quiet: _Quiet) -> Ite
 def _failure(what: str, error: BaseException, history: _History, printed: str) -> BuildError:
     found = database_error(error)
     where = place_of(error, history.root)
-    saw = found.shown() if found else f"{type(error).__name__}: {error}"
-    shown = "\n".join(printed.splitlines()[-20:])
     return BuildError(
         f"{what} failed" + (f" at {where}" if where else ""),
-        saw=saw + (f"\n\nprinted before:\n{shown}" if shown.strip() else ""),
+        saw=seen(error, printed),
         source=history.source,
         remedy=(found.remedy if found else "") or "mend it; it runs against an empty database",
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _LINE_WIDTH: Final = 100
 _LINES_AROUND: Final = 3
+_SHOWN_LINES: Final = 20
 
 _REMEDIES: Final = {
     "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
@@ -57,6 +58,14 @@ class DatabaseError:
         if self.sqlstate == _EXTENSION_MISSING and "extension" in self.message:
             return _REMEDIES["58P01"]
         return _REMEDIES.get(self.sqlstate, "")
+
+
+def seen(error: BaseException, printed: str) -> str:
+    """What went wrong, and the last lines that were printed before."""
+    found = database_error(error)
+    saw = found.shown() if found else f"{type(error).__name__}: {error}".removesuffix(": ")
+    shown = "\n".join(printed.splitlines()[-_SHOWN_LINES:])
+    return saw + (f"\n\nprinted before:\n{shown}" if shown.strip() else "")
 
 
 def database_error(error: BaseException) -> DatabaseError | None:

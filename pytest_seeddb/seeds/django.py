@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pytest_seeddb.application.django_project import set_up, settings_module
 from pytest_seeddb.application.imports import place_of
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint import Part, chain, digest, glob_parts
-from pytest_seeddb.migrations.failures import database_error
+from pytest_seeddb.migrations.failures import database_error, seen
 from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.seeds.kinds import DjangoSeed
 
 __all__ = ["DjangoSeeds", "run_management_command"]
-
-_SHOWN_LINES: Final = 20
 
 
 class DjangoSeeds:
@@ -98,11 +96,9 @@ def run_management_command(seed: DjangoSeed, target: Target) -> None:
 def _failed(seed: DjangoSeed, error: BaseException, target: Target, printed: str) -> BuildError:
     found = database_error(error)
     where = place_of(error, target.root)
-    shown = "\n".join(printed.splitlines()[-_SHOWN_LINES:])
-    saw = found.shown() if found else f"{type(error).__name__}: {error}".removesuffix(": ")
     return BuildError(
         f"The seed {seed.identity} failed" + (f" at {where}" if where else ""),
-        saw=saw + (f"\n\nprinted before:\n{shown}" if shown.strip() else ""),
+        saw=seen(error, printed),
         source="`seeds` in the settings",
         remedy=(found.remedy if found else "") or "mend the command; it must run by itself, without questions",
     )
