@@ -98,16 +98,16 @@ def _seeddb_worker(
     _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
-    from pytest_seeddb.kept_dumps import KeptDumps
     from pytest_seeddb.report import Tally
     from pytest_seeddb.templates import Audience
     from pytest_seeddb.terminal import TerminalProgress
-    from pytest_seeddb.worker import Worker
+    from pytest_seeddb.worker import Worker, kept_dumps
 
     _origins(pytestconfig).note_server(seeddb_settings)
     token = _token() if seeddb_settings.reseed else ""
     run = os.environ.get(_RUN, "")
-    audience, dumps = Audience(TerminalProgress(pytestconfig), _seeddb_around_builds), KeptDumps(seeddb_settings)
+    audience = Audience(TerminalProgress(pytestconfig), _seeddb_around_builds)
+    dumps = kept_dumps(seeddb_server, seeddb_settings)
     reset = seeddb_settings.reset
     with Worker(seeddb_server, token=token, run=run, reset=reset, audience=audience, dumps=dumps) as worker:
         yield worker

@@ -16,7 +16,6 @@ from pytest_seeddb.building import Build, finish
 from pytest_seeddb.clones import Clones
 from pytest_seeddb.disposal import Disposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
-from pytest_seeddb.kept_dumps import KeptDumps
 from pytest_seeddb.naming import lock_key, new_lease
 from pytest_seeddb.plan import Plan, Progress
 from pytest_seeddb.pool import Pool
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.kept_dumps import KeptDumps
     from pytest_seeddb.pool import Leased
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Comparison, Look, Template
@@ -160,7 +160,7 @@ class Worker:
         return found
 
     def _built_or_restored(self, plan: Plan) -> Template:
-        if self._dumps is None or not self.server.is_ephemeral:
+        if self._dumps is None:
             return self._source.get(plan)
         look = self._source.look(plan)
         source = plan if self._token else self._dumps.restoring(plan, look)
@@ -221,11 +221,21 @@ def _two_plans(plan: Plan) -> ConfigError:
     )
 
 
+def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
+    """What outlives the templates of a server that ends with its runs; other servers keep their own."""
+    if not server.is_ephemeral:
+        return None
+    # Imported here: exports and restoring are a good part of the start-up, and few runs need them.
+    from pytest_seeddb.kept_dumps import KeptDumps
+
+    return KeptDumps(settings)
+
+
 def worker_on(
     server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
 ) -> Worker:
     """A worker of a command's, which restores what an earlier container's template was, unless it is not to."""
-    dumps = KeptDumps(settings) if restores else None
+    dumps = kept_dumps(server, settings) if restores else None
     return Worker(server, token=token, audience=Audience(progress or Progress()), dumps=dumps)
 
 
