@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -285,3 +287,26 @@ def test_profiles_and_parameters_of_a_marker_choose_among_the_seeds(clinic):
         """
     )
     result.assert_outcomes(passed=5)
+
+
+def test_manage_py_seeddb_forwards_its_options_its_output_and_its_exit_code(clinic, empty_database):
+    clinic.settings("INSTALLED_APPS.append('pytest_seeddb.django')")
+
+    def manage(*arguments):
+        line = [sys.executable, "manage.py", "seeddb", *arguments]
+        return subprocess.run(line, cwd=clinic.path, capture_output=True, text=True, check=False)
+
+    first = manage("apply", "--url", empty_database.url)
+    assert first.returncode == 0, first.stderr
+    assert len(rows(empty_database, PATIENTS)) == 3
+    assert "up to date" in manage("apply", "--url", empty_database.url).stdout
+    assert "usage: seeddb apply" in manage("apply", "--help").stdout
+    wrong = manage("apply", "--no-such-option")
+    assert wrong.returncode == clinic.seeddb("apply", "--no-such-option", code=2).returncode
+    assert "--no-such-option" in wrong.stderr
+    nowhere = ("apply", "--url", "postgresql://127.0.0.1:1/nowhere")
+    assert manage(*nowhere).returncode == clinic.seeddb(*nowhere, code=1).returncode
+    clinic.python(
+        "from django.core.management import call_command; "
+        f"call_command('seeddb', 'apply', '--url', {empty_database.url!r})"
+    )
