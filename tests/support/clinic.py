@@ -180,6 +180,18 @@ SCRIPT = """
             cursor.execute("SELECT count(*) FROM entry")
             return cursor.fetchone()[0]
 
+    def all_end(*backends):
+        # The server needs a moment to see that a client has gone.
+        from django.db import connection
+        deadline = time.monotonic() + 10
+        with connection.cursor() as cursor:
+            while time.monotonic() < deadline:
+                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)", [list(backends)])
+                if cursor.fetchone() == (0,):
+                    return True
+                time.sleep(0.01)
+        return False
+
     def in_a_thread(function):
         found = []
         def run():
