@@ -14,6 +14,7 @@ from itertools import count
 import psycopg
 import pytest
 from builders import Processes, plan_from
+from processes import eventually
 
 from pytest_seeddb.naming import lock_key
 from pytest_seeddb.worker import Worker
@@ -27,14 +28,6 @@ SEEDS = [
     for first in range(1, 401, 100)
 ]
 _numbers = count(1)
-
-
-def eventually(what, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture(scope="module")

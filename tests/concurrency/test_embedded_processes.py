@@ -6,20 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from processes import STRANGER, eventually, guards, killed, postmasters, private_cache, processes_of
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.servers import guard, open_server
 
 IS_ROOT = os.geteuid() == 0
-STRANGER = 65534  # the account that every Linux has for nobody in particular
 PROJECT = Path(__file__).resolve().parents[2]
 
 # Another account may read everything, so that it can run a Python below a closed home directory;
@@ -43,37 +41,6 @@ with open_server(Settings(root=Path("/"), postgres=int(sys.argv[1]) or None)) as
     print(server.address.conninfo, flush=True)
     sys.stdin.readline()
 """
-
-
-def eventually(what, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return found
-
-
-def processes_of(cache, *words):
-    told = subprocess.run(["ps", "-axww", "-o", "pid=,stat=,command="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 2) for line in told.stdout.splitlines()]
-    return {
-        int(pid): command
-        for pid, stat, command in rows
-        if str(cache) in command and stat[0] != "Z" and all(word in command for word in words)
-    }
-
-
-def postmasters(cache):
-    return [pid for pid, command in processes_of(cache, "bin/postgres -D").items() if "--boot" not in command]
-
-
-def guards(cache):
-    return list(processes_of(cache, "guard.py"))
-
-
-def killed(pid, number=signal.SIGKILL):
-    os.kill(pid, number)
-    return pid
 
 
 def state_of(cache):
@@ -119,19 +86,6 @@ class User:
         self.process.communicate()
 
 
-@contextmanager
-def private_cache(account="ours"):
-    made = Path(tempfile.mkdtemp(prefix="sdt-", dir="/var/tmp")).resolve()
-    made.chmod(0o755)
-    if account == "ordinary":
-        os.chown(made, STRANGER, STRANGER)
-    yield made
-    sockets = [guard.record(str(each)).get("socket", "") for each in made.glob("pytest-seeddb/servers/*")]
-    eventually(lambda: not processes_of(made), 20)
-    assert [each for each in sockets if each and Path(each).exists()] == []
-    shutil.rmtree(made)
-
-
 @pytest.fixture(scope="module")
 def primed():
     with private_cache() as made:
@@ -157,7 +111,7 @@ def cache(primed, empty_cache):
 @pytest.mark.parametrize("major", [0, 18], ids=["installed", "wheel"])
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_as_any_account_with_any_binaries_a_second_run_finds_what_the_first_made(account, major):
-    with private_cache(account) as cache:
+    with private_cache(STRANGER if account == "ordinary" else None) as cache:
         first = User(cache, account=account, major=major)
         run(first.conninfo(), "CREATE DATABASE made_in_the_first_run")
         first.leaves()

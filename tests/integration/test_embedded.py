@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from processes import eventually
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
@@ -44,14 +45,6 @@ def free(path):
         except BlockingIOError:
             return False
         return True
-
-
-def eventually(what, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return found
 
 
 def state_of(cache):
