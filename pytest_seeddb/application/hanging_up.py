@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _HELD_BY: Final = "pytest_seeddb.holder"
+_PATIENCE: Final = 1.0
+"""Seconds that another thread's loop has for closing a connection whose socket is shut already."""
 
 
 class Opened:
@@ -107,13 +110,44 @@ def hang_up(driver: Any) -> None:  # noqa: ANN401 - any driver's connection
 
 def _hang_up_asyncpg(driver: Any) -> None:  # noqa: ANN401 - an asyncpg.Connection
     """Its ``terminate`` leaves the socket open until its loop runs again, which may be never."""
-    transport = driver._transport  # noqa: SLF001 - asyncpg shows it nowhere
+    transport, loop = driver._transport, getattr(driver, "_loop", None)  # noqa: SLF001 - asyncpg shows them nowhere
     _shut_down(transport)
+    if loop is not None and _runs_elsewhere(loop):
+        _done_by(loop, driver.terminate)
+        return
     # A closed loop can no longer be told; what it would have done is done here.
     with contextlib.suppress(RuntimeError):
         driver.terminate()
-    if getattr(driver, "_loop", None) is not None and driver._loop.is_closed():  # noqa: SLF001 - likewise
+    if loop is not None and loop.is_closed():
         _close_transport(transport)
+
+
+def _runs_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether another thread runs it, as Starlette's test client has one."""
+    import asyncio
+
+    try:
+        own: object = asyncio.get_running_loop()
+    except RuntimeError:
+        own = None
+    return loop.is_running() and loop is not own
+
+
+def _done_by(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    """Have a loop of another thread do it; one that is busy does it later."""
+    import threading
+
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            done.set()
+
+    with contextlib.suppress(RuntimeError):  # closed since
+        loop.call_soon_threadsafe(run)
+        done.wait(_PATIENCE)
 
 
 def _shut_down(transport: Any) -> None:  # noqa: ANN401 - asyncio's or uvloop's

@@ -294,10 +294,11 @@ def test_what_comes_from_somebody_elses_server_is_guarded_by_a_key_that_its_text
 
 
 def test_a_password_is_neither_shown_nor_in_the_list_of_processes(project, server, monkeypatch, tmp_path):
-    url = Address({**server.address.params, "password": "s3cr3t-word", "dbname": "no_such_database"}).url
+    word = server.address.params.get("password", "s3cr3t-word")
+    url = Address({**server.address.params, "password": word, "dbname": "no_such_database"}).url
     with pytest.raises(ServerError) as caught:
         project.dump(url=url)
-    assert "s3cr3t-word" not in str(caught.value)
+    assert word not in str(caught.value)
     spy = tmp_path / "bin" / "pg_dump"
     spy.parent.mkdir()
     real = find_program(project.settings, "pg_dump", wanted=server.major).path
@@ -309,8 +310,8 @@ def test_a_password_is_neither_shown_nor_in_the_list_of_processes(project, serve
     found = dump(
         project.settings, Request(project.root / "a.sql", url=url.replace("no_such_database", "postgres")), Progress()
     )
-    assert "s3cr3t-word" not in str(found) + (tmp_path / "arguments").read_text()
-    assert "s3cr3t-word" in (tmp_path / "password").read_text()
+    assert word not in str(found) + (tmp_path / "arguments").read_text()
+    assert word in (tmp_path / "password").read_text()
 
 
 # -- a plan with a dump ---------------------------------------------------------------------------

@@ -40,6 +40,13 @@ def superuser(address, *statements):
             connection.execute(statement)
 
 
+@pytest.fixture(scope="module")
+def server_address():
+    """One that asks for no passwords, whatever server the other tests have."""
+    with separate_server() as start:
+        yield start()
+
+
 @pytest.fixture
 def role(server_address):
     """Make roles with the given attributes; they are dropped afterwards."""

@@ -14,6 +14,7 @@ import warnings
 from itertools import count
 from pathlib import Path
 
+import asyncpg
 import psycopg
 import pytest
 from psycopg import sql
@@ -112,12 +113,12 @@ def backends(address):
 
 def own_engine(address, scheme, **options):
     """An engine that really reaches ``address`` by itself, also through pg8000's socket."""
-    url = f"{scheme}://{address.params['user']}@/{address.database}"
-    if scheme.endswith("pg8000"):
-        arguments = {"unix_sock": f"{address.params['host']}/.s.PGSQL.5432"}
+    if scheme.endswith("pg8000") and address.params["host"].startswith("/"):
+        url = f"{scheme}://{address.params['user']}@/{address.database}"
+        options["connect_args"] = {"unix_sock": f"{address.params['host']}/.s.PGSQL.5432"}
     else:
-        arguments = {"host": address.params["host"]}
-    return create_engine(url, connect_args=arguments, **options)
+        url = address.url_for(scheme)
+    return create_engine(url, **options)
 
 
 @pytest.mark.parametrize("scheme", SYNC)
@@ -474,3 +475,34 @@ def test_emptying_an_async_pool_needs_no_loop(empty_database, recwarn, caplog):
         gc.collect()
     assert not recwarn.list
     assert not caplog.records
+
+
+def test_connections_whose_loop_runs_in_another_thread_are_closed_in_that_thread(empty_database, caplog, monkeypatch):
+    """As with Starlette's test client; closed from here, one in some hundred met its loop doing the same."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    engine = create_async_engine(empty_database.url_for("postgresql+asyncpg"))
+    closers, terminate = set(), asyncpg.Connection.terminate
+
+    def noted(connection):
+        if not connection.is_closed():
+            closers.add(threading.get_ident())
+        terminate(connection)
+
+    monkeypatch.setattr(asyncpg.Connection, "terminate", noted)
+
+    async def opened():
+        return await engine.connect()
+
+    held = []
+    with redirected(empty_database, [engine.sync_engine]) as redirection:
+        for _ in range(50):
+            held.append(asyncio.run_coroutine_threadsafe(opened(), loop).result(20))
+            redirection.close_connections()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    assert closers == {thread.ident}
+    loop.close()
+    assert not caplog.records
+    assert backends(empty_database) == 0

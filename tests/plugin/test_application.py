@@ -20,7 +20,7 @@ ENGINES = """
     psycopg = made("psycopg")
     psycopg2 = made("psycopg2", pool_size=1, max_overflow=0)
     pg8000 = create_engine(
-        "postgresql+pg8000://" + OWN.partition("?")[0], connect_args={"unix_sock": SOCKET}
+        "postgresql+pg8000://" + OWN.partition("?")[0], connect_args={"unix_sock": SOCKET} if SOCKET else {}
     )
     of_sessions = made("psycopg")
     Session = sessionmaker(of_sessions)
@@ -85,7 +85,7 @@ def application(project, own_database, monkeypatch):
     port = own_database.params.get("port", "5432")
     query = own_database.url_for("x").partition("://")[2]
     monkeypatch.setenv("OWN_QUERY", query)
-    monkeypatch.setenv("OWN_SOCKET", f"{host}/.s.PGSQL.{port}")
+    monkeypatch.setenv("OWN_SOCKET", f"{host}/.s.PGSQL.{port}" if host.startswith("/") else "")
     project.write("app/__init__.py", "")
     project.write("app/db.py", ENGINES + SYNC % (NAMES,))
     project.write("app/reader.py", READER)

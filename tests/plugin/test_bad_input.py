@@ -15,6 +15,8 @@ import pytest
 from psycopg import sql
 from separate import separate_server
 
+from pytest_seeddb.address import Address
+
 SEEDED = """
     import pytest
 
@@ -66,7 +68,8 @@ WRONG_TYPES = {
 @pytest.mark.parametrize("key", WRONG_TYPES)
 def test_a_value_of_the_wrong_type_names_the_key_the_file_and_what_is_allowed(project, key, monkeypatch):
     value, allowed = WRONG_TYPES[key]
-    monkeypatch.delenv("SEEDDB_POSTGRES", raising=False)  # it would win over the table's
+    for variable in ("SEEDDB_POSTGRES", "SEEDDB_SERVER"):  # they would win over the table
+        monkeypatch.delenv(variable, raising=False)
     project.write("pyproject.toml", f"[tool.seeddb]\n{key} = {value}\n")
     result = project.test(SEEDED)
     refused(result, f"`{key}`", f"[tool.seeddb] in {project.path / 'pyproject.toml'}", allowed)
@@ -445,6 +448,7 @@ def test_two_plans_under_one_name_are_refused(project):
 # -- the server -----------------------------------------------------------------------------------
 
 
+@pytest.mark.embedded
 def test_an_empty_directory_of_binaries_is_the_only_place_probed(project):
     (project.path / "empty").mkdir()
     project.table('binaries = "empty"')
@@ -453,6 +457,7 @@ def test_an_empty_directory_of_binaries_is_the_only_place_probed(project):
     )
 
 
+@pytest.mark.embedded
 def test_every_place_probed_for_a_major_that_nobody_has_is_listed(project, monkeypatch):
     monkeypatch.setenv("SEEDDB_POSTGRES", "99")
     monkeypatch.setenv("PATH", str(project.path))
@@ -461,6 +466,7 @@ def test_every_place_probed_for_a_major_that_nobody_has_is_listed(project, monke
     failed(result, "major version 99", "SEEDDB_POSTGRES", *places, "pip install", "--seed-db-server=postgresql://")
 
 
+@pytest.mark.embedded
 def test_binaries_that_are_too_old_say_so(project):
     for program in ("postgres", "initdb"):
         script = project.write(f"old/{program}", f"#!/bin/sh\necho '{program} (PostgreSQL) 14.9'\n")
@@ -471,19 +477,20 @@ def test_binaries_that_are_too_old_say_so(project):
 
 @pytest.fixture
 def weak_role(server_address):
-    """A role that may not create databases."""
+    """The address of a role that may not create databases."""
     name = f"weak_{os.getpid()}"
+    word = server_address.params.get("password", "")
     with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-    yield name
+        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+        admin.execute(statement.format(sql.Identifier(name), sql.Literal(word or "unused")))
+    yield Address({**server_address.params, "user": name})
     with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
-def test_a_role_without_createdb_is_told_the_statement_that_grants_it(project, weak_role, server_address):
-    url = f"postgresql://{weak_role}@/postgres?host={server_address.params['host']}"
-    result = project.test(SEEDED, f"--seed-db-server={url}")
-    failed(result, f'ALTER ROLE "{weak_role}" CREATEDB;', "the option --seed-db-server")
+def test_a_role_without_createdb_is_told_the_statement_that_grants_it(project, weak_role):
+    result = project.test(SEEDED, f"--seed-db-server={weak_role.url}")
+    failed(result, f'ALTER ROLE "{weak_role.params["user"]}" CREATEDB;', "the option --seed-db-server")
 
 
 @pytest.fixture
@@ -548,11 +555,13 @@ def _wait_until_unused(place):
     time.sleep(0.2)  # the guard goes after its server
 
 
+@pytest.mark.embedded
 def test_a_disk_too_small_for_a_server_is_named(project, small_disk):
     place = small_disk(8)
     failed(project.test(SEEDED), "ServerError: ", "o space left on device", f"free some space on the disk of {place}")
 
 
+@pytest.mark.embedded
 def test_a_disk_that_fills_up_while_a_template_is_built_is_named_and_nothing_is_left(project, small_disk):
     place = small_disk(160)
     project.write(

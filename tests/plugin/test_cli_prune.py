@@ -193,6 +193,7 @@ def left(cache, version, *, ago=0):
     return state, programs
 
 
+@pytest.mark.embedded
 def test_servers_and_programs_that_nobody_has_used_for_long_go_and_locks_save_them(project, cache):
     seeddb = Command(project.path, XDG_CACHE_HOME=str(cache.parent))
     old, young, used = (left(cache, version, ago=ago) for version, ago in (("15.1", 20), ("16.1", 10), ("17.1", 20)))

@@ -158,6 +158,7 @@ def wait_for_the_end(cache):
         time.sleep(0.01)
 
 
+@pytest.mark.embedded
 def test_an_embedded_server_is_not_made_to_be_looked_at_and_a_stopped_one_is_started_for_the_look(project, cache):
     project.write("db/000_own.sql", f"SELECT {os.getpid()};")
     seeddb = Command(project.path, XDG_CACHE_HOME=str(cache))

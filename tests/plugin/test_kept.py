@@ -113,6 +113,7 @@ def test_twenty_are_kept_and_the_oldest_go_first(project, server, kept):
         drop(server.with_database(each).url)
 
 
+@pytest.mark.embedded
 def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_stopped(project, cache_home, monkeypatch):
     own = cache_home / "shell"
     own.mkdir(mode=0o755)

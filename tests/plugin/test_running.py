@@ -51,6 +51,7 @@ def test_the_second_run_reuses_the_template_and_says_so(project):
     second.stdout.fnmatch_lines(["seeddb: template little-shop/default reused"])
 
 
+@pytest.mark.embedded
 def test_the_header_tells_the_server_and_where_it_came_from_before_it_is_started(project):
     result = project.test("def test_it(): pass")
     result.stdout.fnmatch_lines(["seeddb: embedded PostgreSQL * (*), profile default"])
