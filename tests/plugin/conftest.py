@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from command import Command
+from command import QUICK, Command
 
 TABLE = """
     [project]
@@ -67,7 +67,7 @@ class Project:
         return self.run(*options)
 
     def run(self, *options, enabled=True):
-        plugins = ("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error")
+        plugins = (*QUICK, "-p", "no:asyncio", "-p", "no:django", "-W", "error")
         return self.pytester.runpytest_subprocess(*plugins, *(["--seed-db"] if enabled else []), *options)
 
 

@@ -13,7 +13,7 @@ import time
 
 import psycopg
 import pytest
-from command import Command
+from command import QUICK, Command
 from psycopg import sql
 
 from pytest_seeddb.cli import main
@@ -146,7 +146,7 @@ def test_alembic_runs_only_what_the_dump_lacks(quickstart, server_address):
     table.write_text(table.read_text().replace("[tool.seeddb]\n", '[tool.seeddb]\ndump = "seed-db.sql"\n'))
     assert steps_of(seeddb("build")) == ["dump seed-db.sql"], "no migrations to apply"
     assert "holds all 9 migrations" in seeddb("verify", "--dump").stdout
-    line = [sys.executable, "-m", "pytest", "--seed-db", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    line = [sys.executable, "-m", "pytest", "--seed-db", *QUICK]
     done = subprocess.run(line, cwd=quickstart, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     revision = quickstart / "migrations" / "versions" / "0010_note.py"

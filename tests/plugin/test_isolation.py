@@ -101,7 +101,9 @@ def test_rollback_undoes_commits_made_in_every_way_and_sets_sequences_back(proje
             other = seeded_db.connect()
             assert other.execute("SELECT count(*) FROM shop").fetchone() == (3,)
             other.rollback()
-        """
+        """,
+        "-p",
+        "anyio",
     )
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["seeddb: 1 clone, *"])

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from command import QUICK
 
 from pytest_seeddb.config import load_settings
 from pytest_seeddb.planning import plan_of
@@ -145,7 +146,7 @@ class Project:
     def run(self, *options, **environ):
         """Run the tests; the summary's line about the template, and how often each part of the build ran."""
         self.marks.write_text("")
-        plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly", "-W", "error", "--seed-db")
+        plugins = (*QUICK, "-p", "no:asyncio", "-p", "no:django", "-W", "error", "--seed-db")
         command = [sys.executable, "-m", "pytest", *plugins, *options]
         variables = {**os.environ, "MARKS": str(self.marks), "PYTHONDONTWRITEBYTECODE": "1", **environ}
         done = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)

@@ -176,13 +176,7 @@ def test_a_disabled_run_imports_no_framework(project):
 
         def test_it():
             assert not set({HEAVY!r}) & set(sys.modules)
-        """,
-        "-p",
-        "no:anyio",
-        "-p",
-        "no:faker",
-        "-p",
-        "no:hypothesispytest",
+        """
     )
     result.assert_outcomes(passed=1)
 

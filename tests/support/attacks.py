@@ -10,6 +10,7 @@ import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
+from command import QUICK
 from processes import eventually, private_cache
 
 SCALE = float(os.environ.get("TESTS_SCALE", "1"))
@@ -217,7 +218,7 @@ class Site:
         return str(self.place) in command or os.fsencode(self.place) in environ
 
 
-_PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:django")
+_PLAIN = (*QUICK, "-p", "no:asyncio", "-p", "no:django")
 
 
 def _running():

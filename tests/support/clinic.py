@@ -11,7 +11,7 @@ import sys
 import textwrap
 import uuid
 
-from command import Command
+from command import QUICK, WITHOUT_XDIST, Command
 
 TABLE = """
     [tool.seeddb]
@@ -214,13 +214,6 @@ SCRIPT = """
         raise AssertionError("it connected")
 """
 """What a script without a project begins with: three databases, and Django set up for the first of them."""
-
-QUICK = [
-    *("-p", "no:randomly", "-p", "no:cacheprovider"),
-    *("-p", "no:hypothesispytest", "-p", "no:faker", "-p", "no:anyio"),
-]
-"""Without the plugins that only cost time here."""
-WITHOUT_XDIST = ["-p", "no:xdist", "-p", "no:xdist.looponfail"]
 
 
 class Clinic:

@@ -1,10 +1,17 @@
-"""The `seeddb` command as people and scripts meet it: in a process of its own."""
+"""The `seeddb` command as people and scripts meet it, and pytest: in processes of their own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+
+QUICK = [
+    *("-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("-p", "no:hypothesispytest", "-p", "no:faker", "-p", "no:anyio"),
+]
+"""Options for pytest without the plugins that no test inside of it needs: loading them takes half of a short run."""
+WITHOUT_XDIST = ["-p", "no:xdist", "-p", "no:xdist.looponfail"]
 
 
 class Command:
