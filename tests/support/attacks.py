@@ -211,11 +211,17 @@ class Site:
         }
 
     def _is_of_ours(self, pid, command):
-        try:
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            environ = b""
-        return str(self.place) in command or os.fsencode(self.place) in environ
+        own = Path("/proc", str(pid))
+        environ = _read(lambda: (own / "environ").read_bytes().decode(errors="replace"))
+        # A backend writes its title over its environment, and works in its data directory.
+        return any(str(self.place) in text for text in (command, environ, _read(lambda: str((own / "cwd").readlink()))))
+
+
+def _read(what):
+    try:
+        return what()
+    except OSError:  # the process is gone by now
+        return ""
 
 
 _PLAIN = (*QUICK, "-p", "no:asyncio", "-p", "no:django")
