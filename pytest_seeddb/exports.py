@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,13 +21,14 @@ from pytest_seeddb.admin import Admin
 from pytest_seeddb.carried import Carried, Grant, Setting
 from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.restoring import Restoring, restore
-from pytest_seeddb.dumps.writing import Output, write
+from pytest_seeddb.dumps.writing import Output, run_pg_dump
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint import MISSING, Part, explain_change, part_pairs, parts_from
 from pytest_seeddb.inputs.opened import current
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.record import Record
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.unfinished import beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,16 +140,17 @@ def export(worker: Worker, template: Template, look: Look, settings: Settings, p
     major = worker.server.major
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="exporting the template")
     clone = worker.clones.make(template)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        size = write(Output(partial, "custom", privileges=True), clone.address, pg_dump)
-        server, views = dict(look.steps)["server"], _views(clone.address)
-        tail = Tail(template.record, server, template.carried, views, size, _digest(partial, size))
-        with partial.open("ab") as stream:
-            stream.write(tail.to_bytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        with beside(path) as partial:
+            run_pg_dump(Output(path, "custom", privileges=True), clone.address, pg_dump, partial)
+            size = partial.stat().st_size
+            server, views = dict(look.steps)["server"], _views(clone.address)
+            tail = Tail(template.record, server, template.carried, views, size, _digest(partial, size))
+            with partial.open("ab") as stream:
+                stream.write(tail.to_bytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
     except OSError as error:
         raise ConfigError(
             f"The template cannot be written to {path.name}",
@@ -158,7 +159,6 @@ def export(worker: Worker, template: Template, look: Look, settings: Settings, p
             remedy="name a file in a directory that is there: --export FILE",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
         worker.clones.discard(clone)
     return path.stat().st_size
 

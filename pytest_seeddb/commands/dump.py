@@ -28,6 +28,7 @@ from pytest_seeddb.scratch import Scratch
 from pytest_seeddb.server_errors import explained
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.unfinished import beside
 from pytest_seeddb.worker import open_worker
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ def _completed(address: Address, password: str) -> Address:
 def _copy(settings: Settings, address: Address, major: int) -> Iterator[Address]:
     """A private copy of the database, on the settings' own server."""
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major)
-    with tempfile.TemporaryDirectory(prefix="seeddb-") as place:
-        file = Path(place, "copy.dump")
+    with beside(Path(tempfile.gettempdir(), "seeddb-copy"), directory=True) as place:
+        file = place / "copy.dump"
         write(Output(file, "custom"), address, pg_dump)
         with open_server(settings) as server, Scratch(server.address) as scratch:
             copy = scratch.empty()

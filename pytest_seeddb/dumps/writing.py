@@ -6,17 +6,15 @@ import gzip
 import hashlib
 import os
 import re
-import secrets
-import shutil
 import subprocess
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
 from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.dumps.formats import is_replaceable
 from pytest_seeddb.errors import ConfigError, ServerError
+from pytest_seeddb.unfinished import beside, free_name, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 _NOT_OURS: Final = ("--no-owner", "--no-privileges", "--no-tablespaces")
 _MADE_BY: Final = re.compile(rb"(?P<what>-- Dumped (?:from database|by pg_dump) version )(?P<major>\d+)")
-_ABANDONED_SECONDS: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,11 @@ def write(output: Output, address: Address, pg_dump: Program) -> int:
     """
     _check(output)
     try:
-        with _beside(output.path) as partial:
+        with beside(output.path, directory=output.kind == "directory") as partial:
             if output.kind == "plain":
                 _write_plain(output, address, pg_dump, partial)
             else:
-                _run(output, address, pg_dump, partial)
+                run_pg_dump(output, address, pg_dump, partial)
             _replace(partial, output.path)
     except OSError as error:
         raise _not_written(output.path, str(error)) from error
@@ -81,8 +78,8 @@ def write(output: Output, address: Address, pg_dump: Program) -> int:
 
 
 def _write_plain(output: Output, address: Address, pg_dump: Program, partial: Path) -> None:
-    with _beside(output.path) as spool:
-        _run(output, address, pg_dump, spool)
+    with beside(output.path) as spool:
+        run_pg_dump(output, address, pg_dump, spool)
         key = _key(spool) if output.guarded else b""
         with spool.open("rb") as lines, partial.open("wb") as raw:
             with _compressed(raw, output.compression) as stream:
@@ -132,7 +129,12 @@ def _compressed(raw: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
         yield stream  # type: ignore[misc]  # it is one, for what is done with it
 
 
-def _run(output: Output, address: Address, pg_dump: Program, path: Path) -> None:
+def run_pg_dump(output: Output, address: Address, pg_dump: Program, path: Path) -> None:
+    """Have ``pg_dump`` write straight to ``path``, which may be there, empty.
+
+    Raises:
+        ServerError: It failed.
+    """
     options = [f"--format={output.kind}", "--encoding=UTF8", f"--file={path}"]
     options += [] if output.privileges else _NOT_OURS
     environment = {**environment_for(address), "PGAPPNAME": "pytest-seeddb"}
@@ -161,34 +163,14 @@ def _check(output: Output) -> None:
         raise _not_written(output.path, "a directory is there that is no dump; nothing in it was touched")
 
 
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name beside the path for what is not complete yet; whatever has it afterwards is removed."""
-    for leftover in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
-                _remove(leftover)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield partial
-    finally:
-        _remove(partial)
-
-
 def _replace(partial: Path, path: Path) -> None:
     if not path.is_dir():
         partial.replace(path)
         return
-    with _beside(path) as old:
-        path.rename(old)
-        partial.rename(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    old = free_name(path)
+    path.rename(old)
+    partial.rename(path)
+    remove(old)
 
 
 def _size(path: Path) -> int:

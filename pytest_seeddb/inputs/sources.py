@@ -328,15 +328,9 @@ def _is_owners(value: object) -> bool:
 
 
 def _replace(file: Path, text: str) -> None:
-    import tempfile
+    from pytest_seeddb.unfinished import beside
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, file)  # noqa: PTH105 - a string, from mkstemp
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108 - as above
-        raise
+    with beside(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)

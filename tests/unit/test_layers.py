@@ -20,7 +20,7 @@ PYTEST_HALF = {
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli", "django"}
 FLOORS = {
-    1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs"},
+    1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs", "unfinished"},
     2: {"address", "admin", "server_errors", "servers"},
     3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
