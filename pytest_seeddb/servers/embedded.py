@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 JOIN_PATIENCE_SECONDS: Final = 15.0
 RECOVERY_PATIENCE_SECONDS: Final = 300.0
+_PAUSES_SECONDS: Final = (0.05, 0.2, 1.0)  # what a killed postmaster leaves needs a moment to end
 _RECOVERS: Final = "the database system is"  # starting up, in recovery, shutting down
 
 
@@ -152,7 +153,7 @@ def _start(place: Place, lock: int) -> None:
         if not kept:
             cluster.make(place, lock)
         try:
-            postmaster.start(place, lock)
+            _start_patiently(place, lock)
         except postmaster.StartError as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
             if not kept or is_known(error.told):
@@ -161,6 +162,23 @@ def _start(place: Place, lock: int) -> None:
             postmaster.start(place, lock)
     finally:
         os.close(lock)  # the server has its own
+
+
+def _start_patiently(place: Place, lock: int) -> None:
+    """Start the postmaster; again, where it was killed meanwhile: that says nothing against its data.
+
+    Nor may they go then. Only a start on the same directory clears away a killed one's shared memory.
+    """
+    for pause in _PAUSES_SECONDS:
+        try:
+            postmaster.start(place, lock)
+        except postmaster.StartError as error:
+            if not error.killed:
+                raise
+            time.sleep(pause)
+        else:
+            return
+    postmaster.start(place, lock)
 
 
 def _probed(place: Place) -> Server | str:

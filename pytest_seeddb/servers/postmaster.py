@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ PORT: Final = "5432"
 POLL_SECONDS: Final = 0.002  # pg_ctl's own 100 ms is four times what a start takes
 START_PATIENCE_SECONDS: Final = 120.0  # it may have to recover from a kill first
 _CONNECT_TIMEOUT_SECONDS: Final = 5
+_KILLED: Final = ("terminated by signal 9", "is still in use")
 _LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
 
 # Command-line settings, which no ALTER SYSTEM of a test can override.
@@ -61,9 +63,11 @@ class StartError(ServerError):
 
     Attributes:
         told: What it wrote to its log.
+        killed: Whether it was killed, or its first process; or what a killed one left has not ended yet.
     """
 
     told: str = ""
+    killed: bool = False
 
 
 def start(place: Place, server_lock: int) -> None:
@@ -187,4 +191,5 @@ def _ended(place: Place, code: int, position: int) -> StartError:
     )
     error = StartError(shown.what, saw=shown.saw, source=shown.source, remedy=shown.remedy)
     error.told = told
+    error.killed = code == -signal.SIGKILL or any(sign in told for sign in _KILLED)
     return error

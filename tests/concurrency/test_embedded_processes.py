@@ -214,6 +214,21 @@ def test_a_killed_postmaster_is_restarted_for_the_next_user_with_its_data(cache)
     first.leaves()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_postmaster_killed_before_it_is_ready_costs_no_data(cache, times):
+    data = state_of(cache) / guard.DATA
+    before = data.stat().st_ino
+    with (state_of(cache) / guard.SERVER).open() as server:
+        seen = {0, guard.noted(server.fileno())[0]}
+        user = User(cache)
+        for _ in range(times):
+            eventually(lambda: guard.noted(server.fileno())[0] not in seen)
+            seen.add(killed(guard.noted(server.fileno())[0]))
+    assert ("made_in_the_first_run",) in run(user.conninfo(), "SELECT datname FROM pg_database")
+    assert data.stat().st_ino == before
+    user.leaves()
+
+
 def test_everything_killed_at_once_is_mended_by_the_next_user(cache):
     first = User(cache)
     run(first.conninfo(), "CREATE DATABASE made_before_the_kill")
