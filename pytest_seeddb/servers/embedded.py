@@ -140,10 +140,16 @@ def _joined_or_started(place: Place) -> Server:
         found = _probed(place)
         if isinstance(found, Server):
             return found
+        _end_orphans(place)
         patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in found else JOIN_PATIENCE_SECONDS
         if time.monotonic() - began > patience:
             raise _unreachable(place, found)
         time.sleep(postmaster.POLL_SECONDS)
+
+
+def _end_orphans(place: Place) -> None:
+    with suppress(OSError), place.server_lock.open("rb") as server:
+        guard.end_orphans(str(place.state), server.fileno())
 
 
 def _start(place: Place, lock: int) -> None:

@@ -18,7 +18,7 @@ locks are lost when any descriptor of the file is closed):
 """
 
 # pathlib would add half to the time that the guard takes to start:
-# ruff: noqa: PTH106, PTH108, PTH114, PTH118, PTH119, PTH123
+# ruff: noqa: PTH106, PTH108, PTH112, PTH114, PTH115, PTH118, PTH119, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -134,12 +134,40 @@ def _ended(state: str, server: int) -> bool:
             pid = noted(server)[0] or postmaster(state)
             if pid and not signalled:
                 signalled = _signalled(pid, number)
+                end_orphans(state, server)
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
         else:
             return True
     return False
+
+
+def end_orphans(state: str, server: int) -> None:
+    """Kill the backends that outlive a killed postmaster; nothing where that lives, or where there is no /proc.
+
+    Most notice its end and go. One that waits for a checkpoint, or computes, does not for a minute or more, and
+    until then nobody can use the data directory.
+    """
+    data = os.path.realpath(os.path.join(state, DATA))
+    pid = noted(server)[0]
+    if not pid or _works_in(str(pid), data):
+        return
+    found = os.listdir("/proc") if os.path.isdir("/proc") else ()
+    orphans = [int(name) for name in found if name.isdigit() and _works_in(name, data)]
+    if _works_in(str(pid), data):
+        return  # it was only just starting, and these are its own
+    for orphan in orphans:
+        _signalled(orphan, signal.SIGKILL)
+
+
+def _works_in(pid: str, data: str) -> bool:
+    """Whether the process is a server's that has its data there; a dead one, or a zombie, is not."""
+    try:
+        program = os.readlink(os.path.join("/proc", pid, "exe"))
+        return os.readlink(os.path.join("/proc", pid, "cwd")) == data and "postgres" in os.path.basename(program)
+    except OSError:
+        return False
 
 
 def _signalled(pid: int, number: int) -> bool:

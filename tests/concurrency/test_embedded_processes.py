@@ -15,7 +15,7 @@ import pytest
 from processes import STRANGER, eventually, guards, killed, postmasters, private_cache, processes_of
 
 from pytest_seeddb.config import Settings
-from pytest_seeddb.servers import guard, open_server
+from pytest_seeddb.servers import embedded, guard, open_server
 
 IS_ROOT = os.geteuid() == 0
 PROJECT = Path(__file__).resolve().parents[2]
@@ -348,6 +348,26 @@ def test_whoever_gets_the_servers_lock_knows_that_no_process_uses_the_data(cache
         os.kill(backend, signal.SIGCONT)
         eventually(lambda: not is_held(lock))
     user.leaves()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells which processes these are")
+@pytest.mark.parametrize("user", ["lives", "dies"])
+def test_a_backend_that_does_not_notice_its_postmasters_end_does_not_keep_the_next_user_waiting(cache, user):
+    """As one that waits for a checkpoint: for a minute."""
+    first = User(cache)
+    conninfo = first.conninfo()
+    with psycopg.connect(conninfo) as connection:
+        os.kill(connection.info.backend_pid, signal.SIGSTOP)
+        [killed(pid) for pid in postmasters(cache)]
+        if user == "dies":
+            first.dies()
+        started = time.monotonic()
+        second = User(cache)
+        assert ("made_in_the_first_run",) in run(second.conninfo(), "SELECT datname FROM pg_database")
+        assert time.monotonic() - started < embedded.JOIN_PATIENCE_SECONDS
+        second.leaves()
+        if user == "lives":
+            first.leaves()
 
 
 DISKS = ["tmpfs"] if IS_ROOT and shutil.which("unshare") else []
