@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import sys
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -12,19 +13,20 @@ import psycopg
 from psycopg import sql
 
 from pytest_seeddb.carried import Carried
-from pytest_seeddb.inputs.opened import OpenedFiles
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.fingerprint import Part, differences
+from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Target
 from pytest_seeddb.shape import SMALL, THE_USERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.admin import Admin, Strategy
-    from pytest_seeddb.fingerprint import Part
     from pytest_seeddb.plan import Plan, Progress, Stage
-    from pytest_seeddb.record import Record
+    from pytest_seeddb.record import Record, Steps
 
 _MUCH_LARGER: Final = 2
 _TIMED_UP_TO: Final = 64 * 2**20
@@ -67,15 +69,21 @@ class Build:
         )
 
 
-def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:
+def fill(build: Build, stages: Sequence[tuple[Stage, int]], steps: Steps = ()) -> tuple[Part, ...]:
     """Run the stages, each from its first undone step, and end every connection they left.
 
+    Args:
+        build: The build.
+        stages: What is to be run.
+        steps: All that the database then has, as the plan had them; none where nobody will look for it later.
+
     Returns:
-        The data files that were opened meanwhile.
+        What it depends on beside these: the data files that were opened meanwhile, or before by the code
+        that was run; and as never matching, what is another now than when it was digested or loaded.
     """
     names = ", ".join(stage.name for stage, _ in stages)
     build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
-    opened = OpenedFiles(build.plan.root)
+    opened, path = data_files.OpenedFiles(build.plan.root), [*sys.path]
     try:
         with opened, contextlib.chdir(build.plan.root):
             for stage, done in stages:
@@ -84,7 +92,31 @@ def fill(build: Build, stages: Sequence[tuple[Stage, int]]) -> tuple[Part, ...]:
         build.progress.end()
         if not build.admin.broken:
             build.admin.evict(build.name)
-    return opened.parts()
+    sources = [part.name for _, parts in steps for part in parts]
+    read = data_files.all_parts(opened.parts(), build.plan.root, sources)
+    return data_files.merged((*read, *_changed(build, steps, path)))
+
+
+def _changed(build: Build, steps: Steps, path: list[str]) -> list[Part]:
+    """What is not any more as it was when the plan was made: what the steps say is not what was built.
+
+    Looked for on the same ``path``: Alembic, for one, leaves directories on it.
+    """
+    found: Steps = ()
+    with contextlib.suppress(SeedDbError), _searching(path):  # what is wrong by now, the next run says
+        again = build.plan.again if steps else None
+        found = tuple((step.name, step.parts) for step in again().steps[: len(steps)]) if again else steps
+    names = {each.name for each in differences(steps, found)}
+    return [Part(name, data_files.CHANGED_MEANWHILE) for name in sorted(names)]
+
+
+@contextlib.contextmanager
+def _searching(path: list[str]) -> Iterator[None]:
+    now, sys.path[:] = [*sys.path], path
+    try:
+        yield
+    finally:
+        sys.path[:] = now
 
 
 def finish(build: Build, draft: Record, started: float) -> Record:

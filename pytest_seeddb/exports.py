@@ -23,8 +23,8 @@ from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import Output, run_pg_dump
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.fingerprint import MISSING, Part, explain_change, part_pairs, parts_from
-from pytest_seeddb.inputs.opened import current
+from pytest_seeddb.fingerprint import Part, explain_change, part_pairs, parts_from
+from pytest_seeddb.inputs.opened import current, take_over
 from pytest_seeddb.plan import Stage, Step
 from pytest_seeddb.record import Record
 from pytest_seeddb.servers.programs import find_program
@@ -231,10 +231,8 @@ class _Import:
             raise _shows_other_rows(stale, self.restoring.name)
         with Admin(target.address) as admin:
             self.tail.carried.apply(admin, target.address.database)
-        for part in self.tail.record.opened:
-            # Opened, so that the new template depends on it as the exported one did.
-            if part.digest != MISSING:
-                (target.root / part.name).open("rb").close()
+        # The new template depends on these as the exported one did.
+        take_over(self.tail.record.opened, target.root)
 
     def _build_on(self, target: Target, first: int) -> None:
         for end, stage in self.plan.stage_ends():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.errors import ConfigError, names_a_secret
@@ -83,6 +84,9 @@ class Marks:
         """Note a step that makes its own transactions."""
         yield
 
+    def renew(self) -> None:
+        """Say again what the database was told at the start: a restored dump has taken its ledger's place."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -146,6 +150,7 @@ class Plan:
         env: Names of environment variables that hold the URL while it is built.
         vary: ``vary(profile, overrides)`` is the same project's plan for another profile; ``None``
             where a plan was put together by hand.
+        again: Works the same plan out anew, of the files as they are by then; likewise.
         alias: What Django calls the database.
         siblings: Gives the plans of a Django project's further databases, by alias. Seeders find these beside
             theirs, migrated; what they write there while this one is built is thrown away, and made again
@@ -158,6 +163,7 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     env: tuple[str, ...] = ()
     vary: Callable[[str | None, Mapping[str, object]], Plan] | None = field(default=None, repr=False, compare=False)
+    again: Callable[[], Plan] | None = field(default=None, repr=False, compare=False)
     alias: str = "default"
     siblings: Callable[[], Mapping[str, Plan]] = field(default=dict, repr=False, compare=False)
 
@@ -165,7 +171,8 @@ class Plan:
     def without_seeds(self) -> Plan:
         """The same database, migrated and not seeded."""
         stages = tuple(stage for stage in self.stages if not stage.tier)
-        return replace(self, profile="without seeds", stages=stages)
+        again = self.again and partial(_without_seeds, self.again)
+        return replace(self, profile="without seeds", stages=stages, again=again)
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -193,6 +200,10 @@ class Plan:
         for stage in self.stages:
             done += len(stage.steps)
             yield done, stage
+
+
+def _without_seeds(plan: Callable[[], Plan]) -> Plan:
+    return plan().without_seeds
 
 
 class Plans:

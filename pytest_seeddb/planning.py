@@ -10,6 +10,7 @@ from pytest_seeddb import migrations, seeds
 from pytest_seeddb.application.django_project import DEFAULT, postgres_aliases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.extensions import extension_stage
+from pytest_seeddb.inputs.opened import begin
 from pytest_seeddb.plan import Plan, shown_profile
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def plan_of(
     Raises:
         ConfigError: Names the key, where it stands, what was found and what is allowed.
     """
+    again = partial(plan_of, settings, profile, overrides, alias)
+    begin(settings.root)
     if profile is not None:
         sources = {**settings.sources, "profile": f"the marker or the factory: seeded({profile!r})"}
         settings = replace(settings, profile=profile, sources=sources)
@@ -58,6 +61,7 @@ def plan_of(
         stages=tuple(stage for stage in stages if stage.steps),
         env=settings.env,
         vary=partial(plan_of, settings),
+        again=again,
         alias=alias or DEFAULT,
         siblings=cache(partial(_siblings, settings, overrides or {}, alias)),
     )

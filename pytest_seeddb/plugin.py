@@ -74,6 +74,21 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     from pytest_seeddb import fixtures
 
     early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
+    _note_what_is_read(early_config)
+
+
+def _note_what_is_read(early_config: pytest.Config) -> None:
+    """From here on: what a module reads when a conftest or a test imports it, no build sees it read again."""
+    from pytest_seeddb.config import load_settings
+
+    try:
+        settings = load_settings(early_config.rootpath)
+    except SeedDbError:
+        return  # `pytest_configure` says what is wrong
+    if early_config.known_args_namespace.seed_db or settings.enabled == "always":
+        from pytest_seeddb.inputs import opened
+
+        opened.begin(settings.root)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -329,14 +329,14 @@ class Templates:
             build = Build(self._admin, self._next_name(), plan, self._audience.progress, numbering, beside)
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
-            opened = fill(build, stages)
+            opened = fill(build, stages, steps)
             earlier = span.base.record.opened if span.base else ()
             draft = Record(
                 plan=plan.name,
                 profile=plan.profile,
                 fingerprint=prints[span.end],
                 steps=steps,
-                opened=tuple(sorted({*earlier, *opened})),
+                opened=data_files.merged((*earlier, *opened)),
                 numbering=numbering,
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,

@@ -118,7 +118,7 @@ def _note(plan: Plan, address: Address, numbering: Numbering) -> None:
 
     Without the step that restored an earlier dump: else each dump of the same state would be another one.
     """
-    own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE))
+    own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), again=None)
     marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
     origin = Origin(plan.name, plan.profile, marker.tier)
     with psycopg.connect(address.conninfo, autocommit=True) as connection:

@@ -123,10 +123,10 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
     if stage is None or settings.migrations is None:
         raise _nothing_to_verify(settings)
     plan = plan_of(replace(settings, dump=None))
-    schema = replace(plan, stages=tuple(each for each in plan.stages if each.name in _SCHEMA_STAGES))
+    schema = replace(plan, stages=tuple(each for each in plan.stages if each.name in _SCHEMA_STAGES), again=None)
     with open_worker(settings, progress) as worker:
         server = worker.server
-        clone = _clone(worker, replace(plan, profile="the dump alone", stages=(stage,)))
+        clone = _clone(worker, replace(plan, profile="the dump alone", stages=(stage,), again=None))
         before = _schema(settings, server, clone.address)
         changed = _changed(schema, clone.address)
         lacks = () if changed else tuple(_run(schema, worker, clone))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from importlib.machinery import ModuleSpec
 
 _FOREIGN: Final = frozenset(
@@ -64,17 +64,17 @@ class Foreign:
 class Modules:
     """Finds modules by name or file, as they are at the first look.
 
-    Own are the modules under ``root``, ``root/src`` and every entry of ``sys.path`` that is neither
+    Own are the modules in ``search``, under ``root``, ``root/src`` and every entry of ``sys.path`` that is neither
     the standard library nor a directory of installed packages; so an editable installation beside
     the project is own code too. Virtual environments inside of the project are not.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, search: Iterable[Path] = ()) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100 - strings: this runs thousands of times
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, frozenset[str]] = {}
         self._found: dict[str, Module | Foreign | None] = {}
-        self.places = tuple(self._own_places())
+        self.places = tuple(self._own_places([*map(str, search), *sys.path]))
 
     def find(self, name: str) -> Module | Foreign | None:
         """The module of this dotted name; ``None`` if it is the standard library's or nobody's."""
@@ -111,7 +111,7 @@ class Modules:
         """The modules in the directory of a module that is in no package."""
         for entry in sorted(self._listing(os.path.dirname(module.path))):  # noqa: PTH120 - see above
             path = os.path.join(os.path.dirname(module.path), entry)  # noqa: PTH118, PTH120 - see above
-            if entry.endswith(".py") and not _is_test(entry) and path != module.path:
+            if entry.endswith(".py") and not is_test(entry) and path != module.path:
                 yield Module(entry.removesuffix(".py"), path)
 
     def names_beside(self, name: str) -> list[str]:
@@ -175,14 +175,14 @@ class Modules:
     def _children(self, package: Module) -> Iterator[Module]:
         prefix = f"{package.name}." if package.name else ""
         for leaf in sorted({entry.partition(".")[0] for place in package.places for entry in self._listing(place)}):
-            if leaf not in _NO_MODULES and not _is_test(f"{leaf}.py"):
+            if leaf not in _NO_MODULES and not is_test(f"{leaf}.py"):
                 found = self._in(package.places, leaf, f"{prefix}{leaf}")
                 if found is not None:
                     yield found
 
-    def _own_places(self) -> Iterator[str]:
+    def _own_places(self, path: list[str]) -> Iterator[str]:
         seen = set()
-        for place in (*map(os.path.abspath, sys.path), self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
+        for place in (*map(os.path.abspath, path), self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
             real = os.path.realpath(place)
             if real not in seen and os.path.isdir(place) and not self._is_foreign(place):  # noqa: PTH112 - see above
                 seen.add(real)
@@ -217,7 +217,8 @@ class Modules:
 
 
 @cache
-def _is_test(file: str) -> bool:
+def is_test(file: str) -> bool:
+    """Whether it is a file of tests, or one that tools run and no application imports."""
     return file in _TEST_FILES or file.startswith("test_") or file.endswith("_test.py")
 
 

@@ -48,12 +48,13 @@ class Sources:
             that any number of processes may share it; a damaged one is ignored and written anew,
             and one that cannot be written costs time, nothing else. By default in the user's cache
             directory.
+        search: Directories that will be in front of ``sys.path`` when the code runs.
     """
 
-    def __init__(self, root: Path, cache_file: Path | None = None) -> None:
+    def __init__(self, root: Path, cache_file: Path | None = None, search: Iterable[Path] = ()) -> None:
         self._root = root
         self._roots = tuple({os.path.abspath(root) + os.sep: 1, os.path.realpath(root) + os.sep: 1})  # noqa: PTH100 - prefixes
-        self._modules = Modules(root)
+        self._modules = Modules(root, search)
         distributions = installed()
         self._memory = _Memory(cache_file, state(distributions))
         self._packages = Packages(distributions, self._memory.owners)
@@ -249,8 +250,12 @@ def _absolute(name: str, module: Module) -> str:
 
 
 def _under(directory: Path, modules: Iterable[Module]) -> Iterator[Module]:
-    real = directory.resolve()
-    return (module for module in modules if module.path and Path(module.path).resolve().is_relative_to(real))
+    """Those that stand in the directory, by their own name or by that of what they are links to."""
+    places = (Path(os.path.abspath(directory)), directory.resolve())  # noqa: PTH100 - resolve() would lose a link's own name
+    for module in modules:
+        names = (Path(module.path), Path(module.path).resolve()) if module.path else ()
+        if any(name.is_relative_to(place) for name in names for place in places):
+            yield module
 
 
 class _Memory:

@@ -59,7 +59,7 @@ def stage(path: Path, root: Path, *, source: str) -> Stage:
     """
     layout = read_layout(path, root, source=source)
     revisions = ordered(_revisions(layout, root, source), source=source)
-    sources = Sources(root)
+    sources = Sources(root, search=layout.search)
     steps = tuple(Step(_step_name(each), sources.of_file(each.path), rerun="always") for each in revisions)
     if steps:
         steps = (_with_environment(steps[0], layout, root, sources), *steps[1:])

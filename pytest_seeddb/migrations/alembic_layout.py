@@ -33,6 +33,7 @@ class Layout:
         script: The script directory, with ``env.py``.
         versions: The directories with the migrations.
         recursive: Whether their subdirectories count, too.
+        search: What Alembic puts in front of ``sys.path``.
     """
 
     ini: Path | None
@@ -41,6 +42,7 @@ class Layout:
     script: Path
     versions: tuple[Path, ...]
     recursive: bool
+    search: tuple[Path, ...] = ()
 
     @property
     def env(self) -> Path:
@@ -90,6 +92,7 @@ def _layout(options: _Options, directory: Path, script: Path, root: Path) -> Lay
         script=script,
         versions=tuple(each for each in found if each is not None) if named else (script / "versions",),
         recursive=options.flag("recursive_version_locations"),
+        search=tuple(directory / each for each in search),
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_seeddb.fingerprint import Part, digest
-from pytest_seeddb.inputs.opened import CHANGED_MEANWHILE, OpenedFiles, current
+from pytest_seeddb.fingerprint import MISSING, Part, digest
+from pytest_seeddb.inputs.opened import CHANGED_MEANWHILE, OpenedFiles, all_parts, begin, current
 
 
 @pytest.fixture
@@ -137,6 +137,18 @@ def test_a_file_that_somebody_else_changes_after_it_was_read_never_matches(root)
     assert current(_names(recording), root) != recording.parts()
 
 
+@pytest.mark.parametrize("path", ["gone.json", b"\xff", "sub/gone.json"])
+def test_a_file_that_is_looked_for_and_not_there_counts(root, monkeypatch, path):
+    monkeypatch.chdir(root)
+    with OpenedFiles(root) as recording, pytest.raises(FileNotFoundError):
+        open(path)  # noqa: PTH123, SIM115 - the built-in is what is tested, and it fails
+    assert recording.parts() == (Part(os.fsdecode(path), MISSING),)
+    assert current(_names(recording), root) == recording.parts()
+    Path("sub").mkdir()
+    Path(os.fsdecode(path)).write_text("x")
+    assert current(_names(recording), root) != recording.parts()
+
+
 def test_parts_are_there_after_a_failed_build(root):
     recording = OpenedFiles(root)
     with pytest.raises(RuntimeError):
@@ -167,7 +179,7 @@ def test_a_root_behind_a_link_is_the_same_root(root, tmp_path):
     assert _names(recording) == ["a.json"]
 
 
-@pytest.mark.parametrize("path", ["gone.json", b"\xff", "nul\0byte", "x" * 5000])
+@pytest.mark.parametrize("path", ["nul\0byte", "x" * 5000])
 def test_an_opening_that_fails_fails_as_it_always_does(root, monkeypatch, path):
     monkeypatch.chdir(root)
     with OpenedFiles(root) as recording, pytest.raises((OSError, ValueError)):
@@ -208,3 +220,94 @@ def test_recorded_names_lead_nowhere_out_of_the_root(root, tmp_path):
     (tmp_path / "secret").write_text("x")
     names = ["../secret", str(tmp_path / "secret"), "nul\0byte", ".", "sub/../../secret"]
     assert {part.digest for part in current(names, root)} == {"missing"}
+
+
+# -- the project's own code ------------------------------------------------------------------------
+
+OWN = """
+import runpy
+from pathlib import Path
+HERE = Path(__file__).parent
+def listed():
+    return sorted(HERE.glob("*.json"))
+def executed():
+    exec((HERE / "code.py").read_text())
+def run():
+    runpy.run_path(str(HERE / "code.py"))
+def imported():
+    import code_of_opened
+"""
+
+
+@pytest.fixture
+def own(root, monkeypatch):
+    """A module of the project."""
+    (root / "own_of_opened.py").write_text(OWN)
+    (root / "code.py").write_text("VALUE = 1")
+    (root / "code_of_opened.py").write_text("VALUE = 1")
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield __import__("own_of_opened")
+    for name in ("own_of_opened", "code_of_opened"):
+        sys.modules.pop(name, None)
+
+
+def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own):
+    with OpenedFiles(root) as recording:
+        own.listed()
+    assert _names(recording) == ["./"]
+    assert current(["./"], root) == recording.parts()
+    (root / "test_more.py").write_text("")
+    (root / "a.json").write_text("other")
+    assert current(["./"], root) == recording.parts(), "tests, and what is in the files, make no difference"
+    (root / "b.json").write_text("")
+    assert current(["./"], root) != recording.parts()
+
+
+def test_a_directory_that_others_list_does_not(root):
+    with OpenedFiles(root) as recording:
+        os.listdir(root)  # noqa: PTH208 - the event is what is tested
+    assert recording.parts() == ()
+
+
+def test_a_name_that_the_build_made_in_a_listed_directory_belongs_to_it(root, own):
+    with OpenedFiles(root) as recording:
+        own.listed()
+        (root / "made").mkdir()
+        (root / "made.json").write_text("")
+    assert recording.parts() == current(["./"], root)
+
+
+def test_a_name_that_somebody_else_made_in_it_never_matches(root, own):
+    with OpenedFiles(root) as recording:
+        own.listed()
+        subprocess.run(["touch", "other.json"], cwd=root, check=True)
+    assert recording.parts() == (Part("./", CHANGED_MEANWHILE),)
+
+
+@pytest.mark.parametrize("how", ["executed", "run"])
+def test_code_that_own_code_reads_like_data_counts(root, own, how):
+    with OpenedFiles(root) as recording:
+        getattr(own, how)()
+    assert _names(recording) == ["code.py"]
+
+
+def test_code_that_is_imported_does_not(root, own):
+    with OpenedFiles(root) as recording:
+        own.imported()
+    assert recording.parts() == ()
+
+
+def test_what_a_source_read_before_a_build_counts_for_those_that_have_the_source(root, own):
+    begin(root)
+    own.run()
+    assert [part.name for part in all_parts((), root, ["own_of_opened.py"])] == ["code.py"]
+    assert all_parts((), root, ["another.py"]) == ()
+
+
+def test_a_source_that_was_edited_after_it_was_loaded_never_matches(root, own):
+    begin(root)
+    own.imported()
+    assert all_parts((), root, ["code_of_opened.py"]) == ()
+    (root / "code_of_opened.py").write_text("VALUE = 12")
+    assert all_parts((), root, ["code_of_opened.py"]) == (Part("code_of_opened.py", CHANGED_MEANWHILE),)

@@ -548,3 +548,21 @@ def test_the_cache_is_in_the_users_cache_directory_by_default(project, tmp_path,
     project.put("seeds.py", "")
     Sources(project.root).of_module("seeds")
     assert (tmp_path / "pytest-seeddb" / f"imports-{PYTHON}.json").is_file()
+
+
+def test_within_counts_a_link_that_stands_in_the_directory_and_points_out_of_it(project):
+    path = project.put("migrations/env.py", "import migrations.options")
+    project.put("shared/options.py", "VALUE = 1")
+    (project.root / "migrations/options.py").symlink_to(project.root / "shared/options.py")
+    names = {part.name for part in project.sources().of_file(path, within=project.root / "migrations")}
+    assert "migrations/options.py" in names
+
+
+def test_directories_that_will_be_on_the_path_are_searched_first(project):
+    path = project.put("backend/migrations/one.py", "import models_of_backend")
+    project.put("backend/models_of_backend.py", "VALUE = 1")
+    project.put("models_of_backend.py", "VALUE = 2")
+    sources = Sources(project.root, project.cache, search=[project.root / "backend"])
+    names = {part.name for part in sources.of_file(path)}
+    assert "backend/models_of_backend.py" in names
+    assert "models_of_backend.py" not in names
