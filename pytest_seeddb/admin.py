@@ -22,7 +22,7 @@ from pytest_seeddb.errors import CloneError, ServerError
 from pytest_seeddb.naming import DROPPED_HALFWAY, MARK, is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.carried import Carried
@@ -59,12 +59,18 @@ WHERE datid = (SELECT oid FROM pg_database WHERE datname = %s) AND pid <> %s
 
 @dataclass(frozen=True)
 class Database:
-    """One of our databases, as the server lists it."""
+    """One of our databases, as the server lists it.
+
+    Attributes:
+        altered: The transaction that last altered it: each ALTER DATABASE but SET, and each GRANT on it, has
+            another number. Nobody gets into a sealed database without one. Comments and vacuuming leave it.
+    """
 
     name: str
     connection_limit: int
     comment: str
     connections: int
+    altered: int
 
 
 class Admin:
@@ -147,11 +153,30 @@ class Admin:
         """Give a database another name. Nobody may be connected to it."""
         self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
 
-    def seal(self, name: str) -> None:
-        """Let nobody connect any more, superusers included, and let every role that may create databases clone it."""
-        self.run(
-            sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true").format(sql.Identifier(name))
-        )
+    def publish(self, name: str, final: str, comment_of: Callable[[int], str]) -> int:
+        """Give a database its final name and let nobody connect any more, superusers included.
+
+        Every role that may create databases may clone it. All of it happens at once, with the comment.
+
+        Args:
+            name: The database. Nobody may be connected to it.
+            final: Its new name.
+            comment_of: Gives its comment, told the transaction that did this.
+
+        Returns:
+            That transaction: `Database.altered` from now on.
+        """
+        old, new = sql.Identifier(name), sql.Identifier(final)
+        with self._statements, self._connection.transaction():
+            row = self._connection.execute("SELECT pg_current_xact_id()::xid::text::bigint").fetchone()
+            altered = int(row[0]) if row else 0
+            self._connection.execute(
+                sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true").format(old)
+            )
+            self._connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new))
+            comment = sql.Literal(comment_of(altered))
+            self._connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(new, comment))
+        return altered
 
     def refuse_connections(self, name: str) -> None:
         """Let nobody new connect; who is connected stays so."""
@@ -220,7 +245,7 @@ class Admin:
         """Every database of ours whose name is like the SQL pattern."""
         rows = self.run(
             "SELECT datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
-            " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid)"
+            " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid), d.xmin::text::bigint"
             " FROM pg_database d WHERE datname LIKE %s ORDER BY datname",
             [pattern],
         )

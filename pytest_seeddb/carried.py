@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
+from pytest_seeddb.fingerprint import digest
+
 if TYPE_CHECKING:
     from pytest_seeddb.admin import Admin
 
@@ -80,6 +82,11 @@ class Carried:
         if not changed:
             return cls(settings, None, owner)
         return cls(settings, tuple(Grant(*row) for row in admin.run(_GRANTS, [database])), owner)
+
+    @property
+    def digest(self) -> str:
+        """Changes when one of them does."""
+        return digest(repr((self.settings, self.grants, self.owner)))
 
     def apply(self, admin: Admin, database: str) -> None:
         """Give them to ``database``; nothing is sent where there are none."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from pytest_seeddb.admin import Strategy
 from pytest_seeddb.fingerprint import Part, part_pairs, parts_from
 from pytest_seeddb.naming import FORMAT
 from pytest_seeddb.numbering import Numbering, drawn_from
 
+if TYPE_CHECKING:
+    from pytest_seeddb.admin import Database
+
 _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used"), str),
+    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried"), str),
+    "sealed": int,
     "layer": bool,
     "size": int,
     "days": int,
@@ -42,6 +46,8 @@ class Record:
         created: When it was finished, ISO 8601, UTC.
         used: The day of its last use, ISO 8601, UTC.
         numbering: Which numbers of factory_boy's sequences its steps have drawn.
+        sealed: The transaction that sealed it; see `pytest_seeddb.admin.Database.altered`.
+        carried: The digest of its settings and grants as they were then.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
     """
 
@@ -58,6 +64,8 @@ class Record:
     created: str = ""
     used: str = ""
     numbering: Numbering = field(default_factory=Numbering)
+    sealed: int = 0
+    carried: str = ""
     days: int = 1
 
     def to_json(self) -> str:
@@ -80,6 +88,10 @@ class Record:
             return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "numbering": numbering})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+    def is_of(self, database: Database) -> bool:
+        """Whether nobody has opened the database, or altered it otherwise, since it was sealed."""
+        return self.sealed == database.altered
 
     def used_on(self, day: str) -> Record:
         """The same record with one more day of use."""

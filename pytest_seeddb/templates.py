@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(e
 FROM pg_database d WHERE datname = 'template0'
 """
 _ANOTHER_BASE = "the server's version, locale or role changed"
+_ALTERED = "somebody altered the last template, which nobody was to open"
 _BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
 
 
@@ -170,14 +171,16 @@ class Templates:
         steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
         with explained("The templates could not be listed", self._admin.address):
             found = self._find(plan, prints[-1])
-            reason = "" if found else self._reason(plan, steps[1:])
+            reason = "" if found else self._reason(plan, steps[1:], prints[-1])
         return Look(steps, tuple(prints), found.name if found else "", reason)
 
-    def _reason(self, plan: Plan, steps: Steps) -> str:
+    def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
         before = self.previous(plan)
         if before is None:
             return "first build of this plan and profile"
         change = explain_change(*_then_and_now(before, plan, steps))
+        if not change and not self._token and before.fingerprint == fingerprint:
+            return _ALTERED
         return change or ("it was asked for" if self._token else _ANOTHER_BASE)
 
     def compare(self, plan: Plan) -> Comparison | None:
@@ -209,12 +212,14 @@ class Templates:
         found = [
             (record, each.name)
             for each in self._admin.ours(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
-            if (record := Record.from_json(each.comment)) and self._fits(record, plan, fingerprint)
+            if (record := Record.from_json(each.comment))
+            and record.is_of(each)
+            and self._fits(record, plan, fingerprint)
         ]
         for record, name in sorted(found, key=lambda pair: pair[0].created, reverse=True):
-            if self._hold(name):
+            if self._hold(name) and (carried := Carried.of(self._admin, name)).digest == record.carried:
                 self._note_use(name, record)
-                return Template(name, record, Carried.of(self._admin, name))
+                return Template(name, record, carried)
         return None
 
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
@@ -320,7 +325,7 @@ class Templates:
 
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
-        reason = self._reason(plan, steps)
+        reason = self._reason(plan, steps, prints[span.end])
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
         stages = _stages(plan, span.done, span.end)
         with ExitStack() as undo:
@@ -368,13 +373,12 @@ class Templates:
 
     def _publish(self, build: Build, record: Record, reason: str) -> Template:
         final = template_name(record.plan, record.fingerprint, new_lease())
-        self._admin.comment(build.name, record.to_json())
-        self._admin.seal(build.name)
         carried = Carried.of(self._admin, build.name)
+        record = replace(record, carried=carried.digest)
         self._admin.share_lock(lock_key("use", final))
         self._held.add(final)
-        self._admin.rename(build.name, final)
-        return Template(final, record, carried, built=True, reason=reason)
+        sealed = self._admin.publish(build.name, final, lambda sealed: replace(record, sealed=sealed).to_json())
+        return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
 
     def _drop_if_there(self, name: str) -> None:
         if not self._admin.broken:

@@ -188,10 +188,9 @@ def test_every_database_that_we_make_carries_the_mark_from_its_first_moment(admi
 
 def test_identifiers_and_texts_with_quotes_stay_what_they_are(admin, foreign):
     name = foreign("""it's "odd"; --""")
-    admin.comment(name, """a 'comment' with "quotes", a % and a \\""")
+    admin.comment(name, "another 'comment'")
     admin.make_read_only(name)
-    admin.seal(name)
-    admin.rename(name, new := """another 'odd" one""")
+    admin.publish(name, new := """another 'odd" one""", lambda _: """a 'comment' with "quotes", a % and a \\""")
     assert admin.size(new) > 0
     rows = admin.run(
         "SELECT shobj_description(oid, 'pg_database'), datistemplate, datallowconn FROM pg_database WHERE datname = %s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from itertools import count
 
-from pytest_seeddb.naming import clone_name, kept_name, new_lease, template_name
+from pytest_seeddb.naming import build_name, clone_name, kept_name, new_lease, template_name
 from pytest_seeddb.record import Record
 
 _numbers = count(1)
@@ -21,9 +21,8 @@ def make_template(admin, plan="shop", *, used=0, comment=None, layer=False):
     name = template_name(plan, fingerprint, new_lease())
     created = f"{day(used)}T00:00:00.{next(_numbers):06}+00:00"
     record = Record(plan, "default", fingerprint, (), created=created, used=day(used), layer=layer)
-    admin.create(name)
-    admin.comment(name, record.to_json() if comment is None else comment)
-    admin.seal(name)
+    admin.create(build := build_name(new_lease(), 1))
+    admin.publish(build, name, lambda _: record.to_json() if comment is None else comment)
     return name
 
 
