@@ -253,9 +253,7 @@ class _Application:
         self._refuse(todo)
         if all(each.action == "done" for each in todo):
             return todo
-        ledgers.create(self.connection)
-        ledgers.write_marker(self.connection, begun)
-        marks = LedgerMarks(self.connection, [each.step for each in todo if each.action == "run"])
+        marks = LedgerMarks(self.connection, [each.step for each in todo if each.action == "run"], begun)
         watch = _Watch(self.progress)
         steps = {step.name: step for step in self.plan.steps}
         for each in todo:

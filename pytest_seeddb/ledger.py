@@ -159,11 +159,14 @@ class LedgerMarks(Marks):
     Args:
         connection: In autocommit mode, to that database.
         wanted: The names of the steps that are to run.
+        begun: What it says of itself until they have run.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], wanted: Sequence[str]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], wanted: Sequence[str], begun: Marker) -> None:
         self._connection = connection
         self._wanted = frozenset(wanted)
+        self._begun = begun
+        self.renew()
 
     @property
     def are_kept(self) -> bool:
@@ -185,6 +188,11 @@ class LedgerMarks(Marks):
         self._connection.execute(mark.statement, mark.begun)
         yield
         self._connection.execute(mark.statement, mark.finished())
+
+    def renew(self) -> None:
+        """Make the ledger unless it is there, and say what was begun: where this is, above all."""
+        create(self._connection)
+        write_marker(self._connection, self._begun)
 
     def accept(self, step: Step) -> None:
         """Note the step as finished without running it."""

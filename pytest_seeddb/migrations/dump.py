@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.dumps.formats import DumpFile, recognized
 from pytest_seeddb.fingerprint import file_part, glob_parts, relative_name
-from pytest_seeddb.ledger import SCHEMA, create, read
+from pytest_seeddb.ledger import SCHEMA, read
 from pytest_seeddb.plan import Marks, Stage, Step
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ class _Dump:
         restore(Restoring(self.file, self.settings, self.source), target)
         with _connected(target) as connection:
             target.numbering.steps.update(read(connection).numbering.steps)
-            if target.marks.are_kept:
-                create(connection)  # what is noted next needs it, also where the dump brought none
+        target.marks.renew()
         self.restored.add(_key(target))
 
     def _clear(self, target: Target) -> bool:
@@ -161,6 +160,9 @@ class _Except(Marks):
     def around(self, step: Step) -> Iterator[None]:
         with self._marks.around(step):
             yield
+
+    def renew(self) -> None:
+        self._marks.renew()
 
 
 def _key(target: Target) -> str:
