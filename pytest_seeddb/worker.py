@@ -82,6 +82,8 @@ class Worker:
         )
         self._shared: dict[str, SharedClone] = {}
         self._disposal.do(sweep)
+        if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own
+            self._disposal.do(Admin.tidy_catalogs)
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -276,3 +277,35 @@ def test_the_inventory_tells_orphans_ages_and_sizes(admin, made, template):
     assert (lost.kind, lost.is_orphan, lost.used) == ("clone", True, "")
     assert (kept.kind, kept.used, kept.created) == ("kept", day(4), f"{day(4)}T01:02:03+00:00")
     assert all(each.size > 1_000_000 and not each.users for each in (old, lost, kept))
+
+
+# -- the catalogs --------------------------------------------------------------------------------
+
+
+def dead_rows(connection):
+    return connection.execute("SELECT pg_stat_get_dead_tuples('pg_database'::regclass)").fetchone()[0]
+
+
+@pytest.fixture
+def worn(server_address, empty_database):
+    """A connection to a server whose catalogs are full of rows that nobody sees any more."""
+    there = empty_database.params["dbname"]
+    renames = [(there, f"{there}_too"), (f"{there}_too", there)] * 260
+    with psycopg.connect(server_address.conninfo, autocommit=True) as connection:
+        for names in renames:
+            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*map(sql.Identifier, names)))
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        assert dead_rows(connection) > 500
+        yield connection
+
+
+def test_what_dropped_databases_left_in_the_catalogs_is_cleared_away(embedded_server, worn):
+    with Worker(embedded_server) as worker:
+        pass
+    assert worker.failures == []
+    assert dead_rows(worn) < 100
+
+
+def test_the_catalogs_of_a_server_that_is_not_ours_are_left_to_its_owner(embedded_server, worn):
+    Worker(replace(embedded_server, kind="external")).close()
+    assert dead_rows(worn) > 500
