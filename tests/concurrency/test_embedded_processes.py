@@ -12,7 +12,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from processes import STRANGER, eventually, guards, killed, postmasters, private_cache, processes_of
+from processes import (
+    AS_STRANGER,
+    CAN_BE_STRANGER,
+    STRANGER,
+    eventually,
+    guards,
+    killed,
+    postmasters,
+    private_cache,
+    processes_of,
+)
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.servers import embedded, guard, open_server
@@ -20,17 +30,7 @@ from pytest_seeddb.servers import embedded, guard, open_server
 IS_ROOT = os.geteuid() == 0
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Another account may read everything, so that it can run a Python below a closed home directory;
-# to PostgreSQL it is an ordinary user.
-AS_STRANGER = [
-    "setpriv",
-    f"--reuid={STRANGER}",
-    f"--regid={STRANGER}",
-    "--clear-groups",
-    "--inh-caps=+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-]
-ACCOUNTS = ["ours", "ordinary"] if IS_ROOT and shutil.which("setpriv") else ["ours"]
+ACCOUNTS = ["ours", "ordinary"] if CAN_BE_STRANGER else ["ours"]
 
 OPEN = """
 import sys

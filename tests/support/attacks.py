@@ -123,6 +123,7 @@ class Site:
         for directory in (self.project, self.cache, self.temporary):
             directory.mkdir(mode=0o755, parents=True)
         self.environment = environment
+        self.account = ()  # the beginning of a command line, where it is to run as another account
         self.write("pyproject.toml", TABLE)
         for name, text in MIGRATIONS.items():
             self.write(f"db/{name}.sql", text)
@@ -147,7 +148,7 @@ class Site:
 
     def start(self, *arguments, **options):
         """A pytest run that goes on by itself; in a session of its own, as of a terminal."""
-        line = [sys.executable, "-m", "pytest", "-q", "--seed-db", *_PLAIN, *map(str, arguments)]
+        line = [*self.account, sys.executable, "-m", "pytest", "-q", "--seed-db", *_PLAIN, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, "text": True}
         own = {"cwd": self.project, "env": self.environ, "start_new_session": True}
         return subprocess.Popen(line, **{**pipes, **own, **options})
@@ -172,7 +173,7 @@ class Site:
 
     def command(self, *arguments, code=0, given=None, timeout=120):
         """A finished `seeddb` command."""
-        line = [sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", *map(str, arguments)]
+        line = [*self.account, sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", *map(str, arguments)]
         own = {"cwd": self.project, "env": self.environ, "input": given}
         done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=timeout, **own)
         assert done.returncode == code, done.stdout + done.stderr
@@ -182,7 +183,7 @@ class Site:
     def ask(self, statement):
         """The statement's rows on the project's own server, which is started for it."""
         own = {"cwd": self.project, "env": self.environ}
-        line = [sys.executable, "-c", _OPEN, statement]
+        line = [*self.account, sys.executable, "-c", _OPEN, statement]
         done = subprocess.run(line, capture_output=True, text=True, check=True, **own)
         return [tuple(row) for row in json.loads(done.stdout)]
 

@@ -15,6 +15,18 @@ from pytest_seeddb.servers import guard
 
 STRANGER = 65534  # the account that every Linux has for nobody in particular
 
+# Another account may read everything, so that it can run a Python below a closed home directory;
+# to PostgreSQL it is an ordinary user.
+AS_STRANGER = (
+    "setpriv",
+    f"--reuid={STRANGER}",
+    f"--regid={STRANGER}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
+CAN_BE_STRANGER = os.geteuid() == 0 and shutil.which("setpriv") is not None
+
 
 def eventually(what, seconds=15.0):
     """What ``what()`` says as soon as it says anything; it fails after ``seconds``."""
