@@ -7,13 +7,16 @@ as `pytest_seeddb.exports` writes it.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.exports import Unusable, export, importing
+from pytest_seeddb.servers.accounts import own_account
+from pytest_seeddb.servers.places import cache_place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_seeddb.config import Settings
     from pytest_seeddb.plan import Plan
     from pytest_seeddb.templates import Look, Template
@@ -31,10 +34,8 @@ class KeptDumps:
     """
 
     def __init__(self, settings: Settings) -> None:
-        import platformdirs
-
         self._settings = settings
-        self._directory = Path(platformdirs.user_cache_dir("pytest-seeddb")) / DIRECTORY
+        self._directory = cache_place(own_account()) / DIRECTORY
 
     def restoring(self, plan: Plan, look: Look) -> Plan:
         """The plan as one that restores its dump; the plan itself where there is none that fits."""

@@ -288,7 +288,8 @@ class _Memory:
         import json
 
         with suppress(OSError):
-            _replace(self._place(), json.dumps(self._bounded()))
+            if not _is_anothers((place := self._place()).parent):
+                _replace(place, json.dumps(self._bounded()))
         self._saved = self._size()
 
     def _size(self) -> int:
@@ -330,6 +331,14 @@ def _is_owners(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
     )
+
+
+def _is_anothers(directory: Path) -> bool:
+    """Whether we are root with another user's environment, who could not use what we make there."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return False
+    there = next(each for each in (directory, *directory.parents) if each.exists())
+    return there.stat().st_uid != 0
 
 
 def _replace(file: Path, text: str) -> None:

@@ -90,7 +90,7 @@ def cache_place(account: Account) -> Path:
     import platformdirs
 
     wanted = Path(platformdirs.user_cache_dir("pytest-seeddb"))
-    if account.is_ours or (account.can_enter(wanted) and _only_roots(wanted)):
+    if (os.geteuid() != 0 or _only_roots(wanted)) and (account.is_ours or account.can_enter(wanted)):
         return wanted
     return _FOR_ROOT / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
 
@@ -104,11 +104,9 @@ def state_directory(cache: Path, binaries: Binaries, account: Account) -> Path:
 
 def container_directory(name: str) -> Path:
     """The directory for what we know of a container, made if need be; only its user's."""
-    import platformdirs
-
     from pytest_seeddb.servers.accounts import own_account
 
-    cache = ours(Path(platformdirs.user_cache_dir("pytest-seeddb")), own_account())
+    cache = cache_directory(own_account())
     return ours(ours(cache / CONTAINERS, own_account()) / name, own_account())
 
 

@@ -17,8 +17,8 @@ from processes import eventually
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import cluster, embedded, guard, open_server, postmaster
-from pytest_seeddb.servers.accounts import server_account
-from pytest_seeddb.servers.places import _only_roots, cache_directory
+from pytest_seeddb.servers.accounts import own_account, server_account
+from pytest_seeddb.servers.places import _only_roots, cache_directory, cache_place
 
 pytestmark = pytest.mark.long  # servers are started, killed and waited for
 
@@ -414,6 +414,21 @@ def test_a_cache_directory_in_other_hands_is_not_used_by_root(tmp_path):
     try:
         os.chown(theirs, 54321, 54321)
         assert not _only_roots(theirs / "pytest-seeddb")
+    except PermissionError:
+        assert not IS_ROOT
+    finally:
+        shutil.rmtree(theirs)
+
+
+@pytest.mark.parametrize("account", [server_account, own_account], ids=["server", "own"])
+def test_root_keeps_nothing_in_a_users_cache_directory(monkeypatch, account):
+    """Made by root under `sudo -E`, it would be of no use to the user afterwards."""
+    theirs = new_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(theirs))
+    try:
+        assert cache_place(account()).parent == theirs
+        os.chown(theirs, 54321, 54321)
+        assert cache_place(account()).parent == Path("/var/cache/pytest-seeddb")
     except PermissionError:
         assert not IS_ROOT
     finally:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from multiprocessing import get_context
@@ -566,3 +567,14 @@ def test_directories_that_will_be_on_the_path_are_searched_first(project):
     names = {part.name for part in sources.of_file(path)}
     assert "backend/models_of_backend.py" in names
     assert "models_of_backend.py" not in names
+
+
+def test_root_writes_no_cache_into_a_users_directory(project, tmp_path, monkeypatch):
+    """Under `sudo -E`: the user could make no use of the directory afterwards."""
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "theirs" / name))
+    if os.geteuid() == 0:  # nobody else can write there anyway
+        os.chown(tmp_path / "theirs", 54321, 54321)
+    project.put("seeds.py", "")
+    Sources(project.root).of_module("seeds")
+    assert bool(list((tmp_path / "theirs").iterdir())) == (os.geteuid() != 0)
