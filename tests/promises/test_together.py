@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from attacks import MIGRATIONS, PASSING, times
 from crowds import ONCE, Checkout, Runs, Visitors
-from processes import AS_STRANGER, CAN_BE_STRANGER, STRANGER, eventually, postmasters, private_cache, processes_of
+from processes import AS_STRANGER, CAN_BE_STRANGER, STRANGER, eventually, private_cache, processes_of
 
 from pytest_seeddb.config import Settings
 from pytest_seeddb.servers.accounts import server_account
@@ -237,7 +237,7 @@ def shut_down(cache, visitors):
     visitors.send(0, 0)
     (came,) = visitors.came(1)
     visitors.all_left()
-    eventually(lambda: not postmasters(cache), 30)
+    eventually(lambda: not list(cache.glob("pytest-seeddb/servers/*/data/postmaster.pid")), 30)
     return time.monotonic() - came["leaving"]
 
 
@@ -250,7 +250,9 @@ def test_whoever_comes_while_the_server_shuts_down_has_a_server(kept, choice, tr
         for _ in range(rounds):
             comers = choice.choice([1, 1, 1, 3])
             for _ in range(comers):
-                visitors.send(leaving + choice.uniform(-0.02, longest), choice.uniform(0.02, 0.05))
+                # Half of them as the last one leaves, when the guard wakes; half until all is over.
+                moment = choice.uniform(*choice.choice([(-0.01, 0.03), (0, longest)]))
+                visitors.send(leaving + moment, choice.uniform(0.05, 0.1))
             came = visitors.came(comers)
             servers = {each["server"] for each in came}
             leaving = max(each["leaving"] for each in came)
