@@ -146,7 +146,8 @@ def test_servers_of_two_versions_run_side_by_side_for_two_projects(checkout_here
     newest = site.beside("newest")
     newest.table('postgres = "18"')
     majors = {choose(Settings(root=site.project)).major, 18}
-    for _ in range(2):
+    rounds = times(2)
+    for _ in range(rounds):
         with Runs(*(each.start() for each in (site, newest) * (TEN // 2))) as runs:
             runs.pass_all()
     found = sorted(each.name.partition(".")[0] for each in (site.cache / "pytest-seeddb/servers").iterdir())
@@ -154,7 +155,7 @@ def test_servers_of_two_versions_run_side_by_side_for_two_projects(checkout_here
     assert site.ran() == Counter({name: len(majors) * count for name, count in ONCE.items()})
     for each in (site, newest):
         each.holds_templates_only()
-    tried(f"runs at once on servers of version {' and '.join(found)}", 2 * TEN)
+    tried(f"runs at once on servers of version {' and '.join(found)}", rounds * TEN)
 
 
 ACCOUNTS = ["ours", "another"] if CAN_BE_STRANGER else ["ours"]  # root alone can be somebody else
@@ -176,7 +177,8 @@ def owners(directory):
 def test_root_and_another_account_test_one_project_at_once_each_on_a_server_of_its_own(checkout_here, tried):
     site = checkout_here
     sites = [of_account(site, name) for name in ACCOUNTS]
-    for _ in range(2):
+    rounds = times(2)
+    for _ in range(rounds):
         with Runs(*(each.start() for each in sites * 3)) as runs:
             runs.pass_all()
     assert site.ran() == Counter({name: len(sites) * count for name, count in ONCE.items()})
@@ -186,7 +188,7 @@ def test_root_and_another_account_test_one_project_at_once_each_on_a_server_of_i
         roots, anothers = (owners(each.cache) for each in sites)
         assert anothers == {STRANGER}
         assert STRANGER not in roots
-    tried(f"runs of {len(sites)} accounts at once", 6 * len(sites))
+    tried(f"runs of {len(sites)} accounts at once", rounds * 3 * len(sites))
 
 
 @pytest.fixture
