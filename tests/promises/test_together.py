@@ -273,6 +273,7 @@ WAITS = """
     import time
     from pathlib import Path
     import psycopg
+    import pytest
     import sqlalchemy
     import pytest_seeddb.fixtures
     import pytest_seeddb.servers.embedded
@@ -283,8 +284,10 @@ WAITS = """
         while not Path(os.environ["GO"]).exists():
             time.sleep(0.001)
 
-    def pytest_sessionfinish():
-        Path(os.environ["LEFT"]).touch()
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(nextitem):
+        if nextitem is None:  # the server is left with the last fixture
+            Path(os.environ["LEAVES"]).touch()
 """
 
 
@@ -296,7 +299,7 @@ def test_a_run_that_begins_in_the_second_in_which_another_ends_passes(checkout_h
     signs.mkdir()
 
     def begun(number):
-        names = {each: str(signs / f"{each}-{number}") for each in ("READY", "GO", "LEFT")}
+        names = {each: str(signs / f"{each}-{number}") for each in ("READY", "GO", "LEAVES")}
         return site.start(env={**site.environ, **names})
 
     def sign(name, number):
@@ -308,7 +311,7 @@ def test_a_run_that_begins_in_the_second_in_which_another_ends_passes(checkout_h
         for number in range(1, rounds + 1):
             runs.processes.append(begun(number))
             eventually(sign("READY", number).exists, 60)
-            eventually(sign("LEFT", number - 1).exists, 60)
+            eventually(sign("LEAVES", number - 1).exists, 60)
             time.sleep(choice.choice([0, choice.uniform(0, 0.2)]))
             sign("GO", number).touch()
         runs.pass_all()
