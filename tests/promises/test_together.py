@@ -272,27 +272,22 @@ WAITS = """
     import os
     import time
     from pathlib import Path
-    import psycopg
     import pytest
-    import sqlalchemy
-    import pytest_seeddb.fixtures
-    import pytest_seeddb.servers.embedded
-    import pytest_seeddb.worker
+    from pytest_seeddb.servers import embedded, open_server
 
-    def pytest_collection_finish():
+    @pytest.fixture(scope="session")
+    def seeddb_server(seeddb_settings):
         Path(os.environ["READY"]).touch()
         while not Path(os.environ["GO"]).exists():
             time.sleep(0.001)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(nextitem):
-        if nextitem is None:  # the server is left with the last fixture
+        with open_server(seeddb_settings) as server:
+            yield server
             Path(os.environ["LEAVES"]).touch()
 """
 
 
 def test_a_run_that_begins_in_the_second_in_which_another_ends_passes(checkout_here, choice, tried):
-    """Everything is imported and waits; the first fixture asks for the server in the moment of its end."""
+    """It has begun before and waits, and asks for the server in the moment of its end."""
     site = checkout_here
     site.write("conftest.py", WAITS)
     signs = site.place / "signs"
