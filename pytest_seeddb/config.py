@@ -18,13 +18,16 @@ from pytest_seeddb.readers import (
     directory,
     file_or_directory,
     integer,
+    memory,
     name_or_command,
     names,
     names_or_commands,
     postgres_major,
+    profile_name,
     profile_tables,
     server_choice,
     text,
+    variables,
     yes_no,
 )
 
@@ -128,7 +131,7 @@ KEYS: Final[Mapping[str, Key]] = {
             "The directory that holds `postgres` and `initdb` for the embedded server.",
         ),
         Key("image", text, None, "The container's image; `postgres` in the wanted major version by default."),
-        Key("tmpfs", text, "2g", "How much memory the container's data directory may take."),
+        Key("tmpfs", memory, "2g", "How much memory the container's data directory may take."),
         Key("reuse", yes_no, False, "The container stays after the run, and the next one finds it."),
         Key(
             "init_scripts",
@@ -137,10 +140,10 @@ KEYS: Final[Mapping[str, Key]] = {
             "Files for the image's `docker-entrypoint-initdb.d`, run once when the container starts.",
         ),
         Key("watch", names, (), "Further files (patterns) whose contents belong to the fingerprint."),
-        Key("env", names, (), "Environment variables that hold the clone's URL during a seeded test."),
+        Key("env", variables, (), "Environment variables that hold the clone's URL during a seeded test."),
         Key(
             "profile",
-            text,
+            profile_name,
             None,
             "The profile of tests that name none.",
             option="--seed-db-profile",
@@ -154,7 +157,7 @@ KEYS: Final[Mapping[str, Key]] = {
         ),
         Key(
             "environment",
-            names,
+            variables,
             ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
             "The environment variables that say where this is. Where one of them says `production`, `prod` or `live`, "
             "`seeddb apply` refuses demo seeds, `--reset` and `--force`.",
@@ -389,9 +392,8 @@ def _toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(
-            f"{path.name} cannot be read", saw=str(error), source=str(path), remedy="mend the file"
-        ) from None
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "mend the file"
+        raise ConfigError(f"{path.name} cannot be read", saw=str(error), source=str(path), remedy=remedy) from None
 
 
 def _two_tables(tables: list[Table]) -> ConfigError:
@@ -409,7 +411,7 @@ def _from_table(table: Table) -> dict[str, Found]:
             "[tool.seeddb] is not a table",
             saw=repr(table.values),
             source=table.heading,
-            remedy="write [tool.seeddb]",
+            remedy="write it as a table: a line [tool.seeddb], and below it the settings, a line each",
         )
     _refuse_unknown(table.values, table.heading, [key.name for key in KEYS.values() if key.in_table])
     return {key: Found(value, f"`{key}` in {table.heading}") for key, value in table.values.items()}
@@ -441,8 +443,15 @@ def _refuse_unknown(given: Mapping[str, object], source: str, allowed: list[str]
                 f"`{key}` is not a setting of pytest-seeddb",
                 saw=f"{key} = {value!r}",
                 source=source,
-                remedy=f"{did_you_mean(key, allowed)} Allowed are {', '.join(sorted(allowed))}".strip(),
+                remedy=f"{_near_or_elsewhere(key, allowed)} Allowed are {', '.join(sorted(allowed))}".strip(),
             )
+
+
+def _near_or_elsewhere(key: str, allowed: list[str]) -> str:
+    known = KEYS.get(key)
+    if known is None:
+        return did_you_mean(key, allowed)
+    return f"It is for one run alone: give the option {known.option}, or {known.variable} in the environment."
 
 
 def _read(key: Key, found: Found, root: Path) -> object:

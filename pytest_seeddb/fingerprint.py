@@ -124,7 +124,7 @@ def file_part(path: Path, root: Path, *, source: str = "") -> Part:
             f"The file {relative_name(path, root)} cannot be read",
             saw=f"{error.strerror or error}: {path}",
             source=source,
-            remedy="Correct the path, or create the file.",
+            remedy="correct the path, or create the file",
         ) from error
 
 
@@ -191,7 +191,7 @@ def _nothing_matches(pattern: str, root: Path, source: str) -> ConfigError:
         f'No file matches "{pattern}"',
         saw=f"nothing of that name under {root}",
         source=source,
-        remedy="Correct the pattern (it is relative to the project's root), or remove it.",
+        remedy="correct the pattern (it is relative to the project's root), or remove it",
     )
 
 

@@ -111,6 +111,31 @@ def names(value: object, _root: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+def variables(value: object, root: Path) -> tuple[str, ...]:
+    """Names of environment variables, as `names`."""
+    found = names(value, root)
+    for each in found:
+        if not re.fullmatch(r"[^\W\d]\w*", each, re.ASCII):
+            raise NotAllowed('give the name of a variable, or several: "DATABASE_URL"')
+    return found
+
+
+def memory(value: object, root: Path) -> str:
+    """An amount of memory, as tmpfs takes it."""
+    found = text(value, root)
+    if not re.fullmatch(r"[1-9][0-9]*[kmg%]?", found, re.IGNORECASE):
+        raise NotAllowed('give an amount of memory: "512m" or "4g"')
+    return found
+
+
+def profile_name(value: object, root: Path) -> str:
+    """A profile's name; a table there was meant for those of the profiles."""
+    if isinstance(value, Mapping):
+        first = next(iter(value), "NAME")
+        raise NotAllowed(f"give a profile's name. Did you mean the table [tool.seeddb.profiles.{first}]?")
+    return text(value, root)
+
+
 def postgres_major(value: object, root: Path) -> int:
     """A supported major version of PostgreSQL."""
     try:
@@ -157,7 +182,14 @@ def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec | Dj
         return (_seed_command(value, root),)
     if not isinstance(value, list | tuple):
         raise NotAllowed("give a list of strings and commands")
-    return tuple(_name_or_seed_command(each, root) for each in value)
+    return tuple(_element(each, root) for each in value)
+
+
+def _element(value: object, root: Path) -> str | CommandSpec | DjangoSpec:
+    try:
+        return _name_or_seed_command(value, root)
+    except NotAllowed as error:
+        raise NotAllowed(f"correct {value!r}: {error}") from None
 
 
 def _name_or_seed_command(value: object, root: Path) -> str | CommandSpec | DjangoSpec:

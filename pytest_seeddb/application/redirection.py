@@ -156,7 +156,7 @@ def engines_of(value: object) -> tuple[Engine, ...]:
     if found is None:
         raise ConfigError(
             "This is no SQLAlchemy engine",
-            saw=f"{type(value).__module__}.{type(value).__qualname__}",
+            saw=f"a value of the type {type(value).__qualname__}",
             remedy="name an Engine, AsyncEngine, sessionmaker, async_sessionmaker or scoped_session, or a "
             "function without parameters that returns one",
         )
@@ -198,7 +198,7 @@ def _check_redirectable(engine: Engine) -> None:
         raise ConfigError(
             "This engine is not for PostgreSQL",
             saw=engine.url.render_as_string(),
-            remedy="take it out of the engines that are redirected",
+            remedy="take it out of the setting `engines`",
         )
     creator = foreign_creator(engine.pool)
     if creator is not None:

@@ -130,8 +130,19 @@ def _environment_kept() -> Iterator[None]:
             os.environ["DOCKER_HOST"] = before
 
 
+def _told(error: BaseException) -> str:
+    """What the operating system said, where it said something: the libraries put that at the end of much else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
+
+
 def _no_engine(where: str, error: Exception, source: str) -> ServerError:
-    told = str(error)
+    told = _told(error)
+    source = f"{source}; the environment variable DOCKER_HOST" if "DOCKER_HOST" in os.environ else source
     if "Permission denied" in told or "PermissionError" in told:
         what, remedy = (
             "The container engine's socket is closed to this user",

