@@ -63,8 +63,8 @@ def call(
             that is to be noted in it.
 
     Raises:
-        ConfigError: A parameter without a default can be filled by nothing here, or an argument
-            fits no parameter.
+        ConfigError: A parameter without a default can be filled by nothing here, an argument
+            fits no parameter, or it is a generator function, of which a call runs nothing.
 
     Whatever ``function`` raises is passed on unchanged.
     """
@@ -151,6 +151,7 @@ class _Bound:
         self.mark: Mark | None = None
         self.around: Around = nullcontext
         self.within: Callable[[], AbstractContextManager[object]] = nullcontext
+        _refuse_generator(function)
         self._check()
 
     @property
@@ -267,13 +268,29 @@ async def _awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: str) -> ConfigError:
+def _refuse_generator(function: Callable[..., Any]) -> None:
+    """Nobody takes what it yields, and until then nothing of it runs: the database would stay empty."""
+    if not (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+        return
+    raise ConfigError(
+        f"{name_of(function)} is a generator function: calling it runs nothing of it",
+        saw="it has a `yield`",
+        source=_signature(function),
+        remedy="take the `yield` out: what it needs is open while it runs, and is closed afterwards",
+    )
+
+
+def _signature(function: Callable[..., Any]) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     place = f", defined in {code.co_filename}:{code.co_firstlineno}" if code else ""
+    return f"the signature of {name_of(function)}{place}"
+
+
+def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: str) -> ConfigError:
     return ConfigError(
         f"{name_of(function)} asks for {parameter.name!r}, which nothing here can give",
         saw=f"{parameter}{why}",
-        source=f"the signature of {name_of(function)}{place}",
+        source=_signature(function),
         remedy=_MAY_ASK,
     )
 

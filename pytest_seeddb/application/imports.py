@@ -68,12 +68,20 @@ def check(path: str, *, source: str, root: Path) -> None:
     if not is_import_path(path):
         raise ConfigError(
             f"{path!r} is not an import path",
+            saw=path,
             source=source,
-            remedy="write package.module or package.module:attribute",
+            remedy=f"{_as_module(path)} Write package.module or package.module:attribute".strip(),
         )
     name = module_of(path)
     if name not in sys.modules and _found(name, _places(root)) is None:
         raise _no_module(name, source, root)
+
+
+def _as_module(path: str) -> str:
+    """The import path that a file's path may stand for."""
+    file, colon, attribute = path.partition(":")
+    meant = file.removesuffix(".py").replace("/", ".") + colon + attribute
+    return f"Did you mean {meant!r}?" if file.endswith(".py") and is_import_path(meant) else ""
 
 
 def put_on_path(root: Path) -> None:
@@ -112,12 +120,11 @@ def is_users(filename: str, root: Path) -> bool:
 
 
 def place_of(error: BaseException, root: Path) -> str:
-    """``path:line`` of `innermost_frame`, relative to ``root`` where it lies there; or nothing."""
+    """``path:line`` of the user's own code, relative to ``root``; nothing where the error went through none."""
     frame = innermost_frame(error, root)
-    if frame is None:
+    if frame is None or not is_users(frame.filename, root):
         return ""
-    path = Path(frame.filename)
-    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{frame.lineno}"
+    return f"{Path(frame.filename).relative_to(root)}:{frame.lineno}"
 
 
 def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:

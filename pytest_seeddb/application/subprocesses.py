@@ -24,7 +24,7 @@ _NOT_FOUND: Final = 127
 _SIGNALLED: Final = 128
 
 
-def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
+def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) -> None:
     """Run a shell command with the database's address in its environment.
 
     It runs in ``target.root``, reads nothing, and is waited for. Its output is shown only when it
@@ -35,6 +35,7 @@ def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
         target: The database; the command finds it in ``DATABASE_URL``, in the variables that the
             settings name, and in ``PGHOST`` and its fellows.
         what: What the command does, for the error: ``migrations``.
+        source: Where it is named, for the error.
 
     Raises:
         BuildError: It failed, was killed or is not there.
@@ -50,7 +51,7 @@ def run_command(spec: CommandSpec, target: Target, *, what: str) -> None:
         check=False,
     )
     if ended.returncode:
-        raise _failure(spec, target, what, ended)
+        raise _failure(spec, target, f"The command of the {what} {_outcome(ended.returncode)}", source, ended)
 
 
 def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]:
@@ -95,14 +96,16 @@ def _libpq_variables(address: Address) -> Iterator[tuple[str, str]]:
     yield from address.environment().items()
 
 
-def _failure(spec: CommandSpec, target: Target, what: str, ended: subprocess.CompletedProcess[bytes]) -> BuildError:
+def _failure(
+    spec: CommandSpec, target: Target, what: str, source: str, ended: subprocess.CompletedProcess[bytes]
+) -> BuildError:
     output = ended.stdout.decode(errors="replace").rstrip()
     secret = target.address.params.get("password")
     shown = output.replace(secret, "***") if secret else output
     return BuildError(
-        f"The command of the {what} {_outcome(ended.returncode)}",
+        what,
         saw=f"$ {spec.command}\n{_tail(shown) or '(it printed nothing)'}",
-        source=what,
+        source=source,
         remedy=_remedy(ended.returncode, target),
     )
 

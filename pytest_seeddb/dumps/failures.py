@@ -28,6 +28,7 @@ _REMEDIES: Final = {
     "42P01": "the dump lacks a table that it uses: make it of the whole database",
     "0A000": "a server of the version that the dump is from has this",
     "58P01": "use a server that has the extension, or make the dump without it (pg_dump --exclude-extension)",
+    "22021": "the file is not in UTF-8: was it converted? Make it again, with pg_dump --encoding=UTF8",
     "22P02": "the data do not fit the table: was the file edited, or converted by git?",
 }
 _OTHER: Final = "mend the dump, or make it again"
@@ -83,6 +84,13 @@ def damaged(failure: Failure, said: str) -> BuildError:
 
 def archive_failed(failure: Failure, said: str) -> BuildError:
     """``pg_restore`` could not read the archive."""
+    if "unsupported version" in said:
+        return BuildError(
+            f"The dump {failure.name} is of a newer PostgreSQL than the pg_restore that was found",
+            saw=said.strip(),
+            source=failure.source,
+            remedy="install the client programs of that version, or make the dump as text: pg_dump --format=plain",
+        )
     return damaged(failure, said.strip() or "pg_restore said nothing")
 
 

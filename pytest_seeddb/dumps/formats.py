@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,21 @@ _TAR_BLOCK: Final = 512
 # By their first bytes.
 _COMPRESSIONS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+# What lies where a dump was expected, by what its beginning holds: what it is, and what to do about it.
+_OTHER_TEXTS: Final = {
+    re.compile(rb"\Aversion https://git-lfs\.github\.com/"): (
+        "a pointer of Git LFS",
+        "fetch what it stands for: git lfs pull (in CI, let the checkout do that)",
+    ),
+    re.compile(rb"\A\s*<(?:!doctype html|html)\b", re.IGNORECASE): (
+        "a page of HTML",
+        "download the dump itself: what answered was a page, perhaps one to sign in",
+    ),
+    re.compile(rb"^<{7} .*\n(?s:.*?)^={7}\r?$", re.MULTILINE): (
+        "text with marks of a merge that git could not do",
+        "take one of the two versions, or make it anew: seeddb dump",
+    ),
+}
 # Which pg_restore reads an archive of this version: K_VERS_1_15 came with PostgreSQL 16, K_VERS_1_16 with 17.
 _READERS: Final = {(1, 15): 16, (1, 16): 17}
 
@@ -80,8 +96,7 @@ def recognized(path: Path, *, source: str) -> DumpFile:
         ConfigError: It is not there, is none, is empty, or cannot be read.
     """
     if not path.exists():
-        remedy = "correct the path, or make the dump: seeddb dump --from-scratch"
-        raise ConfigError(f"There is no dump {path.name}", saw=str(path), source=source, remedy=remedy)
+        raise _not_there(path, source)
     try:
         return _recognized(path, source)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -131,6 +146,9 @@ def _plain(path: Path, head: bytes, source: str) -> Origin | None:
         raise _no_dump(path, f"binary data: {head[:16]!r}...", source)
     if not head.strip():
         raise _no_dump(path, "nothing but blanks", source)
+    for known, (saw, remedy) in _OTHER_TEXTS.items():
+        if known.search(head):
+            raise _no_dump(path, saw, source, remedy)
     return _origin(head)
 
 
@@ -210,6 +228,17 @@ def is_replaceable(path: Path) -> bool:
     if not path.is_dir():
         return True
     return (path / CONTENTS).is_file() or not any(path.iterdir())
+
+
+def _not_there(path: Path, source: str) -> ConfigError:
+    names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, names)
+    return ConfigError(
+        f"There is no dump {path.name}",
+        saw=f"no such file or directory: {path}" + (f". {near}" if near else ""),
+        source=source,
+        remedy="correct the path, or make the dump: seeddb dump --from-scratch",
+    )
 
 
 def _no_dump(path: Path, saw: str, source: str, remedy: str = "") -> ConfigError:

@@ -6,7 +6,7 @@ import tomllib
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django_project import DEFAULT
-from pytest_seeddb.application.imports import is_import_path
+from pytest_seeddb.application.imports import find, is_import_path
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, digest, glob_parts
 from pytest_seeddb.plan import Stage, Step
@@ -95,7 +95,7 @@ def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
 
         if not first and target.marks.wants(step):
             target.started(step)
-            run_command(wanted, target, what="migrations")
+            run_command(wanted, target, what="migrations", source=source)
 
     return Stage("migrations", (step,), run)
 
@@ -104,9 +104,11 @@ def _not_there(wanted: str, root: Path, source: str) -> ConfigError:
     near = root / wanted
     names = [each.name for each in near.parent.iterdir()] if near.parent.is_dir() else []
     found = did_you_mean(near.name, names)
+    if is_import_path(wanted) and find(wanted, root) is not None:
+        found = f"There is a module of this name: write what in it makes the schema, '{wanted}:...'"
     return ConfigError(
         f"There are no migrations {wanted!r}",
-        saw=f"no such file or directory: {near}. {found}".strip(),
+        saw=f"no such file or directory: {near}" + (f". {found}" if found else ""),
         source=source,
         remedy=_ALLOWED,
     )

@@ -164,7 +164,7 @@ def _missing(revision: Revision, key: str, name: str, known: Mapping[str, Revisi
 
     return _broken(
         f"The migration {revision.path.name} follows a revision that is not there",
-        f"{key} = {name!r} in {revision.path}. {did_you_mean(name, known)}".strip(),
+        f"{key} = {name!r} in {revision.path}. {did_you_mean(name, set(known) - {revision.id})}".strip(),
         source,
     )
 

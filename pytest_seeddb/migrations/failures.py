@@ -13,6 +13,10 @@ _LINE_WIDTH: Final = 100
 _LINES_AROUND: Final = 3
 _SHOWN_LINES: Final = 20
 
+_THERE_ALREADY: Final = (
+    "mend the statement: what it makes is there already. An earlier step made it, or the `dump`: which migrations "
+    "that one holds is known only of dumps that `seeddb dump` made, or that bring the tool's own table along"
+)
 _REMEDIES: Final = {
     "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
     "`-- migrate:up transaction:false` in an SQL file",
@@ -20,6 +24,11 @@ _REMEDIES: Final = {
     "42601": "mend the SQL at the position shown",
     "42704": "create the type or role first, or add its extension to the setting `extensions`",
     "42883": "create the function first, or add its extension to the setting `extensions`",
+    "42701": _THERE_ALREADY,
+    "42710": _THERE_ALREADY,
+    "42723": _THERE_ALREADY,
+    "42P06": _THERE_ALREADY,
+    "42P07": _THERE_ALREADY,
     "42P01": "create the table in an earlier step, or mend its name or the search_path",
     "0A000": "the server's version or build lacks this; name another server",
     "58P01": "the extension is not installed on this server: install its package, or name another server",
@@ -47,7 +56,8 @@ class DatabaseError:
     def shown(self) -> str:
         """All of it for people, with a caret below the position."""
         state = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
-        lines = [self.message + state]
+        first, *further = self.message.split("\n")
+        lines = [first + state, *further]
         if self.statement.strip():
             lines.append(textwrap.indent(excerpt(self.statement, self.position), "    "))
         return "\n".join(lines)

@@ -43,10 +43,12 @@ def stage(path: str, root: Path, *, source: str) -> Stage:
 
 def _apply(value: object, path: str, source: str, target: Target) -> None:
     metadata = _metadata(value)
-    if metadata is None and not callable(value):
+    if metadata is None and (isinstance(value, type) or not callable(value)):
         raise ConfigError(
-            f"{path} is neither a MetaData nor a callable",
-            saw=f"{type(value).__module__}.{type(value).__qualname__}",
+            f"{path} is neither a MetaData nor a function",
+            saw="a class without `metadata`"
+            if isinstance(value, type)
+            else f"a value of the type {type(value).__qualname__}",
             source=source,
             remedy="name the MetaData that holds the tables, or a function that makes them",
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.plan import Mark, Target
 
+_LISTED: Final = 5
 _DIGITS: Final = re.compile(r"(\d+)")
 # dbmate's, goose's and sql-migrate's marks of what belongs to which direction.
 _UP: Final = re.compile(
@@ -64,7 +65,7 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
     if not files:
         raise ConfigError(
             "The directory of migrations has no *.sql file",
-            saw=str(directory),
+            saw=f"{directory}: {_listed(directory)}",
             source=source,
             remedy=_empty_remedy(directory),
         )
@@ -128,6 +129,22 @@ class _Refused(Exception):  # noqa: N818 - it is caught in this module only
         return self.error.sqlstate in _REFUSED_INSIDE
 
 
+class _Unmarked(Exception):  # noqa: N818 - it is caught in this module only
+    """The way down is marked and the way up is not, so that nobody can tell where the one ends."""
+
+    def __init__(self, line: int, mark: str) -> None:
+        self._line, self._mark = line, mark
+        super().__init__(mark)
+
+    def explained(self, name: str) -> BuildError:
+        return BuildError(
+            f"{name} marks what migrates downward, and not what migrates upward",
+            saw=self._mark,
+            source=f"{name}:{self._line}",
+            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
+        )
+
+
 @dataclass(frozen=True)
 class _Script:
     """A file's text and what of it is run."""
@@ -141,7 +158,10 @@ class _Script:
     def read(cls, path: Path, target: Target) -> _Script:
         name = relative_name(path, target.root)
         text = _text(path, name)
-        found = tuple(_section(text))
+        try:
+            found = tuple(_section(text))
+        except _Unmarked as unmarked:
+            raise unmarked.explained(name) from None
         for each in found:
             if each.is_meta:
                 raise _psql_only(name, text, each)
@@ -222,6 +242,8 @@ def _is_alone(statement: Statement) -> bool:
 def _section(text: str) -> Iterable[Statement]:
     """The statements of the part that migrates upward: all of them where nothing is marked."""
     begin = _UP.search(text)
+    if begin is None and (down := _DOWN.search(text)):
+        raise _Unmarked(text.count("\n", 0, down.start()) + 1, down.group().strip())
     if begin is None:
         return [each for each in statements(text) if not _is_harmless(each)]
     start = begin.end()
@@ -259,7 +281,7 @@ def _files(directory: Path) -> list[Path]:
     found = [each for each in directory.glob("*.sql") if not each.name.endswith(".down.sql")]
     if not found:
         found = [*directory.glob("*/migration.sql"), *directory.glob("*/up.sql")]
-    return sorted((each for each in found if each.is_file()), key=lambda each: _natural(each, directory))
+    return sorted((each for each in found if not each.is_dir()), key=lambda each: _natural(each, directory))
 
 
 def _natural(path: Path, directory: Path) -> tuple[bool, list[tuple[int, int, str]], str]:
@@ -267,6 +289,11 @@ def _natural(path: Path, directory: Path) -> tuple[bool, list[tuple[int, int, st
     name = path.relative_to(directory).as_posix()
     pieces = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in _DIGITS.split(name) if piece]
     return name.startswith("R__"), pieces, name
+
+
+def _listed(directory: Path) -> str:
+    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in directory.iterdir())
+    return ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])]) or "nothing is in it"
 
 
 def _empty_remedy(directory: Path) -> str:

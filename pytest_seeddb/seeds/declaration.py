@@ -60,7 +60,7 @@ class Seeder(NamedTuple):
     @property
     def place(self) -> str:
         """Where it stands, as ``file:line``."""
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 class _Registry(NamedTuple):
@@ -185,6 +185,13 @@ def _noted(
 
 
 def _check(noted: Seeder) -> None:
+    if not isinstance(noted.name, str):
+        raise ConfigError(
+            "A seeder's name is not text",
+            saw=f"name={noted.name!r}",
+            source=noted.place,
+            remedy='write @seeder(name="..."), or leave it out: then it is the function\'s',
+        )
     if noted.tier not in TIERS:
         raise ConfigError(
             f"The seeder {noted.identity} has a tier that there is not",
@@ -196,7 +203,7 @@ def _check(noted: Seeder) -> None:
         if not isinstance(each, str) and seeder_of(each) is None:
             raise ConfigError(
                 f"The seeder {noted.identity} is to run after something that is no seeder",
-                saw=f"after: {each!r}",
+                saw=f"after: {getattr(each, '__qualname__', repr(each))}",
                 source=noted.place,
                 remedy="name a function that carries @seeder, or its name",
             )
@@ -204,4 +211,4 @@ def _check(noted: Seeder) -> None:
 
 def _each(after: Iterable[str | Callable[..., object]] | Callable[..., object]) -> tuple[Any, ...]:
     # A string is iterable too: its letters are not what was meant.
-    return (after,) if isinstance(after, str) or callable(after) else tuple(after)
+    return (after,) if isinstance(after, str) or callable(after) or not hasattr(after, "__iter__") else tuple(after)

@@ -18,6 +18,8 @@ __all__ = ["failed"]
 
 # By SQLSTATE (PostgreSQL's appendix A); where a seeder has other causes than a migration.
 _REMEDIES: Final = {
+    "25P02": "an earlier statement failed, and its error was caught: do what may fail in session.begin_nested(), "
+    "which takes back that statement alone",
     "23503": "make the row that it refers to first; name the seeder that makes it in `after`",
     "23505": "make the value unique; where another seeder takes the same values by other means than the factory, "
     "give the factory's sequence another start: Factory.reset_sequence(1000, force=True)",

@@ -106,9 +106,14 @@ class SqlSeed:
 
 @dataclass(frozen=True)
 class CommandSeed:
-    """A command of the user's."""
+    """A command of the user's.
+
+    Attributes:
+        source: Where it is named.
+    """
 
     spec: CommandSpec
+    source: str = ""
     tier: Literal["essential"] = "essential"
     after: tuple[str, ...] = ()
 

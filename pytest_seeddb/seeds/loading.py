@@ -43,7 +43,7 @@ def imported_callable(path: str, *, root: Path, source: str) -> Declaration:
     if not callable(found):
         raise ConfigError(
             f"The seed {path} cannot be called",
-            saw=f"it is a {type(found).__name__}",
+            saw=f"it is of the type {type(found).__name__}",
             source=source,
             remedy="name a function, or the module that holds @seeder functions",
         )

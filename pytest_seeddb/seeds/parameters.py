@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from pytest_seeddb.config import KEYS
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint import Part, digest
 from pytest_seeddb.readers import did_you_mean
@@ -33,6 +34,7 @@ TIER: Final = "tier"
 """The key of a profile that is no parameter."""
 
 _LONGEST_SHOWN: Final = 40
+_RESOURCES: Final = ("session", "connection", "engine", "url")
 
 
 @dataclass(frozen=True)
@@ -219,25 +221,33 @@ def _no_parameter(key: str, given: Given, declared: list[Declaration], profile: 
         listed = ", ".join(
             f"{name} ({seeder.identity})" for name, seeder in sorted(having.items(), key=lambda each: each[0])
         )
-        remedy = f"{did_you_mean(key, having)} There are {listed or 'none'}".strip()
+        there_are = f"There are {listed}" if listed else "Leave it out: no seeder has any"
+        remedy = f"{did_you_mean(key, having)} {there_are}{_setting_of_that_name(key)}".strip()
     return ConfigError(what, saw=f"{key} = {given.value!r}", source=given.source, remedy=remedy)
 
 
+def _setting_of_that_name(key: str) -> str:
+    return f". `{key}` is a setting: it stands in [tool.seeddb], for all tests" if key in KEYS else ""
+
+
 def _no_value(seeder: Declaration, parameter: Parameter, profile: Profile) -> ConfigError:
+    near = did_you_mean(parameter.name, _RESOURCES)
+    if parameter.name in _RESOURCES:
+        near = f"Its type is none that can be given as `{parameter.name}`: leave that out, or correct it."
     return ConfigError(
         f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
         saw=f"no default, and nothing in the profile {profile.name!r}",
         source=seeder.place,
-        remedy=f"give the parameter a default, or write {parameter.name} = ... in "
+        remedy=f"{near} {'Give' if near else 'give'} the parameter a default, or write {parameter.name} = ... in "
         f"[tool.seeddb.profiles.{profile.name}]; what stands for the database is called `session`, "
-        "`connection`, `engine` or `url`, or carries such a type",
+        "`connection`, `engine` or `url`, or carries such a type".strip(),
     )
 
 
 def _unstable(seeder: Declaration, parameter: Parameter, given: Given) -> ConfigError:
     return ConfigError(
         f"The value of `{parameter.name}` for the seeder {seeder.identity} has no text of its own",
-        saw=f"a {type(given.value).__name__}, which the next run cannot recognise",
+        saw=f"a value of the type {type(given.value).__name__}, which the next run cannot recognise",
         source=given.source,
         remedy="give numbers, text, dates, members of an Enum, or lists and tables of these",
     )

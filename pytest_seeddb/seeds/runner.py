@@ -163,7 +163,7 @@ def _run_command(seed: CommandSeed, target: Target, step: Step) -> None:
     from pytest_seeddb.application.subprocesses import run_command
 
     with target.marks.around(step):
-        run_command(seed.spec, target, what="seeds")
+        run_command(seed.spec, target, what="seeds", source=seed.source)
 
 
 @contextmanager

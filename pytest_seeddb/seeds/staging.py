@@ -90,7 +90,7 @@ class _Staging:
         source = self._settings.source("seeds")
         for each in self._settings.seeds:
             if isinstance(each, CommandSpec):
-                yield CommandSeed(each)
+                yield CommandSeed(each, source)
             elif isinstance(each, DjangoSpec):
                 yield DjangoSeed(each)
             elif _CALLABLE.fullmatch(each):

@@ -127,7 +127,7 @@ def test_a_failing_callable_is_told_with_its_line(module, plan, target):
 
 def test_what_is_neither_is_refused(module, plan, target):
     (stage,) = plan(f"{module()}:number")
-    with pytest.raises(ConfigError, match="neither a MetaData nor a callable"):
+    with pytest.raises(ConfigError, match="neither a MetaData nor a function"):
         stage.run(target, 0)
 
 
