@@ -5,6 +5,7 @@ All that a person can mistype ends the run here, with exit code 4, one text and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from pytest_seeddb.markers import NAME, wish_of
 from pytest_seeddb.package_scope import package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_seeddb.config import Scope, Settings
     from pytest_seeddb.markers import Wish
@@ -35,7 +36,7 @@ def look(session: pytest.Session, settings: Settings) -> None:
             look like a crash: it runs no test and hands the text to the controller; see `handed_over`.
     """
     seeded = [item for item in session.items if item.get_closest_marker(NAME)]
-    wrong = list(dict.fromkeys(_errors(seeded, settings))) if seeded else []
+    wrong = _told_once(_errors(seeded, settings)) if seeded else []
     if not wrong:
         return
     output = getattr(session.config, "workeroutput", None)
@@ -55,13 +56,46 @@ def handed_over(workeroutput: dict[str, str]) -> None:
         raise pytest.UsageError(text)
 
 
-def _errors(seeded: Sequence[pytest.Item], settings: Settings) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Wrong:
+    """An error, and the test that it is about; of many tests that stand under one marker the first is named."""
+
+    error: SeedDbError
+    nodeid: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where the value came from, beside the test."""
+        return "" if self.error.source == self.nodeid else self.error.source
+
+    @property
+    def alike(self) -> str:
+        """The same for all that differ by their test alone."""
+        return self._text(self.origin)
+
+    def told(self, others: int) -> str:
+        more = f" and {others} more" if others else ""
+        return self._text(", ".join(filter(None, (self.origin, f"{self.nodeid}{more}"))))
+
+    def _text(self, source: str) -> str:
+        error = self.error
+        return str(type(error)(error.what, saw=error.saw, source=source, remedy=error.remedy))
+
+
+def _told_once(found: Iterable[_Wrong]) -> list[str]:
+    alike: dict[str, list[_Wrong]] = {}
+    for each in found:
+        alike.setdefault(each.alike, []).append(each)
+    return [same[0].told(len(same) - 1) for same in alike.values()]
+
+
+def _errors(seeded: Sequence[pytest.Item], settings: Settings) -> Iterator[_Wrong]:
     wishes: list[tuple[Wish, str]] = []
     for item in seeded:
         try:
             wishes.append((_wish(item, settings), item.nodeid))
         except SeedDbError as error:
-            yield str(error)
+            yield _Wrong(error, item.nodeid)
     if not _overridden(seeded):
         yield from _errors_in_plans(wishes, settings, seeded[0].config)
 
@@ -74,10 +108,17 @@ def _wish(item: pytest.Item, settings: Settings) -> Wish:
         raise ConfigError(
             f"A test's marker differs from that of its {settings.scope}, which shares one database",
             saw=f"{wish.shown} on the test, {wish_of(place).shown} on the {settings.scope}",
-            source=f"{item.nodeid}; scope = {settings.scope!r} comes from {settings.source('scope')}",
-            remedy=f"mark the whole {settings.scope} (pytestmark), or move the test to another",
+            source=f"scope = {settings.scope!r}, {settings.source('scope')}",
+            remedy=_same_for_all(settings.scope),
         )
     return wish
+
+
+def _same_for_all(scope: Scope) -> str:
+    if scope in {"session", "package"}:
+        return f"let all tests of the {scope} have the same marker, or take a smaller scope: module, class or function"
+    by = "pytestmark in it" if scope == "module" else "above it"
+    return f"mark the whole {scope} ({by}), or move the test to another"
 
 
 def _scope_node(item: pytest.Item, scope: Scope) -> pytest.Item | pytest.Collector | None:
@@ -104,17 +145,17 @@ def _overridden(seeded: Sequence[pytest.Item]) -> bool:
     )
 
 
-def _errors_in_plans(wishes: Sequence[tuple[Wish, str]], settings: Settings, config: pytest.Config) -> Iterator[str]:
+def _errors_in_plans(wishes: Sequence[tuple[Wish, str]], settings: Settings, config: pytest.Config) -> Iterator[_Wrong]:
     try:
         plans = config.stash[PLANS] = _plans(settings)
     except SeedDbError as error:
-        yield str(error)
+        yield _Wrong(error)
         return
     for wish, nodeid in wishes:
         try:
             plans.of(wish.profile, wish.parameters)
         except SeedDbError as error:
-            yield str(type(error)(error.what, saw=error.saw, source=f"{error.source}, {nodeid}", remedy=error.remedy))
+            yield _Wrong(error, nodeid)
 
 
 def _plans(settings: Settings) -> Plans:

@@ -187,6 +187,7 @@ def seeded_database(
     if isolation not in ISOLATIONS:
         raise ConfigError(
             f"There is no isolation {isolation!r}",
+            saw=f"isolation={isolation!r}",
             source="the call of seeded_db_factory",
             remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
         )

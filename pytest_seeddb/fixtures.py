@@ -14,8 +14,8 @@ import pytest
 
 from pytest_seeddb.aftermath import DATABASE, settle_later, settle_now
 from pytest_seeddb.collection import PLANS
-from pytest_seeddb.markers import NAME, uses_a_fixture, wish_of
-from pytest_seeddb.overrides import Origins
+from pytest_seeddb.markers import FIXTURES, NAME, uses_a_fixture, wish_of
+from pytest_seeddb.overrides import Origins, check_settings, told_of_a_call
 from pytest_seeddb.package_scope import package_of
 from pytest_seeddb.plugin import DISABLED, SETTINGS, TALLY, is_enabled
 
@@ -65,6 +65,7 @@ def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Ite
 
     if not is_enabled(pytestconfig):  # for a test that asks for a fixture of ours while it runs
         pytest.skip(DISABLED)
+    check_settings(seeddb_settings)
     with open_server(seeddb_settings) as server:
         yield server
 
@@ -74,6 +75,7 @@ def seeddb_plan(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Plan:
     """The plan of the settings' profile."""
     from pytest_seeddb.planning import plan_of
 
+    check_settings(seeddb_settings)
     stash = pytestconfig.stash
     if PLANS in stash and seeddb_settings is stash[SETTINGS]:
         _origins(pytestconfig).note_plans(stash[PLANS])
@@ -145,7 +147,8 @@ def seeded_db_factory(
     ) -> Iterator[SeededDatabase]:
         from pytest_seeddb.database import seeded_database
 
-        plan = plans.of(profile, parameters)
+        with told_of_a_call():
+            plan = plans.of(profile, parameters)
         template, beside = _seeddb_worker.template(plan), _beside(_seeddb_worker, plan)
         with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside) as database:
             yield database
@@ -323,6 +326,19 @@ def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
     return (
         f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
         f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
+    )
+
+
+def explain_longer_life(item: pytest.Item, error: BaseException) -> str:
+    """What a fixture can use that wants to keep a test's database for longer than the test; else nothing."""
+    told = str(error)
+    if not told.startswith("ScopeMismatch") or not any(f"fixture {name} " in told for name in FIXTURES):
+        return ""
+    settings = item.config.stash[SETTINGS]
+    return (
+        f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
+        "fixture of a larger scope can make one of its own with seeded_db_factory; or give the fixture that scope, "
+        "or change the setting."
     )
 
 

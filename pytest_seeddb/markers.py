@@ -79,7 +79,7 @@ def _read(mark: pytest.Mark, node: pytest.Item | pytest.Collector) -> Wish:
     if len(mark.args) > 1 or (mark.args and "profile" in given):
         raise _wrong(node, mark, "The marker takes one profile", "give one name: @pytest.mark.seeded('minimal')")
     profile = mark.args[0] if mark.args else given.pop("profile", None)
-    if profile is not None and not isinstance(profile, str):
+    if profile is not None and (not isinstance(profile, str) or not profile.strip()):
         raise _wrong(node, mark, "The marker's profile is not a name", "give it as a string: 'minimal'")
     isolation = given.pop("isolation", None)
     if isolation is not None and isolation not in ISOLATIONS:

@@ -7,16 +7,46 @@ made from what its test sees.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.plan import Plans
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_seeddb.config import Settings
     from pytest_seeddb.plan import Plan
     from pytest_seeddb.templates import Template
     from pytest_seeddb.worker import Worker
+
+
+def check_settings(given: object) -> None:
+    """See that a conftest's `seeddb_settings` gives back settings.
+
+    Raises:
+        ConfigError: It gives back something else, or forgot to.
+    """
+    from pytest_seeddb.config import Settings
+
+    if not isinstance(given, Settings):
+        raise ConfigError(
+            "The fixture seeddb_settings gives back no settings",
+            saw=repr(given),
+            source="the fixture seeddb_settings, overridden in a conftest.py or a test module",
+            remedy="end it with: return seeddb_settings.replace(...)",
+        )
+
+
+@contextmanager
+def told_of_a_call() -> Iterator[None]:
+    """Let an error about a marker's arguments speak of the call of ``seeded_db_factory`` that has the same ones."""
+    try:
+        yield
+    except SeedDbError as error:
+        source = error.source.replace("the marker: seeded(", "the call: seeded_db_factory(")
+        raise type(error)(error.what, saw=error.saw, source=source, remedy=error.remedy) from None
 
 
 class Origins:

@@ -39,7 +39,7 @@ def plan_of(
     again = partial(plan_of, settings, profile, overrides, alias)
     begin(settings.root)
     if profile is not None:
-        sources = {**settings.sources, "profile": f"the marker or the factory: seeded({profile!r})"}
+        sources = {**settings.sources, "profile": f"the marker: seeded({profile!r})"}
         settings = replace(settings, profile=profile, sources=sources)
     if settings.plans_nothing:
         raise _nothing_declared(settings)

@@ -182,15 +182,20 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
     """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
+    ours = call.excinfo if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError) else None
+    if ours is not None and call.when == "call":
+        from pytest_seeddb.plain_errors import end_at_the_call
+
+        end_at_the_call(item, ours.value)
     report: pytest.TestReport = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError):
+    if ours is not None:
         from pytest_seeddb.plain_errors import without_traceback
 
-        without_traceback(report, item, call.excinfo)
+        without_traceback(report, item, ours)
     if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
-        from pytest_seeddb.fixtures import explain_refused_write
+        from pytest_seeddb.fixtures import explain_longer_life, explain_refused_write
 
-        if text := explain_refused_write(item, call.excinfo.value):
+        if text := explain_refused_write(item, call.excinfo.value) or explain_longer_life(item, call.excinfo.value):
             report.sections.append(("seeddb", text))
     if report.failed and SETTINGS in item.config.stash:
         from pytest_seeddb.aftermath import show_database
