@@ -120,11 +120,13 @@ class Address:
 def _unreadable(url: str, reason: str, source: str) -> ConfigError:
     for password in passwords_in(url):
         reason = reason.replace(password, _MASK)  # libpq quotes what it does not understand
+    of_parameter = "correct or leave out what follows the ?: it takes the parameters of libpq, such as sslmode=require"
+    of_text = "mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
     return ConfigError(
         "The server's URL cannot be read",
         saw=f"{url}\n{reason}",
         source=source,
-        remedy="mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %",
+        remedy=of_parameter if "query parameter" in reason else of_text,
     )
 
 

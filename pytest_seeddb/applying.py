@@ -7,6 +7,7 @@ drops or renames one, and whatever was done before stays when a step fails.
 from __future__ import annotations
 
 import contextlib
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter, sleep
@@ -18,12 +19,12 @@ from psycopg import sql
 from pytest_seeddb import ledger as ledgers
 from pytest_seeddb.contents import label, tables
 from pytest_seeddb.emptying import empty
-from pytest_seeddb.errors import BuildError, ConfigError, ServerError
+from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.naming import lock_key
 from pytest_seeddb.plan import Progress, Target
 from pytest_seeddb.production import NOWHERE, Environment, refused
-from pytest_seeddb.server_errors import explained
+from pytest_seeddb.server_errors import connecting_remedy, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,6 +36,10 @@ Action = Literal["done", "run", "accept", "refuse"]
 
 _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
+_NOT_APPLIED: Final = "The plan could not be applied"
+_NEEDED: Final = "it makes a schema in this database, for its notes of what was applied, beside what the plan makes"
+# What also ends by itself, when a server starts.
+_COMES_LATER: Final = re.compile("Connection refused|No such file or directory|starting up|failed to resolve host")
 """Seconds between attempts to reach a server that is coming up."""
 
 _OF_MIGRATIONS: Final = frozenset(
@@ -120,7 +125,7 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         ServerError: The database cannot be reached, or refused something.
     """
     started, own = perf_counter(), marker_of(plan)
-    with _connected(address, wish.wait) as connection, explained("The plan could not be applied", address):
+    with _connected(address, wish.wait) as connection, explained(_NOT_APPLIED, address, needed=_NEEDED):
         waited = not wish.dry_run and _lock(connection, progress)
         found = ledgers.read(connection)
         guard(plan, wish, found)
@@ -162,13 +167,12 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
     if where is None:
         return
     if wish.reset:
-        raise refused("Emptying the database", where, "leave --reset out")
+        raise refused("Emptying the database", where, saw="--reset", remedy="leave --reset out")
     if wish.force:
-        raise refused("Seeding again", where, "leave --force out")
+        raise refused("Seeding again", where, saw="--force", remedy="leave --force out")
     demo = [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
     if demo:
-        error = refused("Demo data", where, "take --tier essential")
-        raise ConfigError(error.what, saw="\n".join(demo), source=error.source, remedy=error.remedy)
+        raise refused("Demo data", where, saw="\n".join(demo), remedy="take --tier essential")
 
 
 def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange: str) -> Marker:
@@ -349,6 +353,14 @@ def _unreachable(address: Address, error: psycopg.OperationalError, wait: float)
         f"The database cannot be reached{waited}",
         saw=str(error).strip(),
         source=address.masked,
-        remedy="start the server, or wait for it: --wait 60; the database itself must be there: createdb "
-        f"{address.database}".strip(),
+        remedy=_reaching(address, error),
     )
+
+
+def _reaching(address: Address, error: psycopg.OperationalError) -> str:
+    told = str(error)
+    if 'FATAL:  database "' in told:
+        return f"make it: createdb {address.database}; or correct the URL"
+    if _COMES_LATER.search(told):
+        return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
+    return connecting_remedy(error) or "start the server, or wait for it: --wait 60"

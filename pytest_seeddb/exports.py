@@ -152,15 +152,31 @@ def export(worker: Worker, template: Template, look: Look, settings: Settings, p
                 os.fsync(stream.fileno())
             partial.replace(path)
     except OSError as error:
-        raise ConfigError(
-            f"The template cannot be written to {path.name}",
-            saw=str(error),
-            source=str(path),
-            remedy="name a file in a directory that is there: --export FILE",
-        ) from error
+        raise _not_written(path, str(error)) from error
     finally:
         worker.clones.discard(clone)
     return path.stat().st_size
+
+
+def see_writable(path: Path) -> None:
+    """See that a template could be written there, before a build takes its time.
+
+    Raises:
+        ConfigError: Something else lies there, or there is no such directory.
+    """
+    if path.is_dir():
+        raise _not_written(path, "a directory is there")
+    if not path.parent.is_dir():
+        raise _not_written(path, f"there is no directory {path.parent}")
+
+
+def _not_written(path: Path, saw: str) -> ConfigError:
+    return ConfigError(
+        f"The template cannot be written to {path.name}",
+        saw=saw,
+        source=f"the option --export: {path}",
+        remedy="name a file in a directory that is there: --export FILE",
+    )
 
 
 def _views(address: Address) -> tuple[Part, ...]:

@@ -88,10 +88,13 @@ def _instead_of_a_variable(name: str, settings: Settings, environ: Mapping[str, 
     return Environment(name, f"{settings.source('environment')}, which says {name}")
 
 
-def refused(what: str, environment: Environment, remedy: str) -> ConfigError:
+def refused(what: str, environment: Environment, *, saw: str, remedy: str) -> ConfigError:
     """The error for what production does not allow."""
     return ConfigError(
-        f"{what} in production is refused, whatever the options", source=environment.source, remedy=remedy
+        f"{what} in production is refused, whatever the options",
+        saw=saw,
+        source=environment.source,
+        remedy=remedy,
     )
 
 

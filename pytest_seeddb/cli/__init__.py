@@ -6,14 +6,15 @@ options, and renders what `pytest_seeddb.commands` returns.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli import apply, dump, project, server, shell, templates, verify
+from pytest_seeddb.cli.options import Parser
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 OK: Final = 0
@@ -43,7 +44,7 @@ def _fail(error: SeedDbError, code: int) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; the documentation of the command line is made from it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="seeddb",
         description="Seeded PostgreSQL databases from one declaration, [tool.seeddb] in pyproject.toml or seeddb.toml.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.",

@@ -8,6 +8,8 @@ import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_seeddb.readers import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,17 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
     Run = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """One that asks whether another word was meant, in the same words on every Python."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
+        allowed = None if action.choices is None else [str(each) for each in action.choices]
+        if allowed is None or value in allowed:
+            return
+        told = (f"there is no {value!r}.", did_you_mean(str(value), allowed), f"Choose from {', '.join(allowed)}")
+        raise argparse.ArgumentError(action, " ".join(filter(None, told)))
 
 
 def add_command(  # noqa: PLR0913 - switches, each with its name

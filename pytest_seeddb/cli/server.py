@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.options import add_command, as_json, settings_of
 from pytest_seeddb.cli.words import ago, days, size, sized, table
+from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -151,12 +152,25 @@ def _prune(parsed: argparse.Namespace) -> int:
     from pytest_seeddb.commands.prune import prune
     from pytest_seeddb.pruning import Limits
 
+    _refuse_limits_on_all(parsed)
     chosen = parsed.older_than is not None or parsed.budget is not None or parsed.kept or parsed.all
     unused = parsed.older_than if chosen else _DEFAULT_DAYS
     limits = Limits(unused, parsed.budget, kept=parsed.kept, everything=parsed.all)
     found = prune(settings_of(parsed), limits, dry_run=parsed.dry_run)
     print(as_json(found) if parsed.json else "\n".join(_pruned(found)))
     return 1 if any(each.failed for each in found.stays) else 0
+
+
+def _refuse_limits_on_all(parsed: argparse.Namespace) -> None:
+    limits = {"--older-than": parsed.older_than, "--budget": parsed.budget}
+    given = [option for option, value in limits.items() if value is not None]
+    if parsed.all and given:
+        raise ConfigError(
+            "These options do not go together",
+            saw=f"--all with {' and '.join(given)}",
+            source="the command line",
+            remedy="leave --all out to drop only what the others let go, or leave them out to drop everything",
+        )
 
 
 def _pruned(found: Pruned) -> Iterator[str]:

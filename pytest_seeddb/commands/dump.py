@@ -92,6 +92,7 @@ def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
         ServerError: A server cannot be used, there is no ``pg_dump`` for it, or that failed.
     """
     started = perf_counter()
+    _check(request)
     output = _output(settings, request)
     if request.url is not None:
         of, size = _of_url(settings, request, database_of(settings, request.url), output)
@@ -168,6 +169,17 @@ def _copy(settings: Settings, address: Address, major: int) -> Iterator[Address]
 
 
 # -- what to write --------------------------------------------------------------------------------
+
+
+def _check(request: Request) -> None:
+    """Refuse what would be ignored."""
+    if request.in_order and request.url is None:
+        saw, remedy = "--in-order without --url", "leave it out: rows of the plan's state are always in that order"
+    elif request.from_scratch and request.url is not None:
+        saw, remedy = "--from-scratch with --url", "leave one out: another database is dumped as it is"
+    else:
+        return
+    raise ConfigError("These options do not go together", saw=saw, source="the command line", remedy=remedy)
 
 
 def _output(settings: Settings, request: Request) -> Output:

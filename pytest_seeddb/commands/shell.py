@@ -35,13 +35,19 @@ def kept_database(settings: Settings, database: str = "") -> Iterator[Address]:
         kept = [each.name for each in admin.ours(r"seeddb\_k\_%")]
         wanted = database or (kept[-1] if kept else "")
         if not wanted or not admin.exists(wanted):
-            raise ConfigError(
-                f"There is no database {wanted!r}" if wanted else "No database of a failed test was kept",
-                saw="\n".join(kept) or "none is kept",
-                source=server.address.masked,
-                remedy="name one of those (a failed test's report shows its name), or take a clone with --fresh",
-            )
+            raise _not_kept(wanted, kept, server.address)
         yield server.address.with_database(wanted)
+
+
+def _not_kept(wanted: str, kept: list[str], address: Address) -> ConfigError:
+    named = "name one of those (a failed test's report shows its name)"
+    failing = "let a test fail: its database is kept, unless the setting `keep` says none"
+    return ConfigError(
+        f"There is no database {wanted!r}" if wanted else "No database of a failed test was kept",
+        saw="\n".join(kept) or "none is kept",
+        source=address.masked,
+        remedy=f"{named if kept else failing}; or take a clone with --fresh",
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, ServerError
-from pytest_seeddb.exports import Unusable, export, importing
+from pytest_seeddb.exports import Unusable, export, importing, see_writable
 from pytest_seeddb.planning import plan_of
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.worker import open_worker, worker_on
@@ -158,6 +158,8 @@ def build(settings: Settings, progress: Progress, files: Files | None = None) ->
         SeedDbError: There is no usable server, or a step failed.
     """
     plan, files = plan_of(settings), files or Files()
+    if files.exported:
+        see_writable(files.exported)
     token = os.urandom(8).hex() if settings.reseed else ""
     with open_server(settings) as server:
         imported, unusable = _import(plan, settings, server, progress, files.imported)

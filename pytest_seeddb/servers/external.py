@@ -21,22 +21,6 @@ _CONNECT_TIMEOUT_SECONDS: Final = "10"
 # A server's refusal has its severity and two spaces ("FATAL:  ...", in any language); a failure to
 # reach the server has not.
 _ANSWERED: Final = re.compile(r"failed: [^\s:]+:  ")
-_REMEDIES: Final = (
-    ("password authentication failed", "correct the user or the password in the URL"),
-    ("no password supplied", "write the password into the URL, or into ~/.pgpass"),
-    (
-        "no pg_hba.conf entry",
-        "let this host, user and database in, in the server's pg_hba.conf; or try ?sslmode=require",
-    ),
-    ('FATAL:  role "', "correct the user in the URL, or create the role"),
-    ('FATAL:  database "', "name a database that exists, for example /postgres"),
-    ("translate host name", "correct the host in the URL"),
-    ("failed to resolve host", "correct the host in the URL"),
-    ("Name or service not known", "correct the host in the URL"),
-    ("Connection refused", "start the server, or correct the host and the port in the URL"),
-    ("No such file or directory", "start the server, or correct the socket directory and the port in the URL"),
-    ("timeout", "check the host, the port and the firewall; connect_timeout in the URL gives it more time"),
-)
 _PROBE: Final = """
     SELECT rolname, rolsuper, rolcreatedb, pg_is_in_recovery(), current_setting('fsync') = 'on',
            current_setting('server_version'), version()
@@ -164,11 +148,11 @@ def _powerless(probe: Probe) -> Finding:
 
 
 def _unreachable(given: Address, settings: Settings, error: psycopg.Error) -> ServerError:
-    told = str(error)
-    remedies = (remedy for pattern, remedy in _REMEDIES if pattern in told)
+    from pytest_seeddb.server_errors import connecting_remedy
+
     return ServerError(
         "The server cannot be used: connecting failed",
-        saw=f"{told}\n{given.masked}",
+        saw=f"{error}\n{given.masked}",
         source=settings.source("server"),
-        remedy=next(remedies, "correct the URL, or leave it out to have a server started"),
+        remedy=connecting_remedy(error) or "correct the URL, or leave it out to have a server started",
     )

@@ -104,7 +104,7 @@ def test_it_works_from_anywhere_with_the_directory_given(seeddb, project, tmp_pa
     ("arguments", "text"),
     [
         ((), "the following arguments are required: COMMAND"),
-        (("buid",), "invalid choice: 'buid'"),
+        (("buid",), "there is no 'buid'. Did you mean 'build'?"),
         (("build", "--reseeed"), "unrecognized arguments: --reseeed"),
         (("build", "--profile", "dmo"), "There is no profile 'dmo'"),
         (("explain", "--server", "mysql://app:s3cret@db/x"), "the option --server"),
