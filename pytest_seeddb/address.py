@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
+from pytest_seeddb.concealment import conceal
 from pytest_seeddb.errors import ConfigError, passwords_in
 
 if TYPE_CHECKING:
@@ -60,7 +62,12 @@ class Address:
             raise _unreadable(url, str(error), source) from None
         if not all(port.isdigit() for port in str(found.get("port") or 0).split(",") if port):
             raise _unreadable(url, "its port is not a number", source)
-        return cls({key: str(value) for key, value in found.items() if value is not None})
+        params = _served({key: str(value) for key, value in found.items() if value is not None})
+        if _is_misread(url, params):
+            raise _misread(url, source)
+        for key in ("password", "sslpassword"):
+            conceal(params.get(key, ""), *(params.get(each) for each in ("user", "dbname", "host")))
+        return cls(params)
 
     def with_database(self, name: str) -> Address:
         """The same server and role, another database."""
@@ -117,16 +124,73 @@ class Address:
         return f"Address({self.masked!r})"
 
 
+def _served(params: dict[str, str]) -> dict[str, str]:
+    """With what the service file says where the URL says nothing, and without the service.
+
+    A child process gets its address in variables, before which libpq takes what its service says: the
+    service's database instead of ours. A service that says nothing stays, for libpq to complain about.
+    """
+    name = params.get("service") or os.environ.get("PGSERVICE")
+    said = _said_of_service(name) if name else {}
+    return {**said, **{key: value for key, value in params.items() if key != "service"}} if said else params
+
+
+def _said_of_service(name: str) -> dict[str, str]:
+    before = os.environ.pop("PGSERVICE", None)
+    try:
+        otherwise = _defaults()
+        os.environ["PGSERVICE"] = name
+        return {key: value for key, value in _defaults().items() if value != otherwise.get(key)}
+    finally:
+        os.environ.pop("PGSERVICE", None)
+        if before is not None:
+            os.environ["PGSERVICE"] = before
+
+
+def _defaults() -> dict[str, str]:
+    """What libpq takes where it is told nothing."""
+    from psycopg import pq
+
+    found = {each.keyword.decode(): each.val.decode() for each in pq.Conninfo.get_defaults() if each.val is not None}
+    return {key: value for key, value in found.items() if key != "service"}
+
+
+def _is_misread(url: str, params: Mapping[str, str]) -> bool:
+    """Whether libpq takes a part of the password for the host or the database: it holds an unescaped ``@`` or ``/``."""
+    return "@" in params.get("host", "")[1:] or _has_password_in_path(url)
+
+
+def _has_password_in_path(url: str) -> bool:
+    netloc, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return "@" in path and ":" in netloc.rpartition("@")[2]
+
+
+def _without_userinfo(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{_MASK}@{rest.rpartition('@')[2]}"
+
+
+def _misread(url: str, source: str) -> ConfigError:
+    return ConfigError(
+        "The server's URL cannot be read: it has more than one @, or one after a /",
+        saw=_without_userinfo(url),
+        source=source,
+        remedy=_ESCAPES,
+    )
+
+
+_ESCAPES: Final = "mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
+
+
 def _unreadable(url: str, reason: str, source: str) -> ConfigError:
     for password in passwords_in(url):
         reason = reason.replace(password, _MASK)  # libpq quotes what it does not understand
     of_parameter = "correct or leave out what follows the ?: it takes the parameters of libpq, such as sslmode=require"
-    of_text = "mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
     return ConfigError(
         "The server's URL cannot be read",
-        saw=f"{url}\n{reason}",
+        saw=f"{_without_userinfo(url) if _has_password_in_path(url) else url}\n{reason}",
         source=source,
-        remedy=of_parameter if "query parameter" in reason else of_text,
+        remedy=of_parameter if "query parameter" in reason else _ESCAPES,
     )
 
 

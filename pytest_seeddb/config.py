@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pytest_seeddb.concealment import conceal
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.readers import (
     CommandSpec,
@@ -28,6 +29,7 @@ from pytest_seeddb.readers import (
     server_choice,
     text,
     variables,
+    without_secrets,
     yes_no,
 )
 
@@ -262,7 +264,7 @@ class Settings:
     watch: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     profile: str | None = None
-    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     environment: tuple[str, ...] = ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV")
     enabled: str = "option"
     random_seed: int = 0
@@ -321,6 +323,7 @@ def load_settings(
     table = find_table(start)
     root = table.path.parent if table.path else start
     environ = os.environ if environ is None else environ
+    conceal(environ.get("PGPASSWORD", ""), environ.get("PGUSER"), environ.get("PGDATABASE"), environ.get("PGHOST"))
     found = {**_from_table(table), **_from_environment(environ), **(options or {})}
     values = {key: _read(KEYS[key], each, root) for key, each in found.items()}
     values["name"] = values.get("name") or table.project or root.name
@@ -425,7 +428,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Found]:
         if is_setting and variable not in known and (near := did_you_mean(variable, known)):
             raise ConfigError(
                 f"The environment variable {variable} is not a setting of pytest-seeddb",
-                saw=f"{variable}={environ[variable]}",
+                saw=variable,  # not its value: it may be a secret parameter's
                 source="the environment",
                 remedy=f"{near} Or unset it",
             )
@@ -441,7 +444,7 @@ def _refuse_unknown(given: Mapping[str, object], source: str, allowed: list[str]
         if key not in allowed:
             raise ConfigError(
                 f"`{key}` is not a setting of pytest-seeddb",
-                saw=f"{key} = {value!r}",
+                saw=f"{key} = {without_secrets(value)}",
                 source=source,
                 remedy=f"{_near_or_elsewhere(key, allowed)} Allowed are {', '.join(sorted(allowed))}".strip(),
             )
@@ -460,7 +463,7 @@ def _read(key: Key, found: Found, root: Path) -> object:
     except NotAllowed as error:
         raise ConfigError(
             f"The setting `{key.name}` has a value that is not allowed",
-            saw=repr(found.value),
+            saw=without_secrets(found.value) if key.name.startswith("profile") else repr(found.value),
             source=found.source,
             remedy=str(error),
         ) from None

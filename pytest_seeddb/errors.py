@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_MASK: Final = "***"
+from pytest_seeddb.concealment import HIDDEN, concealed
 
-# ``//user:password@`` of any URL. The password may itself hold "@" unescaped (people do that), so the
-# greedy part runs to the last "@" before the path; or "/" and "?", unless what stands there is a port.
+# ``//user:password@`` of any URL. The user may be ``name@server`` (Azure's are). The password may itself
+# hold "@" unescaped (people do that), so the greedy part runs to the last "@" before the path; or "/" and
+# "?", unless what stands there is a port.
 _URL_PASSWORD: Final = re.compile(
-    r"(?P<before>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?!\d*(?:[/?\s]|$))(?P<value>[^/\s]*|\S*)(?=@)", re.IGNORECASE
+    r"(?P<before>[a-z][a-z0-9+.-]*://[^:/\s]*:)(?!\d*(?:[/?\s]|$))(?P<value>[^/\s]*|\S*)(?=@)", re.IGNORECASE
 )
 # ``password=...``, ``PGPASSWORD=...`` and ``sslpassword=...``, as in libpq strings, URLs and environments.
 _KEY_PASSWORD: Final = re.compile(
@@ -36,10 +37,10 @@ def masked(text: str) -> str:
     """Return ``text`` with every password in it replaced by ``***``.
 
     Knows URLs (``scheme://user:password@host``) and key-value forms (``password=...``,
-    ``PGPASSWORD=...``, ``?password=...``).
+    ``PGPASSWORD=...``, ``?password=...``), and those that `pytest_seeddb.concealment` was told by their value.
     """
-    text = _URL_PASSWORD.sub(rf"\g<before>{_MASK}", text)
-    return _KEY_PASSWORD.sub(rf"\g<before>{_MASK}", text)
+    text = _URL_PASSWORD.sub(rf"\g<before>{HIDDEN}", text)
+    return concealed(_KEY_PASSWORD.sub(rf"\g<before>{HIDDEN}", text))
 
 
 def passwords_in(text: str) -> set[str]:

@@ -201,6 +201,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         from pytest_seeddb.aftermath import show_database
 
         report.sections.extend(("seeddb", text) for text in show_database(item, call.when))
+    if report.longrepr is not None and SETTINGS in item.config.stash:
+        from pytest_seeddb.concealed_reports import without_secrets
+
+        without_secrets(report)
     return report
 
 

@@ -229,3 +229,17 @@ def profile_tables(value: object, _root: Path) -> Mapping[str, Mapping[str, obje
     if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
         raise NotAllowed("write each profile as a table, [tool.seeddb.profiles.NAME], of seed parameters")
     return {str(name): dict(parameters) for name, parameters in value.items()}
+
+
+def without_secrets(value: object) -> str:
+    """A value as an error shows it. Of a table there are names, and no texts: it may be a profile with secrets."""
+    if not isinstance(value, Mapping):
+        return repr(value)
+    shown = (f"{name!r}: {_hidden(each)}" for name, each in value.items())
+    return f"{{{', '.join(shown)}}}"
+
+
+def _hidden(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{...}" if value else "{}"
+    return repr(value) if isinstance(value, bool | int | float) else "..."

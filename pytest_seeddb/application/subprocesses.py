@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.readers import CommandSpec
 
 _SHOWN_LINES: Final = 30
-# libpq's variables that neither say where the database is nor as whom to connect.
-_HARMLESS: Final = frozenset({"PGAPPNAME", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGOPTIONS"})
+# Those of libpq that are dropped where the address says it itself: these go before what it says, or beside it.
+_ASTRAY: Final = {"host": ("PGHOSTADDR", "PGSERVICE"), "dbname": ("PGSERVICE",)}
 _NOT_EXECUTABLE: Final = 126  # POSIX, "Exit Status for Commands" of the shell
 _NOT_FOUND: Final = 127
 _SIGNALLED: Final = 128
@@ -61,16 +61,13 @@ def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]
         address: The database.
         env: Further variables that are to hold its URL, beside ``DATABASE_URL``.
 
-    Variables of libpq that would lead elsewhere, such as ``PGSERVICE`` or ``PGHOSTADDR``, are left out.
+    Variables of libpq that would lead elsewhere, ``PGSERVICE`` and ``PGHOSTADDR``, are left out. The others hold for
+    the child as they hold for our own connections: a password may be in ``PGPASSWORD`` or ``PGPASSFILE`` alone.
     """
-    own = dict(_libpq_variables(address))
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not (name.startswith("PG") and name in _location_variables())
-    }
+    astray = {name for key in address.params for name in _ASTRAY.get(key, ())}
+    inherited = {name: value for name, value in os.environ.items() if name not in astray}
     urls = dict.fromkeys(("DATABASE_URL", *env), address.url)
-    return {**inherited, **own, **urls}
+    return {**inherited, **dict(_libpq_variables(address)), **urls}
 
 
 def _known_variables() -> dict[str, str]:
@@ -82,10 +79,6 @@ def _known_variables() -> dict[str, str]:
         for option in pq.Conninfo.get_defaults()
         if option.envvar is not None
     }
-
-
-def _location_variables() -> set[str]:
-    return {*_known_variables().values(), "PGSERVICEFILE", "PGSYSCONFDIR"} - _HARMLESS
 
 
 def _libpq_variables(address: Address) -> Iterator[tuple[str, str]]:

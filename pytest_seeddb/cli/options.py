@@ -8,10 +8,12 @@ import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_seeddb.errors import masked
 from pytest_seeddb.readers import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from pytest_seeddb.config import Found, Settings
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """One that asks whether another word was meant, in the same words on every Python."""
+    """One that asks whether another word was meant, in the same words on every Python, and shows no password."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(masked(message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         allowed = None if action.choices is None else [str(each) for each in action.choices]
@@ -73,7 +78,9 @@ def _directory(given: str) -> Path:
 def _parameter(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not equals or not name.strip().isidentifier():
-        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {given!r}")
+        # What stands behind the name, or alone, may be a secret.
+        shown = repr(f"{name}=...") if equals else "a value without a name"
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {shown}")
     return name.strip(), value
 
 

@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from pytest_seeddb.concealment import conceal
 from pytest_seeddb.config import KEYS
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, names_a_secret
 from pytest_seeddb.fingerprint import Part, digest
 from pytest_seeddb.readers import did_you_mean
 from pytest_seeddb.seeds.declaration import TIERS
@@ -100,6 +101,7 @@ def check(declared: Iterable[Declaration], profile: Profile) -> None:
         ConfigError: Names the seeder, the parameter, the value, its source and what is allowed.
     """
     declared = list(declared)
+    _conceal(declared, profile)
     running = [each for each in declared if not (profile.only_essential and each.tier == "demo")]
     for key, given in profile.given.items():
         if not any(key == each.name for seeder in running for each in seeder.parameters):
@@ -108,6 +110,13 @@ def check(declared: Iterable[Declaration], profile: Profile) -> None:
             raise _no_parameter(key, given, declared, profile)
     for seeder in running:
         arguments(seeder, profile)
+
+
+def _conceal(declared: Iterable[Declaration], profile: Profile) -> None:
+    """Note the values of secrets: what a database or a seeder says when it fails may hold them."""
+    for parameter in (each for seeder in declared for each in seeder.parameters if is_secret(each)):
+        if parameter.name in profile.given:
+            conceal(profile.given[parameter.name].value)
 
 
 def arguments(seeder: Declaration, profile: Profile) -> dict[str, object]:
@@ -212,6 +221,8 @@ def _unknown_profile(name: str, settings: Settings, known: list[str]) -> ConfigE
 
 
 def _no_parameter(key: str, given: Given, declared: list[Declaration], profile: Profile) -> ConfigError:
+    from difflib import get_close_matches  # costs 2 ms, and nearly nobody has a slip in it
+
     having = {each.name: seeder for seeder in declared for each in seeder.parameters}
     if key in having:
         remedy = f"it belongs to the demo seeder {having[key].identity}; take another profile, or leave it out"
@@ -223,7 +234,10 @@ def _no_parameter(key: str, given: Given, declared: list[Declaration], profile: 
         )
         there_are = f"There are {listed}" if listed else "Leave it out: no seeder has any"
         remedy = f"{did_you_mean(key, having)} {there_are}{_setting_of_that_name(key)}".strip()
-    return ConfigError(what, saw=f"{key} = {given.value!r}", source=given.source, remedy=remedy)
+    meant = get_close_matches(key, having, n=1)
+    secret = names_a_secret(key) or any(is_secret(each) for name in meant for each in having[name].parameters)
+    shown = "***" if secret else repr(given.value)
+    return ConfigError(what, saw=f"{key} = {shown}", source=given.source, remedy=remedy)
 
 
 def _setting_of_that_name(key: str) -> str:

@@ -16,11 +16,11 @@ PACKAGE = Path(pytest_seeddb.__file__).parent
 
 PYTEST_HALF = {
     "plugin", "fixtures", "aftermath", "markers", "collection", "package_scope", "overrides", "plain_errors", "report",
-    "terminal", "factories", "integrations",
+    "concealed_reports", "terminal", "factories", "integrations",
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli", "django"}
 FLOORS = {
-    1: {"errors", "readers", "config", "production", "naming", "fingerprint", "inputs", "unfinished"},
+    1: {"concealment", "errors", "readers", "config", "production", "naming", "fingerprint", "inputs", "unfinished"},
     2: {"address", "admin", "server_errors", "servers"},
     3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
@@ -144,7 +144,9 @@ def brought_by(module):
     return set(json.loads(done.stdout))
 
 
-PLUGIN = {"pytest_seeddb", "errors", "seeds", "seeds.declaration", "config", "markers", "plugin", "readers"}
+PLUGIN = {
+    "pytest_seeddb", "concealment", "errors", "seeds", "seeds.declaration", "config", "markers", "plugin", "readers",
+}  # fmt: skip
 EVERY_RUN = PLUGIN | {
     "aftermath", "collection", "fingerprint", "fixtures", "naming", "numbering", "overrides", "package_scope", "plan",
 }  # fmt: skip
