@@ -27,6 +27,13 @@ def without_secrets(report: pytest.TestReport) -> None:
         report.longrepr = hidden
 
 
+def without_secrets_of_an_interrupt(config: pytest.Config) -> None:
+    """The same for what ``--full-trace`` shows at the end of where Ctrl-C was pressed."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if (memo := getattr(reporter, "_keyboardinterrupt_memo", None)) is not None:
+        _hidden(memo)  # in place
+
+
 def _hidden(shown: Any) -> Any:  # noqa: ANN401 - whatever a report is made of
     if isinstance(shown, str):
         return concealed(shown)

@@ -210,7 +210,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what this process did to xdist's controller, if there is one."""
+    """Hand what this process did to xdist's controller, if there is one; say no secret after Ctrl-C."""
+    from pytest_seeddb.concealed_reports import without_secrets_of_an_interrupt
+
+    without_secrets_of_an_interrupt(session.config)
     output = getattr(session.config, "workeroutput", None)
     if output is not None and TALLY in session.config.stash:
         output[_OUTPUT] = session.config.stash[TALLY].to_data()
