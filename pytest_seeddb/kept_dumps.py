@@ -6,6 +6,7 @@ as `pytest_seeddb.exports` writes it.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.worker import Worker
 
 DIRECTORY: Final = "dumps"
+_NAME: Final = re.compile(r"[0-9a-f]{64}\.dump")
 _KEPT: Final = 20
 """Dumps that stay, those that were used last."""
 
@@ -63,6 +65,7 @@ class KeptDumps:
         return self._directory / f"{look.fingerprints[-1]}.dump"
 
     def _drop_oldest(self) -> None:
-        found = sorted(self._directory.glob("*.dump"), key=lambda path: path.stat().st_mtime, reverse=True)
+        ours = [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
+        found = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
         for path in found[_KEPT:]:
             path.unlink(missing_ok=True)

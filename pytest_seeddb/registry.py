@@ -88,13 +88,13 @@ def prune(admin: Admin, plan: str) -> list[str]:
 
 
 def drop_oldest_kept(admin: Admin) -> list[str]:
-    """Drop the databases of failed tests beyond the newest `KEPT_DATABASES`.
+    """Drop the databases of failed tests beyond the newest `KEPT_DATABASES`, but for those that somebody looks at.
 
     Returns:
         The names of the databases that were dropped.
     """
-    kept = [each.name for each in admin.ours(r"seeddb\_k\_%")]  # names sort by age
-    old = kept[:-KEPT_DATABASES]
+    kept = admin.ours(r"seeddb\_k\_%")  # names sort by age
+    old = [each.name for each in kept[:-KEPT_DATABASES] if not each.connections]
     for name in old:
         admin.drop(name)
     return old

@@ -6,8 +6,8 @@ nobody holds was left by somebody who was killed, and whoever writes in the same
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -32,7 +32,8 @@ def beside(path: Path, *, directory: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It cannot be made.
     """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    for leftover in [each for each in path.parent.iterdir() if ours.fullmatch(each.name)]:
         with suppress(OSError):
             _remove_abandoned(leftover)
     partial, lock = _made(path, directory=directory)

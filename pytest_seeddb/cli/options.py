@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     """One that asks whether another word was meant, in the same words on every Python, and shows no password."""
 
     def error(self, message: str) -> NoReturn:
+        """As argparse does it, with passwords masked."""
         super().error(masked(message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it

@@ -15,6 +15,7 @@ from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.boots import boot_id
 from pytest_seeddb.servers.children import environment
 from pytest_seeddb.servers.diagnosis import failed
+from pytest_seeddb.servers.places import PARTIAL, PARTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 SUPERUSER: Final = "postgres"
 """The role that most applications' dumps and scripts expect."""
 
-_PARTIAL: Final = "partial-"
 _UNKNOWN_LOCALE: Final = "invalid locale"
 _COMMON: Final = (
     f"--username={SUPERUSER}",
@@ -66,7 +66,7 @@ def make(place: Place, server_lock: int) -> None:
     """
     guard.note(server_lock, 0, "")  # a dead postmaster's number must not be taken for initdb's
     discard(place)
-    partial = place.state / (_PARTIAL + secrets.token_hex(4))
+    partial = place.state / (PARTIAL + secrets.token_hex(4))
     try:
         partial.mkdir(mode=0o700)
         place.account.take(partial)
@@ -82,8 +82,8 @@ def discard(place: Place) -> None:
     """Remove the data directory, and what killed processes have left of earlier ones."""
     if place.data.exists():
         # A half-removed directory must not pass for a data directory, should we be killed now.
-        place.data.rename(place.state / (_PARTIAL + secrets.token_hex(4)))
-    for leftover in place.state.glob(f"{_PARTIAL}*"):
+        place.data.rename(place.state / (PARTIAL + secrets.token_hex(4)))
+    for leftover in place.state.glob(PARTIALS):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -95,10 +95,12 @@ def write_record(place: Place, socket_directory: Path) -> None:
     """
     record = {"boot": boot_id(), "token": secrets.token_hex(8), "socket": str(socket_directory)}
     temporary = place.state / f"{guard.RECORD}.new"
-    temporary.write_text(json.dumps(record), encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8") as file:  # never through a link
+        file.write(json.dumps(record))
     temporary.replace(place.state / guard.RECORD)
     clean = place.state / guard.CLEAN
-    if clean.exists():
+    if clean.exists() or clean.is_symlink():
         clean.unlink()
         guard.synchronize(str(place.state))
 

