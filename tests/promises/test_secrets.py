@@ -97,10 +97,10 @@ def server():
 
 
 @pytest.fixture
-def chosen(request):
+def chosen():
     """Random choices, and what they began with: printed where the test fails."""
     seed = secrets.randbits(32)
-    print(f"random seed {seed}, server log and seeds as of {request.node.name}")
+    print(f"random seed {seed}")
     return random.Random(seed)
 
 
@@ -248,16 +248,13 @@ def test_a_password_comes_out_nowhere_whichever_way_it_was_given(server, chosen,
     tried("a way to give a password")
 
 
-@pytest.mark.parametrize("options", REPORTS, ids=" ".join)
-def test_a_failing_tests_report_shows_no_secret(server, tried, options):
-    if attacks.SCALE < 1 and secrets.randbelow(100) >= 100 * max(attacks.SCALE, 0.3):
-        options = REPORTS[2]
+def test_a_failing_tests_report_shows_no_secret(server, chosen, tried):
     with case(server, "@/: %'\"\\é") as given:
-        told = given.pytest(*options)
-        assert "5 failed, 1 passed" in told, told
-        if "-l" in options or "--showlocals" in options:
-            assert "***" in told
-    tried("a report of failing tests")
+        for options in chosen.sample(REPORTS, times(len(REPORTS), least=2)):
+            told = given.pytest(*options)
+            assert "5 failed, 1 passed" in told, told
+            assert "***" in told or "--tb=native" in options or "--tb=line" in options
+            tried("a report of failing tests")
 
 
 # -- failures ------------------------------------------------------------------------------------
@@ -310,7 +307,8 @@ def fails_in_a_dump(given):
 
 
 def fails_in_a_seeder(given):
-    given.site.environment["FAILS"] = random.choice(["check", "unique", "raise", "group", "exit"])
+    given.site.environment["FAILS"] = secrets.choice(["check", "unique", "raise", "group", "exit"])
+    print(given.site.environment["FAILS"])
 
 
 def has_a_wrong_password(given):
