@@ -20,6 +20,7 @@ from psycopg import sql
 
 from pytest_seeddb.errors import CloneError, ServerError
 from pytest_seeddb.naming import DROPPED_HALFWAY, MARK, is_ours
+from pytest_seeddb.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,15 +69,21 @@ FROM unnest(string_to_array('{_CATALOGS}', ', ')) name
 """
 
 
+_RETRY: Final = 0.1
+"""Seconds between attempts to connect to a server that is being restarted."""
+
+
 @dataclass(frozen=True)
 class Database:
     """One of our databases, as the server lists it.
 
     Attributes:
+        number: Counted up by the server, whatever its clock or ours says: the higher, the younger.
         altered: The transaction that last altered it: each ALTER DATABASE but SET, and each GRANT on it, has
             another number. Nobody gets into a sealed database without one. Comments and vacuuming leave it.
     """
 
+    number: int
     name: str
     connection_limit: int
     comment: str
@@ -96,20 +103,9 @@ class Admin:
         self.address = address
         self._statements = threading.Lock()
         try:
-            # The server knows its own processes by number; this tells `seeddb status` whose they are.
-            name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
-            self._connection = psycopg.connect(
-                address.conninfo, autocommit=True, application_name=name, prepare_threshold=None
-            )
+            self._connection = _connected(address)
         except psycopg.OperationalError as error:
-            raise ServerError(
-                "The PostgreSQL server cannot be reached",
-                saw=str(error),
-                source=address.masked,
-                remedy="see that it runs and that the role may connect",
-            ) from None
-        # A role or a server may have limits set for its applications; a lock is waited for without any.
-        self.run("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+            raise _unreachable("The PostgreSQL server cannot be reached", address, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -123,8 +119,41 @@ class Admin:
 
     @property
     def broken(self) -> bool:
-        """Whether the connection was lost: the server stopped, or somebody ended our backend."""
+        """Whether a statement found the connection lost: the server stopped, or somebody ended our backend."""
         return self._connection.broken or self._connection.closed
+
+    @property
+    def lost(self) -> bool:
+        """The same, also where no statement has found out yet. Asks our own socket only, so it takes microseconds."""
+        if self.broken:
+            return True
+        with self._statements:
+            try:
+                self._connection.pgconn.consume_input()  # what the server's last word was
+                self._connection.pgconn.consume_input()  # that there is no more to come
+            except psycopg.OperationalError:
+                return True
+        return self.broken
+
+    def reconnect(self, patience: float) -> None:
+        """Go on with a new connection, which holds none of the locks that the lost one held.
+
+        Args:
+            patience: Seconds that a server which is being restarted gets to come back.
+
+        Raises:
+            ServerError: It did not.
+        """
+        deadline = time.monotonic() + patience
+        self._connection.close()
+        while self._connection.closed:
+            try:
+                self._connection = _connected(self.address)
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    what = "The connection to the PostgreSQL server was lost, and there is no new one"
+                    raise _unreachable(what, self.address, error) from None
+                time.sleep(_RETRY)
 
     def run(self, statement: Statement, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows, none where it has none."""
@@ -188,6 +217,10 @@ class Admin:
             comment = sql.Literal(comment_of(altered))
             self._connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(new, comment))
         return altered
+
+    def admit_connections(self, name: str) -> None:
+        """Let everybody connect again."""
+        self.run(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
 
     def refuse_connections(self, name: str) -> None:
         """Let nobody new connect; who is connected stays so."""
@@ -255,12 +288,12 @@ class Admin:
     def ours(self, pattern: str = r"seeddb\_%") -> list[Database]:
         """Every database of ours whose name is like the SQL pattern."""
         rows = self.run(
-            "SELECT datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
+            "SELECT oid, datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
             " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid), d.xmin::text::bigint"
             " FROM pg_database d WHERE datname LIKE %s ORDER BY datname",
             [pattern],
         )
-        return [Database(*row) for row in rows if is_ours(row[0], row[1])]
+        return [Database(*row) for row in rows if is_ours(row[1], row[2])]
 
     def tidy_catalogs(self) -> None:
         """Free the room of the rows that dropped databases have left in the server's catalogs, where there are many.
@@ -323,3 +356,17 @@ class Admin:
         finally:
             if not self.broken:
                 self.unlock(key)
+
+
+def _connected(address: Address) -> psycopg.Connection[Any]:
+    # The server knows its own processes by number; this tells `seeddb status` whose they are.
+    name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
+    connection = psycopg.connect(address.conninfo, autocommit=True, application_name=name, prepare_threshold=None)
+    # A role or a server may have limits set for its applications; a lock is waited for without any.
+    connection.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+    return connection
+
+
+def _unreachable(what: str, address: Address, error: psycopg.Error) -> ServerError:
+    remedy = refusal(str(error)) or "see that it runs and that the role may connect"
+    return ServerError(what, saw=str(error), source=address.masked, remedy=remedy)

@@ -19,6 +19,7 @@ from pytest_seeddb.inputs import opened as data_files
 from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Target
 from pytest_seeddb.shape import SMALL, THE_USERS
+from pytest_seeddb.wear import unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -138,15 +139,19 @@ def finish(build: Build, draft: Record, started: float) -> Record:
         connection.execute("SELECT pg_logical_emit_message(true, 'seeddb', '')")
         connection.execute("VACUUM (FREEZE, ANALYZE)")
         _close_gaps(connection)
+        kept_in_memory = unlogged(connection)
     # The first connection to a database writes pg_internal.init, which FILE_COPY copies: a clone's
     # own first connection then takes 3 to 5 ms instead of 6 to 15.
     psycopg.connect(address.conninfo).close()
+    # Somebody who connects to each database that he sees would keep it from being cloned.
+    build.admin.refuse_connections(build.name)
     build.admin.evict(build.name)
     return replace(
         draft,
         size=(size := build.admin.size(build.name)),
         strategy=draft.strategy if _was_timed(draft, size) else cheapest_strategy(build, size),
         seconds=round(perf_counter() - started, 3),
+        unlogged=kept_in_memory,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     )
 

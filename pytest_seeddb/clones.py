@@ -68,8 +68,10 @@ class Clones:
     def keep(self, clone: Clone, name: str) -> None:
         """Let the clone stay on the server under another name, after this lease and after this run."""
         with explained("The database of a failed test could not be kept", self._admin.address):
+            self._admin.refuse_connections(clone.name)
             self._admin.evict(clone.name)
             self._admin.rename(clone.name, name)
+            self._admin.admit_connections(name)
         self._living.pop(clone.name, None)
         self._disposal.do(drop_oldest_kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pytest_seeddb.config import ISOLATIONS
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.naming import kept_name
 from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.server_errors import explained
 from pytest_seeddb.shared import writing
 
 if TYPE_CHECKING:
@@ -210,25 +211,30 @@ def database_on(worker: Worker, leased: Leased, isolation: str, env: tuple[str, 
 
 @contextmanager
 def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
-    leased = worker.pool.take(template)
+    leased = worker.take(template)
     database = database_on(worker, leased, isolation, env)
     try:
         yield database
     finally:
         database.close_connections()
         if database.kept_as:
-            worker.pool.keep(leased, database.kept_as)
+            worker.keep(leased, database.kept_as)
         else:
             database.settlement = worker.pool.give_back(leased)
 
 
 @contextmanager
 def _shared(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
+    import psycopg
+
     shared = worker.shared(template)
     ways = _Ways(shared.restore_sequences, shared.changes)
-    database = SeededDatabase(shared.take().address, template, isolation, env, ways)
+    with explained("The clone that tests share could not be made", worker.server.address):
+        address = shared.take().address
+    database = SeededDatabase(address, template, isolation, env, ways)
     try:
         yield database
     finally:
         database.close_connections()
-        shared.settle(rolled_back=isolation == "rollback")
+        with suppress(psycopg.Error):  # given up all the same: a server that cannot be asked leaves doubt, and no more
+            shared.settle(rolled_back=isolation == "rollback")

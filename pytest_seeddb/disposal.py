@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_seeddb.address import Address
+
+
+_PATIENCE: Final = 20.0
+"""Seconds that a server which is being restarted gets to come back. Nobody waits for it but `Disposal.close`."""
 
 
 class Disposal:
@@ -29,19 +33,22 @@ class Disposal:
     def __init__(self, address: Address) -> None:
         self.failures: list[str] = []
         self._address = address
-        self._jobs: queue.SimpleQueue[Callable[[Admin], object] | None] = queue.SimpleQueue()
+        self._patience = _PATIENCE
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Admin], object], Callable[[], object]] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread: threading.Thread | None = None
 
     def drop(self, name: str) -> None:
         """Drop one of our databases soon."""
         self.do(lambda admin: admin.drop(name))
 
-    def do(self, job: Callable[[Admin], object]) -> None:
-        """Run a job soon, after those that were asked for before."""
+    def do(self, job: Callable[[Admin], object], otherwise: Callable[[], object] = lambda: None) -> None:
+        """Run a job soon, after those that were asked for before; ``otherwise`` where it fails or cannot be begun."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="seeddb-disposal", daemon=True)
             self._thread.start()
-        self._jobs.put(job)
+        self._jobs.put((job, otherwise))
 
     def close(self) -> None:
         """Wait until every job is done, and end the thread and its connection."""
@@ -53,9 +60,26 @@ class Disposal:
     def _work(self) -> None:
         with contextlib.ExitStack() as stack:
             admin: Admin | None = None
-            while job := self._jobs.get():
+            while queued := self._jobs.get():
+                job, otherwise = queued
                 try:
                     admin = admin or stack.enter_context(Admin(self._address))
-                    job(admin)
+                    self._do(job, admin)
                 except (SeedDbError, psycopg.Error) as error:
                     self.failures.append(str(error))
+                    otherwise()
+
+    def _do(self, job: Callable[[Admin], object], admin: Admin) -> None:
+        """Do it, once more where the connection was lost meanwhile."""
+        if not admin.lost:
+            try:
+                job(admin)
+            except psycopg.Error:
+                if not admin.lost:
+                    raise
+            else:
+                return
+        patience, self._patience = self._patience, 0.0  # what does not come back is waited for once
+        admin.reconnect(patience)
+        self._patience = _PATIENCE
+        job(admin)

@@ -279,7 +279,11 @@ def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest)
 
         yield joined_connection(request.getfixturevalue("seeded_engine"))
     else:
-        yield seeded_db.connect()
+        from pytest_seeddb.server_errors import explained
+
+        with explained("The connection for a test could not be made", seeded_db.address):
+            connection = seeded_db.connect()
+        yield connection
 
 
 @pytest.fixture(scope=_scope)

@@ -89,9 +89,13 @@ class Spare:
         """Have it not made, or get what was made."""
         return None if self._made.cancel() else self.wait()
 
+    def fail(self) -> None:
+        """Let nobody wait for it any longer, where it was not made."""
+        self.make(lambda: None, lambda _: None)
+
     def make(self, clone: Callable[[], Leased | None], watch: Callable[[Leased], object]) -> None:
         """Make it, unless it was given up."""
-        if not self._made.set_running_or_notify_cancel():
+        if self._made.done() or not self._made.set_running_or_notify_cancel():
             return
         made = None
         try:
@@ -235,7 +239,7 @@ class Pool:
         spares = self._templates[template.name].spares
         if not spares:
             spares.append(Spare())
-            self._disposal.do(partial(self._make_spare, template, spares[-1]))
+            self._disposal.do(partial(self._make_spare, template, spares[-1]), spares[-1].fail)
 
     def _make_spare(self, template: Template, spare: Spare, admin: Admin) -> None:
         def clone() -> Leased | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.admin import Database
 
 _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried"), str),
+    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried", "unlogged"), str),
     "sealed": int,
     "layer": bool,
     "size": int,
@@ -49,6 +49,7 @@ class Record:
         sealed: The transaction that sealed it; see `pytest_seeddb.admin.Database.altered`.
         carried: The digest of its settings and grants as they were then.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
+        unlogged: A digest of what its unlogged tables held, which do not outlive a crash; empty without any.
     """
 
     plan: str
@@ -67,6 +68,7 @@ class Record:
     sealed: int = 0
     carried: str = ""
     days: int = 1
+    unlogged: str = ""
 
     def to_json(self) -> str:
         """The comment's text."""

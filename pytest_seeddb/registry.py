@@ -93,7 +93,7 @@ def drop_oldest_kept(admin: Admin) -> list[str]:
     Returns:
         The names of the databases that were dropped.
     """
-    kept = admin.ours(r"seeddb\_k\_%")  # names sort by age
+    kept = sorted(admin.ours(r"seeddb\_k\_%"), key=lambda each: each.number)
     old = [each.name for each in kept[:-KEPT_DATABASES] if not each.connections]
     for name in old:
         admin.drop(name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import pq
 
+from pytest_seeddb.server_errors import explained
 from pytest_seeddb.shared import writing
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class AsyncJoinedConnection(psycopg.AsyncConnection[Any]):
 
 def joined(address: Address) -> JoinedConnection:
     """Connect to the shared clone and begin the transaction."""
-    connection = JoinedConnection.connect(writing(address).conninfo)
-    connection.execute(_MARK)
+    with explained("The connection for a test could not be made", address):
+        connection = JoinedConnection.connect(writing(address).conninfo)
+        connection.execute(_MARK)
     return connection
 
 

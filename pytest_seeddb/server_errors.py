@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from pytest_seeddb.errors import ServerError
+from pytest_seeddb.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ def explained(what: str, address: Address, *, needed: str = _CLONING) -> Iterato
 def connecting_remedy(error: psycopg.Error) -> str:
     """What to do about a connection that was not made; nothing where its message is none that is known."""
     told = str(error)
-    return next((remedy for pattern, remedy in _CONNECTING if pattern in told), "")
+    return refusal(told) or next((remedy for pattern, remedy in _CONNECTING if pattern in told), "")
 
 
 def _seen(error: psycopg.Error) -> str:
@@ -80,7 +81,7 @@ def _seen(error: psycopg.Error) -> str:
 def _remedy(error: psycopg.Error, needed: str) -> str:
     if error.sqlstate == "42501":
         return f"grant the role what it lacks; {needed}"
-    if error.sqlstate is None and (remedy := connecting_remedy(error)):
+    if remedy := refusal(str(error)) or (connecting_remedy(error) if error.sqlstate is None else ""):
         return remedy
     state = error.sqlstate or "08"
     for length in (5, 3, 2):

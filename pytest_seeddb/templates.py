@@ -24,6 +24,7 @@ from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Progress
 from pytest_seeddb.record import Record
 from pytest_seeddb.server_errors import explained
+from pytest_seeddb.wear import worn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -138,6 +139,7 @@ class Templates:
         self._inputs = inputs
         self._numbers = count(1)
         self._held: set[str] = set()
+        self._worn: dict[str, str] = {}
         self._base: tuple[Part, ...] = ()
 
     @property
@@ -178,6 +180,8 @@ class Templates:
         before = self.previous(plan)
         if before is None:
             return "first build of this plan and profile"
+        if why := next((why for name, why in self._worn.items() if why and before.fingerprint[:24] in name), ""):
+            return why
         change = explain_change(*_then_and_now(before, plan, steps))
         if not change and not self._token and before.fingerprint == fingerprint:
             return _ALTERED
@@ -198,28 +202,31 @@ class Templates:
     def previous(self, plan: Plan) -> Record | None:
         """The newest complete build of the same plan and profile, whatever its fingerprint."""
         found = [
-            record
+            (each.number, record)
             for each in self._admin.ours(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
             if (record := Record.from_json(each.comment))
             and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
         ]
-        return max(found, key=lambda record: record.created, default=None)
+        return max(found, key=lambda pair: pair[0], default=(0, None))[1]
 
     # -- finding -----------------------------------------------------------------------------
 
     def _find(self, plan: Plan, fingerprint: str) -> Template | None:
         """The newest finished template with the fingerprint whose data files are as they were."""
         found = [
-            (record, each.name)
+            (record, each)
             for each in self._admin.ours(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
             if (record := Record.from_json(each.comment))
             and record.is_of(each)
             and self._fits(record, plan, fingerprint)
         ]
-        for record, name in sorted(found, key=lambda pair: pair[0].created, reverse=True):
-            if self._hold(name) and (carried := Carried.of(self._admin, name)).digest == record.carried:
-                self._note_use(name, record)
-                return Template(name, record, carried)
+        for record, each in sorted(found, key=lambda pair: pair[1].number, reverse=True):
+            if not self._hold(each.name, record):
+                continue
+            carried = Carried.of(self._admin, each.name)
+            if carried.digest == record.carried:
+                self._note_use(each.name, record)
+                return Template(each.name, record, carried)
         return None
 
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
@@ -227,15 +234,20 @@ class Templates:
             return False
         return data_files.current([part.name for part in record.opened], plan.root) == record.opened
 
-    def _hold(self, name: str) -> bool:
-        """Keep the template from being pruned; whether it is still there."""
+    def _hold(self, name: str, record: Record) -> bool:
+        """Keep the template from being pruned; whether it is still there, and what was built."""
         if name not in self._held:
             self._admin.share_lock(lock_key("use", name))
-            if not self._admin.exists(name):
+            if not self._admin.exists(name) or self._is_worn(name, record):
                 self._admin.unshare_lock(lock_key("use", name))
                 return False
             self._held.add(name)
         return True
+
+    def _is_worn(self, name: str, record: Record) -> bool:
+        if name not in self._worn:
+            self._worn[name] = worn(self._admin, name, record, self._next_name())
+        return bool(self._worn[name])
 
     def _note_use(self, name: str, record: Record) -> None:
         """Keep the day of the last use, for pruning: at most one write a day."""

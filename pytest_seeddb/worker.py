@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.admin import Admin
 from pytest_seeddb.building import Build, finish
@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from pytest_seeddb.templates import Comparison, Look, Template
 
 
+_PATIENCE: Final = 20.0
+"""Seconds that a server which is being restarted gets to come back."""
+
+
 class Worker:
     """One process's work on one server, under one lease.
 
     Lifetime: until `close`, which drops what was made. When the process dies without it, the server
-    ends the lease and the next run's sweep drops what is left. A child made by ``fork`` that goes
+    ends the lease and the next run's sweep drops what is left. A server that is restarted meanwhile is
+    connected to again; what stood without a lease is not handed out. A child made by ``fork`` that goes
     on with it gets a connection and a lease of its own, and leaves the parent's alone.
     """
 
@@ -60,6 +65,9 @@ class Worker:
         self._run = run
         self._audience = audience
         self._templates: dict[str, Template | SeedDbError] = {}
+        self._plans: dict[str, Plan] = {}
+        self._patience = _PATIENCE
+        self._closed = False
         self._keys: dict[tuple[str, str], str] = {}
         self._open()
 
@@ -72,7 +80,14 @@ class Worker:
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
         self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
-        self._source = Templates(
+        self._source = self._new_source()
+        self._shared: dict[str, SharedClone] = {}
+        self._disposal.do(sweep)
+        if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own
+            self._disposal.do(Admin.tidy_catalogs)
+
+    def _new_source(self) -> Templates:
+        return Templates(
             self._admin,
             self._lease,
             token=self._token,
@@ -80,10 +95,6 @@ class Worker:
             audience=self._audience,
             inputs=self.server.inputs,
         )
-        self._shared: dict[str, SharedClone] = {}
-        self._disposal.do(sweep)
-        if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own
-            self._disposal.do(Admin.tidy_catalogs)
 
     def __enter__(self) -> Self:
         return self
@@ -123,14 +134,34 @@ class Worker:
         if self._process != os.getpid():
             self._open()
 
+    def _connect(self) -> None:
+        """Have a connection, and the lease, again after the server was restarted or somebody ended our backend."""
+        self._own()
+        if self._closed or not self._admin.lost:
+            return
+        patience, self._patience = self._patience, 0.0  # what does not come back is waited for once
+        with explained("The connection to the PostgreSQL server was lost", self.server.address):
+            self._admin.reconnect(patience)
+            self._admin.lock(lock_key("lease", self._lease))
+        self._patience = _PATIENCE
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Hand out nothing that stood while nobody held the lease; look at each template anew."""
+        while self._shared:
+            self._shared.popitem()[1].give_up()
+        self._pool.close()
+        self._templates.clear()
+        self._source = self._new_source()
+
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
-        self._own()
+        self._connect()
         return self._source.look(plan)
 
     def compare(self, plan: Plan) -> Comparison | None:
         """How the plan differs from its last build; ``None`` where there is none."""
-        self._own()
+        self._connect()
         return self._source.compare(plan)
 
     def template(self, plan: Plan) -> Template:
@@ -141,7 +172,7 @@ class Worker:
             ConfigError: Another plan goes by the same name and profile.
             ServerError: The server refused something.
         """
-        self._own()
+        self._connect()
         key = plan.fingerprints(())[-1]
         if self._keys.setdefault((plan.name, plan.profile), key) != key:
             raise _two_plans(plan)
@@ -150,7 +181,33 @@ class Worker:
         found = self._templates[key]
         if isinstance(found, SeedDbError):
             raise found
+        self._plans[found.name] = plan
         return found
+
+    def take(self, template: Template) -> Leased:
+        """A clone in the seeded state, to be given back to the `pool`.
+
+        Raises:
+            ServerError: The server refused it.
+        """
+        return self.pool.take(self._present(template))
+
+    def keep(self, leased: Leased, name: str) -> None:
+        """Let a clone stay on the server under ``name``, for somebody to look at.
+
+        Raises:
+            ServerError: The server refused it.
+        """
+        self._connect()
+        self._pool.keep(leased, name)
+
+    def _present(self, template: Template) -> Template:
+        """The template; found or built anew where the connection was lost since it was got."""
+        self._connect()
+        plan = self._plans.get(template.name)
+        if plan is None or any(each.name == template.name for each in self.templates):
+            return template
+        return self.template(plan)
 
     def _get(self, plan: Plan) -> Template | SeedDbError:
         try:
@@ -178,7 +235,7 @@ class Worker:
 
         Ends every connection to the clone, which stays as it is.
         """
-        self._own()
+        self._connect()
         leased.release()
         template = leased.clone.template
         self._admin.evict(leased.clone.name)
@@ -190,7 +247,7 @@ class Worker:
 
     def shared(self, template: Template) -> SharedClone:
         """This worker's shared clone of the template."""
-        self._own()
+        template = self._present(template)
         if template.name not in self._shared:
             self._shared[template.name] = SharedClone(self._admin, self._clones, template)
         return self._shared[template.name]
@@ -202,6 +259,7 @@ class Worker:
         """
         if self._process != os.getpid():
             return
+        self._closed = True
         for shared in self._shared.values():
             shared.give_up()
         self._pool.close()

@@ -79,7 +79,7 @@ class AtomicClones:
                 self._give_back(held)
 
     def _new(self, template: Template) -> _Held:
-        leased = self._worker.pool.take(template)
+        leased = self._worker.take(template)
         return _Held(leased, KeptRedirection(leased.clone.address))
 
     def _is_as_it_was(self, held: _Held) -> bool:

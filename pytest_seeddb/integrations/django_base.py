@@ -30,7 +30,7 @@ class Base:
         self._worker = worker
         self._templates = {DEFAULT: worker.template(plan)}
         self._templates |= {alias: worker.template(each.without_seeds) for alias, each in plan.siblings().items()}
-        self._leased = {alias: worker.pool.take(template) for alias, template in self._templates.items()}
+        self._leased = {alias: worker.take(template) for alias, template in self._templates.items()}
         self._redirection: DjangoRedirection | None = None
 
     @contextmanager

@@ -6,6 +6,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_seeddb.refusals import refusal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -67,7 +69,7 @@ class DatabaseError:
         """What to do about it, where the SQLSTATE tells; else nothing."""
         if self.sqlstate == _EXTENSION_MISSING and "extension" in self.message:
             return _REMEDIES["58P01"]
-        return _REMEDIES.get(self.sqlstate, "")
+        return refusal(self.message) or _REMEDIES.get(self.sqlstate, "")
 
 
 def seen(error: BaseException, printed: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_seeddb.address import Address
 from pytest_seeddb.errors import ServerError
@@ -23,13 +23,17 @@ _CONNECT_TIMEOUT_SECONDS: Final = "10"
 _ANSWERED: Final = re.compile(r"failed: [^\s:]+:  ")
 _PROBE: Final = """
     SELECT rolname, rolsuper, rolcreatedb, pg_is_in_recovery(), current_setting('fsync') = 'on',
-           current_setting('server_version'), version()
+           current_setting('server_version'), version(), pg_backend_pid()
     FROM pg_roles WHERE rolname = current_user
 """
 
 
 class Probe(NamedTuple):
-    """What the server tells about itself and about our role."""
+    """What the server tells about itself and about our role.
+
+    Attributes:
+        pooled: How it is known that somebody else's connections are lent to us; empty where it is our own.
+    """
 
     version_num: int
     role: str
@@ -39,6 +43,7 @@ class Probe(NamedTuple):
     fsync: bool
     version: str
     banner: str
+    pooled: str = ""
 
 
 class Finding(NamedTuple):
@@ -94,8 +99,14 @@ def probe(address: Address) -> Probe:
     if "PGCONNECT_TIMEOUT" not in os.environ:
         params.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
     with psycopg.connect(Address(params).conninfo, autocommit=True) as connection:
-        row = connection.execute(_PROBE).fetchone()
-        return Probe(connection.info.server_version, *(row or ("", False, False, False, True, "unknown", "")))
+        row: tuple[Any, ...] = connection.execute(_PROBE).fetchone() or ("", *[False] * 3, True, "unknown", "", 0)
+        pooled = _other_backend(connection.info.backend_pid, row[-1])
+        return Probe._make([connection.info.server_version, *row[:-1], pooled])
+
+
+def _other_backend(announced: int, asked: int) -> str:
+    """How it is known that the connection is not one to the server: a pooler makes up the process number."""
+    return "" if announced == asked else f"the connection is announced as process {announced}, the server's is {asked}"
 
 
 def objection(probe: Probe, settings: Settings) -> Finding | None:
@@ -105,6 +116,8 @@ def objection(probe: Probe, settings: Settings) -> Finding | None:
         return _too_old(probe)
     if settings.postgres is not None and settings.postgres != major:
         return _other_major(probe, settings)
+    if probe.pooled:
+        return _pooler(probe)
     if probe.replica:
         return _replica()
     if not (probe.createdb or probe.superuser):
@@ -125,6 +138,14 @@ def _other_major(probe: Probe, settings: Settings) -> Finding:
         f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}",
         f"postgres = {settings.postgres}, {settings.source('postgres')}",
         f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres",
+    )
+
+
+def _pooler(probe: Probe) -> Finding:
+    return Finding(
+        "There is a connection pooler before the server: it lends the same session to several users, and locks with it",
+        probe.pooled,
+        "name the server itself, by its own host and port; PgBouncer has them under [databases] in its settings",
     )
 
 

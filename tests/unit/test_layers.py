@@ -21,13 +21,13 @@ PYTEST_HALF = {
 COMMAND_HALF = {"commands", "cli", "django"}
 FLOORS = {
     1: {"concealment", "errors", "readers", "config", "production", "naming", "fingerprint", "inputs", "unfinished"},
-    2: {"address", "admin", "server_errors", "servers"},
+    2: {"address", "admin", "refusals", "server_errors", "servers"},
     3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
         "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
         "engines", "exports", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
         "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness",
-        "templates", "worker",
+        "templates", "wear", "worker",
     },
     5: {"", *PYTEST_HALF, *COMMAND_HALF},
 }  # fmt: skip
