@@ -145,7 +145,8 @@ def _shortened_log(place: Place) -> int:
 
 def _spawned(place: Place, sockets: Path, server_lock: int) -> subprocess.Popen[bytes]:
     command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
-    command += [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    settings = {**SETTINGS, **_shared_memory()}
+    command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     try:
         with place.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # the program that was chosen for this
@@ -161,6 +162,11 @@ def _spawned(place: Place, sockets: Path, server_lock: int) -> subprocess.Popen[
             )
     except OSError as error:
         raise failed("The embedded server cannot be started", place, str(error)) from error
+
+
+def _shared_memory() -> dict[str, str]:
+    """Files, where there is no /dev/shm now: the data directory may have been made while there was one."""
+    return {} if os.access("/dev/shm", os.W_OK | os.X_OK) else {"dynamic_shared_memory_type": "mmap"}  # noqa: S108 - not a file of ours
 
 
 def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None:
