@@ -217,6 +217,7 @@ class Proxy:
         self.served = 0
         self._target = port
         self._pairs = []
+        self._all = [self.listener]
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
@@ -226,6 +227,7 @@ class Proxy:
                 self.served += 1
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._pairs.append((client, server))
+                self._all += [client, server]
                 for source, target in ((client, server), (server, client)):
                     threading.Thread(target=_forward, args=(source, target), daemon=True).start()
 
@@ -238,8 +240,9 @@ class Proxy:
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
         self.cut()
+        for each in self._all:
+            each.close()
 
 
 def _forward(source, target):
