@@ -323,7 +323,8 @@ GONE = {
     "fast": lambda server: server.restart("fast"),
     "immediate": lambda server: server.restart("immediate"),
     "cut": lambda server: server.do(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
     ),
 }
 
