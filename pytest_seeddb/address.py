@@ -190,7 +190,7 @@ def _unreadable(url: str, reason: str, source: str) -> ConfigError:
         "The server's URL cannot be read",
         saw=f"{_without_userinfo(url) if _has_password_in_path(url) else url}\n{reason}",
         source=source,
-        remedy=of_parameter if "query parameter" in reason else _ESCAPES,
+        remedy=of_parameter if "query parameter" in reason and not _has_password_in_path(url) else _ESCAPES,
     )
 
 
