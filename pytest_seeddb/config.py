@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.concealment import conceal
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.readers import (
     CommandSpec,
     DjangoSpec,
+    Key,
     NotAllowed,
-    Reader,
     choice,
     did_you_mean,
     directory,
@@ -34,12 +34,13 @@ from pytest_seeddb.readers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KEYS", "CommandSpec", "DjangoSpec", "Key", "Settings", "find_table", "load_settings"]
+    from pytest_seeddb.config_files import Table
 
-FILE_NAME: Final = "seeddb.toml"
+__all__ = ["KEYS", "CommandSpec", "DjangoSpec", "Key", "Settings", "load_settings"]
+
 _SEED: Final = "SEEDDB_SEED_"
 SCOPES: Final = ("function", "class", "module", "package", "session")
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
@@ -48,34 +49,6 @@ KEEPS: Final = ("failed", "all", "none")
 RESETS: Final = ("auto", "clone")
 
 Scope = Literal["function", "class", "module", "package", "session"]
-
-
-@dataclass(frozen=True)
-class Key:
-    """One setting: how it is spelled, read and described.
-
-    Attributes:
-        name: As in the table; the environment variable is ``SEEDDB_`` and the name in capitals.
-        reader: Turns what was found into the value, or raises `NotAllowed`.
-        default: The value where nobody sets one.
-        about: One sentence for the reference.
-        option: The command-line spelling, where there is one.
-        in_table: Whether the table may hold it; a wish for one run only may not stand there.
-        in_environment: Whether ``SEEDDB_...`` may hold it; a table of tables has no such spelling.
-    """
-
-    name: str
-    reader: Reader
-    default: object
-    about: str
-    option: str = ""
-    in_table: bool = True
-    in_environment: bool = True
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return f"SEEDDB_{self.name.upper()}"
 
 
 KEYS: Final[Mapping[str, Key]] = {
@@ -320,6 +293,8 @@ def load_settings(
     Raises:
         ConfigError: Names the key, where it stands, what was found and what is allowed.
     """
+    from pytest_seeddb.config_files import find_table
+
     table = find_table(start)
     root = table.path.parent if table.path else start
     environ = os.environ if environ is None else environ
@@ -338,74 +313,6 @@ def _seed_parameters(environ: Mapping[str, str]) -> dict[str, Found]:
         for variable, value in environ.items()
         if variable.startswith(_SEED)
     }
-
-
-@dataclass(frozen=True)
-class Table:
-    """The settings' table as it stands in a file."""
-
-    path: Path | None
-    values: Mapping[str, Any]
-    project: str = ""
-
-    @property
-    def heading(self) -> str:
-        """How people find it."""
-        within = "" if self.path is None or self.path.name == FILE_NAME else "[tool.seeddb] in "
-        return f"{within}{self.path}"
-
-
-def find_table(start: Path) -> Table:
-    """The nearest ``seeddb.toml`` or ``pyproject.toml`` with ``[tool.seeddb]``, from ``start`` upward.
-
-    Raises:
-        ConfigError: A file is not TOML, or both stand in one directory.
-    """
-    for place in _upward(start):
-        tables = list(_tables_in(place))
-        if len(tables) > 1:
-            raise _two_tables(tables)
-        if tables:
-            return tables[0]
-    return Table(None, {})
-
-
-def _upward(start: Path) -> Iterator[Path]:
-    for place in (start, *start.parents):
-        yield place
-        if (place / ".git").exists():
-            return
-
-
-def _tables_in(place: Path) -> Iterator[Table]:
-    project = _toml(place / "pyproject.toml")
-    name = str(project.get("project", {}).get("name", ""))
-    own = place / FILE_NAME
-    if own.is_file():
-        yield Table(own, _toml(own), name)
-    if "seeddb" in project.get("tool", {}):
-        yield Table(place / "pyproject.toml", project["tool"]["seeddb"], name)
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "mend the file"
-        raise ConfigError(f"{path.name} cannot be read", saw=str(error), source=str(path), remedy=remedy) from None
-
-
-def _two_tables(tables: list[Table]) -> ConfigError:
-    return ConfigError(
-        "Two tables declare the plan of this project",
-        saw="\n".join(table.heading for table in tables),
-        source=str(tables[0].path and tables[0].path.parent),
-        remedy="keep one of the two",
-    )
 
 
 def _from_table(table: Table) -> dict[str, Found]:

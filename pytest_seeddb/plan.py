@@ -201,6 +201,13 @@ class Plan:
             done += len(stage.steps)
             yield done, stage
 
+    def stages_between(self, done: int, end: int) -> Iterator[tuple[Stage, int]]:
+        """The stages between two numbers of steps, each with the number of its own steps that are done."""
+        for at, stage in self.stage_ends():
+            start = at - len(stage.steps)
+            if at > done and start < end:
+                yield stage, max(0, done - start)
+
 
 def _without_seeds(plan: Callable[[], Plan]) -> Plan:
     return plan().without_seeds

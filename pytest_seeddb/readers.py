@@ -49,6 +49,34 @@ class DjangoSpec:
     idempotent: bool = False
 
 
+@dataclass(frozen=True)
+class Key:
+    """One setting: how it is spelled, read and described.
+
+    Attributes:
+        name: As in the table; the environment variable is ``SEEDDB_`` and the name in capitals.
+        reader: Turns what was found into the value, or raises `NotAllowed`.
+        default: The value where nobody sets one.
+        about: One sentence for the reference.
+        option: The command-line spelling, where there is one.
+        in_table: Whether the table may hold it; a wish for one run only may not stand there.
+        in_environment: Whether ``SEEDDB_...`` may hold it; a table of tables has no such spelling.
+    """
+
+    name: str
+    reader: Reader
+    default: object
+    about: str
+    option: str = ""
+    in_table: bool = True
+    in_environment: bool = True
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"SEEDDB_{self.name.upper()}"
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """The question, or nothing where no allowed word is near."""
     import difflib  # costs 2 ms of every pytest run, and nearly none has a slip in it

@@ -14,12 +14,13 @@ from itertools import count
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
+from pytest_seeddb import history
 from pytest_seeddb.building import Build, fill, finish
 from pytest_seeddb.carried import Carried
 from pytest_seeddb.errors import BuildError, SeedDbError
-from pytest_seeddb.fingerprint import Difference, Part, chain_of_set, differences, explain_change
+from pytest_seeddb.fingerprint import Part, chain_of_set, explain_change
 from pytest_seeddb.inputs import opened as data_files
-from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, slug, template_name
+from pytest_seeddb.naming import build_name, lock_key, new_lease, parsed, template_name
 from pytest_seeddb.numbering import Numbering
 from pytest_seeddb.plan import Progress
 from pytest_seeddb.record import Record
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.address import Address
     from pytest_seeddb.admin import Admin
-    from pytest_seeddb.plan import Plan, Stage
+    from pytest_seeddb.history import Comparison
+    from pytest_seeddb.plan import Plan
     from pytest_seeddb.record import Steps
 
     Around = Callable[[], AbstractContextManager[object]]
@@ -41,7 +43,6 @@ SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(e
        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', ''), datlocprovider, current_user
 FROM pg_database d WHERE datname = 'template0'
 """
-_ANOTHER_BASE = "the server's version, locale or role changed"
 _ALTERED = "somebody altered the last template, which nobody was to open"
 _BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
 
@@ -80,19 +81,6 @@ class Look:
     fingerprints: tuple[str, ...]
     template: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A plan beside the last build of the same name and profile.
-
-    Attributes:
-        before: What that build says of itself.
-        differences: What differs; nothing where the build is up to date.
-    """
-
-    before: Record
-    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
@@ -177,37 +165,21 @@ class Templates:
         return Look(steps, tuple(prints), found.name if found else "", reason)
 
     def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
-        before = self.previous(plan)
+        before = history.last_build(self._admin, plan)
         if before is None:
             return "first build of this plan and profile"
         if why := next((why for name, why in self._worn.items() if why and before.fingerprint[:24] in name), ""):
             return why
-        change = explain_change(*_then_and_now(before, plan, steps))
+        change = explain_change(*history.then_and_now(before, plan, steps))
         if not change and not self._token and before.fingerprint == fingerprint:
             return _ALTERED
-        return change or ("it was asked for" if self._token else _ANOTHER_BASE)
+        return change or ("it was asked for" if self._token else history.ANOTHER_BASE)
 
     def compare(self, plan: Plan) -> Comparison | None:
         """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
         with explained("The templates could not be listed", self._admin.address):
-            before = self.previous(plan)
-        if before is None:
-            return None
-        steps = tuple((step.name, step.parts) for step in plan.steps)
-        found = differences(*_then_and_now(before, plan, steps))
-        if not found and before.fingerprint != plan.fingerprints(self.base)[-1]:
-            found = [Difference("changed", _ANOTHER_BASE)]
-        return Comparison(before, tuple(found))
-
-    def previous(self, plan: Plan) -> Record | None:
-        """The newest complete build of the same plan and profile, whatever its fingerprint."""
-        found = [
-            (each.number, record)
-            for each in self._admin.ours(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
-            if (record := Record.from_json(each.comment))
-            and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
-        ]
-        return max(found, key=lambda pair: pair[0], default=(0, None))[1]
+            before = history.last_build(self._admin, plan)
+        return None if before is None else history.compared(before, plan, plan.fingerprints(self.base)[-1])
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -339,7 +311,7 @@ class Templates:
         steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps, prints[span.end])
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
-        stages = _stages(plan, span.done, span.end)
+        stages = list(plan.stages_between(span.done, span.end))
         with ExitStack() as undo:
             undo.enter_context(self._audience.around())
             beside = self._beside(plan, undo) if any(stage.tier for stage, _ in stages) else {}
@@ -397,12 +369,6 @@ class Templates:
             self._admin.drop(name)
 
 
-def _then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
-    """The steps of a build and of the plan, each with the data files that the build opened."""
-    opened = data_files.current([part.name for part in before.opened], plan.root)
-    return (*before.steps, ("the build", before.opened)), (*steps, ("the build", opened))
-
-
 def _failed_elsewhere() -> BuildError:
     return BuildError(
         "The template could not be built",
@@ -419,16 +385,6 @@ class _Span:
     end: int
     base: Template | None
     started: float
-
-
-def _stages(plan: Plan, done: int, end: int) -> list[tuple[Stage, int]]:
-    """The stages between two numbers of steps, each with the number of its steps that are done."""
-    found = []
-    for at, stage in plan.stage_ends():
-        start = at - len(stage.steps)
-        if at > done and start < end:
-            found.append((stage, max(0, done - start)))
-    return found
 
 
 def _now() -> str:

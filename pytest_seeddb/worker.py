@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.config import Settings
+    from pytest_seeddb.history import Comparison
     from pytest_seeddb.kept_dumps import KeptDumps
     from pytest_seeddb.pool import Leased
     from pytest_seeddb.servers import Server
-    from pytest_seeddb.templates import Comparison, Look, Template
+    from pytest_seeddb.templates import Look, Template
 
 
 _PATIENCE: Final = 20.0

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_seeddb.address import Address
 from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.fingerprint import Part, digest
-from pytest_seeddb.servers import Server, container_guard
+from pytest_seeddb.servers import Server, container_failures, container_guard
 from pytest_seeddb.servers.children import release
-from pytest_seeddb.servers.engine import OTHER_WAYS, Engine, connect
+from pytest_seeddb.servers.engine import Engine, connect
 from pytest_seeddb.servers.external import objection, probe
 from pytest_seeddb.servers.locks import held, tried
 from pytest_seeddb.servers.places import container_directory
@@ -44,7 +44,6 @@ _SHARED_MEMORY: Final = "256m"
 """Of /dev/shm, where parallel queries work; the engine's own 64 MB are soon full."""
 _PATIENCE: Final = 120.0
 _POLL: Final = 0.02
-_LOG_LINES: Final = 15
 _ELSEWHERE: Final = {"listen_addresses", "port", "unix_socket_permissions"}
 """Settings of the embedded server that are the image's own business here."""
 
@@ -197,7 +196,7 @@ def _started(state: Path, wanted: Wanted, engine: Engine, settings: Settings) ->
         container.start()
     except (APIError, DockerException, OSError) as error:
         container_guard.remove(state)
-        raise _not_created(wanted, error, settings) from error
+        raise container_failures.not_created(wanted, error, settings) from error
     return container
 
 
@@ -222,7 +221,7 @@ def _pull(wanted: Wanted, engine: Engine, settings: Settings) -> None:
         try:
             engine.client.images.pull(repository or tag, tag=tag if repository else "latest")
         except (APIError, DockerException) as error:
-            raise _no_image(wanted, error, settings) from error
+            raise container_failures.no_image(wanted, error, settings) from error
 
 
 def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) -> Server:  # noqa: ANN401 - docker-py's
@@ -234,7 +233,7 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
     while time.monotonic() < deadline:
         container.reload()
         if container.status in {"exited", "dead"}:
-            raise _died(container, wanted, settings)
+            raise container_failures.died(container, wanted, settings)
         with suppress(LookupError):
             address = _address(container, engine)
             try:
@@ -252,7 +251,7 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
                     is_ephemeral=not wanted.reuse, inputs=inputs, identity=str(container.id),
                 )  # fmt: skip
         time.sleep(_POLL)
-    raise _not_ready(container, wanted, told, settings)
+    raise container_failures.not_ready(container, wanted, told, settings)
 
 
 def _address(container: Any, engine: Engine) -> Address:  # noqa: ANN401 - docker-py's
@@ -266,65 +265,6 @@ def _address(container: Any, engine: Engine) -> Address:  # noqa: ANN401 - docke
             "password": environment.get("POSTGRES_PASSWORD", ""),
             "dbname": "postgres",
         }
-    )
-
-
-# -- errors ---------------------------------------------------------------------------------------
-
-
-def _log_of(container: Any) -> str:  # noqa: ANN401 - docker-py's
-    from docker.errors import DockerException
-
-    with suppress(DockerException):
-        return str(container.logs(tail=_LOG_LINES).decode(errors="replace")).strip()
-    return ""
-
-
-def _died(container: Any, wanted: Wanted, settings: Settings) -> ServerError:  # noqa: ANN401 - docker-py's
-    log = _log_of(container)
-    code = container.attrs.get("State", {}).get("ExitCode")
-    full = "No space left on device" in log
-    return ServerError(
-        "The container has no room for its data" if full else "The container ended as soon as it had started",
-        saw=f"exit code {code}; the end of its log:\n{log}",
-        source=f"image {wanted.image}, {settings.source('image' if settings.image else 'server')}",
-        remedy=f'give it more memory: tmpfs = "4g" (it has {wanted.tmpfs})'
-        if full
-        else f"see its log; the image must behave like the official postgres image\n{OTHER_WAYS}",
-    )
-
-
-def _not_ready(container: Any, wanted: Wanted, told: str, settings: Settings) -> ServerError:  # noqa: ANN401 - likewise
-    return ServerError(
-        f"The server in the container accepts no connections after {_PATIENCE:g} s",
-        saw=f"{told}\nthe end of its log:\n{_log_of(container)}",
-        source=f"image {wanted.image}, {settings.source('server')}",
-        remedy=f"see its log; if the engine runs elsewhere, its ports must be reachable from here\n{OTHER_WAYS}",
-    )
-
-
-def _no_image(wanted: Wanted, error: Exception, settings: Settings) -> ServerError:
-    told = str(error)
-    foreign = "no matching manifest" in told or "platform" in told
-    return ServerError(
-        f"The image {wanted.image} is not made for this machine's processor"
-        if foreign
-        else f"The image {wanted.image} is not here and cannot be pulled",
-        saw=told,
-        source=settings.source("image" if settings.image else "server"),
-        remedy=f'name another: image = "postgres:{_NEWEST}", or pull it by hand: docker pull {wanted.image}\n'
-        f"{OTHER_WAYS}",
-    )
-
-
-def _not_created(wanted: Wanted, error: Exception, settings: Settings) -> ServerError:
-    told = str(error)
-    taken = "port is already allocated" in told or "address already in use" in told
-    return ServerError(
-        "The container cannot be started: a port is taken" if taken else "The container cannot be started",
-        saw=told,
-        source=f"image {wanted.image}, {settings.source('server')}",
-        remedy=f"try again; if that does not help, restart the container engine\n{OTHER_WAYS}",
     )
 
 

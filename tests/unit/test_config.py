@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_seeddb.config import KEYS, CommandSpec, Found, Settings, find_table, load_settings
+from pytest_seeddb.config import KEYS, CommandSpec, Found, Settings, load_settings
+from pytest_seeddb.config_files import find_table
 from pytest_seeddb.errors import ConfigError
 
 # For each key: its spelling in the table, that in the environment, the values of the two, the

@@ -20,12 +20,15 @@ PYTEST_HALF = {
 }  # fmt: skip
 COMMAND_HALF = {"commands", "cli", "django"}
 FLOORS = {
-    1: {"concealment", "errors", "readers", "config", "production", "naming", "fingerprint", "inputs", "unfinished"},
+    1: {
+        "concealment", "config", "config_files", "errors", "fingerprint", "inputs", "naming", "production", "readers",
+        "unfinished",
+    },
     2: {"address", "admin", "refusals", "server_errors", "servers"},
     3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
     4: {
         "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
-        "engines", "exports", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
+        "engines", "exports", "history", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
         "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness",
         "templates", "wear", "worker",
     },

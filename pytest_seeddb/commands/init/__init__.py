@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.commands.init.proposal import Found, propose
-from pytest_seeddb.config import FILE_NAME, find_table
+from pytest_seeddb.config_files import FILE_NAME, find_table
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
 if TYPE_CHECKING:

@@ -1,0 +1,82 @@
+"""Where the settings' table stands: the nearest ``seeddb.toml`` or ``pyproject.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FILE_NAME: Final = "seeddb.toml"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The settings' table as it stands in a file."""
+
+    path: Path | None
+    values: Mapping[str, Any]
+    project: str = ""
+
+    @property
+    def heading(self) -> str:
+        """How people find it."""
+        within = "" if self.path is None or self.path.name == FILE_NAME else "[tool.seeddb] in "
+        return f"{within}{self.path}"
+
+
+def find_table(start: Path) -> Table:
+    """The nearest ``seeddb.toml`` or ``pyproject.toml`` with ``[tool.seeddb]``, from ``start`` upward.
+
+    Raises:
+        ConfigError: A file is not TOML, or both stand in one directory.
+    """
+    for place in _upward(start):
+        tables = list(_tables_in(place))
+        if len(tables) > 1:
+            raise _two_tables(tables)
+        if tables:
+            return tables[0]
+    return Table(None, {})
+
+
+def _upward(start: Path) -> Iterator[Path]:
+    for place in (start, *start.parents):
+        yield place
+        if (place / ".git").exists():
+            return
+
+
+def _tables_in(place: Path) -> Iterator[Table]:
+    project = _toml(place / "pyproject.toml")
+    name = str(project.get("project", {}).get("name", ""))
+    own = place / FILE_NAME
+    if own.is_file():
+        yield Table(own, _toml(own), name)
+    if "seeddb" in project.get("tool", {}):
+        yield Table(place / "pyproject.toml", project["tool"]["seeddb"], name)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "mend the file"
+        raise ConfigError(f"{path.name} cannot be read", saw=str(error), source=str(path), remedy=remedy) from None
+
+
+def _two_tables(tables: list[Table]) -> ConfigError:
+    return ConfigError(
+        "Two tables declare the plan of this project",
+        saw="\n".join(table.heading for table in tables),
+        source=str(tables[0].path and tables[0].path.parent),
+        remedy="keep one of the two",
+    )
