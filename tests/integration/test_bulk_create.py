@@ -415,9 +415,9 @@ def test_a_value_that_is_there_already_names_the_table_and_what_to_do(session):
         error = refused(CustomerFactory, store=None)
     assert error == (
         "bulk_create(CustomerFactory, 2) failed in the table customer\n"
-        '  saw:  duplicate key value violates unique constraint "uq_customer_email"\n'
+        '  saw:  duplicate key value violates unique constraint "uq_customer_email" (SQLSTATE 23505)\n'
         "        DETAIL: Key (email)=(c0@x.example) already exists.\n"
-        "        CONTEXT: COPY customer, line 1 (SQLSTATE 23505)\n"
+        "        CONTEXT: COPY customer, line 1\n"
         "  do:   let the factory make it unique, with factory.Sequence; where other rows have the same numbers, give "
         "that another start: Factory.reset_sequence(1000, force=True). Nothing of it was written; the session's "
         "transaction wants a rollback"

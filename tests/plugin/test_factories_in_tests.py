@@ -386,7 +386,7 @@ def test_a_seeder_whose_bulk_create_fails_is_named_with_its_line_and_the_table(s
         [
             "*The seeder little.seeds:more failed",
             "*saw:  bulk_create(ShopFactory, 2) failed in the table shop",
-            '*duplicate key value violates unique constraint "shop_name_key"',
+            '*duplicate key value violates unique constraint "shop_name_key" (SQLSTATE 23505)',
             '*from: little/seeds.py:12, in more: bulk_create(ShopFactory, 2, name="x")',
             "*do:   let the factory make it unique*",
         ]
