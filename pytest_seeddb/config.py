@@ -134,7 +134,7 @@ KEYS: Final[Mapping[str, Key]] = {
             "environment",
             variables,
             ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
-            "The environment variables that say where this is. Where one of them says `production`, `prod` or `live`, "
+            "The environment variables that say where this is. Where one of them says `production`, `prod`, `prd` or `live`, "
             "`seeddb apply` refuses demo seeds, `--reset` and `--force`.",
         ),
         Key(
