@@ -265,6 +265,9 @@ class Worker:
             shared.give_up()
         self._pool.close()
         self._clones.discard_all()
+        # Once more: whoever was killed shortly before the run began had a lease until the server noticed.
+        if not self._admin.lost:
+            self._disposal.do(sweep)
         self._disposal.close()
         if self._run and self._source.failed:
             # Its locks tell the run's other processes, which may come later, that the build has failed.

@@ -144,7 +144,9 @@ class Site:
     @property
     def environ(self):
         own = {"XDG_CACHE_HOME": str(self.cache), "TMPDIR": str(self.temporary)}
-        return {**os.environ, **own, **self.environment}
+        # Not what tells a process that it is a worker of an xdist run: these are not.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        return {**kept, **own, **self.environment}
 
     def start(self, *arguments, **options):
         """A pytest run that goes on by itself; in a session of its own, as of a terminal."""
@@ -201,7 +203,8 @@ class Site:
     def standing(self):
         """All that there is of this place when nothing of it runs: to be compared with what was there before."""
         self.is_quiet()
-        names = self.databases()
+        # The databases of failed tests are meant to stay, and a test may fail when its server is killed.
+        names = [name for name in self.databases() if not name.startswith("seeddb_k_")]
         self.is_quiet()
         return {
             "databases": names,

@@ -68,6 +68,7 @@ class Mortal(Site):
         self._told.mkdir()
         self._numbers = count(1)
         self._sockets, self._postmasters, self._memory = set(), set(), set()
+        self._older = {kind: {row.split()[1] for row in _of_system_v(kind)[1:]} for kind in _SYSTEM_V}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         line = [sys.executable, __file__]
         self._parent = subprocess.Popen(line, cwd=self.project, env=self.environ, text=True, **pipes)
@@ -194,18 +195,20 @@ class Mortal(Site):
         return {
             "sockets": sorted(each for each in self._sockets if Path(each).exists()),
             "memory": sorted(each for each in self._memory if Path(each).exists()),
-            "segments": [row for kind in ("shm", "sem", "msg") for row in self._segments(kind)],
+            "segments": [row for kind in _SYSTEM_V for row in self._segments(kind)],
         }
 
     def _segments(self, kind):
-        """System V's objects that were made by a postmaster of ours; the column of the maker's number differs."""
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()
-            heads = lines[0].split()
-            if "cpid" in heads:
-                at = heads.index("cpid")
-                return [row for row in lines[1:] if int(row.split()[at]) in self._postmasters]
-        return []
+        """System V's objects that were made by a postmaster of ours; the column of the maker's number differs.
+
+        Not those that were here before: process numbers come again.
+        """
+        heads, *rows = _of_system_v(kind)
+        if "cpid" not in heads:
+            return []
+        made_by = heads.split().index("cpid")
+        new = [row for row in rows if row.split()[1] not in self._older[kind]]
+        return [row for row in new if int(row.split()[made_by]) in self._postmasters]
 
     def lose_memory(self):
         """Remove the shared memory that killed servers left, as the end of the machine does."""
@@ -220,6 +223,17 @@ class Mortal(Site):
         self.is_quiet()
         self.note()
         shutil.rmtree(self.cache / "pytest-seeddb", ignore_errors=True)
+
+
+_SYSTEM_V = ("shm", "sem", "msg")
+
+
+def _of_system_v(kind):
+    """Its objects as the system lists them: the heads of the columns first."""
+    try:
+        return Path(f"/proc/sysvipc/{kind}").read_text().splitlines()
+    except OSError:
+        return [""]
 
 
 def _files(place):
