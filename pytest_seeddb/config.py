@@ -134,8 +134,8 @@ KEYS: Final[Mapping[str, Key]] = {
             "environment",
             variables,
             ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
-            "The environment variables that say where this is. Where one of them says `production`, `prod`, `prd` or `live`, "
-            "`seeddb apply` refuses demo seeds, `--reset` and `--force`.",
+            "The environment variables that say where this is. Where one of them says `production`, `prod`, `prd` or "
+            "`live`, `seeddb apply` refuses demo seeds, `--reset` and `--force`.",
         ),
         Key(
             "enabled",

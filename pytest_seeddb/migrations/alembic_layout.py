@@ -20,6 +20,7 @@ _SECTION: Final = "alembic"
 # ``path_separator`` and, before Alembic 1.16, ``version_path_separator`` name one of these.
 _SEPARATORS: Final[Mapping[str, str]] = {"space": " ", "newline": "\n", "os": os.pathsep, ":": ":", ";": ";"}
 _OLD_SEPARATOR: Final = re.compile(r", *|(?: +)")
+_OLD_SEARCH_SEPARATOR: Final = re.compile(r", *|(?: +)|:")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class _Options:
         text = self.text(name) or ""
         named = self.text("path_separator") or self.text("version_path_separator")
         if named is None:
-            return [each for each in _OLD_SEPARATOR.split(text) if each]
+            separator = _OLD_SEARCH_SEPARATOR if name == "prepend_sys_path" else _OLD_SEPARATOR
+            return [each for each in separator.split(text) if each]
         return [each.strip() for each in text.split(_SEPARATORS.get(named, named)) if each.strip()]
 
     def _read_ini(self, path: Path | None) -> configparser.ConfigParser:

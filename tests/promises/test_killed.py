@@ -61,4 +61,4 @@ def test_in_the_moment_that_they(site, emptied, tried, what):
 
 def test_in_the_shut_down(site, tried):
     attack = Attack(site)
-    struck(attack, attack.after_its_end(0.03), 20, tried, "killed in the shut-down")
+    struck(attack, attack.after_its_end(0.1), 20, tried, "killed in the shut-down")

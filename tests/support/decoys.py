@@ -130,7 +130,7 @@ class DecoyDatabases:
         if self._random.random() < 0.4:
             connection.execute(sql.SQL("ALTER DATABASE {} WITH IS_TEMPLATE true").format(quoted))
         self._fill(name)
-        if self._random.random() < 0.3:
+        if name != "customers" and self._random.random() < 0.3:
             connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(quoted))
 
     def _fill(self, name):

@@ -99,15 +99,14 @@ class Attack:
 
         def strikes(run):
             kinds = {}
-            while not run.is_over:
-                time.sleep(0.0005)
-                if {"guard", "postmaster"} <= kinds.keys():
-                    continue  # they stay the same until the end, and looking takes longer than it
+            while "postmaster" not in kinds and not run.is_over:
                 victims = self.site.victims(run)
                 kinds = {kind: victims[kind] for kind in ("guard", "postmaster", "server", "all") if kind in victims}
+            while "passed" not in run.text and not run.is_over:
+                time.sleep(0.001)
             time.sleep(self.choice.uniform(0, span))
-            kind = self.choice.choice(sorted(kinds))
-            return f"{kind} at the end" if strike(kinds[kind]) else "nobody"
+            kind = self.choice.choice(sorted(kinds) or ["all"])
+            return f"{kind} at the end" if strike(kinds.get(kind, ())) else "nobody"
 
         return strikes
 
