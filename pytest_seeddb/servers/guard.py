@@ -133,8 +133,8 @@ def _ended(state: str, server: int) -> bool:
         signalled = False
         while not _locked(server):
             pid = noted(server)[0] or postmaster(state)
-            if pid and not signalled and _is_servers(pid, state):
-                signalled = _signalled(pid, number)
+            if pid and not signalled:
+                signalled = _is_servers(pid, state) and _signalled(pid, number)
                 end_orphans(state, server)
             if time.monotonic() > deadline:
                 break
@@ -166,9 +166,14 @@ def _works_in(pid: str, data: str) -> bool:
     """Whether the process is a server's that has its data there; a dead one, or a zombie, is not."""
     try:
         program = os.readlink(os.path.join("/proc", pid, "exe"))
-        return os.readlink(os.path.join("/proc", pid, "cwd")) == data and "postgres" in os.path.basename(program)
+        works_in = os.readlink(os.path.join("/proc", pid, "cwd")).removesuffix(_REMOVED)
+        return works_in == data and "postgres" in os.path.basename(program)
     except OSError:
         return False
+
+
+_REMOVED = " (deleted)"
+"""What Linux says after the name of a directory that was removed under the process."""
 
 
 def _is_servers(pid: int, state: str) -> bool:

@@ -133,7 +133,7 @@ def test_a_builder_killed_at_any_moment_harms_nobody_and_leaves_nothing(scene):
 
 
 # In the order of a build: two databases made (the second a clone of the first's template), each filled,
-# vacuumed, tried out in both ways, described, sealed and published.
+# vacuumed, tried out in both ways, and published.
 DEATHS = [
     ("create", 1, "before"),
     ("create", 1, "after"),
@@ -141,17 +141,14 @@ DEATHS = [
     ("cheapest_strategy", 1, "before"),
     ("clone", 1, "after"),
     ("clone", 2, "after"),
-    ("comment", 1, "before"),
-    ("comment", 1, "after"),
-    ("seal", 1, "after"),
-    ("rename", 1, "before"),
-    ("rename", 1, "after"),
+    ("publish", 1, "before"),
+    ("publish", 1, "after"),
     ("clone", 3, "before"),
     ("clone", 3, "after"),
     ("fill", 2, "before"),
     ("finish", 2, "after"),
-    ("rename", 2, "before"),
-    ("rename", 2, "after"),
+    ("publish", 2, "before"),
+    ("publish", 2, "after"),
 ]
 
 
@@ -160,7 +157,7 @@ def test_a_builder_killed_between_two_steps_harms_nobody_and_leaves_nothing(scen
     builder = scene.start(die=death)
     builder.ended()
     assert not any(line.startswith(("template", "failed")) for line in builder.lines())
-    done_before = death[:2] == ("rename", 2) and death[2] == "after"
+    done_before = death[:2] == ("publish", 2) and death[2] == "after"
     before = scene.ran()
     with Worker(scene.server) as worker:
         assert scene.rows(worker) == ROWS

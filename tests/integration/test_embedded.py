@@ -277,11 +277,11 @@ def test_a_process_number_of_a_killed_server_that_is_anothers_now_does_not_matte
 
 def test_what_killed_processes_left_in_the_state_directory_is_removed(cache):
     state = state_of(cache)
-    (state / "partial-0123").mkdir()
-    (state / "partial-0123" / "PG_VERSION").touch()
+    (state / "partial-01234567").mkdir()
+    (state / "partial-01234567" / "PG_VERSION").touch()
     shutil.rmtree(state / guard.DATA)
     with open_server(settings()):
-        assert not (state / "partial-0123").exists()
+        assert not (state / "partial-01234567").exists()
         assert (state / guard.DATA / "PG_VERSION").exists()
 
 
@@ -309,7 +309,7 @@ def test_the_wheels_server_runs_from_a_copy_and_orders_text_likewise(empty_cache
 
 def test_a_copy_that_was_killed_half_way_is_done_again(empty_cache):
     shelf = empty_cache / "pytest-seeddb" / "binaries"
-    (shelf / "partial-0123" / "bin").mkdir(parents=True)
+    (shelf / "partial-01234567" / "bin").mkdir(parents=True)
     with open_server(settings(postgres=18)):
         assert [each.name for each in shelf.iterdir() if each.name.startswith("partial")] == []
 
