@@ -66,7 +66,8 @@ class Disposal:
                     admin = admin or stack.enter_context(Admin(self._address))
                     self._do(job, admin)
                 except (SeedDbError, psycopg.Error) as error:
-                    self.failures.append(str(error))
+                    if str(error) not in self.failures:  # of a second sweep
+                        self.failures.append(str(error))
                     otherwise()
 
     def _do(self, job: Callable[[Admin], object], admin: Admin) -> None:
