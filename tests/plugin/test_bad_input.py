@@ -610,4 +610,5 @@ def test_what_was_looked_at_before_the_first_test_is_not_worked_out_again(projec
         def test_last():
             assert len(conftest.worked_out) == 2
     """
+    project.test(test, *workers)  # a build looks once more at what it has built from
     project.test(test, *workers).assert_outcomes(passed=4)

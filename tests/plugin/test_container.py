@@ -47,7 +47,7 @@ def ours(engine):
     """The containers of this test's own: it makes them like no other's."""
 
     def listed():
-        return [each for each in engine.client.containers.list(all=True) if each.labels.get(LABEL)]
+        return [each for each in engine.client.containers.list(all=True, ignore_removed=True) if each.labels.get(LABEL)]
 
     return listed
 
@@ -213,6 +213,7 @@ def test_client_programs_that_this_machine_lacks_are_run_inside(project, seeddb,
     [
         ({"DOCKER_HOST": "unix:///nowhere.sock"}, ["No container engine answers", "unix:///nowhere.sock", "embedded"]),
         ({"SEEDDB_IMAGE": "localhost/nobody:has-this"}, ["localhost/nobody:has-this is not here", "docker pull"]),
+        ({"SEEDDB_IMAGE": "localhost:1/nobody"}, ["localhost:1/nobody is not here", "localhost:1"]),
         ({"SEEDDB_TMPFS": "8m"}, ["The container has no room for its data", 'tmpfs = "4g"']),
         ({"SEEDDB_INIT_SCRIPTS": "nowhere.sql"}, ["The init script nowhere.sql cannot be read"]),
         ({"SEEDDB_POSTGRES": "17"}, ["the settings want 17"]),
@@ -236,6 +237,20 @@ def test_an_init_script_that_fails_shows_the_containers_log(project, seeddb, mon
     told = seeddb("build", code=1).stderr
     assert "The container ended as soon as it had started" in told
     assert 'column "nonsense" does not exist' in told
+
+
+def test_a_container_that_somebody_removes_while_it_starts_says_so(project, seeddb, ours, monkeypatch):
+    project.write("slow.sql", "SELECT pg_sleep(60);")
+    monkeypatch.setenv("SEEDDB_INIT_SCRIPTS", "slow.sql")
+    before = {each.id for each in ours()}
+    build = seeddb.start("build")
+    wait_for(lambda: any(each.status == "running" for each in ours() if each.id not in before))
+    (container,) = [each for each in ours() if each.id not in before]
+    container.remove(force=True)
+    told = build.communicate(timeout=30)[1]
+    assert build.returncode == 1
+    assert "The container went away while its server was starting" in told
+    assert "Traceback" not in told
 
 
 def test_a_socket_that_is_closed_to_this_user_says_how_to_let_him_in(project, tmp_path):
