@@ -224,12 +224,21 @@ def _pull(wanted: Wanted, engine: Engine, settings: Settings) -> None:
 
 def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) -> Server:  # noqa: ANN401 - docker-py's
     """Wait until it answers a query, and ask what it is."""
+    from docker.errors import DockerException
+
+    try:
+        return _answering(container, wanted, engine, settings)
+    except (DockerException, OSError) as error:
+        raise container_failures.lost(wanted, error, settings) from error
+
+
+def _answering(container: Any, wanted: Wanted, engine: Engine, settings: Settings) -> Server:  # noqa: ANN401 - likewise
     import psycopg
 
     deadline = time.monotonic() + _PATIENCE
     told = ""
     while time.monotonic() < deadline:
-        _look_at(container, wanted, settings)
+        container.reload()
         if container.status in {"exited", "dead"}:
             raise container_failures.died(container, wanted, settings)
         with suppress(LookupError):
@@ -250,15 +259,6 @@ def _server(container: Any, wanted: Wanted, engine: Engine, settings: Settings) 
                 )  # fmt: skip
         time.sleep(_POLL)
     raise container_failures.not_ready(container, wanted, told, settings)
-
-
-def _look_at(container: Any, wanted: Wanted, settings: Settings) -> None:  # noqa: ANN401 - docker-py's
-    from docker.errors import DockerException
-
-    try:
-        container.reload()
-    except (DockerException, OSError) as error:
-        raise container_failures.lost(wanted, error, settings) from error
 
 
 def _address(container: Any, engine: Engine) -> Address:  # noqa: ANN401 - docker-py's
