@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from attacks import MIGRATIONS, PASSING, times
 from attacks import site as new_site
-from poor import on_request, pooler, poor_server, proxy, standby_of, visitor
+from poor import on_request, pooler, poor_server, programs_in, proxy, standby_of, visitor
 
 UNLOGGED = "CREATE UNLOGGED TABLE visit (id serial, at int); INSERT INTO visit (at) SELECT generate_series(1, 50);"
 """A migration; a crash of the server empties such a table, in templates as anywhere."""
@@ -225,7 +225,7 @@ def test_a_replica_is_refused(busy, site, tried):
 def test_postgresql_14_is_refused(site, tried):
     directory = majors.directories().get(14)
     assert directory, f"{majors.VARIABLE} names no programs of PostgreSQL 14; tox run -e promises gets them"
-    with poor_server(program=lambda name: directory / name) as server:
+    with poor_server(program=programs_in(directory, "14")) as server:
         before = server.databases()
         ((banner,),) = server.do("SELECT version()")
         assert banner.startswith("PostgreSQL 14.")

@@ -120,7 +120,8 @@ class Bench:
 
     def _environ(self):
         kept = {name: value for name, value in self.site.environ.items() if not name.startswith(("SEEDDB_", "PG"))}
-        return {**kept, "COLUMNS": "100", "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+        # Both streams end up in one text, in the order of a terminal, whatever the surroundings say of buffers.
+        return {**kept, "COLUMNS": "100", "TERM": "dumb", "LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 
     def _filled(self, text):
         for token, place in self.places.items():

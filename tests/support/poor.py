@@ -20,7 +20,7 @@ from psycopg import sql
 from pytest_seeddb.address import Address
 from pytest_seeddb.config import Settings
 from pytest_seeddb.servers.accounts import server_account
-from pytest_seeddb.servers.binaries import choose
+from pytest_seeddb.servers.binaries import Binaries, choose
 from pytest_seeddb.servers.copies import runnable
 from pytest_seeddb.servers.places import cache_directory
 
@@ -35,16 +35,25 @@ def free_port():
         return taken.getsockname()[1]
 
 
+def programs_in(directory, version):
+    """The programs of a directory, where PostgreSQL's account can run them."""
+    return _runnable(Binaries(directory, version, str(directory)))
+
+
 def _programs(major=None):
     """The programs of the installed PostgreSQL, where its account can run them."""
-    account = server_account()
     named = os.environ.get("SEEDDB_BINARIES")
     wanted = Settings(
         root=Path("/"),
         postgres=major or int(os.environ.get("SEEDDB_POSTGRES", "0")) or None,
         binaries=Path(named) if named else None,
     )
-    return runnable(choose(wanted), account, cache_directory(account)).program
+    return _runnable(choose(wanted))
+
+
+def _runnable(binaries):
+    account = server_account()
+    return runnable(binaries, account, cache_directory(account)).program
 
 
 class PoorServer:
