@@ -69,8 +69,11 @@ FROM unnest(string_to_array('{_CATALOGS}', ', ')) name
 """
 
 
+_RESTART: Final = 20.0
+"""Seconds that a server which is being restarted gets to come back."""
+
 _RETRY: Final = 0.1
-"""Seconds between attempts to connect to a server that is being restarted."""
+"""Seconds between attempts to connect to it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Admin:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._statements = threading.Lock()
+        self._restart = _RESTART
         try:
             self._connection = _connected(address)
         except psycopg.OperationalError as error:
@@ -135,16 +139,16 @@ class Admin:
                 return True
         return self.broken
 
-    def reconnect(self, patience: float) -> None:
+    def reconnect(self) -> None:
         """Go on with a new connection, which holds none of the locks that the lost one held.
 
-        Args:
-            patience: Seconds that a server which is being restarted gets to come back.
+        A server that is being restarted gets 20 seconds to come back. One that did not is not waited for again.
 
         Raises:
-            ServerError: It did not.
+            ServerError: There is no new connection.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + self._restart
+        self._restart = 0.0
         self._connection.close()
         while self._connection.closed:
             try:
@@ -154,6 +158,7 @@ class Admin:
                     what = "The connection to the PostgreSQL server was lost, and there is no new one"
                     raise _unreachable(what, self.address, error) from None
                 time.sleep(_RETRY)
+        self._restart = _RESTART
 
     def run(self, statement: Statement, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows, none where it has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_seeddb.address import Address
-
-
-_PATIENCE: Final = 20.0
-"""Seconds that a server which is being restarted gets to come back. Nobody waits for it but `Disposal.close`."""
 
 
 class Disposal:
@@ -33,7 +29,6 @@ class Disposal:
     def __init__(self, address: Address) -> None:
         self.failures: list[str] = []
         self._address = address
-        self._patience = _PATIENCE
         self._jobs: queue.SimpleQueue[tuple[Callable[[Admin], object], Callable[[], object]] | None] = (
             queue.SimpleQueue()
         )
@@ -80,7 +75,5 @@ class Disposal:
                     raise
             else:
                 return
-        patience, self._patience = self._patience, 0.0  # what does not come back is waited for once
-        admin.reconnect(patience)
-        self._patience = _PATIENCE
+        admin.reconnect()
         job(admin)

@@ -76,7 +76,7 @@ def clone_name(lease: str, number: int) -> str:
 
 
 def kept_name(moment: str, clone: str) -> str:
-    """The name of a clone that is kept after its test failed. Such names sort by age.
+    """The name of a clone that is kept after its test failed.
 
     Args:
         moment: Fourteen digits: year, month, day, hour, minute, second; UTC.

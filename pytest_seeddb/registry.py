@@ -87,14 +87,18 @@ def prune(admin: Admin, plan: str) -> list[str]:
     return [name for name in old if drop_unused(admin, name)]
 
 
+def kept_databases(admin: Admin) -> list[Database]:
+    """The databases of failed tests, the one whose clone was made last at the end, whatever the clocks said."""
+    return sorted(admin.ours(r"seeddb\_k\_%"), key=lambda each: each.number)
+
+
 def drop_oldest_kept(admin: Admin) -> list[str]:
     """Drop the databases of failed tests beyond the newest `KEPT_DATABASES`, but for those that somebody looks at.
 
     Returns:
         The names of the databases that were dropped.
     """
-    kept = sorted(admin.ours(r"seeddb\_k\_%"), key=lambda each: each.number)
-    old = [each.name for each in kept[:-KEPT_DATABASES] if not each.connections]
+    old = [each.name for each in kept_databases(admin)[:-KEPT_DATABASES] if not each.connections]
     for name in old:
         admin.drop(name)
     return old

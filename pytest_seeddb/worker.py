@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from pytest_seeddb.admin import Admin
 from pytest_seeddb.building import Build, finish
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.pool import Leased
     from pytest_seeddb.servers import Server
     from pytest_seeddb.templates import Look, Template
-
-
-_PATIENCE: Final = 20.0
-"""Seconds that a server which is being restarted gets to come back."""
 
 
 class Worker:
@@ -67,7 +63,6 @@ class Worker:
         self._audience = audience
         self._templates: dict[str, Template | SeedDbError] = {}
         self._plans: dict[str, Plan] = {}
-        self._patience = _PATIENCE
         self._closed = False
         self._keys: dict[tuple[str, str], str] = {}
         self._open()
@@ -140,11 +135,9 @@ class Worker:
         self._own()
         if self._closed or not self._admin.lost:
             return
-        patience, self._patience = self._patience, 0.0  # what does not come back is waited for once
         with explained("The connection to the PostgreSQL server was lost", self.server.address):
-            self._admin.reconnect(patience)
+            self._admin.reconnect()
             self._admin.lock(lock_key("lease", self._lease))
-        self._patience = _PATIENCE
         self._start_over()
 
     def _start_over(self) -> None:

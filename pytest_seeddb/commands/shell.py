@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.admin import Admin
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.registry import kept_databases
 from pytest_seeddb.servers import open_server
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.worker import open_worker
@@ -32,7 +33,7 @@ def kept_database(settings: Settings, database: str = "") -> Iterator[Address]:
         SeedDbError: There is no usable server.
     """
     with open_server(settings) as server, Admin(server.address) as admin:
-        kept = [each.name for each in admin.ours(r"seeddb\_k\_%")]
+        kept = [each.name for each in kept_databases(admin)]
         wanted = database or (kept[-1] if kept else "")
         if not wanted or not admin.exists(wanted):
             raise _not_kept(wanted, kept, server.address)

@@ -95,6 +95,13 @@ def test_python_opens_kept_databases_too(seeddb, admin):
     assert {older, newer} == {each.name for each in admin.ours(r"seeddb\_k\_%")}
 
 
+def test_the_database_made_last_is_opened_also_where_the_clock_was_set_back(seeddb, admin):
+    make_kept(admin, ago=1)
+    latest = make_kept(admin, ago=2)
+    done = seeddb("shell", "--python", input="print(url)\n")
+    assert latest in done.stdout
+
+
 def test_without_kept_databases_the_error_says_how_to_have_a_clone(seeddb, admin):
     done = seeddb("shell", code=2)
     assert "No database of a failed test was kept" in done.stderr
