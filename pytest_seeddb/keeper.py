@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -53,7 +54,9 @@ SELECT CASE WHEN (SELECT array_agg((pid, state)::text) FROM others) = ARRAY[form
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
-"""Seconds after which an idle connection is one that the test left open, not one that is just ending."""
+"""Seconds after which an idle connection is one that the test left open, not one that is just ending,"""
+_LOOKS: Final = 4
+"""and as many looks: where our own backend waits long for a processor, one that is ending does so as well."""
 _BUSY: Final = 0.02
 """Seconds after which a transaction is one that the test left open."""
 _PATIENCE: Final = 2.0
@@ -131,19 +134,21 @@ class Keeper:
 
     def _wait(self) -> Moment | None:
         started = time.monotonic()
-        while True:
+        for looks in count(1):
             others, counters, newest = self._look()
             if counters is not None:
                 return Moment(counters, {}, newest)
             waited = time.monotonic() - started
-            if waited > _CLOSING and not self.left:
+            stays = waited > _CLOSING and looks > _LOOKS
+            if stays and not self.left:
                 self.left = tuple(each.shown() for each in others)
             if waited > (_BUSY if any(each.is_busy for each in others) else _PATIENCE):
                 self.left = tuple(each.shown() for each in others)
-                return None
-            if waited > _CLOSING:
+                break
+            if stays:
                 self._end([each.pid for each in others if each.state == "idle"])
             time.sleep(_POLL)
+        return None
 
     def _look(self) -> tuple[list[Other], Counters | None, str]:
         others, counters, newest = self._connection.execute(_LOOK).fetchall()[0]

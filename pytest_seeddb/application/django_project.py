@@ -136,6 +136,34 @@ def postgres_aliases() -> tuple[str, ...]:
     return tuple(found.values())
 
 
+def require_postgres(source: str) -> None:
+    """Refuse settings without any database of PostgreSQL's: what would be built from them is empty.
+
+    Args:
+        source: What asks for Django, for the error.
+
+    Raises:
+        ConfigError: There is none, or Django cannot load a backend.
+    """
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    where = f"DATABASES in {settings_module() or 'its settings'}, as {source} asks for Django"
+    try:
+        if postgres_aliases():
+            return
+    except ImproperlyConfigured as error:
+        remedy = "mend them; `python manage.py check --database default` must work"
+        raise ConfigError("Django cannot use its databases", saw=str(error), source=where, remedy=remedy) from error
+    raise ConfigError(
+        "None of Django's databases is PostgreSQL's",
+        saw="\n".join(f"{alias}: {connections.settings[alias]['ENGINE']}" for alias in connections.settings),
+        source=where,
+        remedy='give `default` the ENGINE "django.db.backends.postgresql"; where an environment variable decides, set '
+        "it to any URL of PostgreSQL: nobody connects there",
+    )
+
+
 def is_postgres(alias: str) -> bool:
     """Whether the alias' backend is one for PostgreSQL, its own or one built on it."""
     from django.db import connections

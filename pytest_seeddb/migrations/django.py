@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.calling import in_own_thread_if_needed
-from pytest_seeddb.application.django_project import DEFAULT, set_up
+from pytest_seeddb.application.django_project import DEFAULT, require_postgres, set_up
 from pytest_seeddb.application.imports import is_users, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError, names_a_secret
@@ -51,9 +51,11 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         alias: Of the database that is migrated.
 
     Raises:
-        ConfigError: Django cannot be set up, or the migrations cannot be read or contradict each other.
+        ConfigError: Django cannot be set up, none of its databases is PostgreSQL's, or the migrations cannot be read
+            or contradict each other.
     """
     set_up(root, source=source)
+    require_postgres(source)
     history = _History(root, source, alias)
     migrations = _Migrations(history)
     signals = Step(_SIGNALS, history.signal_parts(), version=history.signal_version(), rerun="safe")

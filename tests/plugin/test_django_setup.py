@@ -137,6 +137,31 @@ def test_a_run_without_them_and_a_quiet_run_tell_nothing_of_options(clinic):
     assert "seeddb" not in clinic.run("--reuse-db", "-q").stdout.str()
 
 
+@pytest.mark.parametrize(
+    ("databases", "texts"),
+    [
+        (
+            {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}},
+            ["None of Django's databases is PostgreSQL's", "default: django.db.backends.sqlite3"],
+        ),
+        ({}, ["None of Django's databases is PostgreSQL's", "default: django.db.backends.dummy"]),
+        (
+            {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}, "other": {"ENGINE": "postgres"}},
+            ["Django cannot use its databases", "'postgres'"],
+        ),
+    ],
+    ids=["sqlite", "none", "misspelt"],
+)
+def test_settings_whose_databases_cannot_be_used_are_refused_instead_of_building_nothing(clinic, databases, texts):
+    clinic.settings(f"DATABASES = {databases!r}")
+    told = clinic.seeddb("build", code=2).stderr
+    for text in [*texts, "from: DATABASES in site_.settings, as `migrations` in [tool.seeddb]", "do: "]:
+        assert text in told
+    result = clinic.test("@pytest.mark.seeded\ndef test_it(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert texts[0] in result.stderr.str()
+
+
 def test_an_alias_of_another_vendor_still_gets_its_own_test_database(clinic):
     clinic.settings(
         """

@@ -293,7 +293,8 @@ class Edits:
 
     def do_link(self):
         name = self._some([*self.project.closure(), *self.project.inputs, *self.project.data])
-        kept = self._path(f"decoy/{self._new()}.kept")
+        # Alembic goes by what the file behind the link is called.
+        kept = self._path(f"decoy/{self._new()}{self._path(name).suffix}")
         self._path(name).rename(kept)
         self._path(name).symlink_to(kept)
         return "unaffected", []
