@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import MISSING, Part, digest, file_digest
 from pytest_seeddb.inputs.callers import is_of_own_code, is_ours, own_files
+from pytest_seeddb.inputs.executed import code_digest, imported_by, is_code
 from pytest_seeddb.inputs.modules import is_test
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class OpenedFiles:
                 return Part(label, self._listing(name, read.names))
             if read.state is None:
                 return Part(label, MISSING)
-            found = file_digest(self.roots[0] + name)
+            found = _digest_of_file(name, Path(self.roots[0]))
             return Part(label, found if self._state_of(name) == read.state else CHANGED_MEANWHILE)
         return None
 
@@ -263,11 +264,18 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[
         sources: The build's source files, by name from the root. One that is another now than when this
             process loaded it is told, too, by `CHANGED_MEANWHILE`: what was built is of neither.
     """
-    sources = frozenset(sources)
+    own, sources = tuple(own), frozenset(sources)
     ongoing = _ongoing.get(OpenedFiles(root).roots[0])
-    earlier = ongoing.parts_read_by(sources) if ongoing else ()
-    outdated = ongoing.outdated(sources) if ongoing else []
-    return merged((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier))
+    earlier: tuple[Part, ...] = ()
+    running: frozenset[str] = frozenset()
+    found = sources
+    while not found <= running:
+        running |= found
+        earlier = ongoing.parts_read_by(running) if ongoing else ()
+        found = imported_by([part.name for part in (*own, *earlier)], root)
+    outdated = ongoing.outdated(running) if ongoing else []
+    imported = current(running - sources, root)
+    return merged((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))
 
 
 def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
@@ -295,9 +303,13 @@ def _digest_below(root: Path, name: str) -> str:
     try:
         if name.endswith("/"):
             return _digest_of_names(_names_in(str(path)))
-        return file_digest(path) if path.is_file() else MISSING
+        return _digest_of_file(name, root) if path.is_file() else MISSING
     except (OSError, ValueError):
         return MISSING
+
+
+def _digest_of_file(name: str, root: Path) -> str:
+    return code_digest(name, root) if is_code(name) else file_digest(root / name)
 
 
 def _names_in(directory: str) -> frozenset[str]:

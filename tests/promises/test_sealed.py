@@ -90,8 +90,14 @@ def templates(superuser):
 def inside(superuser, server, name):
     """As a superuser who wants in gets in."""
     run(superuser, OPEN, name)
-    with psycopg.connect(server.with_database(name).conninfo, autocommit=True) as connection:
+    with writing(server, name) as connection:
         yield connection
+
+
+def writing(server, name):
+    """A connection that may write, also where the database says otherwise since an earlier attack."""
+    conninfo = server.with_database(name).conninfo
+    return psycopg.connect(conninfo, autocommit=True, options="-c default_transaction_read_only=off")
 
 
 def spoilt(superuser, server, name):
@@ -121,7 +127,7 @@ def rows_and_left_open(superuser, server, name):
 def rows_and_the_catalog_by_hand(superuser, server, name):
     # No ALTER DATABASE anywhere.
     superuser.execute("UPDATE pg_database SET datallowconn = true WHERE datname = %s", [name])
-    with psycopg.connect(server.with_database(name).conninfo, autocommit=True) as connection:
+    with writing(server, name) as connection:
         connection.execute("DELETE FROM item")
     _wait(superuser, name)
     superuser.execute("UPDATE pg_database SET datallowconn = false WHERE datname = %s", [name])

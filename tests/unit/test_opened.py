@@ -292,6 +292,39 @@ def test_code_that_own_code_reads_like_data_counts(root, own, how):
     assert _names(recording) == ["code.py"]
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("code.py", "import code_of_opened\n"),
+        ("code_of_opened.py", "VALUE = 2"),
+        ("read.json", "2"),
+        ("code_of_opened/__init__.py", "VALUE = 2"),
+    ],
+    ids=[
+        "it is edited",
+        "what it imports is edited",
+        "what that read at import is edited",
+        "a package comes before it",
+    ],
+)
+def test_what_executed_code_imports_counts_although_it_was_imported_before(root, own, path, text):
+    (root / "code.py").write_text("import code_of_opened")
+    (root / "code_of_opened.py").write_text(
+        "from pathlib import Path\nVALUE = Path(__file__).with_name('read.json').read_text()"
+    )
+    (root / "read.json").write_text("1")
+    begin(root)
+    own.imported()
+    with OpenedFiles(root) as recording:
+        own.executed()
+    built = all_parts(recording.parts(), root, ["own_of_opened.py"])
+    names = [part.name for part in built]
+    assert current(names, root) == built
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).write_text(text)
+    assert current(names, root) != built
+
+
 def test_code_that_is_imported_does_not(root, own):
     with OpenedFiles(root) as recording:
         own.imported()
