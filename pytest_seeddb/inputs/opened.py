@@ -104,7 +104,7 @@ class OpenedFiles:
         self.roots = tuple({_slashed(os.path.abspath(root)): 1, _slashed(os.path.realpath(root)): 1})  # noqa: PTH100 - prefixes of strings
         self._read: dict[str, _Read] = {}
         self._written: set[str] = set()
-        self._loaded: dict[str, _State] = {}
+        self._loaded: dict[str, _Read] = {}
         self._parts: tuple[Part, ...] = ()
 
     def __enter__(self) -> Self:
@@ -140,7 +140,12 @@ class OpenedFiles:
 
     def outdated(self, sources: Iterable[str]) -> list[str]:
         """Those of the source files that are other ones now than when this process loaded them."""
-        return [name for name in sources if name in self._loaded and self._loaded[name] != self._state_of(name)]
+        return [name for name in sources if name in self._loaded and self._loaded[name].state != self._state_of(name)]
+
+    def loaded_by(self, sources: Iterable[str]) -> frozenset[str]:
+        """The source files that were loaded while code of these was being executed, however that named them."""
+        wanted = frozenset(sources)
+        return frozenset(name for name, load in tuple(self._loaded.items()) if not wanted.isdisjoint(load.readers))
 
     # -- called by the hook, from any thread -------------------------------------------------------
 
@@ -190,7 +195,8 @@ class OpenedFiles:
     def _load(self, name: str | None) -> None:
         state = self._state_of(name) if name is not None else None
         if name is not None and state is not None:
-            self._loaded.setdefault(name, state)
+            loaded = self._loaded.setdefault(name, _Read(state, None, set()))
+            loaded.readers.update(own_files(sys._getframe(), self.roots))  # noqa: SLF001 - documented
 
     # -- names and states --------------------------------------------------------------------------
 
@@ -273,6 +279,7 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[
         running |= found
         earlier = ongoing.parts_read_by(running) if ongoing else ()
         found = imported_by([part.name for part in (*own, *earlier)], root)
+        found |= ongoing.loaded_by(running) if ongoing else frozenset()
     outdated = ongoing.outdated(running) if ongoing else []
     imported = current(running - sources, root)
     return merged((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))

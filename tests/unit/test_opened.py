@@ -325,6 +325,13 @@ def test_what_executed_code_imports_counts_although_it_was_imported_before(root,
     assert current(names, root) != built
 
 
+def test_a_module_that_a_source_loaded_by_whatever_means_counts_for_those_that_have_the_source(root, own):
+    begin(root)
+    own.imported()
+    assert [part.name for part in all_parts((), root, ["own_of_opened.py"])] == ["code_of_opened.py"]
+    assert all_parts((), root, ["own_of_opened.py", "code_of_opened.py"]) == ()
+
+
 def test_code_that_is_imported_does_not(root, own):
     with OpenedFiles(root) as recording:
         own.imported()
