@@ -367,7 +367,8 @@ def test_tests_after_one_that_lost_its_server_see_the_seeded_state(plain, gone, 
         for workers in (0, 2)[: times(2)]:
             run = site.run(on(plain), "-n", workers, code=1, timeout=400)
             assert "WRONG STATE" not in run
-            assert outcome(run) <= {"test_within", "test_within_rollback", "test_within_readonly"}
+            # With two workers the one's server goes in the middle of whatever the other is at.
+            assert workers or outcome(run) <= {"test_within", "test_within_rollback", "test_within_readonly"}
             assert "test_within" in outcome(run)
             assert re.search("terminating connection|server closed the connection", run)
             assert plain.half_made() == []
