@@ -42,17 +42,12 @@ def place(server):
 def attacked(site, server, chance, project=random_projects.Project):
     """A random project, with a worker that looks at it as the next run would; its templates go with it."""
     made = project(site.project, chance, server.url, uuid.uuid4().hex[:8])
-    before = [*sys.path], {*sys.modules}
+    before = [*sys.path]
     try:
         with open_server(load_settings(made.root)) as opened, Worker(opened) as worker:
             yield Attack(site, made, worker)
     finally:
-        sys.path[:] = before[0]
-        # Alembic runs revisions whose names are computed, and these may import the project's modules.
-        for name in {*sys.modules} - before[1]:
-            places = [getattr(sys.modules[name], "__file__", ""), *getattr(sys.modules[name], "__path__", ())]
-            if any(str(each).startswith(str(site.project)) for each in places):
-                del sys.modules[name]
+        sys.path[:] = before
         with Worker(opened) as worker:
             for each in worker.admin.ours():
                 worker.admin.drop(each.name)
@@ -68,7 +63,17 @@ class Attack:
 
     def looks(self):
         settings = load_settings(self.project.root)
-        return {each: self.worker.look(plan_of(settings, each)) for each in PROFILES}
+        try:
+            return {each: self.worker.look(plan_of(settings, each)) for each in PROFILES}
+        finally:
+            self._forget_modules()
+
+    def _forget_modules(self):
+        """As the next process has none: where names are computed, Alembic runs revisions, and what they import."""
+        for name, module in [*sys.modules.items()]:
+            place = f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')!r}"
+            if str(self.site.project) in place:
+                del sys.modules[name]
 
     def run(self):
         """A run of pytest: what its tests see is what is true, whatever template they got it from."""
