@@ -37,7 +37,6 @@ CHANGED_MEANWHILE: Final = "changed during the build"
 # Code is followed by its imports, see `pytest_seeddb.inputs.sources`.
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", ".pth")
 _COMPILED: Final = ".pyc"
-_SOURCE: Final = ".py"
 _IGNORED_DIRECTORIES: Final = frozenset(
     {
         *("__pycache__", "__pypackages__", "site-packages", "dist-packages", "node_modules", "htmlcov"),
@@ -158,7 +157,7 @@ class OpenedFiles:
             self._written.add(name)
         elif name.endswith(_COMPILED):
             self._load(self._name(source_from_cache(path)))
-        elif name.endswith(_SOURCE) and not is_of_own_code(sys._getframe(), self.roots):  # noqa: SLF001 - documented
+        elif is_code(name) and not is_of_own_code(sys._getframe(), self.roots):  # noqa: SLF001 - documented
             if not is_ours(sys._getframe()):  # noqa: SLF001 - as above
                 self._load(name)
         else:
@@ -207,7 +206,7 @@ class OpenedFiles:
             return None
         if below.endswith(_COMPILED):  # it stands for the file that it was made from
             return below
-        is_unread = below.endswith(_CODE) and not below.endswith(_SOURCE)
+        is_unread = below.endswith(_CODE) and not is_code(below)
         return None if is_unread or _is_ignored(Path(below).parts) else below
 
     def _state_of(self, name: str) -> _State | None:
