@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # By these code reads; none of them wants to read anything itself. The import system is not among them.
 _BETWEEN: Final = frozenset({"pathlib", "io", "_pyio", "os", "codecs", "glob", "fnmatch", "contextlib", "runpy"})
 _RESOURCES: Final = ("importlib.resources", "importlib.readers")
+_FROZEN: Final = "<frozen "
+"""The file of the interpreter's own modules, the import system among them."""
 _OURSELVES: Final = __name__.partition(".")[0]
 _RECORDING: Final = __name__.rpartition(".")[0]
 
@@ -51,6 +53,9 @@ def _module(frame: FrameType) -> str:
 
 
 def _is_between(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    if file.startswith("<") and not file.startswith(_FROZEN):
+        return True  # of text that somebody executes: it is he who reads
     name = _module(frame)
     return name.partition(".")[0] in _BETWEEN or name.startswith(_RESOURCES)
 

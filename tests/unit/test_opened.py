@@ -236,6 +236,8 @@ def run():
     runpy.run_path(str(HERE / "code.py"))
 def imported():
     import code_of_opened
+def listed_by_text():
+    exec("import os; os.listdir(HERE)", {"HERE": HERE, "__name__": "x"})
 """
 
 
@@ -262,6 +264,12 @@ def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own):
     assert current(["./"], root) == recording.parts(), "tests, and what is in the files, make no difference"
     (root / "b.json").write_text("")
     assert current(["./"], root) != recording.parts()
+
+
+def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_lists(root, own):
+    with OpenedFiles(root) as recording:
+        own.listed_by_text()
+    assert recording.parts() == current(["./"], root)
 
 
 def test_a_directory_that_others_list_does_not(root):
