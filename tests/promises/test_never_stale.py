@@ -38,10 +38,20 @@ def place(server):
         yield site
 
 
+def drawn(place, chance, server):
+    """A project that Python itself can run: now and then what was drawn does not fit together."""
+    while True:
+        made = random_projects.Project(place, chance, server.url, uuid.uuid4().hex[:8])
+        if made.truth() is not None:
+            return made
+        shutil.rmtree(place)
+        place.mkdir()
+
+
 @contextmanager
-def attacked(site, server, chance, project=random_projects.Project):
+def attacked(site, server, chance):
     """A random project, with a worker that looks at it as the next run would; its templates go with it."""
-    made = project(site.project, chance, server.url, uuid.uuid4().hex[:8])
+    made = drawn(site.project, chance, server)
     before = [*sys.path]
     try:
         with open_server(load_settings(made.root)) as opened, Worker(opened) as worker:
