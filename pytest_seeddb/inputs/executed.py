@@ -6,6 +6,7 @@ executed: then what it imports runs as well, and has perhaps been imported, and 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.fingerprint import chain, file_digest
@@ -25,26 +26,37 @@ def is_code(name: str) -> bool:
     return name.endswith(_SOURCE)
 
 
-def code_digest(name: str, root: Path) -> str:
-    """Of a Python file: its content, which files it leads to, and the versions of packages that it imports.
+class Code:
+    """What Python files under a root lead to; all that is asked of one object is of one look at them.
 
-    The content of those files is not in it: they are told by `imported_by`, and have digests of their own.
-
-    Raises:
-        OSError: It cannot be read.
+    Args:
+        root: The project's root.
     """
-    content = file_digest(root / name)
-    parts = Sources(root).of_file(root / name)
-    names, others = _files(parts, root), [part for part in parts if not (root / part.name).is_file()]
-    return chain(content, " ".join(sorted(names)), others)
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
-def imported_by(names: Iterable[str], root: Path) -> frozenset[str]:
-    """The project's files that run when these Python files run, they themselves included, by name from the root."""
-    sources = Sources(root)
-    there = [root / name for name in names if is_code(name) and (root / name).is_file()]
-    return frozenset().union(*(_files(sources.of_file(each), root) for each in there))
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self._root)
 
+    def digest(self, name: str) -> str:
+        """Of a Python file: its content, which files it leads to, and the versions of packages that it imports.
 
-def _files(parts: Iterable[Part], root: Path) -> frozenset[str]:
-    return frozenset(part.name for part in parts if (root / part.name).is_file())
+        The content of those files is not in it: they are told by `imported_by`, and have digests of their own.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        content = file_digest(self._root / name)
+        parts = self._sources.of_file(self._root / name)
+        files = self._files(parts)
+        return chain(content, " ".join(sorted(files)), [part for part in parts if part.name not in files])
+
+    def imported_by(self, names: Iterable[str]) -> frozenset[str]:
+        """The project's files that run when these Python files run, they themselves included, by name from the root."""
+        there = [self._root / name for name in names if is_code(name) and (self._root / name).is_file()]
+        return frozenset().union(*(self._files(self._sources.of_file(each)) for each in there))
+
+    def _files(self, parts: Iterable[Part]) -> frozenset[str]:
+        return frozenset(part.name for part in parts if (self._root / part.name).is_file())

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import MISSING, Part, digest, file_digest
 from pytest_seeddb.inputs.callers import is_of_own_code, is_ours, own_files
-from pytest_seeddb.inputs.executed import code_digest, imported_by, is_code
+from pytest_seeddb.inputs.executed import Code, is_code
 from pytest_seeddb.inputs.modules import is_test
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class OpenedFiles:
         global _recordings  # noqa: PLW0603 - see above
         with _lock:
             _recordings = tuple(other for other in _recordings if other is not self)
-        self._parts = tuple(sorted(filter(None, map(self._part, self._read))))
+        self._parts = self._parts_of(self._read)
 
     def parts(self) -> tuple[Part, ...]:
         """What was read, sorted by name; nothing before the recording has ended. Directories end in ``/``.
@@ -135,7 +135,7 @@ class OpenedFiles:
         """Likewise what code of these files has read so far."""
         wanted = frozenset(sources)
         names = [name for name, read in tuple(self._read.items()) if not wanted.isdisjoint(read.readers)]
-        return tuple(sorted(filter(None, map(self._part, names))))
+        return self._parts_of(names)
 
     def outdated(self, sources: Iterable[str]) -> list[str]:
         """Those of the source files that are other ones now than when this process loaded them."""
@@ -219,7 +219,11 @@ class OpenedFiles:
 
     # -- at the end --------------------------------------------------------------------------------
 
-    def _part(self, name: str) -> Part | None:
+    def _parts_of(self, names: Iterable[str]) -> tuple[Part, ...]:
+        code = Code(Path(self.roots[0]))
+        return tuple(sorted(filter(None, (self._part(name, code) for name in names))))
+
+    def _part(self, name: str, code: Code) -> Part | None:
         read = self._read[name]
         if name in self._written or self._is_in_environment(name):
             return None
@@ -229,7 +233,7 @@ class OpenedFiles:
                 return Part(label, self._listing(name, read.names))
             if read.state is None:
                 return Part(label, MISSING)
-            found = _digest_of_file(name, Path(self.roots[0]))
+            found = _digest_of_file(name, Path(self.roots[0]), code)
             return Part(label, found if self._state_of(name) == read.state else CHANGED_MEANWHILE)
         return None
 
@@ -277,7 +281,7 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[
     while not found <= running:
         running |= found
         earlier = ongoing.parts_read_by(running) if ongoing else ()
-        found = imported_by([part.name for part in (*own, *earlier)], root)
+        found = Code(root).imported_by([part.name for part in (*own, *earlier)])
         found |= ongoing.loaded_by(running) if ongoing else frozenset()
     outdated = ongoing.outdated(running) if ongoing else []
     imported = current(running - sources, root)
@@ -299,23 +303,24 @@ def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
     A file that is gone, cannot be read, or is no regular file under ``root`` has the digest
     `pytest_seeddb.fingerprint.MISSING`.
     """
-    return tuple(sorted(Part(name, _digest_below(root, name)) for name in set(names)))
+    code = Code(root)
+    return tuple(sorted(Part(name, _digest_below(root, name, code)) for name in set(names)))
 
 
-def _digest_below(root: Path, name: str) -> str:
+def _digest_below(root: Path, name: str, code: Code) -> str:
     path = root / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return MISSING  # names come back from a server: they must lead nowhere else
     try:
         if name.endswith("/"):
             return _digest_of_names(_names_in(str(path)))
-        return _digest_of_file(name, root) if path.is_file() else MISSING
+        return _digest_of_file(name, root, code) if path.is_file() else MISSING
     except (OSError, ValueError):
         return MISSING
 
 
-def _digest_of_file(name: str, root: Path) -> str:
-    return code_digest(name, root) if is_code(name) else file_digest(root / name)
+def _digest_of_file(name: str, root: Path, code: Code) -> str:
+    return code.digest(name) if is_code(name) else file_digest(root / name)
 
 
 def _names_in(directory: str) -> frozenset[str]:

@@ -158,8 +158,7 @@ def _joined(state: Path, wanted: Wanted, engine: Engine) -> Any:  # noqa: ANN401
 
     with suppress(DockerException, OSError):
         if wanted.reuse:
-            running = (each for each in _ours(engine) if each.status == "running")
-            return next((each for each in running if each.labels[LABEL] == wanted.digest), None)
+            return next(iter(_ours(engine, label=f"{LABEL}={wanted.digest}", status="running")), None)
         container = engine.client.containers.get(
             (state / container_guard.CONTAINER).read_text(encoding="ascii").strip()
         )
@@ -340,9 +339,9 @@ def _removed(container: Any, engine: Engine) -> bool:  # noqa: ANN401 - docker-p
     return True
 
 
-def _ours(engine: Engine) -> list[Any]:
+def _ours(engine: Engine, label: str = LABEL, **filters: str) -> list[Any]:
     """Those that are still there when the engine is asked about each of them."""
-    return list(engine.client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True))
+    return list(engine.client.containers.list(all=True, filters={"label": label, **filters}, ignore_removed=True))
 
 
 def _state(name: str, engine: Engine) -> Path:
