@@ -365,11 +365,12 @@ def test_no_program_survives_a_failed_restore(empty_database, write, query):
 def test_client_programs_are_needed_and_the_error_says_where_they_were_sought(
     empty_database, write, monkeypatch, tmp_path
 ):
-    from pytest_seeddb.servers import binaries
+    from pytest_seeddb.servers import binaries, programs
 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(binaries, "_PATTERNS", ())
     monkeypatch.setattr(binaries, "WHEEL", "no-such-wheel")
+    monkeypatch.setattr(programs, "_offered", {})  # a server in a container would lend its own
     error = refused(write(PLAIN), empty_database, SeedDbError)
     assert "There is no psql on this machine" in error
     assert "restoring seed-db.sql" in error
