@@ -137,12 +137,14 @@ def test_force_runs_the_seeders_again_and_adds_what_is_missing(clinic):
     assert clinic.rows == MINIMAL
 
 
+@pytest.mark.slow
 def test_production_refuses_the_demo(clinic):
     printed = clinic.run("python manage.py seed_demo", code=2, **PRODUCTION)
     assert "Demo data in production is refused" in printed
     assert clinic.is_empty
 
 
+@pytest.mark.slow
 def test_production_takes_what_is_essential(clinic):
     clinic.run("seeddb apply --tier essential", **PRODUCTION)
     assert clinic.rows == ESSENTIAL
@@ -179,6 +181,7 @@ def psql_of(directory):
     return str(binaries)
 
 
+@pytest.mark.slow
 def test_restored_by_psql_there_is_nothing_to_migrate_or_to_seed(clinic):
     workflow = text_of(".github/workflows/seed-db.yml")
     assert 'run: psql -X -q -v ON_ERROR_STOP=1 -f seed-db.sql "$DATABASE_URL"' in workflow
@@ -256,6 +259,7 @@ def test_each_service_waits_for_the_one_before():
     assert "db-init: { condition: service_completed_successfully }" in found["api"]
 
 
+@pytest.mark.slow
 def test_the_stacks_commands_are_there(clinic):
     """What `db-init` runs, on a database here; the second time it is up to date, as in a stack that starts again."""
     [command] = re.findall(r"command: (seeddb .+)$", services()["db-init"], re.MULTILINE)

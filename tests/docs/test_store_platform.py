@@ -188,6 +188,7 @@ def test_production_refuses_demo_data(platform, target):
     assert platform.is_empty
 
 
+@pytest.mark.slow
 def test_production_takes_what_is_essential_and_stays_production(platform):
     for _ in range(2):
         platform.make("migrate-up", **PRODUCTION)
@@ -197,6 +198,7 @@ def test_production_takes_what_is_essential_and_stays_production(platform):
     assert platform.rows == ESSENTIAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "said"),
     [("SEEDDB_SEED_ADMIN_PASSWORD", "`admin_password` has its default value"), ("SECRET_KEY", "SECRET_KEY needs")],

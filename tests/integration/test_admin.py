@@ -100,6 +100,7 @@ def test_a_drop_waits_itself_until_the_backends_are_gone_so_that_the_server_neve
     assert not admin.exists(ours)
 
 
+@pytest.mark.slow
 def test_a_client_that_is_just_being_let_in_is_ended_too(admin, ours, server_address):
     # It has passed the check whether the database takes connections, and is in no list of clients yet.
     slow = Address({**server_address.with_database(ours).params, "options": "-c post_auth_delay=1"})

@@ -91,6 +91,7 @@ def test_renewing_carries_the_databases_settings_over_again(worker, make_plan):
         assert connection.execute("SHOW work_mem").fetchone() == ("5MB",)
 
 
+@pytest.mark.slow
 def test_renewing_works_while_clients_keep_connecting(worker, template):
     clone = worker.clones.make(template)
     over = threading.Event()

@@ -180,6 +180,7 @@ def test_a_plain_dump_names_no_day_and_no_minor_version_and_needs_no_new_psql(pr
     assert server.version not in text
 
 
+@pytest.mark.slow
 def test_a_plain_dump_works_with_psql_alone(rich, empty_database, clone, tmp_path):
     path = rich.dump()
     psql = find_program(rich.settings, "psql").path
@@ -226,6 +227,7 @@ def test_no_file_at_all_is_a_question(project):
         dump(project.settings, Request(), Progress())
 
 
+@pytest.mark.slow
 def test_a_failed_dump_leaves_the_old_one_and_nothing_beside_it(project, monkeypatch, tmp_path):
     path = project.dump()
     before = path.read_bytes()
@@ -317,6 +319,7 @@ def test_a_password_is_neither_shown_nor_in_the_list_of_processes(project, serve
 # -- a plan with a dump ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seed-db.sql", pytest.param("seed-db.dump", marks=pytest.mark.long)])
 def test_a_plan_with_a_dump_runs_only_what_the_dump_does_not_hold(fresh, clone, name):
     before = rows(clone(fresh), "SELECT * FROM shop")

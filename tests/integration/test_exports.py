@@ -173,6 +173,7 @@ def test_what_was_imported_is_not_exported_again_to_the_same_file(project):
 # -- what cannot be imported ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_of_another_plan_says_what_changed_and_a_build_takes_its_place(project, look):
     project.export()
     project.write("seeds/rows.sql", "INSERT INTO shop (name) VALUES ('other');")

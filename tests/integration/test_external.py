@@ -117,6 +117,7 @@ def test_another_major_than_the_wanted_one_is_an_error_that_names_both(server_ad
     assert "--pg" in error.saw
 
 
+@pytest.mark.slow
 def test_a_replica_is_refused(own_server):
     error = refused(own_server(lambda data: (data / "standby.signal").touch()))
     assert "read-only replica" in error.what
@@ -130,6 +131,7 @@ def test_an_older_server_is_refused_by_its_version():
     assert finding.saw == "PostgreSQL 14.9 on x86_64"
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_named_and_masked(own_server):
     def prepare(data):
         (data / "pg_hba.conf").write_text("local all app scram-sha-256\nlocal all all trust\n")
@@ -159,6 +161,7 @@ def test_an_unknown_role_is_named(server_address):
     assert "create the role" in error.remedy
 
 
+@pytest.mark.slow
 def test_an_unknown_database_is_named_where_postgres_is_closed_too(own_server):
     def prepare(data):
         (data / "pg_hba.conf").write_text("local postgres app reject\nlocal all all trust\n")
@@ -185,6 +188,7 @@ def test_a_host_that_cannot_be_resolved_is_named():
     assert "s3cret" not in str(error)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_ends_in_a_timeout_not_in_silence():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = str(silent.getsockname()[1])

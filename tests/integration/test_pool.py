@@ -72,6 +72,7 @@ def test_spares_of_all_templates_together_stay_within_their_bound(worker, make_p
     assert worker.clones.made == len(templates) + MAX_SPARES
 
 
+@pytest.mark.slow
 def test_no_spare_is_made_while_half_of_the_servers_connections_are_taken_and_tests_go_on(small_server, make_plan):
     with Worker(small_server) as worker, contextlib.ExitStack() as stack:
         template = worker.template(make_plan(TABLE))
@@ -87,6 +88,7 @@ def test_no_spare_is_made_while_half_of_the_servers_connections_are_taken_and_te
         assert worker.clones.made == 4 + 1
 
 
+@pytest.mark.slow
 def test_where_no_keeper_can_be_had_the_clone_serves_its_test_and_is_discarded(small_server, make_plan):
     with Worker(small_server) as worker, contextlib.ExitStack() as stack:
         template = worker.template(make_plan(TABLE))

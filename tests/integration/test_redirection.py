@@ -219,6 +219,7 @@ def test_pooled_connections_do_not_cross_the_border(scheme, named, empty_databas
     assert backends(empty_database) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ASYNC)
 @pytest.mark.parametrize("named", [True, False])
 def test_async_pooled_connections_do_not_cross_the_border(

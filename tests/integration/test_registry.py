@@ -70,6 +70,7 @@ def few_kept(monkeypatch, number):
         yield
 
 
+@pytest.mark.slow
 def test_the_newest_thirty_stay_however_old_and_those_used_within_fourteen_days_however_many(admin, template):
     assert (KEPT_TEMPLATES, KEPT_DAYS) == (30, 14)
     old = [template("thirty", used=100 - number) for number in range(32)]

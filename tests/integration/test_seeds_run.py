@@ -254,6 +254,7 @@ def test_the_random_numbers_of_the_process_are_not_touched(project, drawn):
     assert numbers == [f"thing {drawn}", "abc"[(drawn + 1) % 3]]
 
 
+@pytest.mark.slow
 def test_a_seeder_that_imports_numpy_in_its_body_draws_the_same_numbers_in_each_process(project):
     project.seeds(
         """

@@ -7,6 +7,7 @@ import time
 
 import psycopg
 import pytest
+from attacks import times
 from handmade import Statements
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,7 @@ def test_counters_that_were_reset_mean_discard(bench):
     assert bench.settled(work).verdict == "discard"
 
 
+@pytest.mark.slow
 def test_a_prepared_transaction_means_discard_and_does_not_hang_the_run(preparing_server, make_plan):
     plan = make_plan(Statements("schema", ["CREATE TABLE t (v int)"]))
     left = [(0, "BEGIN"), (0, "INSERT INTO t VALUES (1)"), (0, "PREPARE TRANSACTION 'left'")]
@@ -250,6 +252,7 @@ def test_a_table_that_grew_by_a_page_or_two_takes_new_rows_as_a_fresh_one_does(b
     bench.settled_like_a_fresh_one([(0, SIZED.format(90, 700, 20)), (0, SIZED.format(18, 700, 3))])
 
 
+@pytest.mark.slow
 def test_a_big_table_that_is_rewound_often_takes_as_many_rows_in_a_page_as_a_fresh_one(bench_of):
     bench = bench_of(
         "CREATE TABLE t (id int PRIMARY KEY, f text)",
@@ -340,6 +343,7 @@ def random_workload(bench, workload):
         bench.settled_like_a_fresh_one(workload)
 
 
+@pytest.mark.slow
 @given(workload=WORKLOAD)
 @settings(max_examples=40, **RANDOM)
 def test_random_workloads_leave_nothing_behind(bench, workload):
@@ -348,7 +352,7 @@ def test_random_workloads_leave_nothing_behind(bench, workload):
 
 @pytest.mark.long
 @given(workload=WORKLOAD)
-@settings(max_examples=2000, **RANDOM)
+@settings(max_examples=times(2000), **RANDOM)
 def test_two_thousand_random_workloads_leave_nothing_behind(bench, workload):
     random_workload(bench, workload)
     # Without rewinds it would prove nothing.

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import psycopg
 import pytest
+from attacks import times
 from handmade import Statements
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -89,13 +90,14 @@ def try_schemas(embedded_server, make_plan, monkeypatch):
     return tried
 
 
+@pytest.mark.slow
 def test_whatever_is_written_to_whatever_schema_is_put_back_or_discarded(try_schemas):
     try_schemas(5, 5)
 
 
 @pytest.mark.long
 def test_a_thousand_workloads_on_forty_schemas_leave_nothing_behind(try_schemas):
-    verdicts = try_schemas(40, 25)
+    verdicts = try_schemas(times(40), 25)
     print(dict(verdicts))
     # Without rewinds it would prove nothing.
     assert verdicts["rewind"] > verdicts.total() / 4

@@ -248,6 +248,7 @@ def test_what_other_workers_do_at_the_same_time_does_not_cost_the_clone(scene, s
     assert kept(shared, first)
 
 
+@pytest.mark.slow
 def test_a_test_that_lasts_longer_than_the_server_holds_counters_back_keeps_the_clone(shared):
     shared.take()
     shared.give_up()

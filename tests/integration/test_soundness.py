@@ -101,6 +101,7 @@ def all_of_them(tmp_path_factory, embedded_server):
     return project.prove(*second, *(unsound(*each) for each in UNSOUND.items()))
 
 
+@pytest.mark.slow
 def test_sound_seeds_are_found_sound_with_rows_by_table_and_seconds_and_nothing_is_left(project, databases):
     before = databases()
     result, seeders = project.prove()
@@ -126,6 +127,7 @@ def test_the_first_of_what_comes_out_otherwise_is_named_with_rows(all_of_them):
     assert difference.lines[0].startswith("- ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", UNSOUND)
 def test_what_comes_out_otherwise_each_time_is_caught_and_named(all_of_them, cause):
     _, seeders = all_of_them
@@ -158,6 +160,7 @@ def test_one_that_claims_nothing_may_make_other_rows_the_second_time_and_it_is_t
     assert (found.again, found.is_sound) == ("other rows", True)
 
 
+@pytest.mark.slow
 def test_a_migration_that_makes_other_rows_each_time_is_named(project):
     project.write("db/002.sql", "INSERT INTO item SELECT now()::text;")
     result, seeders = project.prove()
@@ -165,6 +168,7 @@ def test_a_migration_that_makes_other_rows_each_time_is_named(project):
     assert [each for each in seeders if "002.sql" in each]
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_is_an_error_and_nothing_is_left(project, databases):
     before = databases()
     with pytest.raises(BuildError, match="division by zero"):

@@ -23,10 +23,12 @@ TEST = """
 ALONE = [option for name in ("xdist", "anyio", "faker", "randomly") for option in ("-p", f"no:{name}")]
 
 
+@pytest.mark.slow
 def test_each_isolation_works_without_any_other_plugin(project):
     project.test(TEST, *ALONE).assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--seed-db-profile=default", "--seed-db-reseed", "--seed-db-server=embedded"])
 def test_each_option_works_without_any_other_plugin(project, option):
     project.test(TEST, *ALONE, option).assert_outcomes(passed=3)
@@ -62,6 +64,7 @@ def test_seeders_in_python_with_a_profile_and_overrides(project):
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_the_applications_engine_is_redirected_where_greenlet_is_not_installed(project):
     project.table('engines = ["little.db:engine"]')
     project.write("little/__init__.py", "")

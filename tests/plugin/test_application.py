@@ -225,6 +225,7 @@ SYNC_TESTS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engines", [NAMED, ["all"]], ids=["named", "all"])
 def test_engines_of_every_kind_and_driver_see_the_seeded_database_in_seeded_tests_only(application, engines):
     application.table(f"engines = {engines!r}")
@@ -232,6 +233,7 @@ def test_engines_of_every_kind_and_driver_see_the_seeded_database_in_seeded_test
     result.assert_outcomes(passed=3 + 10 + 6 + 2 + 3 + 2 + 2)
 
 
+@pytest.mark.slow
 def test_an_engine_whose_own_database_cannot_be_reached_works(application):
     application.table('engines = ["app.db:unreachable", "app.db:named_here"]')
     result = application.test(
@@ -255,6 +257,7 @@ def test_an_engine_whose_own_database_cannot_be_reached_works(application):
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["rollback", "readonly"])
 def test_where_the_database_is_shared_redirected_engines_read_and_their_writes_are_refused(application, isolation):
     application.table(f"engines = {NAMED!r}\nisolation = '{isolation}'")
@@ -288,6 +291,7 @@ def test_where_the_database_is_shared_redirected_engines_read_and_their_writes_a
     assert result.stdout.str().count(f'This test has isolation="{isolation}"') == 7
 
 
+@pytest.mark.slow
 def test_what_a_rollback_test_writes_is_not_seen_by_the_applications_engine(application):
     application.table(f"engines = {NAMED!r}\nisolation = 'rollback'")
     result = application.test(
@@ -306,6 +310,7 @@ def test_what_a_rollback_test_writes_is_not_seen_by_the_applications_engine(appl
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_web_application_answers_from_the_seeded_database(application):
     application.write(
         "app/web.py",
@@ -373,6 +378,7 @@ def test_a_web_application_answers_from_the_seeded_database(application):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_made_in_a_function_on_first_use_is_redirected(application):
     application.write(
         "app/lazy.py",
@@ -400,6 +406,7 @@ def test_an_engine_that_is_made_in_a_function_on_first_use_is_redirected(applica
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
@@ -423,6 +430,7 @@ def test_an_entry_of_engines_that_cannot_be_followed_says_so(application, entry,
 # -- environment variables -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_variables_hold_the_clones_url_in_their_own_scheme_and_are_put_back(project, monkeypatch):
     monkeypatch.setenv("FIRST_URL", "postgresql+asyncpg://somebody@elsewhere/first")
     monkeypatch.setenv("OTHER_URL", "sqlite://")

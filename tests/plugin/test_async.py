@@ -130,6 +130,7 @@ OFTEN = ("asyncio-strict", "anyio")
 """The kinds that every run of the fast tests tries."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
@@ -165,6 +166,7 @@ def test_a_loop_and_a_clone_for_the_module_go_together(project):
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_async_fixtures_of_the_users_own_build_on_ours(project):
     project.table('engines = ["app:engine"]')
     project.write(

@@ -224,6 +224,7 @@ def test_a_wrong_marker_ends_the_run_naming_the_test(project, arguments, workers
     refused(result, *MARKERS[arguments], "test_it.py::test_it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
 def test_a_marker_that_differs_inside_one_module_scope_names_both(project, workers):
     project.seeders('scope = "module"\n[tool.seeddb.profiles.demo]\nshops = 1')
@@ -298,6 +299,7 @@ def test_a_failing_sql_file_names_the_file_the_line_and_the_sqlstate(project):
     failed(result, "BuildError: ", "002_more.sql", "line 4", "42P01", 'relation "shpo" does not exist')
 
 
+@pytest.mark.slow
 def test_a_failing_seeder_is_named_with_its_line(project):
     project.seeders()
     project.write("little/seeds.py", "from pytest_seeddb import seeder\n\n@seeder\ndef first(session):\n    1 / 0\n")
@@ -334,11 +336,13 @@ def alembic(project):
     return project
 
 
+@pytest.mark.slow
 def test_a_failing_alembic_migration_tells_its_name_the_sql_the_sqlstate_and_the_position(alembic):
     result = alembic.test(SEEDED)
     failed(result, "BuildError: ", "0001", "SELECT 1 FROM shpo", "42P01", "0001_first.py")
 
 
+@pytest.mark.slow
 def test_an_env_py_that_makes_its_connections_itself_is_named_as_the_cause(alembic, server_address):
     env = f"""
         import psycopg
@@ -356,6 +360,7 @@ def test_an_env_py_that_makes_its_connections_itself_is_named_as_the_cause(alemb
     failed(alembic.test(SEEDED), "creator", "env.py")
 
 
+@pytest.mark.slow
 def test_an_engine_with_a_creator_of_its_own_is_refused_by_name(project):
     project.table('engines = ["little.db:engine"]')
     project.write(
@@ -393,6 +398,7 @@ def test_whoever_asks_for_the_traceback_gets_it(project, style):
     assert "pytest_seeddb/" in project.test(SEEDED, f"--tb={style}").stdout.str()
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_runs_once_whatever_the_number_of_workers(project):
     project.seeders()
     project.write(
@@ -426,6 +432,7 @@ def test_a_build_that_fails_runs_once_whatever_the_number_of_workers(project):
     assert (project.path / "runs.log").read_text() == "ran\nran\n", "the next run tries again"
 
 
+@pytest.mark.slow
 def test_two_plans_under_one_name_are_refused(project):
     conftest = """
         import pytest
@@ -508,6 +515,7 @@ def guarded_server():
         yield address.params["host"]
 
 
+@pytest.mark.slow
 def test_no_password_is_ever_shown_right_or_wrong(project, guarded_server):
     wrong = project.test(SEEDED, f"--seed-db-server=postgresql://app:wr0ng@/postgres?host={guarded_server}")
     failed(wrong, "password authentication failed", "correct the user or the password in the URL", "app:***@")
@@ -519,6 +527,7 @@ def test_no_password_is_ever_shown_right_or_wrong(project, guarded_server):
     assert "r1ght" not in right.stdout.str() + right.stderr.str()
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_named(project):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
@@ -562,6 +571,7 @@ def test_a_disk_too_small_for_a_server_is_named(project, small_disk):
     failed(project.test(SEEDED), "ServerError: ", "o space left on device", f"free some space on the disk of {place}")
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_a_disk_that_fills_up_while_a_template_is_built_is_named_and_nothing_is_left(project, small_disk):
     place = small_disk(160)
@@ -576,6 +586,7 @@ def test_a_disk_that_fills_up_while_a_template_is_built_is_named_and_nothing_is_
     assert shutil.disk_usage(place).free > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
 def test_what_was_looked_at_before_the_first_test_is_not_worked_out_again(project, workers):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 1")

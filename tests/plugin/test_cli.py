@@ -15,6 +15,7 @@ import pytest
 from pytest_seeddb.cli import make_parser
 
 
+@pytest.mark.slow
 def test_build_builds_once_and_then_says_that_it_is_there(seeddb):
     first = seeddb("build")
     assert first.stdout.startswith("template little-shop/default built in ")
@@ -34,6 +35,7 @@ def test_build_reseed_builds_anew(seeddb):
     assert first["fingerprint"] == second["fingerprint"]
 
 
+@pytest.mark.slow
 def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_nothing(seeddb):
     before = seeddb("explain").stdout
     assert "template    none; next run builds: " in before
@@ -48,6 +50,7 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
     assert after["settings"]["migrations"].endswith("pyproject.toml")
 
 
+@pytest.mark.slow
 def test_explain_diff_lists_what_changed_came_and_went_since_the_last_build(seeddb, project):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 7")
     assert "no difference" in built_and_compared(seeddb, "--profile", "demo")
@@ -77,6 +80,7 @@ def test_explain_diff_says_that_there_is_no_build_yet(seeddb, project):
     assert "last build  none" in seeddb("explain", "--diff").stdout
 
 
+@pytest.mark.slow
 def test_a_run_uses_what_the_command_built(seeddb, project):
     built = json.loads(seeddb("build", "--json").stdout)
     result = project.test("def test_it(seeded_db): pass")
@@ -92,6 +96,7 @@ def test_another_profile_is_another_template(seeddb, project):
     assert found[0]["template"] != found[1]["template"]
 
 
+@pytest.mark.slow
 def test_it_works_from_anywhere_with_the_directory_given(seeddb, project, tmp_path_factory):
     built = json.loads(seeddb("build", "--json").stdout)
     line = [sys.executable, "-m", "pytest_seeddb.cli", "explain", "--json", "-C", str(project.path)]

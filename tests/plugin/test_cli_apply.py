@@ -62,8 +62,10 @@ def both(connection: Connection, session: Session):
 
 @seeder(tier="demo", after=[both])
 def items(session: Session, items: int = 20):
+    shop = session.scalar(text("SELECT id FROM shop WHERE name = 'shop 0'"))
     for number in range(items):
-        session.execute(text("INSERT INTO item (shop, name) VALUES (1, :name)"), {"name": f"item {number}"})
+        row = {"shop": shop, "name": f"item {number}"}
+        session.execute(text("INSERT INTO item (shop, name) VALUES (:shop, :name)"), row)
         session.flush()
         time.sleep(0.002)
 """
@@ -127,6 +129,7 @@ def database(project, server):
 # -- once ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(database):
     output, errors = database.apply()
     assert "ran: migration db/001_shop.sql (new" in output
@@ -139,6 +142,7 @@ def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(databas
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_json_says_of_each_step_what_was_done(database):
     first = json.loads(database.apply("--json")[0])
     assert not first["up_to_date"]
@@ -155,6 +159,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(database):
     assert database.run("SELECT count(*) FROM pg_class WHERE relname IN ('shop', 'seeddb_step')") == [(0,)]
 
 
+@pytest.mark.slow
 def test_ten_at_once_do_the_work_once(database):
     running = [database.start("--json") for _ in range(10)]
     ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
@@ -178,6 +183,7 @@ def killed_and_applied_again(database, moments):
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_next_one_makes_the_same_rows(database):
     killed_and_applied_again(database, [0.35, 0.5])
 
@@ -187,6 +193,20 @@ def test_killed_at_thirty_random_moments_the_next_one_makes_the_same_rows(databa
     killed_and_applied_again(database, [random.uniform(0.1, 0.9) for _ in range(30)])
 
 
+def test_killed_while_rows_draw_numbers_the_next_one_makes_the_rows_with_later_numbers(database):
+    database.edit("        session.flush()\n\n", "        session.flush()\n        time.sleep(0.2)\n\n")
+    process = database.start()
+    while database.run("SELECT 1 FROM pg_sequences WHERE sequencename = 'shop_id_seq' AND last_value > 0") == []:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert database.run("SELECT * FROM shop") == []
+    database.apply()
+    assert database.rows == ROWS
+    assert database.run("SELECT min(id) > 1 FROM shop") == [(True,)]
+
+
+@pytest.mark.slow
 def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_again(database):
     database.edit("    for number in range(items):", "    session.commit()\n    for number in range(items):")
     database.edit("time.sleep(0.002)", "session.commit(); time.sleep(0.02)")
@@ -212,6 +232,7 @@ def test_what_makes_its_own_transactions_is_noted_before_and_after(database, ask
 # -- what changed ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_pending_migrations_and_new_seeders_run(database):
     database.apply()
     database.project.write("db/002_more.sql", "ALTER TABLE shop ADD city text; UPDATE shop SET city = 'x';")
@@ -223,6 +244,7 @@ def test_only_pending_migrations_and_new_seeders_run(database):
     ]
 
 
+@pytest.mark.slow
 def test_a_changed_seeder_that_is_idempotent_runs_again_and_alone(database):
     database.edit('@seeder(tier="demo", after=[both])', '@seeder(tier="demo", after=[both], idempotent=True)')
     database.edit(
@@ -280,6 +302,7 @@ def shops(database):
     return [name for (name,) in database.run("SELECT name FROM shop ORDER BY id")]
 
 
+@pytest.mark.slow
 def test_a_seeder_that_runs_again_begins_its_sequences_where_it_did(numbered):
     numbered.apply()
     numbered.apply("--set", "more=3")
@@ -288,6 +311,7 @@ def test_a_seeder_that_runs_again_begins_its_sequences_where_it_did(numbered):
     assert shops(numbered) == [f"shop {n}" for n in range(5)]
 
 
+@pytest.mark.slow
 def test_a_new_seeder_begins_its_sequences_after_all_that_were_drawn_wherever_it_stands(numbered):
     numbered.apply()
     numbered.edit(
@@ -302,6 +326,7 @@ def between(session): ShopFactory()
     assert shops(numbered) == [f"shop {n}" for n in range(5)]
 
 
+@pytest.mark.slow
 def test_sequences_go_on_in_a_database_that_a_dump_was_loaded_into(numbered, seeddb):
     seeddb("dump", "-o", "seed-db.sql")
     psql = find_program(load_settings(numbered.project.path), "psql").path
@@ -312,6 +337,7 @@ def test_sequences_go_on_in_a_database_that_a_dump_was_loaded_into(numbered, see
     assert shops(numbered) == [f"shop {n}" for n in range(5)]
 
 
+@pytest.mark.slow
 def test_a_changed_seeder_that_is_not_is_refused_with_all_ways_out(database):
     database.apply()
     _, errors = database.apply("--set", "items=4", code=1)
@@ -325,6 +351,7 @@ def test_a_changed_seeder_that_is_not_is_refused_with_all_ways_out(database):
     assert "up to date" in database.apply("--set", "items=4")[0]
 
 
+@pytest.mark.slow
 def test_a_comment_in_what_a_seeder_imports_is_no_change(database):
     database.project.write("shop/names.py", "SHOP = 'shop'\n")
     database.edit("import time", "import time\nfrom shop.names import SHOP")
@@ -334,6 +361,7 @@ def test_a_comment_in_what_a_seeder_imports_is_no_change(database):
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_an_sql_migration_that_was_edited_after_it_was_applied_is_refused(database):
     database.apply()
     database.project.write("db/001_shop.sql", SCHEMA + "-- edited\n")
@@ -342,12 +370,14 @@ def test_an_sql_migration_that_was_edited_after_it_was_applied_is_refused(databa
     assert "write another" in errors
 
 
+@pytest.mark.slow
 def test_force_runs_all_seeders_again(database):
     database.apply()
     database.apply("--force")
     assert database.rows == {name: 2 * count for name, count in ROWS.items()}
 
 
+@pytest.mark.slow
 def test_reset_empties_all_and_seeds_anew_and_asks_first(database):
     database.apply()
     database.run("INSERT INTO shop (name) VALUES ('own'); CREATE TABLE stray (v int); CREATE SCHEMA other")
@@ -391,6 +421,7 @@ def test_production_refuses_demo_data_whatever_the_flags(database):
     assert database.run("SELECT to_regclass('shop')") == [(None,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--reset", "--force"])
 def test_production_takes_essential_seeds_and_no_flag_that_undoes(database, flag):
     database.apply("--tier", "essential", ENVIRONMENT="production")
@@ -400,6 +431,7 @@ def test_production_takes_essential_seeds_and_no_flag_that_undoes(database, flag
     assert database.rows == {"shop": ROWS["shop"], "item": 0}
 
 
+@pytest.mark.slow
 def test_a_database_that_was_production_once_stays_so_without_the_variable(database):
     database.apply("--tier", "essential", APP_ENV="production")
     for arguments in ((), ("--tier", "demo"), ("--reset", "--yes"), ("--force",)):
@@ -449,6 +481,7 @@ def test_a_secret_with_a_known_value_is_a_warning_and_in_production_an_error(gua
     assert "s3cret-default" not in errors
 
 
+@pytest.mark.slow
 def test_a_secret_from_the_environment_is_used_and_shown_nowhere(guarded):
     output, errors = guarded.apply("--json", ENVIRONMENT="production", SEEDDB_SEED_ADMIN_LOGIN="x9-hidden")
     assert guarded.run("SELECT name FROM shop ORDER BY id LIMIT 1") == [("x9-hidden",)]
@@ -470,6 +503,7 @@ def test_a_value_that_does_not_fit_names_seeder_parameter_value_and_source(guard
     assert "write NAME=VALUE" in errors
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_before_the_environment_and_that_before_the_table(database):
     database.project.write("pyproject.toml", TABLE + 'profile = "p"\n[tool.seeddb.profiles.p]\nitems = 1\n')
     for arguments, environ, count in (
@@ -489,6 +523,7 @@ def marker(database):
     return found
 
 
+@pytest.mark.slow
 def test_no_tier_migrates_and_seeds_nothing_and_the_seeds_can_follow(database):
     output, _ = database.apply("--tier", "none")
     assert output.count("ran:") == 1
@@ -500,6 +535,7 @@ def test_no_tier_migrates_and_seeds_nothing_and_the_seeds_can_follow(database):
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_rows_that_migrations_made_are_no_reason_not_to_seed(database):
     database.project.write("db/002_own.sql", "INSERT INTO shop (name) VALUES ('of a migration');")
     database.apply("--tier", "none")
@@ -518,6 +554,7 @@ with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
 """
 
 
+@pytest.mark.slow
 def test_a_seeder_that_failed_can_be_tried_again_where_a_tool_of_its_own_migrated(database):
     migrations = '{command = "python migrate.py", inputs = ["migrate.py"]}'
     database.project.write("pyproject.toml", TABLE.replace('"db"', migrations))
@@ -533,6 +570,7 @@ def test_a_seeder_that_failed_can_be_tried_again_where_a_tool_of_its_own_migrate
     assert database.rows["shop"] == 2
 
 
+@pytest.mark.slow
 def test_migrating_alone_leaves_what_is_known_of_the_seeds(database):
     database.apply()
     before = marker(database)
@@ -550,6 +588,7 @@ def test_migrating_alone_asks_for_no_secrets_and_knows_production(guarded):
     assert "the marker of the database, which says production" in errors
 
 
+@pytest.mark.slow
 def test_migrating_alone_does_not_vouch_for_rows_that_nobody_noted(database):
     database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
     database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
@@ -580,6 +619,7 @@ def test_without_a_url_it_says_where_it_looked(database):
     assert "none of SHOP_URL, DATABASE_URL" in errors
 
 
+@pytest.mark.slow
 def test_a_password_is_shown_nowhere(database):
     url = database.address.url + "&password=hidden-1"
     output, errors = database.apply("--url", url)
@@ -589,6 +629,7 @@ def test_a_password_is_shown_nowhere(database):
     assert "hidden-2" not in errors
 
 
+@pytest.mark.slow
 def test_wait_waits_for_a_server_that_comes_up_later(project):
     with separate_server() as start:
         first = start()
@@ -603,6 +644,7 @@ def test_wait_waits_for_a_server_that_comes_up_later(project):
         assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_waiting_ends_with_what_the_server_said_last(database):
     started = time.monotonic()
     _, errors = database.apply("--url", "postgresql://me@127.0.0.1:1/none", "--wait", "1", code=1)
@@ -613,6 +655,7 @@ def test_waiting_ends_with_what_the_server_said_last(database):
 # -- Alembic ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_alembic_runs_only_what_its_own_table_lacks(project, server, repository):
     database = Database(project, server)
     for source in sorted((repository / "examples" / "quickstart").rglob("*")):

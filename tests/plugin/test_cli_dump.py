@@ -38,6 +38,7 @@ def steps_of(done):
     return [line.split(" (")[0].split(" ", 3)[-1] for line in done.stderr.splitlines() if line.startswith("  ")]
 
 
+@pytest.mark.slow
 def test_the_life_of_a_committed_dump(seeddb, project):
     done = seeddb("dump", "-o", "seed-db.sql")
     assert done.stdout.startswith("seed-db.sql: little-shop/default, plain, 0.0")
@@ -79,6 +80,7 @@ def test_a_template_goes_through_a_file(seeddb, project, server_address):
     assert seeddb("explain", "--digest").stdout == built["fingerprint"] + "\n"
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_imported_is_told_and_no_failure(seeddb, project):
     done = seeddb("build", "--import", "no-such.dump")
     assert f"seeddb: nothing was imported: there is no {project.path}/no-such.dump" in done.stderr

@@ -49,6 +49,7 @@ def settle(example, tmp_path, repository):
     return Command(tmp_path / example)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "package"), [("quickstart", "shop"), pytest.param("fastapi_async", "app", marks=pytest.mark.long)]
 )
@@ -84,6 +85,7 @@ def dbmate(pytester):
     return Command(pytester.path)
 
 
+@pytest.mark.slow
 def test_sql_files_without_any_python_get_a_seeddb_toml_that_builds_at_once(dbmate):
     done = dbmate("init")
     assert "found    SQL migrations  db/migrations: 1 file, with dbmate's marks" in done.stdout
@@ -98,6 +100,7 @@ def test_tests_run_at_once_on_what_it_wrote(dbmate, pytester):
     pytester.runpytest_subprocess("--seed-db", "-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_models_alone_get_a_table_that_builds_at_once(files):
     models = MODELS.format(own=uuid.uuid4().hex[:8])
     seeddb = files(**{"src/shop/__init__.py": "", "src/shop/models.py": models, "pyproject.toml": ""})

@@ -60,6 +60,7 @@ def read(descriptor):
         return b""
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_is_drawn_and_the_cursor_comes_back(seeddb):
     shown, output, code = built(seeddb)
     assert code == 0
@@ -103,6 +104,7 @@ def test_a_terminal_that_cannot_draw_gets_lines_and_rich_is_not_even_imported(te
     assert output.endswith("False\n")
 
 
+@pytest.mark.slow
 def test_piped_it_is_lines_whatever_the_terminal_is_called(seeddb):
     seeddb.environment |= {"TERM": "xterm-256color", "FORCE_COLOR": "1"}
     lines = seeddb("build").stderr.splitlines()

@@ -79,6 +79,7 @@ def ours(admin):
     return {each.name for each in admin.ours()}
 
 
+@pytest.mark.slow
 def test_by_default_orphans_go_and_what_was_last_used_more_than_fourteen_days_ago(admin, pruned, server):
     old = [make_template(admin, used=90, layer=True), make_template(admin, used=15), make_kept(admin, ago=15)]
     orphans = [make_orphan(admin, clone_name), make_orphan(admin, build_name)]
@@ -90,6 +91,7 @@ def test_by_default_orphans_go_and_what_was_last_used_more_than_fourteen_days_ag
         assert ours(admin) == stays
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_what_would_go_and_why_and_touches_nothing(admin, seeddb):
     names = make_template(admin, "shop", used=20), make_kept(admin, ago=20), make_orphan(admin)
     done = seeddb("prune", "--dry-run")
@@ -103,6 +105,7 @@ def test_a_dry_run_lists_what_would_go_and_why_and_touches_nothing(admin, seeddb
     assert "0 B stay, 0 databases in use" in done.stdout
 
 
+@pytest.mark.slow
 def test_age_and_budget_are_read_with_their_units(admin, pruned, server):
     names = [make_template(admin, used=50), make_template(admin, used=15), make_template(admin, used=14)]
     names += [make_template(admin, used=3), make_template(admin, used=2)]
@@ -113,6 +116,7 @@ def test_age_and_budget_are_read_with_their_units(admin, pruned, server):
         assert ours(admin) == {names[0], names[4]}
 
 
+@pytest.mark.slow
 def test_kept_databases_go_all_at_once_but_not_one_that_somebody_looks_at(admin, pruned, server):
     names = [make_kept(admin, ago=ago) for ago in (0, 1)]
     template = make_template(admin, used=100)
@@ -121,6 +125,7 @@ def test_kept_databases_go_all_at_once_but_not_one_that_somebody_looks_at(admin,
         assert ours(admin) == {names[0], template}
 
 
+@pytest.mark.slow
 def test_all_is_all_that_nobody_uses(admin, seeddb, server):
     used, free = make_template(admin), [make_template(admin, comment=""), make_kept(admin), make_template(admin)]
     with held(server, "use", used):
@@ -131,6 +136,7 @@ def test_all_is_all_that_nobody_uses(admin, seeddb, server):
     assert not set(free) & ours(admin)
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_to_drop_saves_nothing_else_and_exits_with_1(admin, project, server):
     with psycopg.connect(server.conninfo, autocommit=True) as connection:
         connection.execute("CREATE ROLE other LOGIN CREATEDB PASSWORD 's3cret'")
@@ -193,6 +199,7 @@ def left(cache, version, *, ago=0):
     return state, programs
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_servers_and_programs_that_nobody_has_used_for_long_go_and_locks_save_them(project, cache):
     seeddb = Command(project.path, XDG_CACHE_HOME=str(cache.parent))

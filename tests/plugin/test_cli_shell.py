@@ -54,6 +54,7 @@ def clones(admin):
 WRITE = "INSERT INTO shop (name) VALUES ('left'); SELECT current_database(), count(*) FROM shop;"
 
 
+@pytest.mark.slow
 def test_fresh_opens_psql_on_a_clone_that_is_discarded_afterwards(project, seeddb, admin):
     project.write("db/002_own.sql", "SELECT 'this test''s template alone';")
     first = seeddb("shell", "--fresh", input=WRITE)
@@ -79,6 +80,7 @@ print("variable", os.environ["SHOP_URL"].partition("?")[0].endswith(url.partitio
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", pytest.param("exit()", marks=pytest.mark.long)])
 def test_python_has_everything_ready_and_the_application_reaches_the_same_clone(seeddb, admin, end):
     done = seeddb("shell", "--fresh", "--python", input=SCRIPT.format(end=end))
@@ -88,6 +90,7 @@ def test_python_has_everything_ready_and_the_application_reaches_the_same_clone(
     assert clones(admin) == []
 
 
+@pytest.mark.slow
 def test_python_opens_kept_databases_too(seeddb, admin):
     older, newer = make_kept(admin, ago=2), make_kept(admin, ago=1)
     asked = "print('in', connection.execute('SELECT current_database()').fetchone()[0])\n"
@@ -95,6 +98,7 @@ def test_python_opens_kept_databases_too(seeddb, admin):
     assert {older, newer} == {each.name for each in admin.ours(r"seeddb\_k\_%")}
 
 
+@pytest.mark.slow
 def test_the_database_made_last_is_opened_also_where_the_clock_was_set_back(seeddb, admin):
     make_kept(admin, ago=1)
     latest = make_kept(admin, ago=2)

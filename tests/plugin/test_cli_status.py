@@ -64,6 +64,7 @@ def test_an_empty_server_is_told_in_six_lines(seeddb, server):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_each_template_has_its_size_age_days_of_use_users_and_clones_and_each_clone_its_owner(
     seeddb, server, admin, project
 ):
@@ -87,6 +88,7 @@ def test_each_template_has_its_size_age_days_of_use_users_and_clones_and_each_cl
     assert re.search(r"little-shop/demo +\d\.\d MB +now +\S+ +1 +1 +2 +seeddb_t_", shown)
 
 
+@pytest.mark.slow
 def test_orphans_kept_databases_and_layers_are_told_apart_and_nothing_is_swept(seeddb, admin):
     names = make_orphan(admin), make_kept(admin, ago=3), make_template(admin, "shop", used=2, layer=True)
     found, shown = told(seeddb), seeddb("status").stdout
@@ -98,6 +100,7 @@ def test_orphans_kept_databases_and_layers_are_told_apart_and_nothing_is_swept(s
     assert {each.name for each in admin.ours()} == set(names)
 
 
+@pytest.mark.slow
 def test_templates_that_say_nothing_of_themselves_are_listed_as_unknown(seeddb, admin):
     name = make_template(admin, comment="{}")
     assert told(seeddb)["templates"][0] | {"name": name, "plan": "", "created": ""} == told(seeddb)["templates"][0]
@@ -158,6 +161,7 @@ def wait_for_the_end(cache):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_an_embedded_server_is_not_made_to_be_looked_at_and_a_stopped_one_is_started_for_the_look(project, cache):
     project.write("db/000_own.sql", f"SELECT {os.getpid()};")

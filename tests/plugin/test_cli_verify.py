@@ -47,6 +47,7 @@ def verify(project):
     return run
 
 
+@pytest.mark.slow
 def test_sound_seeds_are_told_with_their_rows_and_it_ends_well(verify):
     output = verify(code=0)
     assert "seed little.seeds:first: 1 shop, " in output
@@ -56,6 +57,7 @@ def test_sound_seeds_are_told_with_their_rows_and_it_ends_well(verify):
     assert "printed by a seeder" not in output
 
 
+@pytest.mark.slow
 def test_an_unsound_seeder_is_named_with_its_rows_and_it_ends_badly(verify):
     output = verify(code=1, more=UNSOUND)
     assert "seed little.seeds:timed: 1 shop" in output
@@ -90,12 +92,14 @@ NUMBERED = """
 """
 
 
+@pytest.mark.slow
 def test_a_seeder_that_runs_again_draws_the_same_numbers_from_its_sequences(verify):
     output = verify(code=0, more=NUMBERED)
     assert "seed little.seeds:more: 2 shop" in output
     assert "little-shop/default: sound" in output
 
 
+@pytest.mark.slow
 def test_json_holds_all_of_it(verify):
     found = json.loads(verify("--json", code=1, more=UNSOUND))
     assert found["dump"] is None

@@ -93,6 +93,7 @@ ALL_WAYS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["", "first", "second"])
 def test_every_way_finds_the_seeds_and_the_same_next_id_in_any_order(clinic, order, monkeypatch):
     monkeypatch.setenv("ORDER", order)
@@ -101,6 +102,7 @@ def test_every_way_finds_the_seeds_and_the_same_next_id_in_any_order(clinic, ord
     clinic.test(ALL_WAYS, asyncio=True).assert_outcomes(passed=20)
 
 
+@pytest.mark.slow
 def test_a_seeded_class_of_djangos_has_the_seeds_for_each_of_its_tests(clinic):
     result = clinic.test(
         """
@@ -154,6 +156,7 @@ def test_a_seeded_class_of_djangos_has_the_seeds_for_each_of_its_tests(clinic):
     result.assert_outcomes(passed=11)
 
 
+@pytest.mark.slow
 def test_a_seeded_method_in_an_unmarked_class_of_djangos_is_told_to_mark_the_class(clinic):
     result = clinic.test(
         """
@@ -171,6 +174,7 @@ def test_a_seeded_method_in_an_unmarked_class_of_djangos_is_told_to_mark_the_cla
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_without_pytest_django_the_orm_reaches_the_seeded_database(clinic):
     clinic.write("pyproject.toml", TABLE.partition("[tool.pytest")[0])
     clinic.write(
@@ -194,6 +198,7 @@ def test_without_pytest_django_the_orm_reaches_the_seeded_database(clinic):
     clinic.run("-p", "no:django").assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_it_does_not_matter_which_plugin_is_loaded_first(clinic, reverse, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -292,10 +297,12 @@ THREADS = """
 """
 
 
+@pytest.mark.slow
 def test_threads_reach_the_tests_own_clone_and_their_connections_do_not_outlive_it(clinic):
     clinic.test(THREADS, *LEFT_OPEN).assert_outcomes(passed=11)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(django.VERSION < (5, 1), reason="Django has pools of connections since 5.1")
 def test_pools_of_connections_lead_to_each_tests_own_clone(clinic):
     clinic.settings('DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 5}}')

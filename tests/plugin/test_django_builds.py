@@ -46,6 +46,7 @@ TYPES = "SELECT id, app_label, model FROM django_content_type ORDER BY id"
 PERMISSIONS = "SELECT id, content_type_id, codename FROM auth_permission ORDER BY id"
 
 
+@pytest.mark.slow
 def test_one_more_migration_runs_one_migration_and_going_back_builds_nothing(clinic):
     first = clinic.seeddb("build").stdout.split()
     clinic.migration("0004_more", MORE, "0003_own")
@@ -60,6 +61,7 @@ def test_one_more_migration_runs_one_migration_and_going_back_builds_nothing(cli
     assert migrations == ["migration clinic.0004_more"]
 
 
+@pytest.mark.slow
 def test_one_more_migration_of_the_last_app_runs_one_migration(clinic):
     clinic.settings("INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'clinic', 'yard']")
     for name, text in {
@@ -75,6 +77,7 @@ def test_one_more_migration_of_the_last_app_runs_one_migration(clinic):
     assert migrations == ["migration yard.0002_wards"]
 
 
+@pytest.mark.slow
 def test_ids_of_content_types_and_permissions_do_not_depend_on_what_was_built_before(clinic):
     clinic.seeddb("build")
     clinic.migration("0004_more", MORE, "0003_own")
@@ -86,6 +89,7 @@ def test_ids_of_content_types_and_permissions_do_not_depend_on_what_was_built_be
     assert ("clinic", "more") in [each[1:] for each in from_a_layer[0]]
 
 
+@pytest.mark.slow
 def test_a_changed_migration_receiver_or_setting_builds_again_and_is_named(clinic):
     clinic.write(
         "clinic/signals.py",
@@ -116,6 +120,7 @@ def test_a_changed_migration_receiver_or_setting_builds_again_and_is_named(clini
     assert "INSTALLED_APPS" in told
 
 
+@pytest.mark.slow
 def test_squashed_migrations_build(clinic):
     before, _ = rows(clinic, WARD_NAMES, TYPES)
     squashed = INITIAL.replace(
@@ -139,6 +144,7 @@ def test_squashed_migrations_build(clinic):
     assert {name for (name,) in recorded} >= {"0001_initial", "0001_squashed_0002_wards", "0002_wards", "0003_own"}
 
 
+@pytest.mark.slow
 def test_an_app_without_migrations_gets_its_tables(clinic):
     clinic.settings("INSTALLED_APPS.append('plain')")
     clinic.write("plain/__init__.py", "")
@@ -159,6 +165,7 @@ def failure(clinic, code=2):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_is_named_with_its_place_and_leaves_nothing(clinic):
     clinic.migration("0004_broken", "migrations.RunPython(lambda apps, editor: 1 / 0)", "0003_own")
     told = failure(clinic, code=1)
@@ -186,6 +193,7 @@ def test_conflicting_migrations_are_told_as_djangos_own_command_would(clinic):
     assert "clinic" in told
 
 
+@pytest.mark.slow
 def test_settings_that_are_missing_broken_or_named_nowhere_are_told(clinic, monkeypatch):
     clinic.seeddb.environment = {"DJANGO_SETTINGS_MODULE": "site_.gone"}
     told = failure(clinic)
@@ -202,6 +210,7 @@ def test_settings_that_are_missing_broken_or_named_nowhere_are_told(clinic, monk
     assert "Django's settings are not found" in told
 
 
+@pytest.mark.slow
 def test_the_environment_goes_before_the_settings_that_pytest_and_manage_name(clinic):
     clinic.write(
         "site_/other.py", "from site_.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, 'django.contrib.admin']\n"

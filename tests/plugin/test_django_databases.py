@@ -79,6 +79,7 @@ def clinic(pytester):
     return clinic
 
 
+@pytest.mark.slow
 def test_seeds_that_write_to_both_are_found_in_both_and_writes_to_neither_reach_the_next_test(clinic):
     result = clinic.test(
         HEAD
@@ -174,6 +175,7 @@ def test_only_the_databases_that_a_test_names_may_be_used(clinic):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_each_database_has_the_tables_that_the_router_gives_it_and_a_database_of_its_own(clinic):
     result = clinic.test(
         HEAD
@@ -196,6 +198,7 @@ def test_each_database_has_the_tables_that_the_router_gives_it_and_a_database_of
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_changed_migration_of_one_database_builds_it_again_and_its_seeds_with_it(clinic):
     tests = """
     @pytest.mark.seeded
@@ -225,6 +228,7 @@ def test_a_changed_migration_of_one_database_builds_it_again_and_its_seeds_with_
     third.stdout.fnmatch_lines(["*template clinic-other/default built*0002_column*"])
 
 
+@pytest.mark.slow
 def test_a_mirror_and_a_second_name_of_the_same_database_lead_to_the_tests_clone(clinic):
     clinic.settings(
         """
@@ -270,6 +274,7 @@ def test_a_mirror_and_a_second_name_of_the_same_database_lead_to_the_tests_clone
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.slow
 def test_xdist_builds_each_template_once(clinic):
     clinic.own_template()
     result = clinic.test(

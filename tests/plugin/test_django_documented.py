@@ -16,6 +16,7 @@ def clinic(pytester):
 # -- database access ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_access_is_refused_without_a_mark_and_granted_to_a_marked_function_class_and_module(clinic):
     clinic.write(
         "test_module.py",
@@ -65,6 +66,7 @@ def test_access_is_refused_without_a_mark_and_granted_to_a_marked_function_class
     result.assert_outcomes(passed=8)
 
 
+@pytest.mark.slow
 def test_a_marked_test_is_rolled_back_and_is_in_a_transaction(clinic):
     result = clinic.test(
         """
@@ -91,6 +93,7 @@ def test_a_marked_test_is_rolled_back_and_is_in_a_transaction(clinic):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_transaction_true_really_commits_runs_on_commit_and_needs_no_serialized_rollback(clinic):
     result = clinic.test(
         """
@@ -186,6 +189,7 @@ def test_sequences_that_are_reset_start_where_the_template_left_them(clinic):
 # -- classes of Django's --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_django_test_classes_behave_as_in_django(clinic):
     clinic.write("clinic/fixtures/wards.json", EAST)
     result = clinic.test(
@@ -249,6 +253,7 @@ def test_django_test_classes_behave_as_in_django(clinic):
 # -- fixtures of tests ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_fixtures_that_pytest_django_documents_work(clinic):
     clinic.write(
         "site_/others.py",
@@ -335,6 +340,7 @@ def test_the_fixtures_that_pytest_django_documents_work(clinic):
     result.assert_outcomes(passed=14)
 
 
+@pytest.mark.slow
 def test_a_live_server_sees_what_the_test_commits_and_the_other_way_around(clinic):
     result = clinic.test(
         """
@@ -352,6 +358,7 @@ def test_a_live_server_sees_what_the_test_commits_and_the_other_way_around(clini
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_coroutines_use_the_database_and_the_async_client(clinic):
     result = clinic.test(
         """

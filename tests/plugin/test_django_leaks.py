@@ -149,6 +149,7 @@ def outcomes(result):
     return result.parseoutcomes()["passed"]
 
 
+@pytest.mark.slow
 def test_what_an_atomic_test_commits_in_any_way_does_not_reach_the_next(clinic):
     tests = f"""
     @pytest.mark.seeded
@@ -164,6 +165,7 @@ def test_what_an_atomic_test_commits_in_any_way_does_not_reach_the_next(clinic):
     assert outcomes(clinic.test(WAYS + CHECKS + tests)) == 2 * len(NAMES) + 1
 
 
+@pytest.mark.slow
 def test_what_is_left_connected_or_commits_later_does_not_reach_the_next(clinic):
     tests = """
     @pytest.mark.seeded

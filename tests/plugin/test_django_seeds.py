@@ -55,6 +55,7 @@ def with_command(clinic, seeds):
     clinic.table(f"    seeds = {seeds}\n")
 
 
+@pytest.mark.slow
 def test_a_management_command_seeds_and_is_run_again_when_it_changes(clinic):
     with_command(clinic, '[{django = "seed_demo --number 3", tier = "demo"}]')
     result = clinic.test(
@@ -74,6 +75,7 @@ def test_a_management_command_seeds_and_is_run_again_when_it_changes(clinic):
     assert " built in " in clinic.seeddb("build").stdout
 
 
+@pytest.mark.slow
 def test_a_management_command_that_fails_or_is_not_known_is_told_without_a_traceback(clinic):
     with_command(clinic, '[{django = "seed_demo --number 10"}]')
     told = clinic.seeddb("build", code=1).stderr
@@ -92,6 +94,7 @@ def test_a_management_command_that_fails_or_is_not_known_is_told_without_a_trace
     result.stderr.fnmatch_lines(["*Django has no management command 'seed_dmo'*"])
 
 
+@pytest.mark.slow
 def test_loaddata_seeds_and_a_changed_fixture_builds_again(clinic):
     clinic.table('    seeds = [{django = "loaddata things.json"}]\n')
 
@@ -153,6 +156,7 @@ def test_a_seeder_that_fails_half_way_leaves_nothing_and_apply_goes_on_from_ther
     assert len(rows(empty_database, "SELECT FROM clinic_ward")) == 3
 
 
+@pytest.mark.slow
 def test_apply_brings_a_real_database_up_to_date_once_and_runs_what_is_new(clinic, empty_database):
     clinic.seeddb("apply", "--url", empty_database.url)
     assert rows(empty_database, PATIENTS) == [("patient 0",), ("patient 1",), ("patient 2",)]
@@ -171,6 +175,7 @@ def test_apply_brings_a_real_database_up_to_date_once_and_runs_what_is_new(clini
     clinic.python("from django.core.management import call_command; call_command('migrate', check_unapplied=True)")
 
 
+@pytest.mark.slow
 def test_apply_takes_over_a_database_that_django_migrated_itself(clinic, empty_database):
     lead_to(clinic, empty_database)
     clinic.python("from django.core.management import call_command; call_command('migrate', verbosity=0)")
@@ -183,6 +188,7 @@ def test_apply_takes_over_a_database_that_django_migrated_itself(clinic, empty_d
     assert "up to date" in clinic.seeddb("apply", "--url", empty_database.url).stdout
 
 
+@pytest.mark.slow
 def test_numbers_of_django_factories_go_on_in_tests_where_the_seeds_stopped(clinic):
     clinic.write(
         "clinic/factories.py",
@@ -251,6 +257,7 @@ def test_numbers_of_django_factories_go_on_in_tests_where_the_seeds_stopped(clin
     result.assert_outcomes(passed=10)
 
 
+@pytest.mark.slow
 def test_profiles_and_parameters_of_a_marker_choose_among_the_seeds(clinic):
     clinic.write(
         "clinic/seeds.py",
@@ -289,6 +296,7 @@ def test_profiles_and_parameters_of_a_marker_choose_among_the_seeds(clinic):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_manage_py_seeddb_forwards_its_options_its_output_and_its_exit_code(clinic, empty_database):
     clinic.settings("INSTALLED_APPS.append('pytest_seeddb.django')")
 

@@ -13,6 +13,7 @@ def clinic(pytester):
     return Clinic(pytester.path, pytester)
 
 
+@pytest.mark.slow
 def test_rows_of_a_conftests_own_django_db_setup_are_found_by_all_unmarked_tests_and_survive_them(clinic):
     clinic.write("clinic/fixtures/wards.json", EAST)
     clinic.write(
@@ -61,6 +62,7 @@ def test_rows_of_a_conftests_own_django_db_setup_are_found_by_all_unmarked_tests
     result.assert_outcomes(passed=8)
 
 
+@pytest.mark.slow
 def test_rows_that_a_wider_fixture_writes_unblocked_are_found_by_the_tests_that_follow(clinic):
     result = clinic.test(
         """
@@ -124,6 +126,7 @@ def test_modified_settings_of_the_databases_are_asked_for_and_do_not_matter(clin
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--reuse-db", "--create-db"), ("--no-migrations",)])
 def test_options_that_are_not_needed_are_accepted_and_told(clinic, options):
     result = clinic.test("def test_it(db): assert Ward.objects.count() == 2", *options)
@@ -132,11 +135,13 @@ def test_options_that_are_not_needed_are_accepted_and_told(clinic, options):
     result.stdout.fnmatch_lines([f"seeddb: {', '.join(options)} {are} not needed*"])
 
 
+@pytest.mark.slow
 def test_a_run_without_them_and_a_quiet_run_tell_nothing_of_options(clinic):
     assert "not needed" not in clinic.test("def test_it(): pass").stdout.str()
     assert "seeddb" not in clinic.run("--reuse-db", "-q").stdout.str()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("databases", "texts"),
     [
@@ -162,6 +167,7 @@ def test_settings_whose_databases_cannot_be_used_are_refused_instead_of_building
     assert texts[0] in result.stderr.str()
 
 
+@pytest.mark.slow
 def test_an_alias_of_another_vendor_still_gets_its_own_test_database(clinic):
     clinic.settings(
         """
@@ -205,6 +211,7 @@ def test_an_alias_of_another_vendor_still_gets_its_own_test_database(clinic):
     result.assert_outcomes(passed=7)
 
 
+@pytest.mark.slow
 def test_one_build_serves_all_workers_of_xdist(clinic):
     clinic.own_template()
     result = clinic.test(
@@ -230,6 +237,7 @@ def test_one_build_serves_all_workers_of_xdist(clinic):
     assert result.stdout.str().count(" built in ") == 2
 
 
+@pytest.mark.slow
 def test_atomic_tests_run_before_transactional_ones_and_classes_of_unittest_last(clinic):
     result = clinic.test(
         """

@@ -109,6 +109,7 @@ def run(shop, text, *options, **outcomes):
 # -- the session ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_factories_write_through_the_session_that_the_test_uses_however_they_are_wired(shop):
     run(
         shop,
@@ -134,6 +135,7 @@ def test_declared_in_the_test(seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_a_test_that_uses_no_session_gets_one_and_only_what_is_committed_is_seen_by_others(shop):
     run(
         shop,
@@ -158,6 +160,7 @@ def test_none(request):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", "rollback"])
 def test_what_factories_made_is_gone_in_the_next_test(shop, isolation):
     run(
@@ -175,6 +178,7 @@ def test_one(n, seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_an_async_test_writes_through_its_async_session(shop):
     run(
         shop,
@@ -200,6 +204,7 @@ def test_beside_the_other(seeded_async_session, seeded_session, seeded_url):
     )
 
 
+@pytest.mark.slow
 def test_a_session_of_the_applications_that_leads_to_the_tests_database_is_kept(shop):
     shop.write("pyproject.toml", (shop.path / "pyproject.toml").read_text() + 'engines = ["little.models:engine"]\n')
     run(
@@ -221,6 +226,7 @@ def test_unless_the_test_uses_ours(seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_a_session_that_leads_elsewhere_is_not_used(shop):
     run(
         shop,
@@ -235,6 +241,7 @@ def test_one(request):
     )
 
 
+@pytest.mark.slow
 def test_what_a_fixture_assigns_in_the_test_holds_until_the_test_ends(shop):
     run(
         shop,
@@ -263,6 +270,7 @@ def test_three():
     )
 
 
+@pytest.mark.slow
 def test_a_further_thread_has_a_session_of_its_own(shop):
     run(
         shop,
@@ -282,6 +290,7 @@ def test_one(seeded_session, seeded_url):
     )
 
 
+@pytest.mark.slow
 def test_a_fixture_that_asks_for_the_session_in_its_tear_down_makes_none(shop):
     run(
         shop,
@@ -297,6 +306,7 @@ def test_one(tidy): pass
     )
 
 
+@pytest.mark.slow
 def test_a_seeder_that_is_called_and_a_database_that_is_built_in_a_test_each_write_where_they_belong(shop):
     run(
         shop,
@@ -326,6 +336,7 @@ def test_a_seeded_test_that_does_not_know_factory_boy_does_not_import_it(project
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_factory_that_is_first_imported_in_the_test_is_right_as_well(shop):
     shop.write("little/seeds.py", "from pytest_seeddb import seeder\n@seeder\ndef nothing(): pass\n")
     result = shop.test(
@@ -348,6 +359,7 @@ def test_a_factory_that_is_first_imported_in_the_test_is_right_as_well(shop):
     assert [line for line in result.outlines if "DRAWN" in line] == [line for line in again.outlines if "DRAWN" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", "rollback"])
 def test_bulk_create_loads_in_seeders_and_in_tests_of_every_isolation(shop, isolation):
     seeds = (shop.path / "little/seeds.py").read_text()
@@ -376,6 +388,7 @@ def test_async(seeded_async_session, seeded_url):
     )
 
 
+@pytest.mark.slow
 def test_a_seeder_whose_bulk_create_fails_is_named_with_its_line_and_the_table(shop):
     seeds = (shop.path / "little/seeds.py").read_text().replace("import seeder", "import bulk_create, seeder")
     call = 'bulk_create(ShopFactory, 2, name="x")'
@@ -431,6 +444,7 @@ def rows(shop, *options, monkeypatch, number):
 KEPT = ("--randomly-dont-reset-seed",)
 
 
+@pytest.mark.slow
 def test_the_same_test_makes_the_same_data_alone_in_any_order_and_under_xdist(shop, monkeypatch):
     shop.write("test_it.py", HEAD + SAME)
     ways = [
@@ -448,6 +462,7 @@ def test_the_same_test_makes_the_same_data_alone_in_any_order_and_under_xdist(sh
     assert rows(shop, "-p", "no:randomly", node, monkeypatch=monkeypatch, number="alone") == {node: line}
 
 
+@pytest.mark.slow
 def test_pytest_randomly_decides_the_draws_where_it_seeds_each_test(shop, monkeypatch):
     shop.write("test_it.py", HEAD + SAME)
     ways = [("--randomly-seed=1",), ("-n", "2", "--randomly-seed=1"), ("--randomly-seed=2",)]
@@ -457,6 +472,7 @@ def test_pytest_randomly_decides_the_draws_where_it_seeds_each_test(shop, monkey
     assert {line.split(" ")[0] for line in other.values()} == {"c2@x.example"}
 
 
+@pytest.mark.slow
 def test_a_seeded_test_leaves_the_processs_own_numbers_as_they_were(shop):
     run(
         shop,
@@ -485,6 +501,7 @@ def test_after():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["reset_sequence()", "reset_sequence(2, force=True)"])
 def test_a_reset_goes_back_to_the_templates_rows_or_where_it_is_told(shop, call):
     run(
@@ -500,6 +517,7 @@ def test_one(seeded_db, seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_tests_that_share_a_database_count_on(shop):
     shop.write("pyproject.toml", (shop.path / "pyproject.toml").read_text() + 'scope = "module"\n')
     run(
@@ -518,6 +536,7 @@ def test_one(n, first, seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_a_layer_remembers_where_the_seeders_before_it_left_the_sequences(shop):
     text = """
 def test_one(seeded_session):

@@ -24,6 +24,7 @@ def clones_on(address):
 # -- each of them, under each isolation ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_fixture_reads_the_seeded_state_under_every_isolation(project):
     result = project.test(
         """
@@ -92,6 +93,7 @@ def test_every_fixture_reads_the_seeded_state_under_every_isolation(project):
     result.assert_outcomes(passed=18)
 
 
+@pytest.mark.slow
 def test_fixtures_of_one_test_are_one_database(project):
     result = project.test(
         """
@@ -131,6 +133,7 @@ def test_fixtures_of_one_test_are_one_database(project):
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_the_factory_takes_what_the_marker_takes_and_makes_several_at_once(project):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 2")
     result = project.test(
@@ -180,6 +183,7 @@ def test_the_factory_takes_what_the_marker_takes_and_makes_several_at_once(proje
 # -- who gets a database, and when ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_test_that_asks_while_it_runs_gets_one(project):
     test = """
         import pytest
@@ -263,6 +267,7 @@ def test_the_users_own_fixtures_find_the_database_active(project):
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_other_kinds_of_items_are_not_disturbed(project):
     project.table('scope = "module"')
     project.write("notes.txt", ">>> 1 + 1\n2\n")
@@ -339,6 +344,7 @@ def scoped(project):
     return project
 
 
+@pytest.mark.slow
 def test_scope_class_is_one_clone_for_each_class(scoped):
     scoped.table('scope = "class"\nenv = "SHOP_URL"')
     result = scoped.test(
@@ -404,6 +410,7 @@ MODULE = """
 """
 
 
+@pytest.mark.slow
 def test_scope_module_with_unmarked_modules_between_and_with_xdist(scoped):
     scoped.table('scope = "module"\nenv = "SHOP_URL"')
     plain = "import os\n\ndef test_it():\n    assert 'SHOP_URL' not in os.environ\n"
@@ -431,6 +438,7 @@ def test_scope_module_with_unmarked_modules_between_and_with_xdist(scoped):
     result.assert_outcomes(passed=8)
 
 
+@pytest.mark.slow
 def test_scope_package_is_one_clone_for_each_package_and_its_fixtures_write_before_the_tests(scoped):
     scoped.table('scope = "package"\nenv = "SHOP_URL"')
     for package in ("one", "two", "two/inner"):
@@ -457,6 +465,7 @@ def test_scope_package_is_one_clone_for_each_package_and_its_fixtures_write_befo
     result.stdout.fnmatch_lines(["seeddb: after tests: 3 *"])
 
 
+@pytest.mark.slow
 def test_scope_session_is_one_clone_for_all(scoped):
     scoped.table('scope = "session"\nenv = "SHOP_URL"')
     scoped.write("conftest.py", "from filling import of_scope\nfilled = of_scope('session')")
@@ -501,6 +510,7 @@ def test_a_marker_of_ones_own_inside_a_shared_scope_is_a_usage_error(project, sc
 # -- overriding the session's chain --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_sessions_fixtures_can_be_overridden_in_a_conftest(project):
     project.seeders("[tool.seeddb.profiles.demo]\nshops = 2")
     project.write(
@@ -601,6 +611,7 @@ def test_a_conftest_of_a_subdirectory_overrides_for_its_own_tests_only(project, 
 # -- failures and other plugins ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_failures_in_setup_in_teardown_and_in_the_test(project, server_address):
     result = project.test(
         """
@@ -629,6 +640,7 @@ def test_nothing_is_left_after_failures_in_setup_in_teardown_and_in_the_test(pro
     assert clones_on(server_address) == []
 
 
+@pytest.mark.slow
 def test_failed_first_stepwise_and_stop_at_the_first_failure_work(project):
     options = ("--seed-db", "-p", "no:randomly", "-p", "no:asyncio", "-W", "error")
     project.write(
@@ -648,6 +660,7 @@ def test_failed_first_stepwise_and_stop_at_the_first_failure_work(project):
     run(*options, "--ff", "-x").assert_outcomes(failed=1)
 
 
+@pytest.mark.slow
 def test_looking_at_tests_and_fixtures_starts_no_server(project, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     project.write("test_it.py", "def test_it(seeded_session, seeded_db_factory): pass")
@@ -660,6 +673,7 @@ def test_looking_at_tests_and_fixtures_starts_no_server(project, monkeypatch, tm
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_a_test_leaves_nothing_on_the_server(project, server_address):
     project.write(
         "test_it.py",
@@ -683,6 +697,7 @@ def test_an_interrupt_in_a_test_leaves_nothing_on_the_server(project, server_add
     assert clones_on(server_address) == []
 
 
+@pytest.mark.slow
 def test_a_plugin_that_runs_each_test_in_a_fork_does_no_harm_and_the_next_run_tidies_up(project, server_address):
     project.write(
         "conftest.py",

@@ -31,6 +31,7 @@ def test_real_commits_of_one_test_are_not_seen_by_the_next(project):
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_a_dropped_schema_an_open_transaction_and_a_left_connection_harm_nobody(project):
     result = project.test(
         """
@@ -52,6 +53,7 @@ def test_a_dropped_schema_an_open_transaction_and_a_left_connection_harm_nobody(
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["session", "engine", "connection", "async_session", "async_engine"])
 def test_rollback_undoes_commits_made_in_every_way_and_sets_sequences_back(project, way):
     ways = {
@@ -109,6 +111,7 @@ def test_rollback_undoes_commits_made_in_every_way_and_sets_sequences_back(proje
     result.stdout.fnmatch_lines(["seeddb: 1 clone, *"])
 
 
+@pytest.mark.slow
 def test_rollback_goes_back_to_the_last_commit_and_not_further(project):
     result = project.test(
         """
@@ -158,6 +161,7 @@ def test_rollback_goes_back_to_the_last_commit_and_not_further(project):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_a_commit_that_escapes_a_rollback_test_costs_the_clone_and_not_the_next_test(project):
     result = project.test(
         """
@@ -193,6 +197,7 @@ def test_a_write_that_the_isolation_forbids_is_an_error_that_says_so(project, is
     )
 
 
+@pytest.mark.slow
 def test_a_readonly_test_that_writes_by_force_does_not_reach_the_next_one(project):
     result = project.test(
         """
@@ -213,6 +218,7 @@ def test_a_readonly_test_that_writes_by_force_does_not_reach_the_next_one(projec
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.slow
 def test_reset_gives_the_seeded_state_back_in_the_middle_of_a_test(project):
     result = project.test(
         """

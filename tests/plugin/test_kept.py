@@ -50,6 +50,7 @@ def kept(server):
     return listed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
 def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_what_was_written(
     project, server, workers
@@ -66,6 +67,7 @@ def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_
     drop(shown(result)[1])
 
 
+@pytest.mark.slow
 def test_an_error_in_set_up_is_treated_likewise(project, server):
     result = project.test(
         """
@@ -87,6 +89,7 @@ def test_an_error_in_set_up_is_treated_likewise(project, server):
     drop(shown(result)[1])
 
 
+@pytest.mark.slow
 def test_keep_none_keeps_nothing_and_still_says_what_was_written(project, server, kept):
     before = kept()
     result = project.test(FAILING, f"--seed-db-server={server.url}", "--seed-db-keep=none")
@@ -95,6 +98,7 @@ def test_keep_none_keeps_nothing_and_still_says_what_was_written(project, server
     assert kept() == before
 
 
+@pytest.mark.slow
 def test_twenty_are_kept_and_the_oldest_go_first(project, server, kept):
     for already in kept():
         drop(server.with_database(already).url)
@@ -113,6 +117,7 @@ def test_twenty_are_kept_and_the_oldest_go_first(project, server, kept):
         drop(server.with_database(each).url)
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_stopped(project, cache_home, monkeypatch):
     own = cache_home / "shell"
@@ -132,6 +137,7 @@ def test_seeddb_shell_opens_the_newest_kept_database_also_when_its_server_has_st
     assert name in unknown.stderr
 
 
+@pytest.mark.slow
 def test_no_password_stands_in_the_psql_line(project, server, monkeypatch):
     url = server.url
     separator = "&" if "?" in url else "?"
@@ -141,6 +147,7 @@ def test_no_password_stands_in_the_psql_line(project, server, monkeypatch):
     drop(shown(result)[1])
 
 
+@pytest.mark.slow
 def test_the_report_says_which_test_wrote_what_and_what_became_of_its_database(project):
     result = project.test(
         """
@@ -158,6 +165,7 @@ def test_the_report_says_which_test_wrote_what_and_what_became_of_its_database(p
     result.stdout.fnmatch_lines(["*test_it.py::test_writes  rewind: rows were put back, wrote shop"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["in the middle", "last of the session"])
 @pytest.mark.parametrize("broken_first", [False, True], ids=["made after the database", "made before it"])
 def test_an_error_in_tear_down_is_treated_likewise(project, server, position, broken_first):
@@ -187,6 +195,7 @@ def test_an_error_in_tear_down_is_treated_likewise(project, server, position, br
     drop(shown(result)[1])
 
 
+@pytest.mark.slow
 def test_errors_of_the_last_tests_tear_down_and_of_the_sessions_are_both_reported(project, server):
     result = project.test(
         """

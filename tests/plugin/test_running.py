@@ -31,6 +31,7 @@ def test_enabled_always_in_the_table_needs_no_option(project):
     project.run(enabled=False).assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_using_a_fixture_marks_the_test_so_that_m_seeded_selects_it(project):
     project.write("test_it.py", TEST)
     project.run("-m", "seeded").assert_outcomes(passed=1, deselected=1)
@@ -43,6 +44,7 @@ def test_a_run_without_seeded_tests_starts_no_server(project, monkeypatch, tmp_p
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_the_second_run_reuses_the_template_and_says_so(project):
     project.write("seeds/more.sql", "INSERT INTO shop (name) VALUES ('only here, for the second run');")
     test = TEST.replace("(3,)", "(4,)")
@@ -62,6 +64,7 @@ def test_quiet_stays_quiet(project):
     assert "seeddb" not in project.run("-q").stdout.str()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("-n", "2"), ("-n", "4", "--dist", "loadfile"), ("-p", "no:xdist"), ("-n", "0")])
 def test_one_build_serves_all_workers(project, options):
     project.write("watched.txt", str(options))
@@ -81,12 +84,14 @@ def test_a_run_without_xdist_installed_works(project):
     project.test(TEST, "-p", "no:xdist", "-p", "no:xdist.looponfail").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_random_order_and_no_cache_do_no_harm(project):
     project.write("test_it.py", TEST)
     plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio", "--seed-db", "-p", "randomly")
     project.pytester.runpytest_subprocess(*plugins).assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_twenty_destructive_tests_in_any_order_on_four_workers_each_see_the_seeded_state(project):
     result = project.test(
         """
@@ -184,12 +189,14 @@ def test_a_disabled_run_imports_no_framework(project):
 SLOW = "SELECT pg_sleep(1.6); -- {}"
 
 
+@pytest.mark.slow
 def test_a_long_build_says_in_plain_lines_what_it_is_at(project):
     project.write("seeds/slow.sql", SLOW.format("plain"))
     result = project.test("def test_it(seeded_url): pass")
     result.stderr.fnmatch_lines(["seeddb: building little-shop/default: ? seed seeds/slow.sql, 1 s".replace("?", "*")])
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_line_of_a_long_build_is_cleared_at_its_end(project, repository):
     project.write("seeds/slow.sql", SLOW.format("terminal"))
     project.write("test_it.py", "def test_it(seeded_url): pass")
@@ -203,6 +210,7 @@ def test_on_a_terminal_the_line_of_a_long_build_is_cleared_at_its_end(project, r
     assert shown.endswith("\r\x1b[K")
 
 
+@pytest.mark.slow
 def test_the_value_of_a_secret_parameter_is_in_no_output_and_no_comment(project, server_address):
     project.seeders()
     project.write(
