@@ -151,6 +151,7 @@ def test_production_takes_what_is_essential(clinic):
     assert "up to date" in clinic.run("seeddb apply --tier essential", **PRODUCTION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "said"),
     [("SEEDDB_SEED_ADMIN_PASSWORD", "`admin_password` has its default value"), ("SECRET_KEY", "SECRET_KEY needs")],

@@ -124,6 +124,7 @@ def test_a_reset_makes_the_same_rows_each_time(platform, target):
         assert platform.scalar("SELECT min(id) FROM orders") == 1
 
 
+@pytest.mark.slow
 def test_db_reset_does_nothing_unless_somebody_says_yes(platform):
     assert "nobody is there to be asked" in platform.make("db-reset", code=2)
     assert "nothing was done" in platform.make("db-reset", code=2, answer="no")

@@ -34,6 +34,7 @@ def test_clones_of_one_template_are_separate(worker, template):
     assert names(two.address) == ["shop 1", "shop 2", "shop 3"]
 
 
+@pytest.mark.slow
 def test_clones_are_made_and_discarded_from_several_threads_at_once(worker, template, databases):
     errors = []
 

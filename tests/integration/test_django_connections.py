@@ -158,6 +158,7 @@ def test_a_transaction_that_is_left_open_inside_is_rolled_back_and_harms_nobody(
     )
 
 
+@pytest.mark.slow
 def test_other_threads_are_redirected_and_their_connections_end_with_the_block(run):
     run(
         """

@@ -459,6 +459,7 @@ def test_a_migration_that_was_edited_afterwards_is_named(dumped):
     assert found.changed == ("migration db/002.sql",)
 
 
+@pytest.mark.slow
 def test_another_schema_is_shown_line_by_line_and_what_is_not_run_is_counted(dumped):
     edited(dumped, "    id integer NOT NULL,\n    name text\n", "    id integer NOT NULL,\n    name varchar(9)\n")
     edited(dumped, "CREATE TABLE public.visit (", "GRANT ALL ON SCHEMA public TO x;\nCREATE TABLE public.visit (")

@@ -110,6 +110,7 @@ def look(server):
     return seen
 
 
+@pytest.mark.slow
 def test_what_was_imported_is_what_was_built(project, look):
     project.export()
     before, carried, record = look(project)
@@ -127,6 +128,7 @@ def test_what_was_imported_is_what_was_built(project, look):
     assert [getattr(again, name) for name in same] == [getattr(record, name) for name in same]
 
 
+@pytest.mark.slow
 def test_factories_sequences_go_on_after_an_import(project, look):
     seeder = """
 import factory

@@ -83,6 +83,7 @@ def test_the_maintenance_database_is_postgres_whatever_the_url_names(empty_datab
         assert server.address == empty_database.with_database("postgres")
 
 
+@pytest.mark.slow
 def test_the_urls_own_database_serves_where_postgres_is_closed(own_server):
     def prepare(data):
         (data / "pg_hba.conf").write_text("local postgres app reject\nlocal all all trust\n")
@@ -95,6 +96,7 @@ def test_the_urls_own_database_serves_where_postgres_is_closed(own_server):
         assert not server.superuser
 
 
+@pytest.mark.slow
 def test_the_address_gets_no_parameter_that_only_the_probe_needs(server_address):
     with opened(server_address) as server:
         assert "connect_timeout" not in server.address.params
@@ -105,6 +107,7 @@ def test_a_role_with_createdb_is_enough(role):
         assert not server.superuser
 
 
+@pytest.mark.slow
 def test_a_role_without_createdb_is_told_the_statement_that_grants_it(role):
     error = refused(role("NOCREATEDB", 'odd "name"'))
     assert "may not create databases" in error.what
@@ -148,6 +151,7 @@ def test_a_wrong_password_is_named_and_masked(own_server):
     assert "app:***@" in error.saw
 
 
+@pytest.mark.slow
 def test_a_missing_entry_in_pg_hba_is_named(own_server):
     address = own_server(lambda data: (data / "pg_hba.conf").write_text("local all postgres trust\n"))
     error = refused(Address({**address.params, "user": "stranger"}))

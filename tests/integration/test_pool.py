@@ -63,6 +63,7 @@ def test_one_spare_of_a_template_is_made_for_each_clone_that_is_discarded(worker
         assert worker.clones.made == number + 1
 
 
+@pytest.mark.slow
 def test_spares_of_all_templates_together_stay_within_their_bound(worker, make_plan):
     others = [Statements(f"other {number}", [f"SELECT {number}"]) for number in range(MAX_SPARES + 2)]
     templates = [worker.template(make_plan(TABLE, other, name=other.name)) for other in others]

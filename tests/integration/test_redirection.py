@@ -164,6 +164,7 @@ def test_an_async_engine_connects_to_the_address_and_nothing_stays_open(scheme, 
     assert backends(empty_database) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ASYNC)
 @pytest.mark.parametrize("named", [True, False])
 def test_connections_of_a_closed_loop_are_closed_without_a_word(scheme, named, empty_database, caplog, recwarn):
@@ -458,6 +459,7 @@ def test_what_is_no_engine_is_refused():
         engines_of(sessionmaker())
 
 
+@pytest.mark.slow
 def test_emptying_an_async_pool_needs_no_loop(empty_database, recwarn, caplog):
     gc.collect()  # what other tests have left must not be blamed on this one
     recwarn.clear()

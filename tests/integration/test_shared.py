@@ -323,6 +323,7 @@ def test_counters_that_were_reset_in_between_count_as_doubt(shared, seeded):
     assert is_seeded(shared, seeded)
 
 
+@pytest.mark.slow
 def test_rollback_and_readonly_tests_take_turns_on_one_clone(shared, seeded):
     first = shared.take()
     for turn in range(6):

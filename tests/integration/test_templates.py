@@ -42,6 +42,7 @@ def test_nobody_can_connect_to_a_template_not_even_a_superuser(worker, make_plan
         psycopg.connect(server_address.with_database(template.name).conninfo)
 
 
+@pytest.mark.slow
 def test_one_more_migration_runs_one_migration(worker, make_plan):
     worker.template(make_plan(Statements("migration", SCHEMA[:1]), Statements("seed", ROWS)))
     longer = Statements("migration", SCHEMA)
@@ -158,6 +159,7 @@ def test_a_data_file_that_the_build_read_belongs_to_the_template(server, make_pl
     assert built() == (False, [1])
 
 
+@pytest.mark.slow
 def test_reseed_builds_anew_once_for_all_workers_of_a_run(server, make_plan):
     schema = Statements("migration", SCHEMA)
     plan = make_plan(schema)

@@ -176,6 +176,7 @@ def test_a_cycle_of_seeders_names_both_ends(project):
     refused(project.test(SEEDED), "little.seeds:first", "little.seeds:second", "little/seeds.py:")
 
 
+@pytest.mark.slow
 def test_a_run_without_seeded_tests_is_not_bothered_by_missing_files(project):
     project.write("pyproject.toml", '[tool.seeddb]\nmigrations = "bd"\n')
     project.test("def test_it(): pass").assert_outcomes(passed=1)
@@ -187,6 +188,7 @@ def test_nothing_declared_says_what_to_declare(project):
     refused(project.test(SEEDED), "There is nothing to build", 'migrations = "alembic.ini"')
 
 
+@pytest.mark.slow
 def test_settings_that_a_conftest_replaces_are_not_refused_for_what_the_table_lacks(project):
     project.write("pyproject.toml", "")
     project.write(
@@ -293,6 +295,7 @@ TWO = (
 )
 
 
+@pytest.mark.slow
 def test_a_failing_sql_file_names_the_file_the_line_and_the_sqlstate(project):
     project.write("db/002_more.sql", "SELECT 1;\n\nINSERT INTO\n  shpo VALUES (1);")
     result = project.test(SEEDED)
@@ -374,17 +377,20 @@ def test_an_engine_with_a_creator_of_its_own_is_refused_by_name(project):
     failed(project.test(SEEDED), "ConfigError: ", "creator", "`engines` in")
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_in_its_module_asks_whether_another_was_meant(project):
     project.table('engines = ["little.db:engin"]')
     project.write("little/db.py", "engine = None\n")
     failed(project.test(SEEDED), "There is no 'engin' in the module 'little.db'", "Did you mean 'engine'?")
 
 
+@pytest.mark.slow
 def test_an_extension_that_does_not_exist_is_named_with_what_there_is(project):
     project.table('extensions = ["pg_trigram_x"]')
     failed(project.test(SEEDED), "pg_trigram_x", "from: ")
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_is_told_in_full_once_and_in_a_line_for_the_other_tests(project):
     project.write("db/002_more.sql", "INSERT INTO shpo VALUES (1);")
     result = project.test(TWO)
@@ -392,6 +398,7 @@ def test_a_build_that_fails_is_told_in_full_once_and_in_a_line_for_the_other_tes
     assert result.stdout.str().count("42P01") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["long", "native"])
 def test_whoever_asks_for_the_traceback_gets_it(project, style):
     project.write("db/002_more.sql", "INSERT INTO shpo VALUES (1);")
@@ -455,6 +462,7 @@ def test_two_plans_under_one_name_are_refused(project):
 # -- the server -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_an_empty_directory_of_binaries_is_the_only_place_probed(project):
     (project.path / "empty").mkdir()
@@ -464,6 +472,7 @@ def test_an_empty_directory_of_binaries_is_the_only_place_probed(project):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_every_place_probed_for_a_major_that_nobody_has_is_listed(project, monkeypatch):
     monkeypatch.setenv("SEEDDB_POSTGRES", "99")
@@ -474,6 +483,7 @@ def test_every_place_probed_for_a_major_that_nobody_has_is_listed(project, monke
     assert "pip install" not in result.stdout.str(), "the wheel does not have it"
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_binaries_that_are_too_old_say_so(project):
     for program in ("postgres", "initdb"):
@@ -496,6 +506,7 @@ def weak_role(server_address):
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
+@pytest.mark.slow
 def test_a_role_without_createdb_is_told_the_statement_that_grants_it(project, weak_role):
     result = project.test(SEEDED, f"--seed-db-server={weak_role.url}")
     failed(result, f'ALTER ROLE "{weak_role.params["user"]}" CREATEDB;', "the option --seed-db-server")
@@ -565,6 +576,7 @@ def _wait_until_unused(place):
     time.sleep(0.2)  # the guard goes after its server
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_a_disk_too_small_for_a_server_is_named(project, small_disk):
     place = small_disk(8)

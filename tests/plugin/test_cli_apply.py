@@ -221,6 +221,7 @@ def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_aga
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asks_for", ["url: str", "engine"])
 def test_what_makes_its_own_transactions_is_noted_before_and_after(database, asks_for):
     database.edit("def items(session: Session, items", f"def items({asks_for}, items")
@@ -467,6 +468,7 @@ def guarded(database):
     return database
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, "", "s3cret-default", "changeme"])
 def test_a_secret_with_a_known_value_is_a_warning_and_in_production_an_error(guarded, value):
     given = {} if value is None else {"SEEDDB_SEED_ADMIN_LOGIN": value}
@@ -491,6 +493,7 @@ def test_a_secret_from_the_environment_is_used_and_shown_nowhere(guarded):
     assert "x9-hidden" not in output + errors + done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_value_that_does_not_fit_names_seeder_parameter_value_and_source(guarded):
     _, errors = guarded.apply(code=2, SEEDDB_SEED_SIZE="many")
     for part in ("shop.seeds:admin", "`size`", "'many'", "SEEDDB_SEED_SIZE", "a whole number"):
@@ -581,6 +584,7 @@ def test_migrating_alone_leaves_what_is_known_of_the_seeds(database):
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_migrating_alone_asks_for_no_secrets_and_knows_production(guarded):
     guarded.apply("--tier", "none", ENVIRONMENT="production")
     assert marker(guarded)[-1] == "production"

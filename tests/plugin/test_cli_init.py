@@ -108,6 +108,7 @@ def test_models_alone_get_a_table_that_builds_at_once(files):
     assert "schema shop.models:Base.metadata" in seeddb("build").stderr
 
 
+@pytest.mark.slow
 def test_a_second_time_exits_with_2_names_the_file_and_changes_nothing(files):
     seeddb = files(**{"db/1.sql": "CREATE TABLE a ();", "pyproject.toml": "[project]\nname = 'x'\n"})
     seeddb("init")

@@ -73,6 +73,7 @@ def test_on_a_terminal_a_bar_is_drawn_and_the_cursor_comes_back(seeddb):
     assert output.startswith("template little-shop/default built in ")
 
 
+@pytest.mark.slow
 def test_a_failing_step_leaves_its_bar_where_it_was_and_the_error_in_full(seeddb, project):
     project.write("db/002_more.sql", "INSERT INTO shpo VALUES (1);")
     shown, _, code = built(seeddb)
@@ -83,6 +84,7 @@ def test_a_failing_step_leaves_its_bar_where_it_was_and_the_error_in_full(seeddb
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
 
 
+@pytest.mark.slow
 def test_what_a_step_prints_stays_on_standard_output_and_names_are_shown_as_they_are():
     shown, output, _ = drawn()
     assert output == "said by one [bold]\nsaid by two\nTrue\n"
@@ -90,6 +92,7 @@ def test_what_a_step_prints_stays_on_standard_output_and_names_are_shown_as_they
     assert "waiting: somebody else is at work" in shown
 
 
+@pytest.mark.slow
 def test_no_color_draws_it_without_colours():
     shown, _, _ = drawn(NO_COLOR="1")
     assert BAR in shown

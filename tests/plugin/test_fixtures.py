@@ -211,6 +211,7 @@ def test_a_test_that_asks_while_it_runs_gets_one(project):
     project.run("-ra", enabled=False).assert_outcomes(skipped=3)
 
 
+@pytest.mark.slow
 def test_the_users_own_fixtures_find_the_database_active(project):
     project.table('env = "SHOP_URL"')
     project.write(
@@ -565,6 +566,7 @@ def test_the_sessions_fixtures_can_be_overridden_in_a_conftest(project):
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_an_isolation_that_is_overridden_is_explained_when_it_refuses_a_write(project):
     project.write(
         "conftest.py",
@@ -581,6 +583,7 @@ def test_an_isolation_that_is_overridden_is_explained_when_it_refuses_a_write(pr
     result.stdout.fnmatch_lines(['This test has isolation="readonly"*'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("test_a_top.py", "sub"), ("sub", "test_a_top.py")], ids=["top first", "sub first"])
 @pytest.mark.parametrize("overridden", ["settings", "plan"])
 def test_a_conftest_of_a_subdirectory_overrides_for_its_own_tests_only(project, overridden, order):

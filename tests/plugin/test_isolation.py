@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 
+@pytest.mark.slow
 def test_a_marked_test_gets_a_migrated_and_seeded_database(project):
     result = project.test(
         """
@@ -15,6 +16,7 @@ def test_a_marked_test_gets_a_migrated_and_seeded_database(project):
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_real_commits_of_one_test_are_not_seen_by_the_next(project):
     result = project.test(
         """
@@ -179,6 +181,7 @@ def test_a_commit_that_escapes_a_rollback_test_costs_the_clone_and_not_the_next_
     result.stdout.fnmatch_lines(["seeddb: 3 clones, *"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["readonly", "rollback"])
 def test_a_write_that_the_isolation_forbids_is_an_error_that_says_so(project, isolation):
     result = project.test(
@@ -270,6 +273,7 @@ def test_a_unittest_class_that_carries_the_marker_has_a_database_for_each_test(p
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_a_module_scope_gives_fixtures_of_the_module_and_its_tests_one_clone(project):
     project.table('scope = "module"\nenv = "SHOP_URL"')
     module = """
@@ -293,6 +297,7 @@ def test_a_module_scope_gives_fixtures_of_the_module_and_its_tests_one_clone(pro
     result.stdout.fnmatch_lines(["seeddb: after tests: 2 *"])
 
 
+@pytest.mark.slow
 def test_the_factory_makes_databases_for_any_scope(project):
     result = project.test(
         """

@@ -136,6 +136,7 @@ def test_help_works_however_broken_the_table_is(project, file, text):
     result.stdout.fnmatch_lines(["*--seed-db-server=SERVER*"])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_the_server_but_templates(project, server_address):
     import psycopg
 
@@ -148,6 +149,7 @@ def test_nothing_is_left_on_the_server_but_templates(project, server_address):
     assert {name for name in listed() - before if not name.startswith("seeddb_t_")} == set()
 
 
+@pytest.mark.slow
 def test_forked_tests_leave_the_parents_clones_alone(project):
     result = project.test(
         """
