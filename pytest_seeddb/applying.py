@@ -341,11 +341,12 @@ def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:
     """Wait until no other one is at work on this database; whether there was one."""
     key = lock_key("apply")
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
-    if row and row[0]:
-        return False
-    progress.waiting("another seeddb apply is at work on this database")
-    connection.execute("SELECT pg_advisory_lock(%s)", [key])
-    return True
+    waits = not (row and row[0])
+    if waits:
+        progress.waiting("another seeddb apply is at work on this database")
+        connection.execute("SELECT pg_advisory_lock(%s)", [key])
+    ledgers.await_notes(connection)
+    return waits
 
 
 def _unreachable(address: Address, error: psycopg.OperationalError, wait: float) -> ServerError:

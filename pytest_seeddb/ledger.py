@@ -123,6 +123,18 @@ def read(connection: psycopg.Connection[Any]) -> Ledger:
     )
 
 
+def await_notes(connection: psycopg.Connection[Any]) -> None:
+    """Wait for transactions that have noted a step and are about to end.
+
+    Whoever is killed leaves what he held at once, his lock as well; but a commit that he sent goes on until
+    it is done, and what it brings belongs into what is read next.
+    """
+    row = connection.execute(_THERE).fetchone()
+    if row and row[0]:
+        with connection.transaction():
+            connection.execute("LOCK TABLE seeddb.seeddb_step IN SHARE MODE")
+
+
 def create(connection: psycopg.Connection[Any]) -> None:
     """Make the schema, unless it is there."""
     connection.execute(_CREATE)

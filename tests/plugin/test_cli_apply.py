@@ -207,6 +207,21 @@ def test_killed_while_rows_draw_numbers_the_next_one_makes_the_rows_with_later_n
 
 
 @pytest.mark.slow
+def test_a_commit_that_outlives_its_killed_process_is_waited_for_and_not_done_twice(database):
+    database.apply()
+    step = database.run("DELETE FROM seeddb.seeddb_step WHERE name LIKE '%:items' RETURNING *")[0]
+    rows = database.run("DELETE FROM item RETURNING *")
+    with psycopg.connect(database.address.conninfo) as committing:
+        committing.execute("INSERT INTO seeddb.seeddb_step VALUES (%s, %s, %s, %s, %s)", step)
+        committing.cursor().executemany("INSERT INTO item VALUES (%s, %s, %s)", rows)
+        process = database.start()
+        while not database.run("SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted"):
+            time.sleep(0.01)
+    output, errors = process.communicate(timeout=60)
+    assert output.strip().endswith("up to date"), errors
+    assert database.rows == ROWS
+
+
 def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_again(database):
     database.edit("    for number in range(items):", "    session.commit()\n    for number in range(items):")
     database.edit("time.sleep(0.002)", "session.commit(); time.sleep(0.02)")
