@@ -175,12 +175,14 @@ def cheapest_strategy(build: Build, size: int) -> Strategy:
     """Which way of cloning is the cheapest on this server, by trying both with this very database.
 
     FILE_COPY checkpoints before and after, so on a server with ``fsync=on``, or on some file
-    systems, the order can turn round.
+    systems, the order can turn round. Its first checkpoint also writes what the build has left in
+    memory, which no later clone pays for (29 ms instead of 15 for 9 MB); so it is tried twice.
     """
     fsync = build.admin.run("SHOW fsync")[0][0] == "on"
     if size > _TIMED_UP_TO and not fsync:
         return "FILE_COPY"
-    return min(("FILE_COPY", "WAL_LOG"), key=lambda strategy: _seconds(build, strategy))
+    first, through_the_log, second = (_seconds(build, each) for each in ("FILE_COPY", "WAL_LOG", "FILE_COPY"))
+    return "FILE_COPY" if min(first, second) <= through_the_log else "WAL_LOG"
 
 
 def _seconds(build: Build, strategy: Strategy) -> float:

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from handmade import Statements
 
+from pytest_seeddb import building
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.naming import parsed
 from pytest_seeddb.worker import Worker
@@ -175,6 +176,18 @@ def test_the_cheapest_strategy_is_measured_and_kept_with_the_template(worker, ma
     assert record.strategy in {"FILE_COPY", "WAL_LOG"}
     assert record.size > 5_000_000
     assert record.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("file_copies", "log", "cheapest"),
+    [((29, 15), 24, "FILE_COPY"), ((15, 29), 24, "FILE_COPY"), ((90, 80), 24, "WAL_LOG")],
+)
+def test_what_the_build_left_to_write_is_not_held_against_file_copy(
+    worker, make_plan, monkeypatch, file_copies, log, cheapest
+):
+    timed = {"FILE_COPY": iter(file_copies), "WAL_LOG": iter([log])}
+    monkeypatch.setattr(building, "_seconds", lambda _build, strategy: next(timed[strategy]))
+    assert worker.template(make_plan(Statements("migration", SCHEMA))).record.strategy == cheapest
 
 
 def test_a_clone_starts_with_statistics_and_a_visibility_map(worker, make_plan):
