@@ -310,7 +310,6 @@ def test_what_a_rollback_test_writes_is_not_seen_by_the_applications_engine(appl
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.slow
 def test_a_web_application_answers_from_the_seeded_database(application):
     application.write(
         "app/web.py",

@@ -129,7 +129,6 @@ def database(project, server):
 # -- once ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(database):
     output, errors = database.apply()
     assert "ran: migration db/001_shop.sql (new" in output

@@ -24,7 +24,6 @@ def clones_on(address):
 # -- each of them, under each isolation ----------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_every_fixture_reads_the_seeded_state_under_every_isolation(project):
     result = project.test(
         """

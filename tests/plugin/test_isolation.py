@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.slow
 def test_a_marked_test_gets_a_migrated_and_seeded_database(project):
     result = project.test(
         """
@@ -16,7 +15,6 @@ def test_a_marked_test_gets_a_migrated_and_seeded_database(project):
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.slow
 def test_real_commits_of_one_test_are_not_seen_by_the_next(project):
     result = project.test(
         """
@@ -31,6 +29,46 @@ def test_real_commits_of_one_test_are_not_seen_by_the_next(project):
         """
     )
     result.assert_outcomes(passed=3)
+
+
+@pytest.mark.slow
+def test_a_test_that_a_plugin_runs_again_begins_in_the_seeded_state(project):
+    """As pytest-rerunfailures does it."""
+    project.write(
+        "conftest.py",
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            for _ in range(3):
+                item._initrequest()
+                reports = runtestprotocol(item, nextitem=nextitem, log=False)
+                if not any(each.failed for each in reports):
+                    break
+            for each in reports:
+                item.ihook.pytest_runtest_logreport(report=each)
+            item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+            return True
+        """,
+    )
+    result = project.test(
+        """
+        rounds = []
+
+        def test_it(seeded_connection):
+            assert seeded_connection.execute("SELECT count(*), max(id) FROM shop").fetchone() == (3, 3)
+            seeded_connection.execute("INSERT INTO shop (name) VALUES ('mine')")
+            seeded_connection.commit()
+            rounds.append(1)
+            assert len(rounds) == 3
+
+        def test_next(seeded_connection):
+            assert seeded_connection.execute("SELECT count(*) FROM shop").fetchone() == (3,)
+            assert len(rounds) == 3
+        """
+    )
+    result.assert_outcomes(passed=2)
 
 
 @pytest.mark.slow

@@ -44,7 +44,6 @@ def test_a_run_without_seeded_tests_starts_no_server(project, monkeypatch, tmp_p
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.slow
 def test_the_second_run_reuses_the_template_and_says_so(project):
     project.write("seeds/more.sql", "INSERT INTO shop (name) VALUES ('only here, for the second run');")
     test = TEST.replace("(3,)", "(4,)")
