@@ -92,6 +92,13 @@ def embedded_server(cache_home):
         yield server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def held_server(request):
+    """Where all tests' servers are one container, it runs from the first test on: another would have no templates."""
+    if os.environ.get("TESTS_SERVER") == "container":
+        request.getfixturevalue("embedded_server")
+
+
 @pytest.fixture(scope="session")
 def server_address(embedded_server):
     """The maintenance database of a running server, as a superuser."""
