@@ -345,7 +345,10 @@ def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:
     if waits:
         progress.waiting("another seeddb apply is at work on this database")
         connection.execute("SELECT pg_advisory_lock(%s)", [key])
-    ledgers.await_notes(connection)
+    if ledgers.is_being_noted(connection):
+        progress.waiting("the server is still at the last transaction of another seeddb apply")
+        while ledgers.is_being_noted(connection):
+            sleep(_POLL)
     return waits
 
 

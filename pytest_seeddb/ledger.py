@@ -51,6 +51,12 @@ CREATE TABLE IF NOT EXISTS seeddb.seeddb_step (
 _THERE: Final = """
 SELECT to_regclass('seeddb.seeddb_marker') IS NOT NULL AND to_regclass('seeddb.seeddb_step') IS NOT NULL
 """
+# A server process gives its locks back after its commit can be seen.
+_BEING_NOTED: Final = """
+SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database
+WHERE d.datname = current_database() AND relation = 'seeddb.seeddb_step'::regclass
+    AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid() LIMIT 1
+"""
 _NOTE: Final = """
 INSERT INTO seeddb.seeddb_step AS known (name, digest, finished, applied_at, numbers)
 VALUES (%s, %s, %s, now(), %s)
@@ -123,16 +129,14 @@ def read(connection: psycopg.Connection[Any]) -> Ledger:
     )
 
 
-def await_notes(connection: psycopg.Connection[Any]) -> None:
-    """Wait for transactions that have noted a step and are about to end.
+def is_being_noted(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a transaction of somebody else's has noted a step and has not ended.
 
-    Whoever is killed leaves what he held at once, his lock as well; but a commit that he sent goes on until
-    it is done, and what it brings belongs into what is read next.
+    Whoever is killed loses what he held at once, an advisory lock as well; but a commit that he has sent goes on
+    until it is done, and what it brings belongs into what is read next. Asks for no rights and changes nothing.
     """
     row = connection.execute(_THERE).fetchone()
-    if row and row[0]:
-        with connection.transaction():
-            connection.execute("LOCK TABLE seeddb.seeddb_step IN SHARE MODE")
+    return bool(row and row[0] and connection.execute(_BEING_NOTED).fetchone())
 
 
 def create(connection: psycopg.Connection[Any]) -> None:
