@@ -159,6 +159,17 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(database):
 
 
 @pytest.mark.slow
+def test_a_role_that_may_only_read_learns_that_there_is_nothing_to_do(database):
+    database.apply()
+    database.run("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN")
+    database.run("GRANT USAGE ON SCHEMA seeddb TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA seeddb TO reader")
+    assert "postgres@" in database.address.url
+    output, errors = database.apply(SHOP_URL=database.address.url.replace("postgres@", "reader@"))
+    assert output.strip().endswith("up to date"), errors
+    database.run("DROP OWNED BY reader; DROP ROLE reader")
+
+
+@pytest.mark.slow
 def test_ten_at_once_do_the_work_once(database):
     running = [database.start("--json") for _ in range(10)]
     ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
