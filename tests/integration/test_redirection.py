@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 import psycopg
 import pytest
+from processes import free_port
 from psycopg import sql
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import (
@@ -68,7 +69,7 @@ def guarded_server():
         stdout=subprocess.DEVNULL,
         **account,
     )
-    port = 20000 + os.getpid() % 20000
+    port = free_port()
     server = subprocess.Popen(
         [binaries / "postgres", "-D", where / "data", "-k", where, "-p", str(port), "-c", "fsync=off"],
         stderr=subprocess.DEVNULL,
@@ -87,10 +88,12 @@ def guarded_server():
 
 
 def wait_for(address):
-    for _ in range(2000):
+    deadline = time.monotonic() + 20
+    while True:
         try:
             psycopg.connect(address.conninfo).close()
         except psycopg.OperationalError:
+            assert time.monotonic() < deadline
             time.sleep(0.005)
         else:
             return

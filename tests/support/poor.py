@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
-from processes import eventually
+from processes import eventually, free_port
 from psycopg import sql
 
 from pytest_seeddb.address import Address
@@ -27,12 +27,6 @@ from pytest_seeddb.servers.places import cache_directory
 _OTHERS = ("randomly", "cacheprovider", "asyncio", "django")
 _FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib/faketime").glob("libfaketime.so.1")]
 QUICK = {"fsync": "off", "max_wal_size": "1GB", "checkpoint_timeout": "1h"}
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def programs_in(directory, version):

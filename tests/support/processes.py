@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -35,6 +38,15 @@ def eventually(what, seconds=15.0):
         assert time.monotonic() < deadline, what
         time.sleep(0.005)
     return found
+
+
+def free_port():
+    """A port for a server. Not one that the system gives to connections, or an engine to containers, at any moment."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)  # workers may share the seed of `random`
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
 
 
 def processes_of(cache, *words):

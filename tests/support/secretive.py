@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from processes import eventually
+from processes import eventually, free_port
 from psycopg import sql
 
 from pytest_seeddb.config import Settings
@@ -149,7 +148,7 @@ def guarded_server():
     try:
         subprocess.run([*initdb, "--locale=C"], check=True, stdout=subprocess.DEVNULL, **account.spawn_options())
         (where / "data" / "pg_hba.conf").write_text(_HBA)
-        server = GuardedServer(where, program, _free_port())
+        server = GuardedServer(where, program, free_port())
         server.start()
         try:
             yield server
@@ -157,11 +156,6 @@ def guarded_server():
             server.stop()
     finally:
         shutil.rmtree(where)
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 class Onlooker:
