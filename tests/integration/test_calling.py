@@ -8,6 +8,7 @@ import threading
 
 import psycopg
 import pytest
+from processes import eventually
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -24,14 +25,9 @@ def target(tmp_path, empty_database):
     with psycopg.connect(empty_database.conninfo) as own:
         own.execute("CREATE TABLE t (n int)")
     yield Target(empty_database, tmp_path)
-    with psycopg.connect(empty_database.with_database("postgres").conninfo) as own:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state <> 'disabled'"
-        for _ in range(500):
-            own.rollback()
-            if own.execute(query, [empty_database.database]).fetchone() == (0,):
-                break
-        else:
-            pytest.fail("a connection was left")
+    with psycopg.connect(empty_database.with_database("postgres").conninfo, autocommit=True) as own:
+        query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state <> 'disabled'"
+        eventually(lambda: own.execute(query, [empty_database.database]).fetchone() is None)  # no connection is left
 
 
 @pytest.fixture
