@@ -60,6 +60,8 @@ class Address:
             found = conninfo_to_dict(_DRIVER.sub("postgresql://", url))
         except ProgrammingError as error:
             raise _unreadable(url, str(error), source) from None
+        except UnicodeDecodeError:
+            raise _unreadable(url, "what it writes as % and two digits is not UTF-8", source) from None
         if not all(port.isdigit() for port in str(found.get("port") or 0).split(",") if port):
             raise _unreadable(url, "its port is not a number", source)
         params = _served({key: str(value) for key, value in found.items() if value is not None})
@@ -162,7 +164,7 @@ def _is_misread(url: str, params: Mapping[str, str]) -> bool:
 
 def _has_password_in_path(url: str) -> bool:
     netloc, _, path = url.partition("://")[2].partition("?")[0].partition("/")
-    return "@" in path and ":" in netloc.rpartition("@")[2]
+    return "@" in path and ":" in netloc
 
 
 def _without_userinfo(url: str) -> str:

@@ -122,8 +122,28 @@ UNREADABLE = {
     "postgresql://app:s3cret@db/x?nonsense=1": "nonsense",
     "postgresql://app:s3%zzcret@db/x": "percent-encoded",
     "postgresql://app@db/x?password=s3%zzcret": "percent-encoded",
+    "postgresql://app:s3%bbcret@db/x": "is not UTF-8",
     "postgresql://app:s3/cret@db/x": "its port is not a number",
 }
+
+
+@pytest.mark.parametrize(
+    "password", ["s3@cret", "s3@s3/cret", "s3@/cret", "s3@s3@/cret", "1@s3/s3/cret", "s3@1:2/cret"]
+)
+@pytest.mark.parametrize("rest", ["db", "db/x", "db:5432/x", "db/x?sslmode=prefer"])
+def test_no_part_of_a_password_is_taken_for_a_host_or_a_database(password, rest):
+    with pytest.raises(ConfigError) as caught:
+        Address.parse(f"postgresql://app:{password}@{rest}", source="SEEDDB_SERVER")
+    assert "%40 for @" in caught.value.remedy
+    for part in ("s3", "cret@"):
+        assert part not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://db/my@shop", "postgresql://app@db/my@shop", "postgresql://a:b@db/my%40shop"]
+)
+def test_a_database_may_have_an_at_sign(url):
+    assert Address.parse(url, source="SEEDDB_SERVER").database == "my@shop"
 
 
 @pytest.mark.parametrize("url", UNREADABLE)
