@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
@@ -50,6 +51,8 @@ class Address:
         from psycopg.conninfo import conninfo_to_dict
 
         if not _DRIVER.match(url):
+            with suppress(ProgrammingError, UnicodeDecodeError):
+                conceal(conninfo_to_dict(url).get("password", ""))  # libpq's keywords and values
             raise ConfigError(
                 "The server's URL is not a PostgreSQL URL",
                 saw=url,

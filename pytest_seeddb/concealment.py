@@ -55,14 +55,15 @@ def concealed(text: str) -> str:
 
 
 def _written(text: str) -> set[str]:
-    """As it is, as libpq's strings have it, as URLs have it; and each of these in quotes of Python's and JSON's."""
+    """As it is, as libpq has it, as URLs have it; each of these quoted by Python, as bytes, too, and by JSON."""
     import json
     from urllib.parse import quote, quote_plus
 
     escaped = re.sub(r"(['\\])", r"\\\1", text)
     plain = {text, escaped, quote(text, safe=""), quote(text), quote(text, safe=" +"), quote_plus(text)}
     quoted = {written[1:-1] for each in plain for written in (repr(each), json.dumps(each), ascii(each))}
-    return plain | quoted
+    as_bytes = {repr(each.encode(errors="replace"))[2:-1] for each in plain}
+    return plain | quoted | as_bytes
 
 
 def _without_stumps(text: str) -> str:

@@ -39,8 +39,9 @@ def masked(text: str) -> str:
     Knows URLs (``scheme://user:password@host``) and key-value forms (``password=...``,
     ``PGPASSWORD=...``, ``?password=...``), and those that `pytest_seeddb.concealment` was told by their value.
     """
-    text = _URL_PASSWORD.sub(rf"\g<before>{HIDDEN}", text)
-    return concealed(_KEY_PASSWORD.sub(rf"\g<before>{HIDDEN}", text))
+    # By value first: a pattern may take a quote within a password for its end, and leave the rest unknown.
+    text = _URL_PASSWORD.sub(rf"\g<before>{HIDDEN}", concealed(text))
+    return _KEY_PASSWORD.sub(rf"\g<before>{HIDDEN}", text)
 
 
 def passwords_in(text: str) -> set[str]:

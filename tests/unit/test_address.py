@@ -155,3 +155,12 @@ def test_a_url_that_cannot_be_read_is_an_error_with_the_reason_and_no_password(u
     assert ("sslmode=require" if "nonsense" in url else "%40 for @") in caught.value.remedy
     for part in ("s3", "cret@"):
         assert part not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["s3'cret", "s3,cret", "'s3 cret'", "s3;cret)", 's3"cret', r"'s3\'cret'"])
+def test_a_password_in_keywords_and_values_is_hidden_to_its_end(password):
+    with pytest.raises(ConfigError) as caught:
+        Address.parse(f"host=127.0.0.1 user=app password={password} dbname=x", source="SEEDDB_SERVER")
+    assert "dbname=x" in caught.value.saw
+    for part in ("s3", "cret"):
+        assert part not in str(caught.value)

@@ -19,6 +19,8 @@ WRITTEN = {
     "by repr": repr(LONG)[1:-1],
     "by repr of a libpq string": repr(LONG.replace("\\", "\\\\").replace("'", "\\'"))[1:-1],
     "in JSON": json.dumps(LONG)[1:-1],
+    "in bytes, by repr": repr(LONG.encode())[2:-1],
+    "in a URL, by repr of bytes": repr(quote(LONG, safe="é").encode())[2:-1],
 }
 
 
