@@ -175,7 +175,15 @@ def _without_userinfo(url: str) -> str:
     return f"{scheme}://{_MASK}@{rest.rpartition('@')[2]}"
 
 
+def _hide_passwords(url: str) -> None:
+    """Also where a report shows the variables of this place: in one piece, and as libpq has taken it to pieces."""
+    up_to_the_last_at = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    for password in {up_to_the_last_at, *passwords_in(url)}:
+        conceal([password, *re.split("[@/:?#&=]", password)])
+
+
 def _misread(url: str, source: str) -> ConfigError:
+    _hide_passwords(url)
     return ConfigError(
         "The server's URL cannot be read: it has more than one @, or one after a /",
         saw=_without_userinfo(url),
@@ -188,6 +196,7 @@ _ESCAPES: Final = "mend the URL; in its user and password write %40 for @, %3A f
 
 
 def _unreadable(url: str, reason: str, source: str) -> ConfigError:
+    _hide_passwords(url)
     for password in passwords_in(url):
         reason = reason.replace(password, _MASK)  # libpq quotes what it does not understand
     of_parameter = "correct or leave out what follows the ?: it takes the parameters of libpq, such as sslmode=require"
