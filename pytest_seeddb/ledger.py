@@ -54,7 +54,7 @@ SELECT to_regclass('seeddb.seeddb_marker') IS NOT NULL AND to_regclass('seeddb.s
 # A server process gives its locks back after its commit can be seen.
 _BEING_NOTED: Final = """
 SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database
-WHERE d.datname = current_database() AND relation = 'seeddb.seeddb_step'::regclass
+WHERE d.datname = current_database() AND relation = to_regclass('seeddb.seeddb_step')
     AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid() LIMIT 1
 """
 _NOTE: Final = """
@@ -135,8 +135,7 @@ def is_being_noted(connection: psycopg.Connection[Any]) -> bool:
     Whoever is killed loses what he held at once, an advisory lock as well; but a commit that he has sent goes on
     until it is done, and what it brings belongs into what is read next. Asks for no rights and changes nothing.
     """
-    row = connection.execute(_THERE).fetchone()
-    return bool(row and row[0] and connection.execute(_BEING_NOTED).fetchone())
+    return connection.execute(_BEING_NOTED).fetchone() is not None
 
 
 def create(connection: psycopg.Connection[Any]) -> None:

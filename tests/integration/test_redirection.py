@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from processes import free_port
 from psycopg import sql
+from separate import wait_for
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
@@ -85,18 +86,6 @@ def guarded_server():
         server.send_signal(2)
         server.wait(20)
         shutil.rmtree(where)
-
-
-def wait_for(address):
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            psycopg.connect(address.conninfo).close()
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        else:
-            return
 
 
 def where(connection):

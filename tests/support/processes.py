@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_seeddb.servers import guard
@@ -44,7 +43,7 @@ def free_port():
     """A port for a server. Not one that the system gives to connections, or an engine to containers, at any moment."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)  # workers may share the seed of `random`
-        with socket.socket() as tried, contextlib.suppress(OSError):
+        with socket.socket() as tried, suppress(OSError):
             tried.bind(("127.0.0.1", port))
             return port
 

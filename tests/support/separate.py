@@ -40,7 +40,7 @@ def separate_server():
         flags = ["-D", where / "data", "-k", where, "-c", "listen_addresses=", "-c", "fsync=off"]
         running.append(subprocess.Popen([program("postgres"), *flags], **options))
         address = Address({"host": str(where), "user": "postgres", "dbname": "postgres"})
-        _wait_for(address)
+        wait_for(address)
         return address
 
     def stop():
@@ -60,7 +60,8 @@ def separate_server():
         shutil.rmtree(where)
 
 
-def _wait_for(address):
+def wait_for(address):
+    """Wait for a server that has just been started."""
     deadline = time.monotonic() + 30
     while True:
         try:
