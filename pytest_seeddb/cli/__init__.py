@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli import apply, dump, project, server, shell, templates, verify
+from pytest_seeddb.cli import apply, dump, server, shell, templates, verify
+from pytest_seeddb.cli.init import command as init
 from pytest_seeddb.cli.options import Parser
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
@@ -51,6 +52,6 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (project, apply, dump, verify, templates, shell, server):
+    for group in (init, apply, dump, verify, templates, shell, server):
         group.add(commands)
     return parser

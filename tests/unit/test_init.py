@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from pytest_seeddb.commands.init import init
+from pytest_seeddb.cli.init import init
 from pytest_seeddb.config import KEYS, load_settings
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
@@ -517,7 +517,7 @@ def test_nothing_is_written_when_a_file_cannot_be(project, tmp_path, monkeypatch
 
 
 def test_a_file_that_has_appeared_meanwhile_is_not_overwritten(project, tmp_path, monkeypatch):
-    module = sys.modules["pytest_seeddb.commands.init"]
+    module = sys.modules["pytest_seeddb.cli.init"]
     real = module._files
 
     def overtaken(root, proposal):

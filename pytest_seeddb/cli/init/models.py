@@ -8,13 +8,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.commands.init.code import targets
+from pytest_seeddb.cli.init.code import targets
 from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_seeddb.commands.init.code import Code, Source
+    from pytest_seeddb.cli.init.code import Code, Source
     from pytest_seeddb.inputs.sources import Sources
 
 _SQLMODEL: Final = "sqlmodel.SQLModel"

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from pytest_seeddb.cli.init import Initialised, Written
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.commands.init import Initialised, Written
 
 _ABOUT: Final = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
 
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.init import init
+    from pytest_seeddb.cli.init import init
 
     found = init((parsed.directory or Path.cwd()).resolve(), dry_run=parsed.dry_run)
     print(as_json(found) if parsed.json else "\n".join(_shown(found)))

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.commands.init import django, schema
-from pytest_seeddb.commands.init.code import Code
-from pytest_seeddb.commands.init.connections import engines, hidden_engines, variables
-from pytest_seeddb.commands.init.files import Files
-from pytest_seeddb.commands.init.models import models_of
-from pytest_seeddb.commands.init.seeds_module import seeding_modules, seeds_module
+from pytest_seeddb.cli.init import django, schema
+from pytest_seeddb.cli.init.code import Code
+from pytest_seeddb.cli.init.connections import engines, hidden_engines, variables
+from pytest_seeddb.cli.init.files import Files
+from pytest_seeddb.cli.init.models import models_of
+from pytest_seeddb.cli.init.seeds_module import seeding_modules, seeds_module
 from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.inputs.sources import Sources
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_seeddb.commands.init.connections import Engine, Variable
-    from pytest_seeddb.commands.init.models import Models
-    from pytest_seeddb.commands.init.seeds_module import SeedsModule
+    from pytest_seeddb.cli.init.connections import Engine, Variable
+    from pytest_seeddb.cli.init.models import Models
+    from pytest_seeddb.cli.init.seeds_module import SeedsModule
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.commands.init.files import Files
+    from pytest_seeddb.cli.init.files import Files
 
 _LARGEST: Final = 1_000_000
 _HOPS: Final = 10

@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.commands.init.code import targets
+from pytest_seeddb.cli.init.code import targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_seeddb.commands.init.code import Source
+    from pytest_seeddb.cli.init.code import Source
 
 _MAKERS: Final = {"create_engine": False, "create_async_engine": True}
 _LIBRARIES: Final = frozenset({"sqlalchemy", "sqlmodel"})

@@ -6,14 +6,14 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from pytest_seeddb.commands.init.proposal import Found, propose
+from pytest_seeddb.cli.init.proposal import Found, propose
 from pytest_seeddb.config_files import FILE_NAME, find_table
 from pytest_seeddb.errors import ConfigError, SeedDbError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_seeddb.commands.init.proposal import Proposal
+    from pytest_seeddb.cli.init.proposal import Proposal
 
 __all__ = ["Initialised", "Written", "init"]
 

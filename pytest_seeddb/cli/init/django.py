@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.commands.init.seeds_module import SeedsModule, free_name
+from pytest_seeddb.cli.init.seeds_module import SeedsModule, free_name
 
 if TYPE_CHECKING:
-    from pytest_seeddb.commands.init.files import Files
+    from pytest_seeddb.cli.init.files import Files
 
 _MODEL: Final = re.compile(rb"^class (\w+)\((?:\w+\.)?\w*Model\w*", re.MULTILINE)
 _SEEDING: Final = re.compile(r"(?:^|_)(?:seed|populate|demo|fill)(?:s|ers|ing)?(?:_|$)")

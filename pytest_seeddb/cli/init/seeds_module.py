@@ -11,9 +11,9 @@ from pytest_seeddb.seeds.reading import SEEDER_PATHS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_seeddb.commands.init.code import Source
-    from pytest_seeddb.commands.init.files import Files
-    from pytest_seeddb.commands.init.models import Model
+    from pytest_seeddb.cli.init.code import Source
+    from pytest_seeddb.cli.init.files import Files
+    from pytest_seeddb.cli.init.models import Model
 
 _NAMES: Final = ("seeds", "seeders", "seeddb_seeds")
 _SHOWN: Final = 6

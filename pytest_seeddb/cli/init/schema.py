@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pytest_seeddb.commands.init.files import Files
+    from pytest_seeddb.cli.init.files import Files
 
 _BEGINNING: Final = 1_000_000
 _MARKS: Final = re.compile(rb"(?im)^[ \t]*--[ \t]*(?:migrate:up|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b")
