@@ -26,8 +26,8 @@ from sqlalchemy import ForeignKey, create_engine, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from pytest_seeddb import bulk_create
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 COPIED = ("code", "name", "city", "joined", "points")
 

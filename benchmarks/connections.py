@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

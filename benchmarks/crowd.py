@@ -35,15 +35,15 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from pytest_seeddb import plan_of
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb import Plan, Server
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.settings.settings import Settings
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 TESTS = "tests/test_reading.py"

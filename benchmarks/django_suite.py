@@ -46,8 +46,8 @@ import psycopg
 from django_project import TESTS, counted, write_project
 from psycopg import sql
 
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 if TYPE_CHECKING:
     from pytest_seeddb import Server

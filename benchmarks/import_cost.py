@@ -3,7 +3,7 @@
     python benchmarks/import_cost.py [--rounds 21]
 
 Each round is a fresh interpreter that has imported pytest. Prints the median in milliseconds of
-importing `pytest_seeddb.plugin` (its entry point: every run) and then `pytest_seeddb.fixtures` (every
+importing `pytest_seeddb.plugin` (its entry point: every run) and then `pytest_seeddb.plugin.fixtures` (every
 run that is not `--help`), and that of importing pytest itself, to compare with.
 """
 
@@ -18,7 +18,7 @@ import sys
 CODE = """
 import json, time
 times = []
-for module in ("pytest", "pytest_seeddb.plugin", "pytest_seeddb.fixtures"):
+for module in ("pytest", "pytest_seeddb.plugin", "pytest_seeddb.plugin.fixtures"):
     started = time.perf_counter()
     __import__(module)
     times.append(1000 * (time.perf_counter() - started))

@@ -21,8 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 LOOKING = """

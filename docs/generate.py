@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli import make_parser
-from pytest_seeddb.config import ISOLATIONS, KEEPS, KEYS, RESETS, SCOPES
-from pytest_seeddb.markers import SIGNATURE
+from pytest_seeddb.plugin.markers import SIGNATURE
+from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, RESETS, SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.config import Key
+    from pytest_seeddb.settings.settings import Key
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 

@@ -12,13 +12,13 @@ from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError,
 from pytest_seeddb.seeds.declaration import Param, seeder
 
 if TYPE_CHECKING:
-    from pytest_seeddb.config import Settings
-    from pytest_seeddb.database import SeededDatabase
-    from pytest_seeddb.plan import Plan, Stage, Step, Target
-    from pytest_seeddb.planning import plan_of
-    from pytest_seeddb.seeds.bulk import bulk_create
-    from pytest_seeddb.servers import Server
-    from pytest_seeddb.templates import Template
+    from pytest_seeddb.clones.database import SeededDatabase
+    from pytest_seeddb.plan.plan import Plan, Stage, Step, Target
+    from pytest_seeddb.seeds.bulk.create import bulk_create
+    from pytest_seeddb.seeds.planning import plan_of
+    from pytest_seeddb.servers.server import Server
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.templates import Template
 
 __all__ = [
     "BuildError",
@@ -42,16 +42,16 @@ __all__ = [
 ]
 
 _LATER = {
-    "Plan": "plan",
-    "SeededDatabase": "database",
-    "Server": "servers",
-    "Settings": "config",
-    "Stage": "plan",
-    "Step": "plan",
-    "Target": "plan",
-    "Template": "templates",
-    "bulk_create": "seeds.bulk",
-    "plan_of": "planning",
+    "Plan": "plan.plan",
+    "SeededDatabase": "clones.database",
+    "Server": "servers.server",
+    "Settings": "settings.settings",
+    "Stage": "plan.plan",
+    "Step": "plan.plan",
+    "Target": "plan.plan",
+    "Template": "templates.templates",
+    "bulk_create": "seeds.bulk.create",
+    "plan_of": "seeds.planning",
 }
 
 

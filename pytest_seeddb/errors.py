@@ -2,14 +2,16 @@
 
 Every message has the same shape, so that a reader finds the four answers in the same place:
 what failed, what was seen, where the value came from, and what to do.
+
+No message shows a secret. A password in a URL is known by its place. In the words of a server, a driver,
+a seeder or a traceback it is known by its value alone, so `conceal` notes each value when it is read, in
+every spelling in which it can come out again.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
-
-from pytest_seeddb.concealment import HIDDEN, concealed
 
 # ``//user:password@`` of any URL. The user may be ``name@server`` (Azure's are). The password may itself
 # hold "@" unescaped (people do that), so the greedy part runs to the last "@" before the path; or "/" and
@@ -37,7 +39,7 @@ def masked(text: str) -> str:
     """Return ``text`` with every password in it replaced by ``***``.
 
     Knows URLs (``scheme://user:password@host``) and key-value forms (``password=...``,
-    ``PGPASSWORD=...``, ``?password=...``), and those that `pytest_seeddb.concealment` was told by their value.
+    ``PGPASSWORD=...``, ``?password=...``), and those that `conceal` was told by their value.
     """
     # By value first: a pattern may take a quote within a password for its end, and leave the rest unknown.
     text = _URL_PASSWORD.sub(rf"\g<before>{HIDDEN}", concealed(text))
@@ -105,3 +107,81 @@ class CloneError(SeedDbError):
 
 class BulkError(SeedDbError):
     """``bulk_create`` cannot load what a factory builds: mend the factory, or the call."""
+
+
+# -- secrets that this process was given ----------------------------------------------------------
+
+HIDDEN: Final = "***"
+"""What stands in a secret's place."""
+
+_LEAST: Final = 4
+_LEAST_WITHIN_WORDS: Final = 8
+"""A shorter secret is replaced as a word of its own only: ``shop`` is in too much that is none."""
+
+# What everybody tries first is no secret, and stands in many a text that is not about it.
+_KNOWN: Final = frozenset(
+    {"admin", "changeme", "default", "demo", "example", "password", "postgres", "postgresql", "root", "secret", "test"}
+)
+_CUT: Final = "..."
+
+_spellings: Final[set[str]] = set()
+
+
+def conceal(secret: object, *others: str | None) -> None:
+    """Let `concealed` hide a secret from now on; of a list or a table, all that is in it.
+
+    Args:
+        secret: A password, or the value of a secret parameter.
+        others: What stands beside it and is none, such as the user: where it is the same, it stays readable.
+    """
+    if isinstance(secret, dict):
+        secret = list(secret.values())
+    if isinstance(secret, list | tuple | set | frozenset):
+        for each in secret:
+            conceal(each, *others)
+        return
+    text = secret.decode(errors="replace") if isinstance(secret, bytes) else str(secret)
+    if len(text) >= _LEAST and text.lower() not in _KNOWN and text not in others and text not in _spellings:
+        _spellings.update(_written(text))
+
+
+def concealed(text: str) -> str:
+    """``text`` with ``***`` in the place of every secret that is known, also of one that was cut by ``...``."""
+    for spelling in sorted(_spellings, key=len, reverse=True):
+        if len(spelling) >= _LEAST_WITHIN_WORDS:
+            text = text.replace(spelling, HIDDEN)
+        elif spelling in text:
+            text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", HIDDEN, text)
+    return _without_stumps(text) if _CUT in text else text
+
+
+def _written(text: str) -> set[str]:
+    """As it is, as libpq has it, as URLs have it; each of these quoted by Python, as bytes, too, and by JSON."""
+    import json
+    from urllib.parse import quote, quote_plus
+
+    escaped = re.sub(r"(['\\])", r"\\\1", text)
+    plain = {text, escaped, quote(text, safe=""), quote(text), quote(text, safe=" +"), quote_plus(text)}
+    quoted = {written[1:-1] for each in plain for written in (repr(each), json.dumps(each), ascii(each))}
+    as_bytes = {repr(each.encode(errors="replace"))[2:-1] for each in plain}
+    return plain | quoted | as_bytes
+
+
+def _without_stumps(text: str) -> str:
+    """What pytest has cut shows the beginning of a secret before the dots, or its end behind them."""
+    first, *parts = text.split(_CUT)
+    made = first
+    for part in parts:
+        made = made[: len(made) - _stump(made, at_end=True)] + _CUT + part[_stump(part, at_end=False) :]
+    return made
+
+
+def _stump(text: str, *, at_end: bool) -> int:
+    """How many characters at the text's end begin a secret, or at its beginning end one."""
+    longest = 0
+    for spelling in _spellings:
+        for length in range(len(spelling) - 1, max(longest, _LEAST - 1), -1):
+            if text.endswith(spelling[:length]) if at_end else text.startswith(spelling[-length:]):
+                longest = length
+                break
+    return longest

@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
 
 _numbers = count(1)
 

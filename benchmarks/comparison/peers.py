@@ -13,7 +13,7 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
 
 _numbers = count(1)
 

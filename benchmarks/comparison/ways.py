@@ -13,11 +13,11 @@ import psycopg
 
 from comparison import peers
 from pytest_seeddb import plan_of
-from pytest_seeddb.address import Address
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.database import seeded_database
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from pytest_seeddb.plan import Mark, Step, Target
+    from pytest_seeddb.plan.plan import Mark, Step, Target
 
     Around = Callable[[SyncResources | AsyncResources], AbstractContextManager[object]]
     Transaction = Callable[[str, Mark | None], AbstractContextManager[object]]
@@ -296,7 +296,7 @@ def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: s
 
 
 def _unknown(function: Callable[..., Any], name: str, known: set[str]) -> ConfigError:
-    from pytest_seeddb.readers import did_you_mean
+    from pytest_seeddb.settings.converters import did_you_mean
 
     return ConfigError(
         f"{name_of(function)} has no parameter {name!r}",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-    from pytest_seeddb.address import Address
-    from pytest_seeddb.plan import Mark
+    from pytest_seeddb.plan.plan import Mark
+    from pytest_seeddb.servers.address import Address
 
 _PLACE: Final = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
 _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import Dialect
 
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
 
 # Every argument of psycopg, psycopg2, asyncpg and pg8000 that says where to connect or as whom.
 # libpq's are those of its "Parameter Key Words"; the others are in each driver's ``connect``.

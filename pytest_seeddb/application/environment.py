@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
 
 _SCHEME: Final = re.compile(r"(?P<scheme>postgres(?:ql)?(?:\+[a-z0-9_]+)?)://", re.IGNORECASE)
 

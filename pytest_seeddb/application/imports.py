@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

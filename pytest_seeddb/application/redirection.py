@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
 
 _OPENED_BY: Final = "pytest_seeddb.application.redirection"
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.orm import Session
 
-    from pytest_seeddb.address import Address
-    from pytest_seeddb.plan import Mark
+    from pytest_seeddb.plan.plan import Mark
+    from pytest_seeddb.servers.address import Address
 
 Kind = Literal[
     "url",

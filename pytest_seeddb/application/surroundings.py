@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from pytest_seeddb.address import Address
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.servers.address import Address
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The ``seeddb`` command: parsing, rendering, exit codes. The one place that prints and exits.
 
 A module for each group of subcommands; each of them has ``add(commands)``, which declares its
-options, and renders what `pytest_seeddb.commands` returns.
+options, and renders what each command returns.
 """
 
 from __future__ import annotations

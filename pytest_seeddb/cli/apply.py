@@ -11,7 +11,7 @@ from pytest_seeddb.cli.progress import shown_progress
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pytest_seeddb.applying import Applied, Todo
+    from pytest_seeddb.cli.applying import Applied, Todo
     from pytest_seeddb.cli.options import Commands
 
 _ABOUT = "bring a database to the plan's state: migrate it, then seed it, as far as that was not done"
@@ -46,8 +46,8 @@ def _seconds(given: str) -> float:
 
 
 def _apply(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.applying import Wish
-    from pytest_seeddb.commands.apply import Request, apply
+    from pytest_seeddb.cli.applying import Wish
+    from pytest_seeddb.cli.run_apply import Request, apply
 
     wish = Wish(parsed.force, parsed.accept, parsed.reset, parsed.dry_run, parsed.wait)
     request = Request(wish, parsed.url, parsed.tier, _always if parsed.yes else _confirmed, _warn)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.commands.dump import Dumped
+    from pytest_seeddb.cli.run_dump import Dumped
 
 _ABOUT = "write the plan's state, or another database, into a file that psql or pg_restore reads"
 
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
 
 
 def _dump(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.dump import Request, dump
+    from pytest_seeddb.cli.run_dump import Request, dump
 
     directory = parsed.directory or Path.cwd()
     output = directory / parsed.output if parsed.output else None

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.errors import masked
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from pytest_seeddb.config import Found, Settings
+    from pytest_seeddb.settings.settings import Found, Settings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
     Run = Callable[[argparse.Namespace], int]
@@ -91,7 +91,7 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
     Raises:
         ConfigError: They are wrong.
     """
-    from pytest_seeddb.config import Found, load_settings
+    from pytest_seeddb.settings.settings import Found, load_settings
 
     options: dict[str, Found] = {
         name: Found(value, f"the option --{name}")

@@ -7,12 +7,12 @@ import sys
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.plan import Progress
+from pytest_seeddb.plan.plan import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from pytest_seeddb.plan import Plan, Step
+    from pytest_seeddb.plan.plan import Plan, Step
 
 
 def shown_progress() -> Progress:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.commands.prune import Item, Pruned
-    from pytest_seeddb.commands.status import CloneShown, KeptShown, RemainsShown, ServerShown, Status, TemplateShown
-    from pytest_seeddb.inventory import Owner
+    from pytest_seeddb.cli.run_prune import Item, Pruned
+    from pytest_seeddb.cli.run_status import CloneShown, KeptShown, RemainsShown, ServerShown, Status, TemplateShown
+    from pytest_seeddb.templates.inventory import Owner
 
 _DEFAULT_DAYS: Final = 14
 
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def _stop(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.server import stop
+    from pytest_seeddb.cli.run_server import stop
 
     found = stop(settings_of(parsed))
     if parsed.json:
@@ -72,7 +72,7 @@ def _stop(parsed: argparse.Namespace) -> int:
 
 
 def _status(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.status import status
+    from pytest_seeddb.cli.run_status import status
 
     found = status(settings_of(parsed))
     print(as_json(found) if parsed.json else "\n".join(_shown(found)))
@@ -149,8 +149,8 @@ def _remains(remains: Sequence[RemainsShown]) -> Iterator[str]:
 
 
 def _prune(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.prune import prune
-    from pytest_seeddb.pruning import Limits
+    from pytest_seeddb.cli.run_prune import prune
+    from pytest_seeddb.templates.pruning import Limits
 
     _refuse_limits_on_all(parsed)
     chosen = parsed.older_than is not None or parsed.budget is not None or parsed.kept or parsed.all

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_seeddb.address import Address
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.settings.settings import Settings
 
 _BANNER: Final = """{url}
 engine, session: SQLAlchemy; connection: psycopg; url: text. The application's engines reach this database, too."""
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 
 
 def _shell(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.shell import fresh_clone, kept_database
+    from pytest_seeddb.cli.run_shell import fresh_clone, kept_database
 
     settings = settings_of(parsed)
     opened = fresh_clone(settings, shown_progress()) if parsed.fresh else kept_database(settings, parsed.database)
@@ -47,7 +47,7 @@ def _shell(parsed: argparse.Namespace) -> int:
 
 
 def _psql(settings: Settings, address: Address) -> int:
-    from pytest_seeddb.commands.shell import psql, psql_environment
+    from pytest_seeddb.cli.run_shell import psql, psql_environment
 
     # In its environment, so that no password stands in the list of processes.
     environment = psql_environment(settings, address)
@@ -67,7 +67,7 @@ def _interrupts_for_the_child() -> Iterator[None]:
 
 
 def _python(settings: Settings, address: Address) -> int:
-    from pytest_seeddb.commands.shell import python_names
+    from pytest_seeddb.cli.run_shell import python_names
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives the prompt its history; not everywhere

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.commands.templates import Built, Compared, Explanation
-    from pytest_seeddb.fingerprint import Difference
+    from pytest_seeddb.cli.run_templates import Built, Compared, Explanation
+    from pytest_seeddb.fingerprint.digests import Difference
 
 
 def add(commands: Commands) -> None:
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 
 def _explain(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.templates import compare, explain
+    from pytest_seeddb.cli.run_templates import compare, explain
 
     if parsed.diff:
         compared = compare(settings_of(parsed))
@@ -55,7 +55,7 @@ def _explain(parsed: argparse.Namespace) -> int:
 
 
 def _build(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.templates import Files, build
+    from pytest_seeddb.cli.run_templates import Files, build
 
     base = parsed.directory or Path.cwd()
     files = Files(*(base / each if each else None for each in (parsed.imported, parsed.exported)))

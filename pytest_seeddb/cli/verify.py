@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.commands.verify import DumpVerdict, Verified
-    from pytest_seeddb.soundness import SeederFound, Soundness
+    from pytest_seeddb.cli.run_verify import DumpVerdict, Verified
+    from pytest_seeddb.cli.soundness import SeederFound, Soundness
 
 _ABOUT: Final = "see whether the seeds are sound, and whether the committed dump is what the migrations make"
 
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.commands.verify import verify
+    from pytest_seeddb.cli.run_verify import verify
 
     found = verify(settings_of(parsed), shown_progress(), only_dump=parsed.dump)
     print(as_json(found) if parsed.json else "\n".join(_shown(found)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.migrations.failures import DatabaseError, excerpt
+from pytest_seeddb.servers.database_errors import DatabaseError, excerpt
 
 if TYPE_CHECKING:
     from pytest_seeddb.dumps.script import Script, Unfit

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
 
 _WITHOUT: Final = sql.SQL("SET WITHOUT CLUSTER")
 

@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from lzma import LZMAError
 from typing import IO, TYPE_CHECKING, Final
 
-from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.dumps import rules
 from pytest_seeddb.dumps.failures import Failure, archive_failed, damaged, failed_statement, unfit
 from pytest_seeddb.dumps.formats import opened
 from pytest_seeddb.dumps.script import Script, Unfit
-from pytest_seeddb.fingerprint import relative_name
+from pytest_seeddb.fingerprint.digests import relative_name
+from pytest_seeddb.servers.address import environment_for
 from pytest_seeddb.servers.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_seeddb.address import Address
-    from pytest_seeddb.config import Settings
     from pytest_seeddb.dumps.formats import DumpFile
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.programs import Program
+    from pytest_seeddb.settings.settings import Settings
 
 _FIRST: Final = "SET synchronous_commit = off; SET statement_timeout = 0; SET default_transaction_read_only = off"
 _NOT_OURS: Final = ("--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions")

@@ -7,14 +7,14 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.ledger import SCHEMA
+from pytest_seeddb.plan.ledger import SCHEMA
+from pytest_seeddb.servers.address import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.programs import Program
 
 _ENTRY: Final = re.compile(

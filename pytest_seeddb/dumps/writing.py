@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
-from pytest_seeddb.application.subprocesses import environment_for
 from pytest_seeddb.dumps.formats import is_replaceable
 from pytest_seeddb.errors import ConfigError, ServerError
-from pytest_seeddb.unfinished import beside, free_name, remove
+from pytest_seeddb.fingerprint.atomic import beside, free_name, remove
+from pytest_seeddb.servers.address import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pytest_seeddb.address import Address
     from pytest_seeddb.dumps.formats import Kind
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.programs import Program
 
 _NOT_OURS: Final = ("--no-owner", "--no-privileges", "--no-tablespaces")

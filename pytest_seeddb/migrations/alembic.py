@@ -20,13 +20,13 @@ from pytest_seeddb.application.calling import in_own_thread_if_needed
 from pytest_seeddb.application.imports import innermost_frame, place_of, put_on_path
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
-from pytest_seeddb.fingerprint import Part, digest, file_part, relative_name
-from pytest_seeddb.inputs.sources import Sources
+from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_name
+from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, ordered, read_revisions, revision_of
 from pytest_seeddb.migrations.alembic_layout import Layout, read_layout
-from pytest_seeddb.migrations.failures import database_error, seen
 from pytest_seeddb.migrations.logging_state import logging_kept
-from pytest_seeddb.plan import Stage, Step
+from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.servers.database_errors import database_error, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
 
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan.plan import Target
 
 _WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 _USE_OURS: Final = (

@@ -160,7 +160,7 @@ def _before(revision: Revision, known: Mapping[str, Revision], source: str) -> s
 
 
 def _missing(revision: Revision, key: str, name: str, known: Mapping[str, Revision], source: str) -> ConfigError:
-    from pytest_seeddb.readers import did_you_mean
+    from pytest_seeddb.settings.converters import did_you_mean
 
     return _broken(
         f"The migration {revision.path.name} follows a revision that is not there",

@@ -19,16 +19,16 @@ from pytest_seeddb.application.django_project import DEFAULT, require_postgres, 
 from pytest_seeddb.application.imports import is_users, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError, names_a_secret
-from pytest_seeddb.fingerprint import Part, chain, digest, file_digest
-from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.migrations.failures import database_error, seen
+from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_digest
+from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.logging_state import logging_kept
-from pytest_seeddb.plan import Stage, Step
+from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.servers.database_errors import database_error, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan.plan import Target
 
 _SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
 """What of the settings decides which migrations there are and where they run."""

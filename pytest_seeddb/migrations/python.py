@@ -8,16 +8,16 @@ from pytest_seeddb.application.calling import call, name_of
 from pytest_seeddb.application.imports import check, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
-from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.migrations.failures import database_error
-from pytest_seeddb.plan import Stage, Step
+from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.servers.database_errors import database_error
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import MetaData
 
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.plan.plan import Target
 
 
 def stage(path: str, root: Path, *, source: str) -> Stage:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.fingerprint import file_part, relative_name
-from pytest_seeddb.ledger import read
-from pytest_seeddb.migrations.failures import DatabaseError, database_error
+from pytest_seeddb.fingerprint.digests import file_part, relative_name
 from pytest_seeddb.migrations.sql_statements import Statement, statements
-from pytest_seeddb.plan import Stage, Step
+from pytest_seeddb.plan.ledger import read
+from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.servers.database_errors import DatabaseError, database_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pytest_seeddb.plan import Mark, Target
+    from pytest_seeddb.plan.plan import Mark, Target
 
 _LISTED: Final = 5
 _DIGITS: Final = re.compile(r"(\d+)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-    from pytest_seeddb.numbering import Drawn
+    from pytest_seeddb.plan.numbering import Drawn
 
 __all__ = ["Counters", "drawn_now", "going_on"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import relative_name
-from pytest_seeddb.inputs.modules import Module, Modules
+from pytest_seeddb.fingerprint.digests import relative_name
+from pytest_seeddb.fingerprint.modules import Module, Modules
 from pytest_seeddb.seeds.kinds import Declaration, Parameter
 from pytest_seeddb.seeds.loading import imported_callable, imported_seeders
 from pytest_seeddb.seeds.reading import Doubt, Outline, ReadFunction, ReadSeeder, outline

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.application.django_project import set_up, settings_module
 from pytest_seeddb.application.imports import place_of
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
-from pytest_seeddb.fingerprint import Part, chain, digest, glob_parts
-from pytest_seeddb.migrations.failures import database_error, seen
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts
+from pytest_seeddb.servers.database_errors import database_error, seen
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
-    from pytest_seeddb.config import Settings
-    from pytest_seeddb.inputs.sources import Sources
-    from pytest_seeddb.plan import Target
+    from pytest_seeddb.fingerprint.sources import Sources
+    from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.seeds.kinds import DjangoSeed
+    from pytest_seeddb.settings.settings import Settings
 
 __all__ = ["DjangoSeeds", "run_management_command"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.imports import innermost_frame, is_users
 from pytest_seeddb.errors import BuildError, BulkError
-from pytest_seeddb.fingerprint import relative_name
-from pytest_seeddb.migrations.failures import database_error
+from pytest_seeddb.fingerprint.digests import relative_name
+from pytest_seeddb.servers.database_errors import database_error
 
 if TYPE_CHECKING:
     from pathlib import Path

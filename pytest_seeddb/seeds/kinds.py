@@ -11,8 +11,8 @@ from pytest_seeddb.seeds.declaration import Param
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_seeddb.config import CommandSpec, DjangoSpec
     from pytest_seeddb.seeds.declaration import Tier
+    from pytest_seeddb.settings.settings import CommandSpec, DjangoSpec
 
 __all__ = ["CommandSeed", "Declaration", "DjangoSeed", "Parameter", "Seed", "SqlSeed"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import relative_name
+from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.seeds.declaration import Seeder, declared_in, seeder_of
 from pytest_seeddb.seeds.hints import ANYTHING
 from pytest_seeddb.seeds.kinds import Declaration, Parameter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -11,21 +12,20 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from pytest_seeddb.concealment import conceal
-from pytest_seeddb.config import KEYS
-from pytest_seeddb.errors import ConfigError, names_a_secret
-from pytest_seeddb.fingerprint import Part, digest
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.errors import ConfigError, conceal, names_a_secret
+from pytest_seeddb.fingerprint.digests import Part, digest
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.hints import NotFitting, allowed, fitted
-from pytest_seeddb.seeds.secrets import is_secret
 from pytest_seeddb.seeds.texts import hint_for, read_text
+from pytest_seeddb.settings.converters import did_you_mean
+from pytest_seeddb.settings.settings import KEYS
 
 if TYPE_CHECKING:
-    from pytest_seeddb.config import Settings
-    from pytest_seeddb.seeds.kinds import Declaration, Parameter
+    from collections.abc import Iterator
 
-__all__ = ["Given", "Profile", "arguments", "check", "parameter_parts", "profile_of"]
+    from pytest_seeddb.seeds.kinds import Declaration, Parameter
+    from pytest_seeddb.settings.settings import Settings
+
 
 BUILT_IN: Final[Mapping[str, Mapping[str, object]]] = {"default": {}, "essential": {"tier": "essential"}}
 """The profiles that exist without a table: everything with its defaults, and nothing but the essential
@@ -265,3 +265,53 @@ def _unstable(seeder: Declaration, parameter: Parameter, given: Given) -> Config
         source=given.source,
         remedy="give numbers, text, dates, members of an Enum, or lists and tables of these",
     )
+
+
+# -- secrets ---------------------------------------------------------------------------------------
+
+_KNOWN: Final = frozenset(
+    {"admin", "changeme", "change-me", "default", "demo", "example", "password", "postgres", "root", "secret", "test"}
+)
+
+
+@dataclass(frozen=True)
+class WeakSecret:
+    """A secret that anybody could guess.
+
+    Attributes:
+        seeder: Whose it is, ``shop.seeds:admin``.
+        parameter: Its name.
+        why: What is wrong with it, without the value.
+        declared: Whether the seeder says that it is a secret; else its name does.
+    """
+
+    seeder: str
+    parameter: str
+    why: str
+    declared: bool
+
+    def __str__(self) -> str:
+        return f"{self.seeder}: `{self.parameter}` {self.why}"
+
+
+def is_secret(parameter: Parameter) -> bool:
+    """Whether its value is shown nowhere: it is declared a secret, or called like one."""
+    return parameter.secret or names_a_secret(parameter.name)
+
+
+def weak_secrets(declared: Iterable[Declaration], profile: Profile) -> Iterator[WeakSecret]:
+    """The secrets of these seeders that have their default, nothing, or a value that everybody tries first."""
+    for seeder in declared:
+        for parameter in filter(is_secret, seeder.parameters):
+            if why := _weakness(parameter, profile):
+                yield WeakSecret(seeder.identity, parameter.name, why, parameter.secret)
+
+
+def _weakness(parameter: Parameter, profile: Profile) -> str:
+    given = profile.given.get(parameter.name)
+    value = given.value if given else ast.literal_eval(parameter.default) if parameter.default else None
+    if value is None or not str(value).strip():
+        return "is empty"
+    if given is None or (parameter.default and repr(value) == parameter.default):
+        return "has its default value"
+    return "has a value that everybody tries first" if str(value).strip().lower() in _KNOWN else ""

@@ -12,7 +12,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.awaited_imports import once_imported
-from pytest_seeddb.fingerprint import digest
+from pytest_seeddb.fingerprint.digests import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.application.calling import Transaction
     from pytest_seeddb.application.resources import AsyncResources, SyncResources
-    from pytest_seeddb.plan import Step, Target
+    from pytest_seeddb.plan.plan import Step, Target
 
 __all__ = ["Runner"]
 
@@ -160,7 +160,7 @@ def _run_sql(seed: SqlSeed, target: Target, step: Step) -> None:
 
 
 def _run_command(seed: CommandSeed, target: Target, step: Step) -> None:
-    from pytest_seeddb.application.subprocesses import run_command
+    from pytest_seeddb.application.commands import run_command
 
     with target.marks.around(step):
         run_command(seed.spec, target, what="seeds", source=seed.source)

@@ -7,28 +7,33 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django_project import is_set_up
-from pytest_seeddb.config import CommandSpec, DjangoSpec
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part, chain, digest, file_part, glob_parts, relative_name
-from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.plan import Stage, Step
-from pytest_seeddb.readers import did_you_mean
+from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_part, glob_parts, relative_name
+from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.django import DjangoSeeds
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
 from pytest_seeddb.seeds.order import ordered
-from pytest_seeddb.seeds.parameters import Profile, check, parameter_parts, profile_of
+from pytest_seeddb.seeds.parameters import (
+    Profile,
+    WeakSecret,
+    check,
+    is_secret,
+    parameter_parts,
+    profile_of,
+    weak_secrets,
+)
 from pytest_seeddb.seeds.runner import Runner
-from pytest_seeddb.seeds.secrets import WeakSecret, is_secret, weak_secrets
+from pytest_seeddb.settings.converters import did_you_mean
+from pytest_seeddb.settings.settings import CommandSpec, DjangoSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from pytest_seeddb.config import Settings
-
-__all__ = ["seed_stages"]
+    from pytest_seeddb.settings.settings import Settings
 
 _SEQUENCES: Final = Part("sequences of factories", "go on")
 """How the seeders of a plan share factory_boy's counters."""
@@ -36,18 +41,32 @@ _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
-def seed_stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
-    """See `pytest_seeddb.seeds.stages`."""
+def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
+    """The stages ``essential seeds`` and ``demo seeds`` of the settings' profile.
+
+    Neither the project's modules nor any framework is imported as long as the seeders are declared
+    plainly; see `pytest_seeddb.seeds.discovery`.
+
+    Args:
+        settings: Name the seeds, the profile and the random seed.
+        overrides: Parameters that a marker gives; they go before the profile's.
+
+    Returns:
+        The stages in order; one without steps is left out.
+
+    Raises:
+        ConfigError: A seed, a profile, a parameter or a declaration is wrong.
+    """
     return _Staging(settings, profile_of(settings, overrides)).stages()
 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
-    """See `pytest_seeddb.seeds.weak_secrets_of`."""
+    """The secret parameters of the profile's seeders that anybody could guess."""
     return _Staging(settings, profile_of(settings, overrides)).weak_secrets()
 
 
 def secret_names(settings: Settings, overrides: Mapping[str, object]) -> frozenset[str]:
-    """See `pytest_seeddb.seeds.secret_names`."""
+    """The parameters of all seeders whose values are shown nowhere."""
     return _Staging(settings, profile_of(settings, overrides)).secret_names()
 
 

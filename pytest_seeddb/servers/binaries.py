@@ -16,7 +16,7 @@ from pytest_seeddb.servers.missing import Rejected, none_found
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.settings.settings import Settings
 
 OLDEST: Final = 15
 """The oldest major version that works: older ones are past their end of life."""

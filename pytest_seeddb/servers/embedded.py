@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import Server, cluster, guard, postmaster
+from pytest_seeddb.servers import cluster, guard, postmaster
 from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.children import environment, reap, release
@@ -20,12 +20,13 @@ from pytest_seeddb.servers.copies import expected, runnable
 from pytest_seeddb.servers.diagnosis import failed, is_known, log_since
 from pytest_seeddb.servers.locks import held, tried
 from pytest_seeddb.servers.places import Place, cache_directory, cache_place, state_directory, state_place
+from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.config import Settings
     from pytest_seeddb.servers.binaries import Binaries
+    from pytest_seeddb.settings.settings import Settings
 
 JOIN_PATIENCE_SECONDS: Final = 15.0
 RECOVERY_PATIENCE_SECONDS: Final = 300.0

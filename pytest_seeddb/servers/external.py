@@ -6,15 +6,15 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_seeddb.address import Address
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import Server
+from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import OLDEST
+from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
     import psycopg
 
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.settings.settings import Settings
 
 _MAINTENANCE: Final = "postgres"
 _CONNECT_TIMEOUT_SECONDS: Final = "10"
@@ -169,7 +169,7 @@ def _powerless(probe: Probe) -> Finding:
 
 
 def _unreachable(given: Address, settings: Settings, error: psycopg.Error) -> ServerError:
-    from pytest_seeddb.refusals import connecting_refusal
+    from pytest_seeddb.servers.refusals import connecting_refusal
 
     return ServerError(
         "The server cannot be used: connecting failed",

@@ -10,7 +10,7 @@ from pytest_seeddb.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.settings.settings import Settings
 
 # Extensions that people know by their project's name.
 _KNOWN_AS: Final = {"pgvector": "vector", "uuid_ossp": "uuid-ossp", "pgtrgm": "pg_trgm", "trigram": "pg_trgm"}

@@ -8,9 +8,9 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.address import Address
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard
+from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.children import environment, release
 from pytest_seeddb.servers.cluster import SUPERUSER, socket_directory, write_record
 from pytest_seeddb.servers.diagnosis import failed, log_since

@@ -17,7 +17,7 @@ from pytest_seeddb.servers.binaries import named_place, usual_places, version_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.config import Settings
+    from pytest_seeddb.settings.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A server's state directory outlives its binaries, and copied programs outlive the environment that
 they were copied from: each new version leaves a pair behind. Which of them are in use is told by
-the locks in the state directory alone (see `pytest_seeddb.servers.guard`).
+the locks in the state directory alone (see `pytest_seeddb.servers.opening.guard`).
 
 Lock files are never removed, nor the directory that they are in: somebody who waits for a lock
 would get one that nobody else can see any more.

@@ -16,8 +16,8 @@ import pytest
 from builders import Processes, plan_from
 from processes import eventually
 
-from pytest_seeddb.naming import lock_key
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.naming import lock_key
 
 ROUNDS = int(os.environ.get("SEEDDB_TEST_ROUNDS", "20"))
 QUERY = "SELECT id, name FROM shop ORDER BY id"

@@ -24,8 +24,9 @@ from processes import (
     processes_of,
 )
 
-from pytest_seeddb.config import Settings
-from pytest_seeddb.servers import embedded, guard, open_server
+from pytest_seeddb.servers import embedded, guard
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings
 
 IS_ROOT = os.geteuid() == 0
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,8 +36,8 @@ ACCOUNTS = ["ours", "ordinary"] if CAN_BE_STRANGER else ["ours"]
 OPEN = """
 import sys
 from pathlib import Path
-from pytest_seeddb.config import Settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.settings.settings import Settings
+from pytest_seeddb.servers.opening import open_server
 with open_server(Settings(root=Path("/"), postgres=int(sys.argv[1]) or None)) as server:
     print(server.address.conninfo, flush=True)
     sys.stdin.readline()

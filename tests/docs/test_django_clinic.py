@@ -13,8 +13,8 @@ import pytest
 from psycopg import sql
 from separate import separate_server
 
-from pytest_seeddb.config import load_settings
 from pytest_seeddb.servers.binaries import choose
+from pytest_seeddb.settings.settings import load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples/django_clinic"
 TABLES = ["tenants_tenant", "clinicians_clinician", "patients_patient", "visits_visitkind", "visits_visit"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from _pytest.config.argparsing import Parser
 
-from pytest_seeddb import fixtures, plugin
-from pytest_seeddb.config import KEYS, load_settings
-from pytest_seeddb.markers import FIXTURES
+from pytest_seeddb import plugin
+from pytest_seeddb.plugin import fixtures
+from pytest_seeddb.plugin.markers import FIXTURES
+from pytest_seeddb.settings.settings import KEYS, load_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.plan import Plan
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.plan.plan import Plan
 
 
 @pytest.fixture

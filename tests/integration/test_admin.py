@@ -11,12 +11,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb import admin as admin_module
-from pytest_seeddb.address import Address
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.carried import Carried, Setting
 from pytest_seeddb.errors import CloneError, ServerError
-from pytest_seeddb.naming import FORMAT, MARK, clone_name, lock_key, new_lease
+from pytest_seeddb.fingerprint.digests import FORMAT
+from pytest_seeddb.servers import admin as admin_module
+from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.naming import MARK, clone_name, lock_key, new_lease
+from pytest_seeddb.templates.grants import Carried, Setting
 
 _numbers = count(1)
 
@@ -168,20 +169,20 @@ def test_what_postgresql_left_half_dropped_under_another_name_stays(admin, forei
 def test_a_clone_that_cannot_get_its_settings_leaves_nothing(admin, ours):
     name = clone_name(new_lease(), 1)
     with pytest.raises(psycopg.errors.UndefinedObject):
-        admin.clone(ours, name, "FILE_COPY", Carried((Setting("", "no_such_setting", "1"),)))
+        Carried((Setting("", "no_such_setting", "1"),)).clone(admin, ours, name, "FILE_COPY")
     assert not admin.exists(name)
 
 
 def test_a_clone_of_what_is_not_there_leaves_nothing(admin):
     name = clone_name(new_lease(), 1)
     with pytest.raises(psycopg.errors.InvalidCatalogName):
-        admin.clone("nowhere", name, "WAL_LOG", Carried())
+        admin.clone("nowhere", name, "WAL_LOG")
     assert not admin.exists(name)
 
 
 def test_every_database_that_we_make_carries_the_mark_from_its_first_moment(admin, ours):
     name = clone_name(new_lease(), 1)
-    admin.clone(ours, name, "FILE_COPY", Carried())
+    admin.clone(ours, name, "FILE_COPY")
     marks = admin.run("SELECT datconnlimit FROM pg_database WHERE datname = ANY(%s)", [[ours, name]])
     admin.drop(name)
     assert marks == [(MARK,), (MARK,)]

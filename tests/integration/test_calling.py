@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pytest_seeddb.application.calling import call
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.plan import Target
+from pytest_seeddb.plan.plan import Target
 
 INSERT = "INSERT INTO t VALUES (1)"
 

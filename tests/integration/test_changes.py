@@ -9,11 +9,11 @@ import pytest
 from handmade import Statements
 from sqlalchemy import text
 
-from pytest_seeddb.changes import Changes, TableChange
-from pytest_seeddb.database import seeded_database
-from pytest_seeddb.engines import open_async_engine, open_engine
+from pytest_seeddb.clones.changes import Changes, TableChange
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.engines import open_async_engine, open_engine
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.worker import Worker
 
 SCHEMA = [
     "CREATE TABLE t (id serial, v int)",

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.database import seeded_database
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.servers.admin import Admin
 
 SCHEMA = ["CREATE TABLE shop (id serial PRIMARY KEY, name text)"]
 ROWS = ["INSERT INTO shop (name) SELECT 'shop ' || n FROM generate_series(1, 3) n"]

@@ -10,10 +10,10 @@ import pytest
 from dumping import contents, fill, pg_dump, restored
 from psycopg import sql
 
-from pytest_seeddb.commands.dump import Request, dump
-from pytest_seeddb.config import Settings, load_settings
-from pytest_seeddb.plan import Progress
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.cli.run_dump import Request, dump
+from pytest_seeddb.plan.plan import Progress
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings, load_settings
 
 DIRECTORIES = majors.directories()
 SUPPORTED = (15, 16, 17, 18)

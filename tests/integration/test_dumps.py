@@ -13,21 +13,21 @@ import pytest
 from dumping import ODD, contents, restored, run, text_of
 from workloads import ROWS, SCHEMA
 
-from pytest_seeddb.address import Address
-from pytest_seeddb.applying import Wish
-from pytest_seeddb.commands.apply import Request as ToApply
-from pytest_seeddb.commands.apply import apply
-from pytest_seeddb.commands.dump import Request, dump
-from pytest_seeddb.commands.templates import build
-from pytest_seeddb.commands.verify import verify_dump
-from pytest_seeddb.config import load_settings
+from pytest_seeddb.cli.applying import Wish
+from pytest_seeddb.cli.run_apply import Request as ToApply
+from pytest_seeddb.cli.run_apply import apply
+from pytest_seeddb.cli.run_dump import Request, dump
+from pytest_seeddb.cli.run_templates import build
+from pytest_seeddb.cli.run_verify import verify_dump
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.writing import settled
 from pytest_seeddb.errors import BuildError, ConfigError, ServerError
-from pytest_seeddb.plan import Progress
-from pytest_seeddb.planning import plan_of
+from pytest_seeddb.plan.plan import Progress
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.settings.settings import load_settings
 
 TABLE = """
 [tool.seeddb]
@@ -236,7 +236,7 @@ def test_a_failed_dump_leaves_the_old_one_and_nothing_beside_it(project, monkeyp
         "#!/bin/sh\ncase $1 in --version) echo 'pg_dump (PostgreSQL) 99.0';; *) echo half >&2; exit 1; esac\n"
     )
     broken.chmod(0o755)
-    monkeypatch.setattr("pytest_seeddb.commands.dump.find_program", lambda *_, **__: _Program(broken))
+    monkeypatch.setattr("pytest_seeddb.cli.run_dump.find_program", lambda *_, **__: _Program(broken))
     with pytest.raises(ServerError, match="pg_dump could not dump the database"):
         project.dump()
     assert path.read_bytes() == before
@@ -308,7 +308,7 @@ def test_a_password_is_neither_shown_nor_in_the_list_of_processes(project, serve
         f'#!/bin/sh\necho "$@" >> {tmp_path}/arguments\necho "$PGPASSWORD" >> {tmp_path}/password\nexec {real} "$@"\n'
     )
     spy.chmod(0o755)
-    monkeypatch.setattr("pytest_seeddb.commands.dump.find_program", lambda *_, **__: _Program(spy))
+    monkeypatch.setattr("pytest_seeddb.cli.run_dump.find_program", lambda *_, **__: _Program(spy))
     found = dump(
         project.settings, Request(project.root / "a.sql", url=url.replace("no_such_database", "postgres")), Progress()
     )

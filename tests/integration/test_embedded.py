@@ -14,11 +14,12 @@ import psycopg
 import pytest
 from processes import eventually
 
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import cluster, embedded, guard, open_server, postmaster
+from pytest_seeddb.servers import cluster, embedded, guard, postmaster
 from pytest_seeddb.servers.accounts import own_account, server_account
+from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.places import _only_roots, cache_directory, cache_place
+from pytest_seeddb.settings.settings import Settings
 
 pytestmark = pytest.mark.long  # servers are started, killed and waited for
 

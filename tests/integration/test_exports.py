@@ -11,16 +11,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.commands.templates import Files, build
-from pytest_seeddb.config import load_settings
+from pytest_seeddb.cli.run_templates import Files, build
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.exports import Unusable, importing
-from pytest_seeddb.plan import Progress
-from pytest_seeddb.planning import plan_of
-from pytest_seeddb.record import Record
+from pytest_seeddb.plan.plan import Progress
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.templates.exports import Unusable, importing
+from pytest_seeddb.templates.record import Record
 
 TABLE = '[tool.seeddb]\nname = "exported {own}"\nmigrations = "db"\nseeds = ["seeds/*.sql"]\n'
 SCHEMA = """

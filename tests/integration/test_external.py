@@ -11,11 +11,12 @@ import pytest
 from psycopg import sql
 from separate import separate_server
 
-from pytest_seeddb import servers
-from pytest_seeddb.address import Address
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ConfigError, ServerError
-from pytest_seeddb.servers import external, open_server
+from pytest_seeddb.servers import external
+from pytest_seeddb.servers import opening as servers
+from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings
 
 ROOT = Path("/")
 SOURCE = "SEEDDB_SERVER"

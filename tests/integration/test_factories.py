@@ -12,13 +12,13 @@ import pytest
 from factory.alchemy import SQLAlchemyModelFactory, SQLAlchemyOptions
 from factory.base import FactoryOptions
 
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.numbering import Numbering
-from pytest_seeddb.plan import Target
-from pytest_seeddb.seeds import stages
+from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.seeds.counters import going_on
 from pytest_seeddb.seeds.factories import Source, wired_session, writing_through
+from pytest_seeddb.seeds.staging import stages
+from pytest_seeddb.settings.settings import Settings
 
 _numbers = count(1)
 

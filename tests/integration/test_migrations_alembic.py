@@ -17,10 +17,10 @@ import pytest
 from psycopg import sql
 
 import pytest_seeddb
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.migrations import stages
-from pytest_seeddb.plan import Target
+from pytest_seeddb.migrations.sources import stages
+from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.settings.settings import Settings
 
 _numbers = count(1)
 
@@ -580,8 +580,8 @@ def test_planning_imports_neither_alembic_nor_sqlalchemy_nor_the_migrations(proj
     path = project.root / "migrations/versions/0001_step.py"
     path.write_text(path.read_text() + "\nraise RuntimeError('migration was run')\n")
     code = (
-        "import sys; from pathlib import Path; from pytest_seeddb.config import Settings\n"
-        "from pytest_seeddb.migrations import stages\n"
+        "import sys; from pathlib import Path; from pytest_seeddb.settings.settings import Settings\n"
+        "from pytest_seeddb.migrations.sources import stages\n"
         f"assert stages(Settings(root=Path({str(project.root)!r}), migrations='alembic.ini'))\n"
         "print(sorted({'alembic', 'sqlalchemy', 'psycopg'} & set(sys.modules)))"
     )

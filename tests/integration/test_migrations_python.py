@@ -9,10 +9,10 @@ import uuid
 import psycopg
 import pytest
 
-from pytest_seeddb.config import CommandSpec, Settings
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.migrations import stages
-from pytest_seeddb.plan import Target
+from pytest_seeddb.migrations.sources import stages
+from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.settings.settings import CommandSpec, Settings
 
 MODELS = """
 from sqlalchemy import Column, Integer, MetaData, Table

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.migrations import stages
+from pytest_seeddb.migrations.sources import stages
 from pytest_seeddb.migrations.sql import run_sql_file
-from pytest_seeddb.plan import Target
+from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.settings.settings import Settings
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from handmade import Statements
 from separate import separate_server
 
-from pytest_seeddb.config import Settings
-from pytest_seeddb.database import seeded_database
-from pytest_seeddb.pool import MAX_SPARES
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.pool import MAX_SPARES
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings
 
 TABLE = Statements("schema", ["CREATE TABLE t (v int)"])
 

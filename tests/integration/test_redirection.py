@@ -30,9 +30,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
-from pytest_seeddb.address import Address
 from pytest_seeddb.application.redirection import empty_pool, engines_of, redirected
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.servers.address import Address
 
 SYNC = ["postgresql+psycopg", "postgresql+psycopg2", "postgresql+pg8000"]
 ASYNC = ["postgresql+psycopg", "postgresql+asyncpg"]

@@ -12,13 +12,13 @@ from handmade import Statements
 from psycopg import sql
 from stocked import day, make_kept, make_orphan, make_template
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.inventory import inventory
-from pytest_seeddb.naming import MARK, build_name, clone_name, lock_key, new_lease
-from pytest_seeddb.pruning import drop
-from pytest_seeddb.record import Record
-from pytest_seeddb.registry import KEPT_DAYS, KEPT_TEMPLATES, drop_unused, prune, sweep
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
+from pytest_seeddb.templates.inventory import inventory
+from pytest_seeddb.templates.pruning import drop
+from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.registry import KEPT_DAYS, KEPT_TEMPLATES, drop_unused, prune, sweep
 
 
 def soon(attempt):
@@ -66,7 +66,7 @@ def template(admin, made):
 def few_kept(monkeypatch, number):
     """The limit is 30: too many databases to make for each test."""
     with monkeypatch.context() as patch:
-        patch.setattr("pytest_seeddb.registry.KEPT_TEMPLATES", number)
+        patch.setattr("pytest_seeddb.templates.registry.KEPT_TEMPLATES", number)
         yield
 
 

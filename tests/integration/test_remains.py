@@ -13,10 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb.config import Settings
-from pytest_seeddb.servers import embedded, guard, open_server, standing
+from pytest_seeddb.servers import embedded, guard
 from pytest_seeddb.servers import remains as module
+from pytest_seeddb.servers.opening import open_server, standing
 from pytest_seeddb.servers.remains import remains, remove
+from pytest_seeddb.settings.settings import Settings
 
 pytestmark = pytest.mark.long  # servers are started and waited for
 

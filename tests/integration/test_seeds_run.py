@@ -15,10 +15,10 @@ import psycopg
 import pytest
 
 import pytest_seeddb
-from pytest_seeddb.config import CommandSpec, Settings
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.plan import Target
-from pytest_seeddb.seeds import stages
+from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.seeds.staging import stages
+from pytest_seeddb.settings.settings import CommandSpec, Settings
 
 _numbers = count(1)
 
@@ -266,9 +266,9 @@ def test_a_seeder_that_imports_numpy_in_its_body_draws_the_same_numbers_in_each_
     )
     project.query("CREATE TABLE seen AS SELECT name FROM thing")
     code = (
-        "import sys; from pathlib import Path; from pytest_seeddb.address import Address\n"
-        "from pytest_seeddb.config import Settings; from pytest_seeddb.plan import Target\n"
-        "from pytest_seeddb.seeds import stages\n"
+        "import sys; from pathlib import Path; from pytest_seeddb.servers.address import Address\n"
+        "from pytest_seeddb.settings.settings import Settings; from pytest_seeddb.plan.plan import Target\n"
+        "from pytest_seeddb.seeds.staging import stages\n"
         f"root = Path({str(project.root)!r}); address = Address({dict(project.address.params)!r})\n"
         f"stages(Settings(root=root, seeds=({project.package + '.seeds'!r},)), {{}})[0].run(Target(address, root), 0)\n"
     )

@@ -16,14 +16,14 @@ from separate import separate_server
 from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.changes import TableChange
-from pytest_seeddb.config import Settings
-from pytest_seeddb.database import seeded_database
-from pytest_seeddb.plan import Plan
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.settle import Costs
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.changes import TableChange
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.settle import Costs
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.plan.plan import Plan
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings
 
 
 @pytest.fixture(scope="module")

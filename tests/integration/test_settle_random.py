@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from random_schemas import schemas, workloads
 from settling import assert_same, passing_bench, run, state
 
-from pytest_seeddb.settle import Costs
+from pytest_seeddb.clones.settle import Costs
 
 RANDOM = {
     "deadline": None,

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.changes import Counters
-from pytest_seeddb.plan import Plan
-from pytest_seeddb.shared import writing
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.changes import Counters
+from pytest_seeddb.clones.shared import writing
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.plan.plan import Plan
 
 SCHEMA = [
     "CREATE TABLE shop (id serial PRIMARY KEY, name text UNIQUE)",

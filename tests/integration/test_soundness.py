@@ -7,11 +7,11 @@ import uuid
 import psycopg
 import pytest
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.contents import held, shown_difference
+from pytest_seeddb.cli.soundness import prove
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.scratch import Scratch
-from pytest_seeddb.soundness import prove
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.templates.contents import held, shown_difference
+from pytest_seeddb.templates.scratch import Scratch
 
 SCHEMA = """
 CREATE TABLE shop (id serial PRIMARY KEY, name text UNIQUE, at text, password text);

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb import building
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.naming import parsed
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.templates import building
 
 SCHEMA = ("CREATE TABLE shop (id serial PRIMARY KEY, name text)", "CREATE INDEX ON shop (name)")
 ROWS = ("INSERT INTO shop (name) SELECT 'shop ' || n FROM generate_series(1, 5) n",)

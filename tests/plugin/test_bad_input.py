@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from separate import separate_server
 
-from pytest_seeddb.address import Address
+from pytest_seeddb.servers.address import Address
 
 SEEDED = """
     import pytest

@@ -18,8 +18,8 @@ from dumping import run
 from psycopg import sql
 from separate import separate_server
 
-from pytest_seeddb.config import load_settings
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.settings.settings import load_settings
 
 TABLE = """
 [project]

@@ -16,8 +16,8 @@ from psycopg import sql
 from separate import separate_server
 from stocked import day, make_kept, make_orphan, make_template
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.naming import MARK, build_name, clone_name, lock_key, new_lease
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
 from pytest_seeddb.servers.places import state_place
 
 DECOYS = {

@@ -13,7 +13,7 @@ from command import Command
 from separate import separate_server
 from stocked import make_kept
 
-from pytest_seeddb.admin import Admin
+from pytest_seeddb.servers.admin import Admin
 
 
 @pytest.fixture(scope="module")

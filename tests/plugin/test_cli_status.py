@@ -18,11 +18,11 @@ from psycopg import sql
 from separate import separate_server
 from stocked import make_kept, make_orphan, make_template
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.plan import Plan
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.plan.plan import Plan
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Found, load_settings
 
 
 @pytest.fixture(scope="module")

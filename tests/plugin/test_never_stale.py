@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from command import QUICK
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.planning import plan_of
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.settings.settings import load_settings
 
 ENV = """
     from alembic import context

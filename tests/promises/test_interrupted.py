@@ -14,7 +14,7 @@ import killing
 import pytest
 from attacks import times
 
-from pytest_seeddb.naming import parsed
+from pytest_seeddb.servers.naming import parsed
 
 INTERRUPTED = 2  # pytest's exit codes
 FAILED = 1

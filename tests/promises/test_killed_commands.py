@@ -17,9 +17,9 @@ from processes import eventually
 from separate import separate_server
 from striking import Attack, struck
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.exports import Tail
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.templates.exports import Tail
 
 _numbers = itertools.count(1)
 

@@ -16,11 +16,11 @@ from attacks import times
 from builders import plan_from
 from processes import eventually, guards, killed, postmasters, private_cache
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.database import seeded_database
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.clones.database import seeded_database
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.guard import postmaster
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
 
 STAGES = [
     [

@@ -16,10 +16,10 @@ import random_projects
 from attacks import times
 from separate import separate_server
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.planning import plan_of
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
 
 PROFILES = ("default", "other")
 

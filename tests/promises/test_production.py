@@ -16,8 +16,8 @@ from attacks import times
 from separate import separate_server
 
 from pytest_seeddb import cli
-from pytest_seeddb.config import Settings
-from pytest_seeddb.production import environment_of
+from pytest_seeddb.settings.production import environment_of
+from pytest_seeddb.settings.settings import Settings
 
 ESSENTIAL, ALL = {"shop": 40, "item": 0}, {"shop": 40, "item": 400}
 REFUSED = "in production is refused, whatever the options"

@@ -17,11 +17,11 @@ from attacks import times
 from psycopg import sql
 from separate import separate_server
 
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.naming import MARK
-from pytest_seeddb.planning import plan_of
-from pytest_seeddb.servers import open_server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.naming import MARK
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
 
 OPEN = "ALTER DATABASE {} ALLOW_CONNECTIONS true"
 SEALED = "ALTER DATABASE {} ALLOW_CONNECTIONS false IS_TEMPLATE true"

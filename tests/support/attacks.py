@@ -97,8 +97,8 @@ _OPEN = """
 import json, sys
 from pathlib import Path
 import psycopg
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.servers.opening import open_server
 with open_server(load_settings(Path.cwd())) as server:
     with psycopg.connect(server.address.conninfo, autocommit=True) as connection:
         cursor = connection.execute(sys.argv[1])

@@ -35,8 +35,8 @@ TEST = """
 _HOLD = """
 import sys
 from pathlib import Path
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.servers.opening import open_server
 with open_server(load_settings(Path.cwd())) as server:
     print(server.address.conninfo, flush=True)
     sys.stdin.read()

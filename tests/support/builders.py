@@ -16,13 +16,13 @@ from pathlib import Path
 
 import psycopg
 
-from pytest_seeddb import building, templates
-from pytest_seeddb.address import Address
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.fingerprint import Part
-from pytest_seeddb.plan import Plan, Stage, Step
-from pytest_seeddb.servers import Server
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.fingerprint.digests import Part
+from pytest_seeddb.plan.plan import Plan, Stage, Step
+from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.server import Server
+from pytest_seeddb.templates import building, templates
 
 
 def plan_from(root, name, stages, log=None):

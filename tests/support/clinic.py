@@ -142,7 +142,7 @@ def get(url):
 """
 SCRIPT = """
     import copy, json, os, sys, threading, time
-    from pytest_seeddb.address import Address
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.application.django_connections import KeptRedirection, django_redirected
 
     outside, first, second = (Address(each) for each in json.loads(os.environ["PLACES"]))

@@ -21,10 +21,11 @@ from pathlib import Path
 import psycopg
 from attacks import MIGRATIONS, PASSING, SEEDS, TESTS, Site
 
-from pytest_seeddb.config import Settings
-from pytest_seeddb.naming import parsed
-from pytest_seeddb.servers import embedded, open_server  # noqa: F401 - imported before the forks
+from pytest_seeddb.servers import embedded  # noqa: F401 - imported before the forks
 from pytest_seeddb.servers.binaries import choose
+from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 ONCE = {**dict.fromkeys([*MIGRATIONS, "shops"], 1), "items": 2}

@@ -13,13 +13,13 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from pytest_seeddb.naming import MARK
+from pytest_seeddb.servers.naming import MARK
 
 _HOLD = """
 import sys
 from pathlib import Path
-from pytest_seeddb.config import load_settings
-from pytest_seeddb.servers import open_server
+from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.servers.opening import open_server
 with open_server(load_settings(Path.cwd())) as server:
     print(server.address.conninfo, flush=True)
     sys.stdin.read()
@@ -105,7 +105,7 @@ class DecoyDatabases:
             self._make(connection, "customers", -1, comments)
 
     def _drawn(self):
-        from pytest_seeddb.naming import parsed
+        from pytest_seeddb.servers.naming import parsed
 
         if self._random.random() < 0.5:
             return our_name(self._random), self._random.choice([-1, 0, 5, 100, MARK + 1, MARK - 1, MARK + 7])

@@ -9,12 +9,12 @@ from pathlib import Path
 import psycopg
 from workloads import ROWS, SCHEMA
 
-from pytest_seeddb.config import Settings
 from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import settled
-from pytest_seeddb.plan import Target
+from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.settings.settings import Settings
 
 # Text that a careless reader would take for something else.
 LINES = (

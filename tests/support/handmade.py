@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.fingerprint import Part
-from pytest_seeddb.plan import Stage, Step
+from pytest_seeddb.fingerprint.digests import Part
+from pytest_seeddb.plan.plan import Stage, Step
 
 
 class Statements:

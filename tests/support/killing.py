@@ -294,12 +294,12 @@ _EARLY = (
     "sqlalchemy.orm",
     "sqlalchemy.dialects.postgresql.psycopg",
     "pytest_seeddb.cli",
-    "pytest_seeddb.commands.apply",
-    "pytest_seeddb.commands.dump",
-    "pytest_seeddb.commands.templates",
-    "pytest_seeddb.fixtures",
-    "pytest_seeddb.servers.embedded",
-    "pytest_seeddb.worker",
+    "pytest_seeddb.cli.run_apply",
+    "pytest_seeddb.cli.run_dump",
+    "pytest_seeddb.cli.run_templates",
+    "pytest_seeddb.plugin.fixtures",
+    "pytest_seeddb.servers.opening.embedded",
+    "pytest_seeddb.clones.worker",
 )
 
 

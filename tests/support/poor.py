@@ -17,12 +17,12 @@ import psycopg
 from processes import eventually, free_port
 from psycopg import sql
 
-from pytest_seeddb.address import Address
-from pytest_seeddb.config import Settings
 from pytest_seeddb.servers.accounts import server_account
+from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import Binaries, choose
 from pytest_seeddb.servers.copies import runnable
 from pytest_seeddb.servers.places import cache_directory
+from pytest_seeddb.settings.settings import Settings
 
 _OTHERS = ("randomly", "cacheprovider", "asyncio", "django")
 _FAKETIME = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib/faketime").glob("libfaketime.so.1")]

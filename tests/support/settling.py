@@ -7,8 +7,8 @@ import threading
 
 import psycopg
 
-from pytest_seeddb.admin import Admin
-from pytest_seeddb.worker import Worker
+from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.servers.admin import Admin
 
 _LISTED = (
     "SELECT relname, relkind::text FROM pg_class"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from itertools import count
 
-from pytest_seeddb.naming import build_name, clone_name, kept_name, new_lease, template_name
-from pytest_seeddb.record import Record
+from pytest_seeddb.servers.naming import build_name, clone_name, kept_name, new_lease, template_name
+from pytest_seeddb.templates.record import Record
 
 _numbers = count(1)
 

@@ -6,8 +6,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url
 
-from pytest_seeddb.address import Address
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.servers.address import Address
 
 SECRET = "s3c:r@t/%?#&='\\ ü"
 

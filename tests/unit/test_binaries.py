@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_seeddb import servers
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import binaries
+from pytest_seeddb.servers import opening as servers
 from pytest_seeddb.servers.accounts import Account
+from pytest_seeddb.settings.settings import Settings
 
 ROOT = Path("/")
 
@@ -209,7 +209,7 @@ def test_describe_asks_the_programs_once(installation, only, monkeypatch):
 
 
 def test_importing_the_package_imports_no_driver():
-    code = "import sys, pytest_seeddb.servers; print({'psycopg', 'fcntl', 'platformdirs'} & set(sys.modules))"
+    code = "import sys, pytest_seeddb.servers.opening; print({'psycopg', 'fcntl', 'platformdirs'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

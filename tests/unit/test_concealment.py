@@ -5,11 +5,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from pytest_seeddb import concealment
-from pytest_seeddb.address import Address
-from pytest_seeddb.concealment import conceal, concealed
-from pytest_seeddb.config import Found, load_settings
-from pytest_seeddb.errors import ConfigError, masked
+from pytest_seeddb import errors as concealment
+from pytest_seeddb.errors import ConfigError, conceal, concealed, masked
+from pytest_seeddb.servers.address import Address
+from pytest_seeddb.settings.settings import Found, load_settings
 
 LONG = "kan4rie@/: %'\"\\é#7"
 WRITTEN = {
@@ -109,7 +108,7 @@ def test_a_misspelt_variable_does_not_show_its_value(tmp_path):
 
 
 def test_a_service_is_read_when_the_url_is_so_that_it_leads_no_child_to_its_own_database(tmp_path, monkeypatch):
-    from pytest_seeddb.application.subprocesses import environment_for
+    from pytest_seeddb.servers.address import environment_for
 
     (tmp_path / "services").write_text("[shop]\nhost=db.example\nport=5433\ndbname=production\npassword=s3cret-w0rd\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
@@ -128,7 +127,7 @@ def test_a_service_that_is_not_there_is_left_to_libpq_to_complain_about(tmp_path
 
 
 def test_a_child_has_the_password_that_only_the_environment_knows(monkeypatch):
-    from pytest_seeddb.application.subprocesses import environment_for
+    from pytest_seeddb.servers.address import environment_for
 
     for name, value in {"PGPASSWORD": "s3cret", "PGPASSFILE": "/x", "PGHOSTADDR": "1.2.3.4", "PGSERVICE": "x"}.items():
         monkeypatch.setenv(name, value)

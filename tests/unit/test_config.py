@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_seeddb.config import KEYS, CommandSpec, Found, Settings, load_settings
-from pytest_seeddb.config_files import find_table
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.files import find_table
+from pytest_seeddb.settings.settings import KEYS, CommandSpec, Found, Settings, load_settings
 
 # For each key: its spelling in the table, that in the environment, the values of the two, the
 # default. None where it has no such spelling.

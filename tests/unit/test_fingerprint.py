@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import (
+from pytest_seeddb.fingerprint.digests import (
     Difference,
     Part,
     chain,

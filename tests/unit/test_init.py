@@ -11,8 +11,8 @@ import tomllib
 import pytest
 
 from pytest_seeddb.cli.init import init
-from pytest_seeddb.config import KEYS, load_settings
 from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.settings.settings import KEYS, load_settings
 
 ENV_PY = "from alembic import context\n"
 ALEMBIC = {

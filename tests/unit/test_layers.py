@@ -1,4 +1,4 @@
-"""Imports go down the five floors only, and the plugin's own import brings nothing heavy."""
+"""Imports go down the floors, in no circle, and the plugin's own import brings nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,19 @@ import pytest_seeddb
 
 PACKAGE = Path(pytest_seeddb.__file__).parent
 
-PYTEST_HALF = {
-    "plugin", "fixtures", "aftermath", "markers", "collection", "package_scope", "overrides", "plain_errors", "report",
-    "concealed_reports", "terminal", "factories", "integrations",
-}  # fmt: skip
-COMMAND_HALF = {"commands", "cli", "django"}
-FLOORS = {
-    1: {
-        "concealment", "config", "config_files", "errors", "fingerprint", "inputs", "naming", "production", "readers",
-        "unfinished",
-    },
-    2: {"address", "admin", "refusals", "server_errors", "servers"},
-    3: {"numbering", "plan", "planning", "dumps", "ledger", "extensions", "application", "migrations", "seeds"},
-    4: {
-        "applying", "building", "carried", "changes", "clones", "contents", "database", "disposal", "emptying",
-        "engines", "exports", "history", "inventory", "keeper", "kept_dumps", "pool", "pruning", "record", "registry",
-        "rehearsal", "rewinding", "rollback", "scratch", "sequences", "settle", "shape", "shared", "soundness",
-        "templates", "wear", "worker",
-    },
-    5: {"", *PYTEST_HALF, *COMMAND_HALF},
-}  # fmt: skip
-"""Where each module stands. A package's modules stand where it stands; ``""`` is what users import from."""
+FLOORS = (
+    ("errors",),
+    ("settings", "fingerprint"),
+    ("servers",),
+    ("plan",),
+    ("application", "dumps"),
+    ("migrations", "templates"),
+    ("seeds",),
+    ("clones",),
+    ("plugin", "cli"),
+    ("django", "__init__"),
+)
+"""From the ground up. Folders on one floor never import each other."""
 
 HEAVY = {
     "alembic", "asyncpg", "django", "factory", "faker", "numpy", "pg8000", "psycopg", "psycopg2", "rich", "sqlalchemy",
@@ -45,14 +38,8 @@ LATE = {"platformdirs", *HEAVY}
 
 
 def top(name):
-    """The part of a module's name that the table knows it by."""
-    return name.partition(".")[0]
-
-
-def floor(name):
-    found = [number for number, modules in FLOORS.items() if top(name) in modules]
-    assert len(found) == 1, f"the module {name!r} must stand on one floor of the table, and stands on {found}"
-    return found[0]
+    """The first part of a module's name below the package: its folder."""
+    return name.partition(".")[0] or "__init__"
 
 
 def modules():
@@ -65,60 +52,60 @@ def modules():
 MODULES = dict(modules())
 
 
-def at_run_time(node):
-    """The nodes below this one, without those that only type checkers see."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        yield child
-        yield from at_run_time(child)
-
-
 def imported(tree):
-    """The absolute names that are imported at any time, from inside functions, too."""
-    for node in at_run_time(tree):
+    """The absolute names that are imported at any time: inside functions and for type checkers, too."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name the whole path"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def ours(tree):
-    """The modules of ours among them."""
-    names = {each.removeprefix("pytest_seeddb").removeprefix(".") for each in imported(tree) if is_ours(each)}
-    return {name for name in names if name in MODULES} - {""}
+            modules = {name for alias in node.names if is_ours(name := f"{node.module}.{alias.name}")}
+            submodules = {name for name in modules if relative(name) in MODULES}
+            yield from submodules
+            if len(submodules) < len(node.names):
+                yield node.module
 
 
 def is_ours(name):
     return name == "pytest_seeddb" or name.startswith("pytest_seeddb.")
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_from_its_own_floor_and_those_below(name):
-    upward = {each: floor(each) for each in ours(MODULES[name]) if floor(each) > floor(name)}
-    assert not upward, f"{name} stands on floor {floor(name)}"
+def relative(name):
+    return name.removeprefix("pytest_seeddb").removeprefix(".")
 
 
-def test_the_table_names_nothing_that_is_not_there():
-    assert set().union(*FLOORS.values()) == {top(name) for name in MODULES}
+def ours(tree):
+    """The modules of the package among them."""
+    return {relative(name) for name in imported(tree) if is_ours(name)}
 
 
-def test_the_two_halves_of_the_top_floor_never_import_each_other():
-    for half, other in ((PYTEST_HALF, COMMAND_HALF), (COMMAND_HALF, PYTEST_HALF)):
-        for name in (each for each in MODULES if top(each) in half):
-            assert not {top(each) for each in ours(MODULES[name])} & other, name
+def test_the_root_holds_the_floors_and_nothing_else():
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    named = {name for floor in FLOORS for name in floor}
+    assert {name.removesuffix(".py") for name in entries} == {*named, "py.typed"}
 
 
-def test_what_the_commands_do_knows_nothing_of_how_it_is_shown():
-    for name in (each for each in MODULES if top(each) == "commands"):
-        assert "cli" not in {top(each) for each in ours(MODULES[name])}, name
+def test_imports_go_down():
+    number = {name: at for at, floor in enumerate(FLOORS) for name in floor}
+    upward = {
+        f"{name} imports {other}"
+        for name, tree in MODULES.items()
+        for other in ours(tree)
+        if top(name) != top(other) and number[top(other)] >= number[top(name)]
+    }
+    assert not upward
 
 
-def test_only_the_pytest_half_imports_pytest():
+def test_imports_make_no_circle():
+    try:
+        TopologicalSorter({name: ours(tree) - {name} for name, tree in MODULES.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_only_the_plugin_imports_pytest():
     users = {top(name) for name, tree in MODULES.items() if {"pytest", "_pytest"} & set(map(top, imported(tree)))}
-    assert users <= PYTEST_HALF
+    assert users == {"plugin"}
 
 
 def test_only_the_command_line_prints_or_exits():
@@ -147,24 +134,16 @@ def brought_by(module):
     return set(json.loads(done.stdout))
 
 
-PLUGIN = {
-    "pytest_seeddb", "concealment", "errors", "seeds", "seeds.declaration", "config", "markers", "plugin", "readers",
-}  # fmt: skip
-EVERY_RUN = PLUGIN | {
-    "aftermath", "collection", "fingerprint", "fixtures", "naming", "numbering", "overrides", "package_scope", "plan",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("module", "allowed"), [("plugin", PLUGIN), ("fixtures", EVERY_RUN)])
-def test_what_every_pytest_run_imports_is_a_short_list_of_ours_and_the_standard_library(module, allowed):
-    found = brought_by(f"pytest_seeddb.{module}")
-    assert {name.removeprefix("pytest_seeddb.") for name in found if is_ours(name)} <= allowed
-    foreign = {top(name) for name in found if not is_ours(name)} - sys.stdlib_module_names
+@pytest.mark.parametrize("module", ["plugin", "plugin.fixtures"])
+def test_what_every_pytest_run_imports_is_a_short_list_of_ours_and_the_standard_library(module):
+    names = brought_by(f"pytest_seeddb.{module}")
+    assert len([name for name in names if is_ours(name)]) <= 24
+    foreign = {top(name) for name in names if not is_ours(name)} - sys.stdlib_module_names
     assert foreign == set()
     costly = {"asyncio", "email", "http", "importlib.metadata", "multiprocessing", "ssl", "subprocess", "unittest"}
-    assert not found & costly
+    assert not names & costly
 
 
 def test_no_module_needs_a_framework_to_be_imported_on_the_way_to_a_plan():
-    found = brought_by("pytest_seeddb.planning, pytest_seeddb.servers")
-    assert not {top(name) for name in found} & LATE
+    names = brought_by("pytest_seeddb.seeds.planning, pytest_seeddb.servers.opening")
+    assert not {top(name) for name in names} & LATE

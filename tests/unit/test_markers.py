@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.markers import FIXTURES, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.markers import FIXTURES, Wish, uses_a_fixture, wish_of
 
 
 class Marked(NamedTuple):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from pytest_seeddb import naming
-from pytest_seeddb.naming import (
+from pytest_seeddb.servers import naming
+from pytest_seeddb.servers.naming import (
     DROPPED_HALFWAY,
     MARK,
     build_name,

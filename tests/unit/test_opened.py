@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_seeddb.fingerprint import MISSING, Part, digest
-from pytest_seeddb.inputs.opened import CHANGED_MEANWHILE, OpenedFiles, all_parts, begin, current
+from pytest_seeddb.fingerprint.digests import MISSING, Part, digest
+from pytest_seeddb.fingerprint.opened import CHANGED_MEANWHILE, OpenedFiles, all_parts, begin, current
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_an_opening_that_fails_fails_as_it_always_does(root, monkeypatch, path):
 
 
 def test_an_error_in_the_recording_never_reaches_the_opener(root, monkeypatch):
-    monkeypatch.setattr("pytest_seeddb.inputs.opened.os.stat", None)
+    monkeypatch.setattr("pytest_seeddb.fingerprint.opened.os.stat", None)
     with OpenedFiles(root):
         with (root / "a.json").open() as stream:
             assert stream.read() == "a"

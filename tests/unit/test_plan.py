@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import Part
-from pytest_seeddb.plan import Plan, Plans, Stage, Step, shown_profile
+from pytest_seeddb.fingerprint.digests import Part
+from pytest_seeddb.plan.plan import Plan, Plans, Stage, Step, shown_profile
 
 BASE = (Part("PostgreSQL", "15"),)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.settings.settings import Settings
 
 ROOT = Path("/")
 

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from pytest_seeddb.inventory import Entry, Owner
-from pytest_seeddb.pruning import Limits, chosen
+from pytest_seeddb.templates.inventory import Entry, Owner
+from pytest_seeddb.templates.pruning import Limits, chosen
 
 SIZE = 10
 

@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from pytest_seeddb.fingerprint import Part
-from pytest_seeddb.naming import FORMAT
-from pytest_seeddb.numbering import Numbering
-from pytest_seeddb.record import Record
+from pytest_seeddb.fingerprint.digests import FORMAT, Part
+from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.templates.record import Record
 
 RECORD = Record(
     plan='a "shop" in ünïcödé',

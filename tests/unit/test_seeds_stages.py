@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import pytest_seeddb
-from pytest_seeddb.config import CommandSpec, Settings
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.seeds import stages
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.loading import imported_seeders
+from pytest_seeddb.seeds.staging import stages
+from pytest_seeddb.settings.settings import CommandSpec, Settings
 
 _numbers = count(1)
 
@@ -206,7 +206,7 @@ def test_a_fingerprint_imports_neither_the_project_nor_a_framework(project):
     project.seeds("from .base import roles\n@seeder(after=[roles])\ndef stores(session, stores: int = 3): ...")
     code = (
         "import sys; from pathlib import Path\n"
-        "from pytest_seeddb.config import Settings; from pytest_seeddb.seeds import stages\n"
+        "from pytest_seeddb.settings.settings import Settings; from pytest_seeddb.seeds.staging import stages\n"
         f"assert stages(Settings(root=Path({str(project.root)!r}), seeds=('{project.package}.seeds',)), {{}})\n"
         f"print(*{{'{project.package}', 'sqlalchemy', 'psycopg', 'factory', 'faker', 'asyncio'}} & set(sys.modules))"
     )

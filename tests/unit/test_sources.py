@@ -9,8 +9,8 @@ from multiprocessing import get_context
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint import digest, explain_change
-from pytest_seeddb.inputs.sources import Sources
+from pytest_seeddb.fingerprint.digests import digest, explain_change
+from pytest_seeddb.fingerprint.sources import Sources
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -475,7 +475,7 @@ def test_a_warm_look_parses_nothing_and_says_the_same(project, monkeypatch):
     project.put("a/__init__.py", "__all__ = ['b']")
     project.put("a/b.py", "")
     cold = project.parts("seeds")
-    monkeypatch.setattr("pytest_seeddb.inputs.sources.scan", None)
+    monkeypatch.setattr("pytest_seeddb.fingerprint.sources.scan", None)
     assert project.parts("seeds") == cold
 
 
@@ -508,7 +508,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(project):
 
 
 def test_the_cache_is_bounded(project, monkeypatch):
-    monkeypatch.setattr("pytest_seeddb.inputs.sources._KEPT_FILES", 10)
+    monkeypatch.setattr("pytest_seeddb.fingerprint.sources._KEPT_FILES", 10)
     for number in range(30):
         project.put("seeds.py", f"x = {number}")
         project.files("seeds")

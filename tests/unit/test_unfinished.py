@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from pytest_seeddb.unfinished import beside, free_name
+from pytest_seeddb.fingerprint.atomic import beside, free_name
 
 HOLD = """
 import sys
 from pathlib import Path
-from pytest_seeddb.unfinished import beside
+from pytest_seeddb.fingerprint.atomic import beside
 with beside(Path(sys.argv[1]), directory=sys.argv[2] == "directory") as partial:
     print(partial, flush=True)
     sys.stdin.read()

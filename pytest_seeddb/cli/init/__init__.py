@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.cli.init.proposal import Found, propose
-from pytest_seeddb.config_files import FILE_NAME, find_table
 from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.settings.files import FILE_NAME, find_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_seeddb.cli.init.code import Code, Source
-    from pytest_seeddb.inputs.sources import Sources
+    from pytest_seeddb.fingerprint.sources import Sources
 
 _SQLMODEL: Final = "sqlmodel.SQLModel"
 _BASE_CLASSES: Final = frozenset({"DeclarativeBase", "DeclarativeBaseNoMeta"})

@@ -12,10 +12,10 @@ from pytest_seeddb.cli.init.connections import engines, hidden_engines, variable
 from pytest_seeddb.cli.init.files import Files
 from pytest_seeddb.cli.init.models import models_of
 from pytest_seeddb.cli.init.seeds_module import seeding_modules, seeds_module
-from pytest_seeddb.config import Settings
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.inputs.sources import Sources
-from pytest_seeddb.migrations import DJANGO, stages
+from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.migrations.sources import DJANGO, stages
+from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

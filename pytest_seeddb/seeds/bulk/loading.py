@@ -10,10 +10,10 @@ from psycopg import sql
 from sqlalchemy.orm import make_transient_to_detached
 
 from pytest_seeddb.errors import BulkError
-from pytest_seeddb.migrations.failures import database_error
 from pytest_seeddb.seeds.bulk.graph import Keyring, explore
 from pytest_seeddb.seeds.bulk.keys import identifier
 from pytest_seeddb.seeds.bulk.rows import Rows
+from pytest_seeddb.servers.database_errors import database_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -1,0 +1,1 @@
+"""The databases that tests get: made, leased, settled, put back."""

@@ -1,0 +1,79 @@
+"""Drop databases off the test's path, on a thread and a connection of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.servers.admin import Admin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_seeddb.servers.address import Address
+
+
+class Disposal:
+    """A queue of administrative jobs that nobody waits for until `close`.
+
+    Lifetime: the thread and its connection begin with the first job. What is still queued when the
+    process is killed stays on the server as orphans, for the next run's sweep. A job that fails
+    is recorded in `failures` and the next one runs.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.failures: list[str] = []
+        self._address = address
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Admin], object], Callable[[], object]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread: threading.Thread | None = None
+
+    def drop(self, name: str) -> None:
+        """Drop one of our databases soon."""
+        self.do(lambda admin: admin.drop(name))
+
+    def do(self, job: Callable[[Admin], object], otherwise: Callable[[], object] = lambda: None) -> None:
+        """Run a job soon, after those that were asked for before; ``otherwise`` where it fails or cannot be begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="seeddb-disposal", daemon=True)
+            self._thread.start()
+        self._jobs.put((job, otherwise))
+
+    def close(self) -> None:
+        """Wait until every job is done, and end the thread and its connection."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        with contextlib.ExitStack() as stack:
+            admin: Admin | None = None
+            while queued := self._jobs.get():
+                job, otherwise = queued
+                try:
+                    admin = admin or stack.enter_context(Admin(self._address))
+                    self._do(job, admin)
+                except (SeedDbError, psycopg.Error) as error:
+                    if str(error) not in self.failures:  # of a second sweep
+                        self.failures.append(str(error))
+                    otherwise()
+
+    def _do(self, job: Callable[[Admin], object], admin: Admin) -> None:
+        """Do it, once more where the connection was lost meanwhile."""
+        if not admin.lost:
+            try:
+                job(admin)
+            except psycopg.Error:
+                if not admin.lost:
+                    raise
+            else:
+                return
+        admin.reconnect()
+        job(admin)

@@ -1,0 +1,309 @@
+"""What one process does on a server: its lease, its templates, its clones, and tidying up."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Self
+
+from pytest_seeddb.clones.clones import Clones
+from pytest_seeddb.clones.disposal import Disposal
+from pytest_seeddb.clones.pool import Pool
+from pytest_seeddb.clones.shared import SharedClone
+from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.plan.plan import Plan, Progress
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.naming import lock_key, new_lease
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.templates.building import Build, finish
+from pytest_seeddb.templates.registry import prune, sweep
+from pytest_seeddb.templates.templates import Audience, Templates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_seeddb.clones.pool import Leased
+    from pytest_seeddb.servers.server import Server
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.history import Comparison
+    from pytest_seeddb.templates.kept_dumps import KeptDumps
+    from pytest_seeddb.templates.templates import Look, Template
+
+
+class Worker:
+    """One process's work on one server, under one lease.
+
+    Lifetime: until `close`, which drops what was made. When the process dies without it, the server
+    ends the lease and the next run's sweep drops what is left. A server that is restarted meanwhile is
+    connected to again; what stood without a lease is not handed out. A child made by ``fork`` that goes
+    on with it gets a connection and a lease of its own, and leaves the parent's alone.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        token: str = "",
+        run: str = "",
+        reset: str = "auto",
+        audience: Audience | None = None,
+        dumps: KeptDumps | None = None,
+    ) -> None:
+        self.server = server
+        self._dumps = dumps
+        self._reset = reset
+        self._token = token
+        self._run = run
+        self._audience = audience
+        self._templates: dict[str, Template | SeedDbError] = {}
+        self._plans: dict[str, Plan] = {}
+        self._closed = False
+        self._keys: dict[tuple[str, str], str] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        with explained("The PostgreSQL server refused the first statements", self.server.address):
+            self._admin = Admin(self.server.address)
+            self._lease = new_lease()
+            self._admin.lock(lock_key("lease", self._lease))
+        self._disposal = Disposal(self.server.address)
+        self._clones = Clones(self._admin, self._lease, self._disposal)
+        self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
+        self._source = self._new_source()
+        self._shared: dict[str, SharedClone] = {}
+        self._disposal.do(sweep)
+        if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own
+            self._disposal.do(Admin.tidy_catalogs)
+
+    def _new_source(self) -> Templates:
+        return Templates(
+            self._admin,
+            self._lease,
+            token=self._token,
+            run=self._run,
+            audience=self._audience,
+            inputs=self.server.inputs,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def admin(self) -> Admin:
+        """This process's administrative connection."""
+        self._own()
+        return self._admin
+
+    @property
+    def clones(self) -> Clones:
+        """This process's clones."""
+        self._own()
+        return self._clones
+
+    @property
+    def pool(self) -> Pool:
+        """This process's clones as tests take them and give them back."""
+        self._own()
+        return self._pool
+
+    @property
+    def templates(self) -> list[Template]:
+        """Every template that was asked for and got."""
+        return [each for each in self._templates.values() if not isinstance(each, SeedDbError)]
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong while tidying up, which no test was told."""
+        return self._disposal.failures
+
+    def _own(self) -> None:
+        if self._process != os.getpid():
+            self._open()
+
+    def _connect(self) -> None:
+        """Have a connection, and the lease, again after the server was restarted or somebody ended our backend."""
+        self._own()
+        if self._closed or not self._admin.lost:
+            return
+        with explained("The connection to the PostgreSQL server was lost", self.server.address):
+            self._admin.reconnect()
+            self._admin.lock(lock_key("lease", self._lease))
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Hand out nothing that stood while nobody held the lease; look at each template anew."""
+        while self._shared:
+            self._shared.popitem()[1].give_up()
+        self._pool.close()
+        self._templates.clear()
+        self._source = self._new_source()
+
+    def look(self, plan: Plan) -> Look:
+        """What determines the plan's template and whether there is one; builds nothing."""
+        self._connect()
+        return self._source.look(plan)
+
+    def compare(self, plan: Plan) -> Comparison | None:
+        """How the plan differs from its last build; ``None`` where there is none."""
+        self._connect()
+        return self._source.compare(plan)
+
+    def template(self, plan: Plan) -> Template:
+        """The plan's template; built at most once, and not tried again after it failed.
+
+        Raises:
+            BuildError: A step failed, now or when this process asked before.
+            ConfigError: Another plan goes by the same name and profile.
+            ServerError: The server refused something.
+        """
+        self._connect()
+        key = plan.fingerprints(())[-1]
+        if self._keys.setdefault((plan.name, plan.profile), key) != key:
+            raise _two_plans(plan)
+        if key not in self._templates:
+            self._templates[key] = self._get(plan)
+        found = self._templates[key]
+        if isinstance(found, SeedDbError):
+            raise found
+        self._plans[found.name] = plan
+        return found
+
+    def take(self, template: Template) -> Leased:
+        """A clone in the seeded state, to be given back to the `pool`.
+
+        Raises:
+            ServerError: The server refused it.
+        """
+        return self.pool.take(self._present(template))
+
+    def keep(self, leased: Leased, name: str) -> None:
+        """Let a clone stay on the server under ``name``, for somebody to look at.
+
+        Raises:
+            ServerError: The server refused it.
+        """
+        self._connect()
+        self._pool.keep(leased, name)
+
+    def _present(self, template: Template) -> Template:
+        """The template; found or built anew where the connection was lost since it was got."""
+        self._connect()
+        plan = self._plans.get(template.name)
+        if plan is None or any(each.name == template.name for each in self.templates):
+            return template
+        return self.template(plan)
+
+    def _get(self, plan: Plan) -> Template | SeedDbError:
+        try:
+            found = self._built_or_restored(plan)
+        except SeedDbError as error:
+            return error
+        if found.built:
+            self._disposal.do(partial(prune, plan=plan.name))
+        return found
+
+    def _built_or_restored(self, plan: Plan) -> Template:
+        if self._dumps is None:
+            return self._source.get(plan)
+        look = self._source.look(plan)
+        source = plan if self._token else self._dumps.restoring(plan, look)
+        found = self._source.get(source)
+        if source is not plan:
+            return replace(found, reason="restored from the dump of an earlier container's")
+        if found.built:
+            with self._clones.lent(found) as clone:
+                self._dumps.keep(clone.address, self.server.major, found, look)
+        return found
+
+    def frozen_copy(self, leased: Leased) -> Template:
+        """A template of what a clone holds now, for this worker alone; it goes with the worker.
+
+        Ends every connection to the clone, which stays as it is.
+        """
+        self._connect()
+        leased.release()
+        template = leased.clone.template
+        self._admin.evict(leased.clone.name)
+        copy = self._clones.make(replace(template, name=leased.clone.name))
+        plan = Plan(template.record.plan, template.record.profile, Path.cwd())
+        record = finish(Build(self._admin, copy.name, plan, Progress()), template.record, perf_counter())
+        self._pool.watch(leased)
+        return replace(template, name=copy.name, record=record)
+
+    def shared(self, template: Template) -> SharedClone:
+        """This worker's shared clone of the template."""
+        template = self._present(template)
+        if template.name not in self._shared:
+            self._shared[template.name] = SharedClone(self._admin, self._clones, template)
+        return self._shared[template.name]
+
+    def close(self) -> None:
+        """Drop this worker's clones and end its connections. Templates stay.
+
+        Waits for the drops that are still queued, some 5 ms each.
+        """
+        if self._process != os.getpid():
+            return
+        self._closed = True
+        for shared in self._shared.values():
+            shared.give_up()
+        self._pool.close()
+        self._clones.discard_all()
+        # Once more: whoever was killed shortly before the run began had a lease until the server noticed.
+        if not self._admin.lost:
+            self._disposal.do(sweep)
+        self._disposal.close()
+        if self._run and self._source.failed:
+            # Its locks tell the run's other processes, which may come later, that the build has failed.
+            atexit.register(self._admin.close)
+        else:
+            self._admin.close()
+
+
+def _two_plans(plan: Plan) -> ConfigError:
+    return ConfigError(
+        f"Two different plans go by the name {plan.name!r}, profile {plan.profile!r}",
+        saw="\n".join(step.name for step in plan.steps) or "no steps",
+        source="the fixtures seeddb_plan or seeddb_settings, overridden in a conftest.py",
+        remedy="give one of them a name of its own: seeddb_settings.replace(name=...)",
+    )
+
+
+def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
+    """What outlives the templates of a server that ends with its runs; other servers keep their own."""
+    if not server.is_ephemeral:
+        return None
+    # Imported here: exports and restoring are a good part of the start-up, and few runs need them.
+    from pytest_seeddb.templates.kept_dumps import KeptDumps
+
+    return KeptDumps(settings)
+
+
+def worker_on(
+    server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
+) -> Worker:
+    """A worker of a command's, which restores what an earlier container's template was, unless it is not to."""
+    dumps = kept_dumps(server, settings) if restores else None
+    return Worker(server, token=token, audience=Audience(progress or Progress()), dumps=dumps)
+
+
+@contextmanager
+def open_worker(settings: Settings, progress: Progress | None = None) -> Iterator[Worker]:
+    """The same, on the server that the settings name.
+
+    Raises:
+        ServerError: There is no usable server.
+        ConfigError: The settings are wrong.
+    """
+    with open_server(settings) as server, worker_on(server, settings, progress) as worker:
+        yield worker

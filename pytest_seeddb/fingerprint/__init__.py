@@ -1,0 +1,1 @@
+"""Digests, and what determines a result: files, code, packages, data that was read."""

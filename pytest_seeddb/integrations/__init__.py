@@ -1,1 +1,0 @@
-"""Other pytest plugins that have databases of their own."""

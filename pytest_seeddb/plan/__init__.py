@@ -1,0 +1,1 @@
+"""The vocabulary of builds: plans, stages, steps, and the ledger of those that were applied."""

@@ -1,0 +1,276 @@
+"""The plan: an ordered list of steps that make a seeded database, grouped into stages."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from pytest_seeddb.errors import ConfigError, names_a_secret
+from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest
+from pytest_seeddb.plan.numbering import Numbering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_seeddb.servers.address import Address
+
+
+def _no_progress(_step: Step) -> None:
+    """The default: nobody is watching."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a build does, with the parts that determine its result.
+
+    Attributes:
+        name: What a person calls it: ``migration 0003_orders``, ``seed shop.seeds:roles``.
+        parts: Everything that determines what it does; see `pytest_seeddb.fingerprint.digests`.
+        version: What of it counts on a database that has it already; all its parts by default.
+        rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
+            the tool that runs it knows by itself what is missing.
+    """
+
+    name: str
+    parts: tuple[Part, ...] = ()
+    version: str = field(default="", compare=False)
+    rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
+
+    @property
+    def version_now(self) -> str:
+        """The digest that tells whether it has changed since it was applied."""
+        return self.version or chain("", self.name, self.parts)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a step is noted inside of its own transaction.
+
+    Attributes:
+        statement: SQL with ``%s``.
+        begun: Its parameters at the step's start.
+        finished: Gives its parameters when the step has ended.
+    """
+
+    statement: str
+    begun: tuple[object, ...]
+    finished: Callable[[], tuple[object, ...]]
+
+
+class Marks:
+    """What a database is told of the steps that are applied to it; this one tells it nothing, and wants all.
+
+    A private database that becomes a template needs none. See `pytest_seeddb.plan.ledger`.
+    """
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the database keeps what it is told, in a ledger of its own."""
+        return False
+
+    def wants(self, step: Step) -> bool:  # noqa: ARG002 - for those that choose
+        """Whether the step is to run."""
+        return True
+
+    def mark(self, step: Step) -> Mark | None:  # noqa: ARG002 - for those that note
+        """How it is noted inside of its own transaction."""
+        return None
+
+    @contextmanager
+    def around(self, step: Step) -> Iterator[None]:  # noqa: ARG002 - as above
+        """Note a step that makes its own transactions."""
+        yield
+
+    def renew(self) -> None:
+        """Say again what the database was told at the start: a restored dump has taken its ledger's place."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The database being built, as a stage sees it.
+
+    Attributes:
+        address: Where it is. Nobody else is connected to it.
+        root: The project's root, which is the working directory while a stage runs.
+        env: Names of further environment variables that hold the URL, from the settings.
+        started: Call it as each step begins, for the progress line.
+        marks: Which steps are to run, and how the database is told of them.
+        numbering: Which numbers of factory_boy's sequences the steps so far have drawn; each seeder goes on
+            from there, and notes what it draws.
+        alias: What Django calls the database.
+        beside: A Django project's further databases, by alias.
+    """
+
+    address: Address
+    root: Path
+    env: tuple[str, ...] = ()
+    started: Callable[[Step], None] = _no_progress
+    marks: Marks = field(default_factory=Marks)
+    numbering: Numbering = field(default_factory=Numbering)
+    alias: str = "default"
+    beside: Mapping[str, Address] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive steps that one tool executes. A layer is kept after it.
+
+    Attributes:
+        name: ``extensions``, ``migrations``, ``essential seeds``, ``demo seeds``.
+        steps: In the order in which they run.
+        run: ``run(target, first)`` applies ``steps[first:]`` to a database that has
+            ``steps[:first]`` already; everything is committed when it returns. Raises `BuildError`
+            that names the step.
+        layered: Whether a template of its own is worth keeping after this stage.
+        tier: That of its seeds; empty where it holds none.
+        in_any_order: Whether its steps come to the same in whatever order they were run, as long as each
+            came after those that it names itself: a database that has some of them needs only the others.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    run: Callable[[Target, int], None] = field(repr=False)
+    layered: bool = True
+    tier: str = ""
+    in_any_order: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seeded database is.
+
+    Attributes:
+        name: The project's name: people read it in database names and messages.
+        profile: The profile's name, with its overrides, as people read it.
+        root: The project's root.
+        stages: In order. Stages without steps are left out.
+        env: Names of environment variables that hold the URL while it is built.
+        vary: ``vary(profile, overrides)`` is the same project's plan for another profile; ``None``
+            where a plan was put together by hand.
+        again: Works the same plan out anew, of the files as they are by then; likewise.
+        alias: What Django calls the database.
+        siblings: Gives the plans of a Django project's further databases, by alias. Seeders find these beside
+            theirs, migrated; what they write there while this one is built is thrown away, and made again
+            when the other one is built.
+    """
+
+    name: str
+    profile: str
+    root: Path
+    stages: tuple[Stage, ...] = ()
+    env: tuple[str, ...] = ()
+    vary: Callable[[str | None, Mapping[str, object]], Plan] | None = field(default=None, repr=False, compare=False)
+    again: Callable[[], Plan] | None = field(default=None, repr=False, compare=False)
+    alias: str = "default"
+    siblings: Callable[[], Mapping[str, Plan]] = field(default=dict, repr=False, compare=False)
+
+    @property
+    def without_seeds(self) -> Plan:
+        """The same database, migrated and not seeded."""
+        stages = tuple(stage for stage in self.stages if not stage.tier)
+        again = self.again and partial(_without_seeds, self.again)
+        return replace(self, profile="without seeds", stages=stages, again=again)
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All steps of all stages."""
+        return [step for stage in self.stages for step in stage.steps]
+
+    def fingerprints(self, base: tuple[Part, ...]) -> list[str]:
+        """The fingerprint of each prefix: after no step, after one, ... after all.
+
+        Args:
+            base: What the server contributes: major version, encoding, locale, role.
+        """
+        found = [chain("", "base", base)]
+        for stage in self.stages:
+            start = found[-1]
+            for step in stage.steps:
+                found.append(chain(found[-1], step.name, step.parts))
+            if stage.in_any_order:  # in the middle of it nothing is kept
+                found[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
+        return found
+
+    def stage_ends(self) -> Iterator[tuple[int, Stage]]:
+        """Each stage with the number of steps that are done when it has ended."""
+        done = 0
+        for stage in self.stages:
+            done += len(stage.steps)
+            yield done, stage
+
+    def stages_between(self, done: int, end: int) -> Iterator[tuple[Stage, int]]:
+        """The stages between two numbers of steps, each with the number of its own steps that are done."""
+        for at, stage in self.stage_ends():
+            start = at - len(stage.steps)
+            if at > done and start < end:
+                yield stage, max(0, done - start)
+
+
+def _without_seeds(plan: Callable[[], Plan]) -> Plan:
+    return plan().without_seeds
+
+
+class Plans:
+    """A plan and its siblings for other profiles, each worked out once.
+
+    So a source file that is edited in the middle of a run makes no difference before the next.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._known: dict[str, Plan] = {}
+
+    def of(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
+        """The plan for a profile, the plan's own where it is ``None``, with seed parameters overridden.
+
+        Raises:
+            ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
+        """
+        if (profile or self.plan.profile) == self.plan.profile and not overrides:
+            return self.plan
+        key = repr((profile, sorted(overrides.items(), key=lambda pair: pair[0])))
+        if key not in self._known:
+            self._known[key] = self._varied(profile, overrides)
+        return self._known[key]
+
+    def _varied(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
+        if self.plan.vary is not None:
+            return self.plan.vary(profile, overrides)
+        raise ConfigError(
+            f"The plan {self.plan.name!r} has no profiles",
+            saw=f"profile {profile!r}, parameters {dict(overrides)}",
+            source="the fixture seeddb_plan",
+            remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",
+        )
+
+
+def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:
+    """A profile with its overrides, as people read it: ``demo(stores=10)``.
+
+    Of those in ``hidden``, and of those that are called like a secret, only that one differs from another.
+    """
+    secret = {name for name in overrides if name in set(hidden) or names_a_secret(name)}
+    shown = {
+        name: f"***{digest(repr(value))[:4]}" if name in secret else repr(value) for name, value in overrides.items()
+    }
+    changes = ", ".join(f"{name}={text}" for name, text in sorted(shown.items()))
+    return f"{profile or 'default'}({changes})" if changes else profile or "default"
+
+
+class Progress:
+    """What a build tells its audience; this one has none."""
+
+    def begin(self, plan: Plan, stages: str, total: int) -> None:
+        """A build begins, of ``total`` steps in the stages named; a plan may take several."""
+
+    def step(self, step: Step) -> None:
+        """A step begins."""
+
+    def waiting(self, why: str) -> None:
+        """Nothing happens for a while, and why."""
+
+    def end(self) -> None:
+        """The build is over, however it went."""

@@ -1,0 +1,228 @@
+"""The pytest plugin: hooks and options only. Imported in every pytest run of everybody who has it.
+
+So it imports nothing heavy, reads the settings once, and leaves the rest to `pytest_seeddb.plugin.fixtures`
+when a test asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.plugin import markers
+from pytest_seeddb.plugin.state import DISABLED, SETTINGS, TALLY, is_enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_seeddb.settings.settings import Found
+
+_OUTPUT = "seeddb"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options. Their defaults are None, so that they never hide the table."""
+    group = parser.getgroup("seeddb", "seeded PostgreSQL databases (pytest-seeddb)")
+    group.addoption(
+        "--seed-db", action="store_true", default=None, help="Run seeded tests; without it they are skipped."
+    )
+    group.addoption(
+        "--seed-db-server",
+        metavar="SERVER",
+        default=None,
+        help="Where PostgreSQL comes from: auto, embedded, container, or a postgresql:// URL.",
+    )
+    group.addoption(
+        "--seed-db-profile", metavar="NAME", default=None, help="The seed profile of tests that do not name one."
+    )
+    group.addoption(
+        "--seed-db-reset",
+        metavar="HOW",
+        default=None,
+        help="After a test: auto keeps or rewinds its clone where that is cheaper, clone makes a new one each time.",
+    )
+    group.addoption(
+        "--seed-db-keep",
+        metavar="WHICH",
+        default=None,
+        help="Whose databases stay on the server after the run: failed, all or none.",
+    )
+    group.addoption(
+        "--seed-db-report",
+        action="store_true",
+        default=None,
+        help="Say at the end which tests wrote what, and what it cost to put it back.",
+    )
+    group.addoption(
+        "--seed-db-reseed",
+        action="store_true",
+        default=None,
+        help="Build the template anew although its fingerprint matches.",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run."""
+    from pytest_seeddb.plugin import fixtures
+
+    early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
+    _note_what_is_read(early_config)
+
+
+def _note_what_is_read(early_config: pytest.Config) -> None:
+    """From here on: what a module reads when a conftest or a test imports it, no build sees it read again."""
+    from pytest_seeddb.settings.settings import load_settings
+
+    try:
+        settings = load_settings(early_config.rootpath)
+    except SeedDbError:
+        return  # `pytest_configure` says what is wrong
+    if early_config.known_args_namespace.seed_db or settings.enabled == "always":
+        from pytest_seeddb.fingerprint import opened
+
+        opened.begin(settings.root)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, unless help is all that is wanted: that works however broken the table is."""
+    config.addinivalue_line("markers", markers.SIGNATURE)
+    if config.option.help or config.option.version or config.getoption("markers", default=False):
+        return
+    from pytest_seeddb.settings.settings import load_settings
+
+    try:
+        config.stash[SETTINGS] = load_settings(config.rootpath, options=dict(_given(config)))
+    except SeedDbError as error:
+        raise pytest.UsageError(str(error)) from None
+    if config.stash[SETTINGS].migrations == "django" and is_enabled(config):
+        from pytest_seeddb.plugin.django import fixtures as django
+
+        if django.is_there(config):
+            config.pluginmanager.register(django, "seeddb-django")
+    if config.stash[SETTINGS].scope == "package":
+        from pytest_seeddb.plugin.package_scope import PackageScope
+
+        config.pluginmanager.register(PackageScope(), "seeddb-package-scope")
+
+
+def _given(config: pytest.Config) -> Iterable[tuple[str, Found]]:
+    from pytest_seeddb.settings.settings import KEYS, Found
+
+    for key in KEYS.values():
+        if key.option and (value := config.getoption(key.option)) is not None:
+            yield key.name, Found(value, f"the option {key.option}")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which server will be used, without starting it."""
+    if SETTINGS not in config.stash or not is_enabled(config) or config.get_verbosity() < 0:
+        return None
+    from pytest_seeddb.servers.opening import describe
+
+    settings = config.stash[SETTINGS]
+    return f"seeddb: {describe(settings)}, profile {settings.profile or 'default'}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the users of our fixtures, and skip seeded tests where they are not enabled."""
+    if SETTINGS not in config.stash:
+        return
+    seeded = [item for item in items if _is_seeded(item)]
+    if not is_enabled(config):
+        skip = pytest.mark.skip(reason=DISABLED)
+        for item in seeded:
+            item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)  # before an xdist worker tells which tests there are
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse wrong markers, and settings that name what is not there, before the first test runs."""
+    config = session.config
+    if SETTINGS in config.stash and is_enabled(config):
+        from pytest_seeddb.plugin import collection
+
+        collection.look(session, config.stash[SETTINGS])
+
+
+def _is_seeded(item: pytest.Item) -> bool:
+    if item.get_closest_marker(markers.NAME):
+        return True
+    if markers.uses_a_fixture(getattr(item, "fixturenames", ())):
+        item.add_marker(markers.NAME)
+        return True
+    return False
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of what captures output and logs
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Any:  # noqa: ANN401 - pytest's own
+    """Settle a test's database once the whole tear-down is over."""
+    if SETTINGS not in item.config.stash or not is_enabled(item.config):
+        return (yield)
+    from pytest_seeddb.plugin.teardown import torn_down
+
+    is_last = nextitem is None and item.get_closest_marker(markers.NAME) is not None
+    with torn_down(item, is_last=is_last):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
+    """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
+    ours = call.excinfo if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError) else None
+    if ours is not None and call.when == "call":
+        from pytest_seeddb.plugin.plain_errors import end_at_the_call
+
+        end_at_the_call(item, ours.value)
+    report: pytest.TestReport = yield
+    if ours is not None:
+        from pytest_seeddb.plugin.plain_errors import without_traceback
+
+        without_traceback(report, item, ours)
+    if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
+        from pytest_seeddb.plugin.fixtures import explain_longer_life, explain_refused_write
+
+        if text := explain_refused_write(item, call.excinfo.value) or explain_longer_life(item, call.excinfo.value):
+            report.sections.append(("seeddb", text))
+    if report.failed and SETTINGS in item.config.stash:
+        from pytest_seeddb.plugin.teardown import show_database
+
+        report.sections.extend(("seeddb", text) for text in show_database(item, call.when))
+    if report.longrepr is not None and SETTINGS in item.config.stash:
+        from pytest_seeddb.plugin.concealed_reports import without_secrets
+
+        without_secrets(report)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this process did to xdist's controller, if there is one; say no secret after Ctrl-C."""
+    from pytest_seeddb.plugin.concealed_reports import without_secrets_of_an_interrupt
+
+    without_secrets_of_an_interrupt(session.config)
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and TALLY in session.config.stash:
+        output[_OUTPUT] = session.config.stash[TALLY].to_data()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+    """Add what an xdist worker did, or end the run with what it found wrong."""
+    from pytest_seeddb.plugin import collection
+    from pytest_seeddb.plugin.report import Tally
+
+    collection.handed_over(getattr(node, "workeroutput", {}))
+    if data := getattr(node, "workeroutput", {}).get(_OUTPUT):
+        node.config.stash.setdefault(TALLY, Tally()).merge(Tally(**data))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was built, reused and cloned."""
+    if TALLY in config.stash and config.get_verbosity() >= 0:
+        tally = config.stash[TALLY]
+        for line in [*tally.lines(), *(tally.report() if config.stash[SETTINGS].report else [])]:
+            terminalreporter.write_line(f"seeddb: {line}")

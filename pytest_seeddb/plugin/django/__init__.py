@@ -1,0 +1,1 @@
+"""pytest-django and Django's test classes on clones."""

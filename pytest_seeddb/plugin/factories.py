@@ -1,0 +1,122 @@
+"""What factory_boy finds in a seeded test: a session on its database, sequences after its rows, draws of its own."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_seeddb.plugin.state import ENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import Session
+
+    from pytest_seeddb.clones.database import SeededDatabase
+
+_PLAIN: Final = "seeded_session"
+_ASYNC: Final = "seeded_async_session"
+_ROOM: Final = pytest.StashKey["_Room"]()
+"""Kept with the test, or with the scope that shares a database."""
+
+
+@contextmanager
+def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> Iterator[None]:
+    """For as long as the database is there, factories write to it, and count on from the template's rows.
+
+    They write through ``seeded_session``, which is made when it is first needed; through
+    ``seeded_async_session`` in a test that uses that and not the other, and where both are used inside of
+    its ``run_sync``; in a further thread through a session of the thread's own. A session of the
+    application's that a factory is wired to is kept where it leads to this database by itself, and the test
+    uses neither. Nothing is committed that the factory (``sqlalchemy_session_persistence``) or the
+    test does not commit.
+    """
+    from pytest_seeddb.seeds.factories import Source, writing_through
+
+    room = request.node.stash[_ROOM] = _Room(database, request)
+    source = Source(room.session, room.another, room.kept)
+    with counting_on(database), writing_through(source):
+        database.before_reset(room.close)
+        try:
+            yield
+        finally:
+            room.close()
+
+
+@contextmanager
+def counting_on(database: SeededDatabase) -> Iterator[None]:
+    """For as long as the database is there, factories' sequences count on from the template's rows."""
+    from pytest_seeddb.seeds.counters import going_on
+
+    with going_on(database.template.record.numbering.after()) as counters:
+        database.before_reset(counters.start_again)
+        yield
+
+
+@contextmanager
+def own_draws(request: pytest.FixtureRequest, random_seed: int) -> Iterator[None]:
+    """For one test, ``random``, Faker, factory_boy and NumPy draw what its node id decides, and nothing else.
+
+    Where pytest-randomly seeds them for each test, that is left to it: ``--randomly-seed`` decides then.
+    """
+    from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
+
+    for node in reversed(request.node.listchain()):
+        if _ROOM in node.stash:
+            node.stash[_ROOM].enter(request)
+    with own_iterators():
+        if request.config.getoption("randomly_reset_seed", default=False):
+            yield
+            return
+        with own_randomness(seed_for(random_seed, request.node.nodeid)):
+            yield
+
+
+class _Room:
+    """The sessions of the tests that share a database."""
+
+    def __init__(self, database: SeededDatabase, request: pytest.FixtureRequest) -> None:
+        self._database = database
+        self._request = request
+        self._known: dict[str, Any] = {}
+        self._others: list[Session] = []
+
+    def enter(self, request: pytest.FixtureRequest) -> None:
+        """Another test uses it now."""
+        self._request = request
+
+    def session(self) -> Session | None:
+        name = self._wanted()
+        if name not in self._known:
+            if self._request.node.stash.get(ENDING, False):
+                return None  # pytest makes no more fixtures
+            self._known[name] = self._request.getfixturevalue(name)
+        session: Session = self._known[name].sync_session if name == _ASYNC else self._known[name]
+        return session
+
+    def _wanted(self) -> str:
+        used = {_PLAIN, _ASYNC}.intersection(self._request.fixturenames)
+        if len(used) < 2:  # noqa: PLR2004 - both
+            return next(iter(used), _PLAIN)
+        from sqlalchemy.util import concurrency
+
+        return _ASYNC if concurrency.in_greenlet() else _PLAIN
+
+    def another(self) -> Session:
+        from sqlalchemy.orm import Session
+
+        self._others.append(Session(self._request.getfixturevalue("seeded_engine")))
+        return self._others[-1]
+
+    def kept(self, wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired
+        from pytest_seeddb.application.redirection import leading_to
+
+        if self._database.isolation == "rollback" or {_PLAIN, _ASYNC}.intersection(self._request.fixturenames):
+            return None
+        return leading_to(self._database.address, wired, model)
+
+    def close(self) -> None:
+        for session in self._others:
+            session.close()

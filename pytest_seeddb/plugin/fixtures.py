@@ -1,0 +1,360 @@
+"""The fixture chain: settings → server → plan → template → clone → fixture.
+
+The session fixtures are small, and made to be overridden in a ``conftest.py``. The per-test ones
+have the scope that the settings name. Imported in every pytest run, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_seeddb.plugin.markers import FIXTURES, NAME, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.overrides import Origins, check_settings, told_of_a_call
+from pytest_seeddb.plugin.package_scope import package_of
+from pytest_seeddb.plugin.state import DATABASE, DISABLED, ELSEWHERE, PLANS, SETTINGS, TALLY, is_enabled
+from pytest_seeddb.plugin.teardown import settle_later, settle_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    import psycopg
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy.orm import Session
+
+    from pytest_seeddb.clones.database import SeededDatabase
+    from pytest_seeddb.clones.worker import Worker
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.plugin.markers import Wish
+    from pytest_seeddb.servers.server import Server
+    from pytest_seeddb.settings.settings import Scope, Settings
+    from pytest_seeddb.templates.templates import Template
+
+    DatabaseFactory = Callable[..., AbstractContextManager[SeededDatabase]]
+
+
+_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
+"""The variable in which xdist's workers find what they have in common."""
+
+_ORIGINS: Final = pytest.StashKey[Origins]()
+_ISOLATION: Final = pytest.StashKey[str]()
+"""Kept with the test, or with the scope that shares a database."""
+
+# -- the session's chain -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def seeddb_settings(pytestconfig: pytest.Config) -> Settings:
+    """The settings of the run. Override it with ``return seeddb_settings.replace(...)``."""
+    return pytestconfig.stash[SETTINGS]
+
+
+@pytest.fixture(scope="session")
+def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Iterator[Server]:
+    """The running PostgreSQL, for the session."""
+    from pytest_seeddb.servers.opening import open_server
+
+    if not is_enabled(pytestconfig):  # for a test that asks for a fixture of ours while it runs
+        pytest.skip(DISABLED)
+    check_settings(seeddb_settings)
+    with open_server(seeddb_settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seeddb_plan(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Plan:
+    """The plan of the settings' profile."""
+    from pytest_seeddb.seeds.planning import plan_of
+
+    check_settings(seeddb_settings)
+    stash = pytestconfig.stash
+    if PLANS in stash and seeddb_settings is stash[SETTINGS]:
+        _origins(pytestconfig).note_plans(stash[PLANS])
+        return _origins(pytestconfig).note_plan(stash[PLANS].plan, seeddb_settings)
+    return _origins(pytestconfig).note_plan(plan_of(seeddb_settings), seeddb_settings)
+
+
+def _origins(config: pytest.Config) -> Origins:
+    return config.stash.setdefault(_ORIGINS, Origins())
+
+
+@pytest.fixture(scope="session")
+def _seeddb_around_builds() -> Callable[[], AbstractContextManager[object]]:
+    """What makes a context for each build; another plugin may need one."""
+    return nullcontext
+
+
+@pytest.fixture(scope="session")
+def _seeddb_worker(
+    seeddb_settings: Settings,
+    seeddb_server: Server,
+    _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
+    pytestconfig: pytest.Config,
+) -> Iterator[Worker]:
+    from pytest_seeddb.clones.worker import Worker, kept_dumps
+    from pytest_seeddb.plugin.report import Tally
+    from pytest_seeddb.plugin.terminal import TerminalProgress
+    from pytest_seeddb.templates.templates import Audience
+
+    _origins(pytestconfig).note_server(seeddb_settings)
+    token = _token() if seeddb_settings.reseed else ""
+    run = os.environ.get(_RUN, "")
+    audience = Audience(TerminalProgress(pytestconfig), _seeddb_around_builds)
+    dumps = kept_dumps(seeddb_server, seeddb_settings)
+    reset = seeddb_settings.reset
+    with Worker(seeddb_server, token=token, run=run, reset=reset, audience=audience, dumps=dumps) as worker:
+        yield worker
+        settle_now(pytestconfig)
+    pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
+
+
+def _token() -> str:
+    """What tells this run from others: all of xdist's workers have one, and one of them builds anew."""
+    return os.environ.get(_RUN) or os.urandom(8).hex()
+
+
+@pytest.fixture(scope="session")
+def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config) -> Template:
+    """The template of the plan, built unless there is one."""
+    return _origins(pytestconfig).note_template(_seeddb_worker.template(seeddb_plan), seeddb_plan)
+
+
+@pytest.fixture(scope="session")
+def seeded_db_factory(
+    seeddb_settings: Settings, _seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config
+) -> DatabaseFactory:
+    """What makes seeded databases for any scope.
+
+    ``with seeded_db_factory("minimal", stores=2) as database: ...``
+
+    Takes a profile, ``isolation=`` and seed parameters, as the marker does. The database lives as
+    long as the block.
+    """
+    plans = _origins(pytestconfig).plans_for(seeddb_plan, seeddb_settings)
+
+    @contextmanager
+    def factory(
+        profile: str | None = None, *, isolation: str = "clone", **parameters: object
+    ) -> Iterator[SeededDatabase]:
+        from pytest_seeddb.clones.database import seeded_database
+
+        with told_of_a_call():
+            plan = plans.of(profile, parameters)
+        template, beside = _seeddb_worker.template(plan), _beside(_seeddb_worker, plan)
+        with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside) as database:
+            yield database
+
+    return factory
+
+
+# -- per test, or per scope of the settings ------------------------------------------------------
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> Scope:
+    """The scope in the settings; pytest asks once, when it registers the fixtures."""
+    del fixture_name
+    return config.stash[SETTINGS].scope
+
+
+@pytest.fixture(scope=_scope)
+def seeded_db(
+    request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_worker: Worker
+) -> Iterator[SeededDatabase]:
+    """A private database, migrated and seeded. The application's engines and variables point at it."""
+    from pytest_seeddb.clones.activation import activated
+    from pytest_seeddb.clones.database import seeded_database
+    from pytest_seeddb.plugin.factories import factories_on
+
+    wish = wish_of(_place(request))
+    template, beside = templates_for(request, wish, seeddb_settings)
+    isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
+    with ExitStack() as stack:
+        opened = seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside)
+        database = stack.enter_context(opened)
+        with activated(seeddb_settings, database), factories_on(database, request):
+            request.node.stash[DATABASE] = database
+            yield database
+        settle_later(request, database, stack.pop_all())
+
+
+def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
+    """The test, or what shares a database with it; for pytest itself a plugin's package is the session."""
+    place: pytest.Item | pytest.Collector = request.node
+    if request.scope == "package":
+        place = package_of(request._pyfuncitem) or place  # noqa: SLF001 - pytest shows the test nowhere else
+    return place
+
+
+def templates_for(
+    request: pytest.FixtureRequest, wish: Wish, settings: Settings
+) -> tuple[Template, dict[str, Template]]:
+    """What the test's database is made from, and what a Django project's further ones are."""
+    origins = _origins(request.config)
+    origins.check_server(settings)
+    worker: Worker = request.getfixturevalue("_seeddb_worker")
+    plans = origins.plans_for(request.getfixturevalue("seeddb_plan"), settings)
+    if wish.is_default:
+        template = origins.template_for(request.getfixturevalue("seeddb_template"), plans.plan, worker)
+        return template, _beside(worker, plans.plan)
+    plan = plans.of(wish.profile, wish.parameters)
+    return worker.template(plan), _beside(worker, plan)
+
+
+def _beside(worker: Worker, plan: Plan) -> dict[str, Template]:
+    return {alias: worker.template(sibling) for alias, sibling in plan.siblings().items()}
+
+
+@pytest.fixture(autouse=True, scope=_scope)
+def _seeddb_activation(request: pytest.FixtureRequest) -> None:
+    """Give marked tests their database although they ask for no fixture, before fixtures of theirs run."""
+    if is_enabled(request.config) and _has_seeded(request):
+        request.getfixturevalue("seeded_db")
+
+
+@pytest.fixture(autouse=True)
+def _seeddb_draws(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let what a seeded test draws depend on the test alone. Runs after `_seeddb_activation`, as in the alphabet."""
+    if request.node.get_closest_marker(NAME) is None or not is_enabled(request.config):
+        yield
+        return
+    from pytest_seeddb.plugin.factories import own_draws
+
+    settings: Settings = request.getfixturevalue("seeddb_settings")
+    with own_draws(request, settings.random_seed):
+        yield
+
+
+def _has_seeded(request: pytest.FixtureRequest) -> bool:
+    place = _place(request)
+    if isinstance(place, pytest.Item):
+        return _runs_seeded(place)
+    kind = type(place)
+    within = package_of if request.scope == "package" else lambda item: item.getparent(kind)
+    return any(_runs_seeded(item) for item in request.session.items if within(item) is place)
+
+
+def _runs_seeded(item: pytest.Item) -> bool:
+    elsewhere = item.stash.get(ELSEWHERE, False)
+    return item.get_closest_marker(NAME) is not None and not elsewhere and not _only_factory(item)
+
+
+def _only_factory(item: pytest.Item) -> bool:
+    """Whether the test makes its databases itself, and so has no use for another."""
+    names = set(getattr(item, "fixturenames", ()))
+    return "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
+
+
+@pytest.fixture(scope=_scope)
+def seeded_url(seeded_db: SeededDatabase) -> str:
+    """The database's URL, ``postgresql://...``."""
+    return seeded_db.url
+
+
+@pytest.fixture(scope=_scope)
+def seeded_engine(seeded_db: SeededDatabase) -> Iterator[Engine]:
+    """A SQLAlchemy engine on the database (psycopg 3); its pool is emptied at the end."""
+    from pytest_seeddb.clones.engines import open_engine
+
+    with open_engine(seeded_db) as engine:
+        yield engine
+
+
+@pytest.fixture(scope=_scope)
+def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]]:
+    """A psycopg connection to the database, closed at the end.
+
+    With ``isolation="rollback"`` it is the one of ``seeded_session`` and ``seeded_engine``.
+    """
+    if seeded_db.isolation == "rollback":
+        from pytest_seeddb.clones.engines import joined_connection
+
+        yield joined_connection(request.getfixturevalue("seeded_engine"))
+    else:
+        from pytest_seeddb.servers.failures import explained
+
+        with explained("The connection for a test could not be made", seeded_db.address):
+            connection = seeded_db.connect()
+        yield connection
+
+
+@pytest.fixture(scope=_scope)
+def seeded_session(seeded_engine: Engine, seeded_db: SeededDatabase) -> Iterator[Session]:
+    """A SQLAlchemy session on the database; its commits are real unless the isolation is ``rollback``."""
+    from sqlalchemy.orm import Session
+
+    with Session(seeded_engine) as session:
+        seeded_db.before_reset(session.close)
+        yield session
+
+
+@pytest.fixture(scope=_scope)
+def seeded_async_engine(seeded_db: SeededDatabase) -> Iterator[AsyncEngine]:
+    """An async SQLAlchemy engine on the database (psycopg 3), for whichever event loop runs the test."""
+    from pytest_seeddb.clones.engines import open_async_engine
+
+    with open_async_engine(seeded_db) as engine:
+        yield engine
+
+
+@pytest.fixture(scope=_scope)
+def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededDatabase) -> Iterator[AsyncSession]:
+    """An async SQLAlchemy session on the database, with ``expire_on_commit=False``."""
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    session = AsyncSession(seeded_async_engine, expire_on_commit=False)
+    # Closing it would need the event loop; its connection is ended with the engine's.
+    seeded_db.before_reset(session.sync_session.expunge_all)
+    yield session
+    session.sync_session.expunge_all()
+
+
+# -- what the plugin's hooks ask ------------------------------------------------------------------
+
+
+def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
+    """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
+    taken = (node.stash[_ISOLATION] for node in reversed(item.listchain()) if _ISOLATION in node.stash)
+    isolation = next(taken, None) or wish_of(item).isolation or item.config.stash[SETTINGS].isolation
+    if isolation == "clone" or not _is_read_only_refusal(error):
+        return ""
+    writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
+    return (
+        f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
+        f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
+    )
+
+
+def explain_longer_life(item: pytest.Item, error: BaseException) -> str:
+    """What a fixture can use that wants to keep a test's database for longer than the test; else nothing."""
+    told = str(error)
+    if not told.startswith("ScopeMismatch") or not any(f"fixture {name} " in told for name in FIXTURES):
+        return ""
+    settings = item.config.stash[SETTINGS]
+    return (
+        f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
+        "fixture of a larger scope can make one of its own with seeded_db_factory; or give the fixture that scope, "
+        "or change the setting."
+    )
+
+
+def _is_read_only_refusal(error: BaseException | None) -> bool:
+    while error is not None:
+        if "25006" in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _sqlstate(error: object) -> str | None:
+    """As psycopg and asyncpg, psycopg2, or pg8000 tell it."""
+    told: tuple[object, ...] = getattr(error, "args", None) or ({},)
+    return (
+        getattr(error, "sqlstate", None)
+        or getattr(error, "pgcode", None)
+        or (told[0].get("C") if isinstance(told[0], dict) else None)
+    )

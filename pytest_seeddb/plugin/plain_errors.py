@@ -1,0 +1,59 @@
+"""Our own errors as pytest shows them: what they say, and not the way through our code."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+_OWN: Final = str(Path(__file__).parents[1])
+_SHOWN: Final = pytest.StashKey[dict[str, str]]()
+
+
+def end_at_the_call(item: pytest.Item, error: BaseException) -> None:
+    """Let the traceback of an error that a test gets from us end where the test called us.
+
+    ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
+    """
+    entries = list(_entries(error.__traceback__)) if _is_shortened(item) else []
+    while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith((_OWN, contextlib.__file__)):
+        entries.pop()
+        entries[-1].tb_next = None
+
+
+def _entries(entry: TracebackType | None) -> Iterator[TracebackType]:
+    while entry is not None:
+        yield entry
+        entry = entry.tb_next
+
+
+def _is_shortened(item: pytest.Item) -> bool:
+    option = item.config.option
+    return option.tbstyle in {"auto", "short", "line"} and not option.fulltrace
+
+
+def without_traceback(
+    report: pytest.TestReport, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]
+) -> None:
+    """Let the report of a fixture's error be its text alone; said once in full, then in one line.
+
+    ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
+    """
+    if report.when == "call" or not _is_shortened(item):
+        return
+    text = f"{type(excinfo.value).__name__}: {excinfo.value}"
+    first = item.config.stash.setdefault(_SHOWN, {}).setdefault(text, item.nodeid)
+    if first != item.nodeid:
+        text = f"{text.splitlines()[0]}\n  as in {first}, where it is told in full"
+    shown = excinfo.getrepr(style="value", chain=False)
+    # The style "value" leaves the error's class out.
+    entries = [replace(each, lines=text.splitlines()) for each in shown.reprtraceback.reprentries[-1:]]
+    shown.reprtraceback.reprentries = entries
+    report.longrepr = shown

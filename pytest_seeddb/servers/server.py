@@ -1,0 +1,44 @@
+"""A running server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pytest_seeddb.fingerprint.digests import Part
+    from pytest_seeddb.servers.address import Address
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running PostgreSQL.
+
+    Attributes:
+        kind: Whether we started it (``embedded``, ``container``) or found it running (``external``).
+        address: A maintenance database, as a role that may create databases.
+        version: As people write it: ``15.18``.
+        version_num: As PostgreSQL counts it: 150018.
+        origin: Where it comes from, for people.
+        superuser: Whether that role is a superuser.
+        fsync: Whether the server waits for the disk.
+        is_ephemeral: Whether its databases go with it.
+        inputs: What determines its databases beside what it says of itself.
+        identity: The container's id; empty where there is none.
+    """
+
+    kind: Literal["embedded", "container", "external"]
+    address: Address
+    version: str
+    version_num: int
+    origin: str
+    superuser: bool
+    fsync: bool
+    is_ephemeral: bool = False
+    inputs: tuple[Part, ...] = ()
+    identity: str = ""
+
+    @property
+    def major(self) -> int:
+        """The major version: 15."""
+        return self.version_num // 10_000

@@ -1,0 +1,1 @@
+"""Values with their source: the table, the environment, the options; and which of them says production."""

@@ -1,0 +1,1 @@
+"""Finished databases: found or built, named, listed, exported, pruned."""

@@ -1,0 +1,196 @@
+"""Fill a private database with a plan's stages and make it ready to be cloned."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import sys
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint.digests import Part, differences
+from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.templates.contents import SMALL, THE_USERS
+from pytest_seeddb.templates.staleness import unlogged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_seeddb.plan.plan import Plan, Progress, Stage
+    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.admin import Admin, Strategy
+    from pytest_seeddb.templates.record import Record, Steps
+
+_MUCH_LARGER: Final = 2
+_TIMED_UP_TO: Final = 64 * 2**20
+"""Bytes above which WAL_LOG is not even tried where ``fsync`` is off: it writes each page to the log
+as well, and took 1,600 ms against FILE_COPY's 125 for 233 MB."""
+
+
+# The name comes from regclass, which quotes what needs quotes.
+_GAPS: Final = f"""
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE {THE_USERS} AND relpages BETWEEN 1 AND %s
+  AND pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0
+ORDER BY c.oid
+"""  # noqa: S608 - constants of ours
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build under way: who, where, of what, for whom to see, which numbers factories have drawn, beside what."""
+
+    admin: Admin
+    name: str
+    plan: Plan
+    progress: Progress
+    numbering: Numbering = field(default_factory=Numbering)
+    beside: Mapping[str, Address] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        """The database as the stages see it."""
+        address = self.admin.address.with_database(self.name)
+        return Target(
+            address,
+            self.plan.root,
+            self.plan.env,
+            self.progress.step,
+            numbering=self.numbering,
+            alias=self.plan.alias,
+            beside=self.beside,
+        )
+
+
+def fill(build: Build, stages: Sequence[tuple[Stage, int]], steps: Steps = ()) -> tuple[Part, ...]:
+    """Run the stages, each from its first undone step, and end every connection they left.
+
+    Args:
+        build: The build.
+        stages: What is to be run.
+        steps: All that the database then has, as the plan had them; none where nobody will look for it later.
+
+    Returns:
+        What it depends on beside these: the data files that were opened meanwhile, or before by the code
+        that was run; and as never matching, what is another now than when it was digested or loaded.
+    """
+    names = ", ".join(stage.name for stage, _ in stages)
+    build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
+    opened, path = data_files.OpenedFiles(build.plan.root), [*sys.path]
+    try:
+        with opened, contextlib.chdir(build.plan.root):
+            for stage, done in stages:
+                stage.run(build.target, done)
+    finally:
+        build.progress.end()
+        if not build.admin.broken:
+            build.admin.evict(build.name)
+    sources = [part.name for _, parts in steps for part in parts]
+    read = data_files.all_parts(opened.parts(), build.plan.root, sources)
+    return data_files.merged((*read, *_changed(build, steps, path)))
+
+
+def _changed(build: Build, steps: Steps, path: list[str]) -> list[Part]:
+    """What is not any more as it was when the plan was made: what the steps say is not what was built.
+
+    Looked for on the same ``path``: Alembic, for one, leaves directories on it.
+    """
+    found: Steps = ()
+    with contextlib.suppress(SeedDbError), _searching(path):  # what is wrong by now, the next run says
+        again = build.plan.again if steps else None
+        found = tuple((step.name, step.parts) for step in again().steps[: len(steps)]) if again else steps
+    names = {each.name for each in differences(steps, found)}
+    return [Part(name, data_files.CHANGED_MEANWHILE) for name in sorted(names)]
+
+
+@contextlib.contextmanager
+def _searching(path: list[str]) -> Iterator[None]:
+    now, sys.path[:] = [*sys.path], path
+    try:
+        yield
+    finally:
+        sys.path[:] = now
+
+
+def finish(build: Build, draft: Record, started: float) -> Record:
+    """Vacuum, warm and measure the filled database; nobody is connected when it returns.
+
+    Args:
+        build: The build, all stages done.
+        draft: The record without what only the finished database tells.
+        started: `time.perf_counter` at the build's start.
+    """
+    address = build.admin.address.with_database(build.name)
+    with psycopg.connect(address.conninfo, autocommit=True, application_name="pytest-seeddb") as connection:
+        # Clones start with statistics, hint bits and a visibility map, so that reads write nothing.
+        connection.execute("SET statement_timeout = 0")
+        connection.execute("SET default_transaction_read_only = off")
+        # VACUUM marks a page all-visible only if the commits in it have reached the log on disk, which
+        # those made with synchronous_commit=off do some 200 ms later. A synchronous one takes them along.
+        connection.execute("SET synchronous_commit = on")
+        connection.execute("SELECT pg_logical_emit_message(true, 'seeddb', '')")
+        connection.execute("VACUUM (FREEZE, ANALYZE)")
+        _close_gaps(connection)
+        kept_in_memory = unlogged(connection)
+    # The first connection to a database writes pg_internal.init, which FILE_COPY copies: a clone's
+    # own first connection then takes 3 to 5 ms instead of 6 to 15.
+    psycopg.connect(address.conninfo).close()
+    # Somebody who connects to each database that he sees would keep it from being cloned.
+    build.admin.refuse_connections(build.name)
+    build.admin.evict(build.name)
+    return replace(
+        draft,
+        size=(size := build.admin.size(build.name)),
+        strategy=draft.strategy if _was_timed(draft, size) else cheapest_strategy(build, size),
+        seconds=round(perf_counter() - started, 3),
+        unlogged=kept_in_memory,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+    )
+
+
+def _was_timed(draft: Record, size: int) -> bool:
+    """Whether what it was made from was timed, and is not much smaller: then the same way is the cheapest."""
+    return 0 < size < _MUCH_LARGER * draft.size
+
+
+def _close_gaps(connection: psycopg.Connection[Any]) -> None:
+    """Write small tables anew, in the same order, where rows were updated or deleted while they were filled.
+
+    A table without gaps can be put back exactly when a test has updated it (`pytest_seeddb.clones.rewind`).
+    """
+    for (table,) in connection.execute(_GAPS, [SMALL]).fetchall():
+        connection.execute(sql.SQL("VACUUM (FULL, FREEZE, ANALYZE) {}").format(sql.SQL(table)))
+        connection.execute(sql.SQL("VACUUM (FREEZE) {}").format(sql.SQL(table)))
+
+
+def cheapest_strategy(build: Build, size: int) -> Strategy:
+    """Which way of cloning is the cheapest on this server, by trying both with this very database.
+
+    FILE_COPY checkpoints before and after, so on a server with ``fsync=on``, or on some file
+    systems, the order can turn round. Its first checkpoint also writes what the build has left in
+    memory, which no later clone pays for (29 ms instead of 15 for 9 MB); so it is tried twice.
+    """
+    fsync = build.admin.run("SHOW fsync")[0][0] == "on"
+    if size > _TIMED_UP_TO and not fsync:
+        return "FILE_COPY"
+    first, through_the_log, second = (_seconds(build, each) for each in ("FILE_COPY", "WAL_LOG", "FILE_COPY"))
+    return "FILE_COPY" if min(first, second) <= through_the_log else "WAL_LOG"
+
+
+def _seconds(build: Build, strategy: Strategy) -> float:
+    """What a test would wait: the clone and its first connection."""
+    trial = f"{build.name}0"
+    started = perf_counter()
+    try:
+        build.admin.clone(build.name, trial, strategy)
+        psycopg.connect(build.admin.address.with_database(trial).conninfo).close()
+        return perf_counter() - started
+    finally:
+        build.admin.drop(trial)

@@ -1,0 +1,266 @@
+"""A finished template as a file, for machines that begin with nothing, as CI's do.
+
+The file is an archive of ``pg_dump``, which ``pg_restore`` reads as it is, with a tail that says of
+which fingerprint it is. Restored, it becomes the template that a build would have made, through the
+same locks, the same finish and the same commit point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+
+from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.restoring import Restoring, restore
+from pytest_seeddb.dumps.writing import Output, run_pg_dump
+from pytest_seeddb.errors import BuildError, ConfigError
+from pytest_seeddb.fingerprint.atomic import beside
+from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from
+from pytest_seeddb.fingerprint.opened import current, take_over
+from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.templates.grants import Carried, Grant, Setting
+from pytest_seeddb.templates.record import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_seeddb.plan.plan import Plan, Target
+    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.templates import Look, Template
+
+_END: Final = b"SEEDDB01"
+_LENGTH_DIGITS: Final = 8
+_PIECE: Final = 1 << 20
+_VIEWS: Final = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND relispopulated ORDER BY 1"
+_SHOWN: Final = "SELECT coalesce(md5(string_agg(t::text, chr(10) ORDER BY t::text)), '') FROM {} t"
+
+
+class Unusable(Exception):  # noqa: N818 - read as "the file is unusable": a build takes its place
+    """The file cannot take a build's place; the text says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What an exported template says of itself.
+
+    Attributes:
+        record: That of the template.
+        server: What its server contributed to the fingerprint.
+        carried: The settings and grants of its database.
+        views: What its materialized views show. A restore refreshes them, and theirs may be older rows.
+        size: Bytes of the archive before the tail.
+        digest: Of these bytes, SHA-256.
+    """
+
+    record: Record
+    server: tuple[Part, ...]
+    carried: Carried
+    views: tuple[Part, ...]
+    size: int
+    digest: str
+
+    def to_bytes(self) -> bytes:
+        """The end of the file."""
+        fields = {
+            "record": self.record.to_json(),
+            "server": part_pairs(self.server),
+            "views": part_pairs(self.views),
+            "carried": dataclasses.asdict(self.carried),
+            "size": self.size,
+            "digest": self.digest,
+        }
+        text = json.dumps(fields).encode()
+        return text + b"%0*x" % (_LENGTH_DIGITS, len(text)) + _END
+
+    @classmethod
+    def read(cls, path: Path) -> Tail:
+        """The tail of a file.
+
+        Raises:
+            Unusable: There is no such file, or it has no tail of ours.
+        """
+        try:
+            return cls._read(path)
+        except FileNotFoundError:
+            raise Unusable(f"there is no {path}") from None
+        except OSError as error:
+            raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise Unusable(f"{path} is cut short, or was not written by `seeddb build --export`") from None
+
+    @classmethod
+    def _read(cls, path: Path) -> Tail:
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS))
+            length, end = stream.read(_LENGTH_DIGITS), stream.read()
+            if end != _END:
+                raise ValueError(end)
+            stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS - int(length, 16)))
+            said = json.loads(stream.read(int(length, 16)))
+        record = Record.from_json(said["record"])
+        if record is None:
+            raise Unusable(f"{path} was written by another version of pytest-seeddb")
+        server, views = parts_from(said["server"]), parts_from(said["views"])
+        return cls(record, server, _carried(said["carried"]), views, int(said["size"]), str(said["digest"]))
+
+
+def _carried(said: Any) -> Carried:  # noqa: ANN401 - JSON, checked by unpacking it
+    grants = said["grants"]
+    return Carried(
+        tuple(Setting(**each) for each in said["settings"]),
+        None if grants is None else tuple(Grant(**each) for each in grants),
+        said["owner"],
+    )
+
+
+def export(clone: Address, major: int, template: Template, look: Look, settings: Settings, path: Path) -> int:
+    """Write a template into a file, through a clone of it on a server of this major version.
+
+    Killed at any moment, the file that was there before is there still, and complete.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ConfigError: The file cannot be written.
+        ServerError: There is no ``pg_dump`` for the server, or it failed.
+    """
+    pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="exporting the template")
+    try:
+        with beside(path) as partial:
+            run_pg_dump(Output(path, "custom", privileges=True), clone, pg_dump, partial)
+            size = partial.stat().st_size
+            tail = Tail(
+                template.record,
+                dict(look.steps)["server"],
+                template.carried,
+                _views(clone),
+                size,
+                _digest(partial, size),
+            )
+            with partial.open("ab") as stream:
+                stream.write(tail.to_bytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+    except OSError as error:
+        raise _not_written(path, str(error)) from error
+    return path.stat().st_size
+
+
+def see_writable(path: Path) -> None:
+    """See that a template could be written there, before a build takes its time.
+
+    Raises:
+        ConfigError: Something else lies there, or there is no such directory.
+    """
+    if path.is_dir():
+        raise _not_written(path, "a directory is there")
+    if not path.parent.is_dir():
+        raise _not_written(path, f"there is no directory {path.parent}")
+
+
+def _not_written(path: Path, saw: str) -> ConfigError:
+    return ConfigError(
+        f"The template cannot be written to {path.name}",
+        saw=saw,
+        source=f"the option --export: {path}",
+        remedy="name a file in a directory that is there: --export FILE",
+    )
+
+
+def _views(address: Address) -> tuple[Part, ...]:
+    """What each materialized view shows, as a digest."""
+    with psycopg.connect(address.conninfo) as connection:
+        names = [row[0] for row in connection.execute(_VIEWS).fetchall()]
+        # The names come from regclass, which quotes what needs quotes.
+        queries = [sql.SQL(_SHOWN).format(sql.SQL(name)) for name in names]
+        rows = [connection.execute(query).fetchone() or ("",) for query in queries]
+    return tuple(Part(name, str(row[0])) for name, row in zip(names, rows, strict=True))
+
+
+def _digest(path: Path, size: int) -> str:
+    hashed, left = hashlib.sha256(), size
+    with path.open("rb") as stream:
+        while left and (piece := stream.read(min(_PIECE, left))):
+            hashed.update(piece)
+            left -= len(piece)
+    return hashed.hexdigest()
+
+
+def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
+    """The same plan, which is built by restoring the file: the same steps, and so the same fingerprint.
+
+    Where a layer of it is there already, the rest is built on that as ever.
+
+    Args:
+        plan: The plan.
+        look: How the server sees it.
+        settings: Say where client programs are looked for.
+        path: What `export` wrote.
+
+    Raises:
+        Unusable: The file is not there, is damaged, or is of another fingerprint; it says what changed.
+    """
+    tail = Tail.read(path)
+    if tail.record.fingerprint != look.fingerprints[-1]:
+        change = explain_change((("server", tail.server), *tail.record.steps), look.steps)
+        raise Unusable(f"{path} is of another plan: {change or 'another version made it'}")
+    opened = current([part.name for part in tail.record.opened], plan.root)
+    if opened != tail.record.opened:
+        change = explain_change([("the build", tail.record.opened)], [("the build", opened)])
+        raise Unusable(f"{path} is of other data files: {change}")
+    if _digest(path, tail.size) != tail.digest:
+        raise Unusable(f"{path} is damaged")
+    source = "the option --import"
+    restoring = Restoring(recognized(path, source=source), settings, source, exact=True)
+    steps = tuple(plan.steps)
+    return dataclasses.replace(plan, stages=(Stage("import", steps, _Import(plan, tail, restoring).run),))
+
+
+@dataclass(frozen=True)
+class _Import:
+    """What restores an exported template into a private database."""
+
+    plan: Plan
+    tail: Tail
+    restoring: Restoring
+
+    def run(self, target: Target, first: int) -> None:
+        if first:
+            self._build_on(target, first)
+            return
+        target.started(Step(f"import {self.restoring.name}"))
+        restore(self.restoring, target)
+        target.numbering.steps.update(self.tail.record.numbering.steps)
+        if stale := sorted({part.name for part in set(_views(target.address)) ^ set(self.tail.views)}):
+            raise _shows_other_rows(stale, self.restoring.name)
+        with Admin(target.address) as admin:
+            self.tail.carried.apply(admin, target.address.database)
+        # The new template depends on these as the exported one did.
+        take_over(self.tail.record.opened, target.root)
+
+    def _build_on(self, target: Target, first: int) -> None:
+        for end, stage in self.plan.stage_ends():
+            if end > first:
+                stage.run(target, max(0, first - (end - len(stage.steps))))
+
+
+def _shows_other_rows(views: list[str], name: str) -> BuildError:
+    return BuildError(
+        f"A materialized view in {name} shows other rows than the one that was exported",
+        saw=f"{', '.join(views)}: it was not refreshed after its tables were filled, or depends on more than them",
+        source="the option --import",
+        remedy="refresh it in the last seed",
+    )

@@ -1,0 +1,130 @@
+"""What CREATE DATABASE does not copy and a clone needs all the same: settings and grants.
+
+``ALTER DATABASE ... SET``, ``ALTER ROLE ... IN DATABASE ... SET`` and ``GRANT ... ON DATABASE`` live
+in shared catalogs, by the database's number, so a copy starts without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from psycopg import sql
+
+from pytest_seeddb.fingerprint.digests import digest
+
+if TYPE_CHECKING:
+    from pytest_seeddb.servers.admin import Admin, Strategy
+
+# Settings whose value is a list of identifiers, quoted already as it is stored (pg_dump's
+# variable_is_guc_list_quote). A literal would make the whole list one identifier.
+_LISTS: Final = frozenset(
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
+)
+
+_SETTINGS: Final = """
+SELECT coalesce(r.rolname, ''), unnest(s.setconfig)
+FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
+WHERE d.datname = %s ORDER BY 1, 2
+"""
+_GRANTS: Final = """
+SELECT coalesce(r.rolname, ''), g.privilege_type, g.is_grantable
+FROM pg_database d CROSS JOIN aclexplode(d.datacl) g LEFT JOIN pg_roles r ON r.oid = g.grantee
+WHERE d.datname = %s ORDER BY 1, 2
+"""
+_CLOSED: Final = "SELECT datacl IS NOT NULL, pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One ``SET``: for every role where ``role`` is empty."""
+
+    role: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One privilege: to everybody where ``grantee`` is empty."""
+
+    grantee: str
+    privilege: str
+    grantable: bool
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The settings and grants of a database, to give to its copies.
+
+    Attributes:
+        settings: In the order of roles and names.
+        grants: ``None`` where nobody ever granted or revoked anything on the database.
+        owner: Whose privileges are to be replaced, too, where grants were changed.
+    """
+
+    settings: tuple[Setting, ...] = ()
+    grants: tuple[Grant, ...] | None = None
+    owner: str = ""
+
+    @classmethod
+    def of(cls, admin: Admin, database: str) -> Carried:
+        """Read them from the server's catalogs."""
+        settings = tuple(Setting(role, *text.split("=", 1)) for role, text in admin.run(_SETTINGS, [database]))
+        changed, owner = admin.run(_CLOSED, [database])[0]
+        if not changed:
+            return cls(settings, None, owner)
+        return cls(settings, tuple(Grant(*row) for row in admin.run(_GRANTS, [database])), owner)
+
+    @property
+    def digest(self) -> str:
+        """Changes when one of them does."""
+        return digest(repr((self.settings, self.grants, self.owner)))
+
+    def clone(self, admin: Admin, source: str, name: str, strategy: Strategy) -> None:
+        """Make ``name`` a copy of ``source`` that has these; after a failure there is no database ``name``."""
+        admin.clone(source, name, strategy)
+        try:
+            self.apply(admin, name)
+        except BaseException:
+            admin.drop(name)
+            raise
+
+    def apply(self, admin: Admin, database: str) -> None:
+        """Give them to ``database``; nothing is sent where there are none."""
+        for setting in self.settings:
+            _apply_setting(admin, database, setting)
+        if self.grants is not None:
+            _apply_grants(admin, database, self)
+
+
+def _apply_setting(admin: Admin, database: str, setting: Setting) -> None:
+    whose = sql.SQL("ALTER DATABASE {}").format(sql.Identifier(database))
+    if setting.role:
+        whose = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), sql.Identifier(database))
+    name = sql.SQL(".").join(sql.Identifier(part) for part in setting.name.split("."))
+    if setting.name not in _LISTS:
+        admin.run(sql.SQL("{} SET {} TO {}").format(whose, name, sql.Literal(setting.value)))
+        return
+    # FROM CURRENT takes the list exactly as it stands, with no parsing of ours.
+    admin.run("SELECT set_config(%s, %s, false)", [setting.name, setting.value])
+    admin.run(sql.SQL("{} SET {} FROM CURRENT").format(whose, name))
+    admin.run(sql.SQL("RESET {}").format(name))
+
+
+def _apply_grants(admin: Admin, database: str, carried: Carried) -> None:
+    where = sql.Identifier(database)
+    for holder in (sql.SQL("PUBLIC"), sql.Identifier(carried.owner)):
+        admin.run(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(where, holder))
+    for grant in carried.grants or ():
+        grantee = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
+        option = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.grantee != carried.owner else "")
+        privilege = sql.SQL(grant.privilege)  # a keyword from the catalog
+        admin.run(sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(privilege, where, grantee, option))

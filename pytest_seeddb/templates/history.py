@@ -1,0 +1,58 @@
+"""The last build of a plan, and what has changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint.digests import Difference, differences
+from pytest_seeddb.servers.naming import slug
+from pytest_seeddb.templates.record import Record
+
+if TYPE_CHECKING:
+    from pytest_seeddb.fingerprint.digests import Steps
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.servers.admin import Admin
+
+ANOTHER_BASE: Final = "the server's version, locale or role changed"
+"""What is left where neither a step nor a file of the build differs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan beside the last build of the same name and profile.
+
+    Attributes:
+        before: What that build says of itself.
+        differences: What differs; nothing where the build is up to date.
+    """
+
+    before: Record
+    differences: tuple[Difference, ...]
+
+
+def last_build(admin: Admin, plan: Plan) -> Record | None:
+    """The newest complete build of the same plan and profile, whatever its fingerprint."""
+    found = [
+        (each.number, record)
+        for each in admin.ours(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
+        if (record := Record.from_json(each.comment))
+        and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
+    ]
+    return max(found, key=lambda pair: pair[0], default=(0, None))[1]
+
+
+def compared(before: Record, plan: Plan, fingerprint: str) -> Comparison:
+    """How the plan, whose fingerprint this is, differs from an earlier build."""
+    steps = tuple((step.name, step.parts) for step in plan.steps)
+    found = differences(*then_and_now(before, plan, steps))
+    if not found and before.fingerprint != fingerprint:
+        found = [Difference("changed", ANOTHER_BASE)]
+    return Comparison(before, tuple(found))
+
+
+def then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
+    """The steps of a build and of the plan, each with the data files that the build opened."""
+    opened = data_files.current([part.name for part in before.opened], plan.root)
+    return (*before.steps, ("the build", before.opened)), (*steps, ("the build", opened))

@@ -1,0 +1,99 @@
+"""What a template says about itself: the JSON in its database comment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, get_args
+
+from pytest_seeddb.fingerprint.digests import FORMAT, Part, part_pairs, parts_from
+from pytest_seeddb.plan.numbering import Numbering, drawn_from
+from pytest_seeddb.servers.admin import Strategy
+
+if TYPE_CHECKING:
+    from pytest_seeddb.servers.admin import Database
+
+_PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried", "unlogged"), str),
+    "sealed": int,
+    "layer": bool,
+    "size": int,
+    "days": int,
+    "seconds": (int, float),
+}
+"""What `Record.from_json` checks beside its own reading: these are compared and sorted."""
+
+Steps = tuple[tuple[str, tuple[Part, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that is known of a finished template.
+
+    Attributes:
+        plan: The plan's name.
+        profile: The profile's name with its overrides.
+        fingerprint: All 64 digits.
+        steps: What made it, step by step, part by part.
+        opened: The data files that the build opened, as they were when it ended.
+        strategy: The cheapest way to clone it on this server, as measured.
+        layer: Whether it holds a prefix of the plan it was built for.
+        token: Of the run that asked for a new build although there was one; else empty.
+        size: Bytes.
+        seconds: How long the build took.
+        created: When it was finished, ISO 8601, UTC.
+        used: The day of its last use, ISO 8601, UTC.
+        numbering: Which numbers of factory_boy's sequences its steps have drawn.
+        sealed: The transaction that sealed it; see `pytest_seeddb.servers.admin.Database.altered`.
+        carried: The digest of its settings and grants as they were then.
+        days: On how many days it was used. Runs are not counted: that would be a write in each of them.
+        unlogged: A digest of what its unlogged tables held, which do not outlive a crash; empty without any.
+    """
+
+    plan: str
+    profile: str
+    fingerprint: str
+    steps: Steps
+    opened: tuple[Part, ...] = ()
+    strategy: Strategy = "FILE_COPY"
+    layer: bool = False
+    token: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    created: str = ""
+    used: str = ""
+    numbering: Numbering = field(default_factory=Numbering)
+    sealed: int = 0
+    carried: str = ""
+    days: int = 1
+    unlogged: str = ""
+
+    def to_json(self) -> str:
+        """The comment's text."""
+        steps = [[name, part_pairs(parts)] for name, parts in self.steps]
+        fields = {**vars(self), "steps": steps, "numbering": self.numbering.steps}
+        return json.dumps({"seeddb": FORMAT, **fields, "opened": part_pairs(self.opened)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Record | None:
+        """Read a comment; ``None`` where it is not one of ours, or is damaged."""
+        try:
+            found = json.loads(text)
+            if found.pop("seeddb") != FORMAT or found["strategy"] not in get_args(Strategy):
+                return None
+            steps = tuple((str(name), parts_from(parts)) for name, parts in found.pop("steps"))
+            if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
+                return None
+            numbering = Numbering({name: drawn_from(drawn) for name, drawn in found.pop("numbering", {}).items()})
+            return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "numbering": numbering})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    def is_of(self, database: Database) -> bool:
+        """Whether nobody has opened the database, or altered it otherwise, since it was sealed."""
+        return self.sealed == database.altered
+
+    def used_on(self, day: str) -> Record:
+        """The same record with one more day of use."""
+        return dataclasses.replace(self, used=day, days=self.days + 1)

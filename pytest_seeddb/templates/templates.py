@@ -1,0 +1,391 @@
+"""Get the template of a plan, or build it: once, whoever else is at it, whenever one is killed.
+
+The commit point of a build is the rename to the final name. Whatever has a final name is complete
+and sealed; whatever died before has a private name that carries its builder's lease, and is dropped
+by the next one who looks (`pytest_seeddb.templates.registry`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import count
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING
+
+from pytest_seeddb.errors import BuildError, SeedDbError
+from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
+from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.plan.plan import Progress
+from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parsed, template_name
+from pytest_seeddb.templates import history
+from pytest_seeddb.templates.building import Build, fill, finish
+from pytest_seeddb.templates.grants import Carried
+from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.staleness import worn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.admin import Admin
+    from pytest_seeddb.templates.history import Comparison
+    from pytest_seeddb.templates.record import Steps
+
+    Around = Callable[[], AbstractContextManager[object]]
+
+_BASE = """
+SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(encoding), datcollate, datctype,
+       coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', ''), datlocprovider, current_user
+FROM pg_database d WHERE datname = 'template0'
+"""
+_ALTERED = "somebody altered the last template, which nobody was to open"
+_BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A finished, sealed database for one fingerprint. Nobody can connect to it.
+
+    Attributes:
+        name: The database.
+        record: What it says of itself.
+        carried: The settings and grants that each clone gets.
+        built: Whether this process built it just now; else it was there.
+        reason: Why it was built, in one line.
+    """
+
+    name: str
+    record: Record
+    carried: Carried
+    built: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A plan as the server sees it.
+
+    Attributes:
+        steps: The server's own part first, then the plan's steps.
+        fingerprints: One for each of them.
+        template: The finished template; empty where there is none.
+        reason: Why the next run builds one; empty where there is one.
+    """
+
+    steps: Steps
+    fingerprints: tuple[str, ...]
+    template: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Who a build happens before.
+
+    Attributes:
+        progress: Is told how far it is.
+        around: Makes a context in which each build runs.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+    around: Around = nullcontext
+
+
+class Templates:
+    """The templates of one server, as one process sees them.
+
+    ``run`` is what the processes of one run have in common, empty where there is only one; ``inputs`` what
+    determines the server's databases beside what it says of itself.
+
+    Concurrency: any number of processes may ask for the same plan at once; one builds, the others
+    wait for it and use what it built. A template that was handed out stays on the server for as
+    long as the process lives. After a failed or killed build there is no template, and nothing
+    half-built is ever handed out.
+    """
+
+    def __init__(
+        self,
+        admin: Admin,
+        lease: str,
+        *,
+        token: str = "",
+        run: str = "",
+        audience: Audience | None = None,
+        inputs: tuple[Part, ...] = (),
+    ) -> None:
+        self._admin = admin
+        self._lease = lease
+        self._token = token
+        self._run = run
+        self._failed: dict[str, SeedDbError] = {}
+        self._audience = audience or Audience()
+        self._inputs = inputs
+        self._numbers = count(1)
+        self._held: set[str] = set()
+        self._worn: dict[str, str] = {}
+        self._base: tuple[Part, ...] = ()
+
+    @property
+    def base(self) -> tuple[Part, ...]:
+        """What the server contributes to every fingerprint."""
+        if not self._base:
+            row = self._admin.run(_BASE)[0]
+            said = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
+            self._base = (*said, *self._inputs)
+        return self._base
+
+    @property
+    def failed(self) -> bool:
+        """Whether a build of this process failed."""
+        return bool(self._failed)
+
+    def get(self, plan: Plan) -> Template:
+        """The plan's template, built if need be.
+
+        Raises:
+            BuildError: A step failed; the server is as it was before.
+            ServerError: The server refused something: disk full, no privilege, gone.
+        """
+        prints = plan.fingerprints(self.base)
+        with explained("The template could not be made", self._admin.address):
+            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(prints) - 1)
+
+    def look(self, plan: Plan) -> Look:
+        """What determines the plan's template and whether there is one; builds nothing."""
+        prints = plan.fingerprints(self.base)
+        steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
+        with explained("The templates could not be listed", self._admin.address):
+            found = self._find(plan, prints[-1])
+            reason = "" if found else self._reason(plan, steps[1:], prints[-1])
+        return Look(steps, tuple(prints), found.name if found else "", reason)
+
+    def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
+        before = history.last_build(self._admin, plan)
+        if before is None:
+            return "first build of this plan and profile"
+        if why := next((why for name, why in self._worn.items() if why and before.fingerprint[:24] in name), ""):
+            return why
+        change = explain_change(*history.then_and_now(before, plan, steps))
+        if not change and not self._token and before.fingerprint == fingerprint:
+            return _ALTERED
+        return change or ("it was asked for" if self._token else history.ANOTHER_BASE)
+
+    def compare(self, plan: Plan) -> Comparison | None:
+        """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
+        with explained("The templates could not be listed", self._admin.address):
+            before = history.last_build(self._admin, plan)
+        return None if before is None else history.compared(before, plan, plan.fingerprints(self.base)[-1])
+
+    # -- finding -----------------------------------------------------------------------------
+
+    def _find(self, plan: Plan, fingerprint: str) -> Template | None:
+        """The newest finished template with the fingerprint whose data files are as they were."""
+        found = [
+            (record, each)
+            for each in self._admin.ours(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
+            if (record := Record.from_json(each.comment))
+            and record.is_of(each)
+            and self._fits(record, plan, fingerprint)
+        ]
+        for record, each in sorted(found, key=lambda pair: pair[1].number, reverse=True):
+            if not self._hold(each.name, record):
+                continue
+            carried = Carried.of(self._admin, each.name)
+            if carried.digest == record.carried:
+                self._note_use(each.name, record)
+                return Template(each.name, record, carried)
+        return None
+
+    def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
+        if record.fingerprint != fingerprint or (self._token and record.token != self._token):
+            return False
+        return data_files.current([part.name for part in record.opened], plan.root) == record.opened
+
+    def _hold(self, name: str, record: Record) -> bool:
+        """Keep the template from being pruned; whether it is still there, and what was built."""
+        if name not in self._held:
+            self._admin.share_lock(lock_key("use", name))
+            if not self._admin.exists(name) or self._is_worn(name, record):
+                self._admin.unshare_lock(lock_key("use", name))
+                return False
+            self._held.add(name)
+        return True
+
+    def _is_worn(self, name: str, record: Record) -> bool:
+        if name not in self._worn:
+            self._worn[name] = worn(self._admin, name, record, self._next_name())
+        return bool(self._worn[name])
+
+    def _note_use(self, name: str, record: Record) -> None:
+        """Keep the day of the last use, for pruning: at most one write a day."""
+        if record.used != (today := _now()[:10]):
+            self._admin.comment(name, record.used_on(today).to_json())
+
+    # -- building ----------------------------------------------------------------------------
+
+    def _ensure(self, plan: Plan, prints: Sequence[str], end: int) -> Template:
+        """The template of the first ``end`` steps.
+
+        Locks are taken from the end of the plan towards its start, so that two plans with a common
+        prefix cannot wait for each other in a circle, and the prefix is built once.
+        """
+        with self._admin.locked(lock_key("build", prints[end], self._token)):
+            if found := self._find(plan, prints[end]):
+                return found
+            with self._failing_once(prints[end]):
+                started = perf_counter()
+                done, base = self._start_from(plan, prints, end)
+                return self._build(plan, prints, _Span(done, end, base, started))
+
+    @contextmanager
+    def _failing_once(self, fingerprint: str) -> Iterator[None]:
+        """Let a build that fails do so once in a run, and not in each of its processes or profiles.
+
+        The process in which it failed keeps a lock that tells the others, for as long as it lives.
+        The lock is looked for under the build's own lock only, so nobody mistakes a look for it.
+        """
+        if fingerprint in self._failed:
+            raise self._failed[fingerprint]
+        key = lock_key("failed", self._run, fingerprint)
+        if self._run and not self._got(key):
+            raise _failed_elsewhere()
+        try:
+            yield
+        except SeedDbError as error:
+            self._failed[fingerprint] = error
+            raise
+        if self._run:
+            self._admin.unlock(key)
+
+    def _got(self, key: int) -> bool:
+        """Take the lock, with a little patience: the server ends a dying builder's locks one by one."""
+        for pause in (0.0, 0.01, 0.1):
+            sleep(pause)
+            if self._admin.try_lock(key):
+                return True
+        return False
+
+    def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
+        """The longest prefix that has a template, building the previous layer if there is none yet."""
+        previous = max((at for at, stage in plan.stage_ends() if at < end and stage.layered), default=0)
+        if subset := self._subset(plan, prints, end):
+            return subset
+        existing = self._fingerprints()
+        for done in range(end - 1, 0, -1):
+            if done == previous:
+                return done, self._ensure(plan, prints, done)
+            if prints[done][:24] in existing and (found := self._find(plan, prints[done])):
+                return done, found
+        return 0, None
+
+    def _subset(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template] | None:
+        """The largest layer that has some of the steps of a stage whose order does not count, and all before it."""
+        stage = next((each for at, each in plan.stage_ends() if at == end and each.in_any_order), None)
+        if stage is None:
+            return None
+        start = end - len(stage.steps)
+        wanted = {(step.name, step.parts) for step in stage.steps}
+        records = (Record.from_json(each.comment) for each in self._admin.ours(r"seeddb\_t\_%"))
+        fitting = [
+            record
+            for record in records
+            if record
+            and wanted.issuperset(own := record.steps[start:])
+            and record.fingerprint == chain_of_set(prints[start], own)
+        ]
+        for record in sorted(fitting, key=lambda record: len(record.steps), reverse=True):
+            if found := self._find(plan, record.fingerprint):
+                return len(record.steps), found
+        return None
+
+    def _fingerprints(self) -> set[str]:
+        names = [parsed(each.name) for each in self._admin.ours(r"seeddb\_t\_%")]
+        return {name.fingerprint for name in names if name}
+
+    def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
+        steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
+        reason = self._reason(plan, steps, prints[span.end])
+        numbering = span.base.record.numbering.copy() if span.base else Numbering()
+        stages = list(plan.stages_between(span.done, span.end))
+        with ExitStack() as undo:
+            undo.enter_context(self._audience.around())
+            beside = self._beside(plan, undo) if any(stage.tier for stage, _ in stages) else {}
+            build = Build(self._admin, self._next_name(), plan, self._audience.progress, numbering, beside)
+            undo.callback(self._drop_if_there, build.name)
+            self._start(build.name, span.base)
+            opened = fill(build, stages, steps)
+            earlier = span.base.record.opened if span.base else ()
+            draft = Record(
+                plan=plan.name,
+                profile=plan.profile,
+                fingerprint=prints[span.end],
+                steps=steps,
+                opened=data_files.merged((*earlier, *opened)),
+                numbering=numbering,
+                strategy=span.base.record.strategy if span.base else "FILE_COPY",
+                size=span.base.record.size if span.base else 0,
+                layer=span.end < len(plan.steps),
+                token=self._token,
+                used=_now()[:10],
+            )
+            record = finish(build, draft, span.started)
+            return self._publish(build, record, reason)
+
+    def _next_name(self) -> str:
+        return build_name(self._lease, next(self._numbers))
+
+    def _beside(self, plan: Plan, undo: ExitStack) -> dict[str, Address]:
+        """The project's further databases, migrated, for the seeders to find; they go with ``undo``."""
+        found = {}
+        for alias, sibling in plan.siblings().items():
+            name = self._next_name()
+            undo.callback(self._drop_if_there, name)
+            self._start(name, self.get(sibling.without_seeds))
+            found[alias] = self._admin.address.with_database(name)
+        return found
+
+    def _start(self, name: str, base: Template | None) -> None:
+        if base is None:
+            self._admin.create(name)
+        else:
+            base.carried.clone(self._admin, base.name, name, base.record.strategy)
+
+    def _publish(self, build: Build, record: Record, reason: str) -> Template:
+        final = template_name(record.plan, record.fingerprint, new_lease())
+        carried = Carried.of(self._admin, build.name)
+        record = replace(record, carried=carried.digest)
+        self._admin.share_lock(lock_key("use", final))
+        self._held.add(final)
+        sealed = self._admin.publish(build.name, final, lambda sealed: replace(record, sealed=sealed).to_json())
+        return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
+
+    def _drop_if_there(self, name: str) -> None:
+        if not self._admin.broken:
+            self._admin.drop(name)
+
+
+def _failed_elsewhere() -> BuildError:
+    return BuildError(
+        "The template could not be built",
+        saw="another process of this run tried, and failed",
+        remedy="see the error in that process's tests: it is told there in full",
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Which steps a build runs, what it starts from, and when it began, layers included."""
+
+    done: int
+    end: int
+    base: Template | None
+    started: float
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
