@@ -6,7 +6,8 @@ A private function counts as called once if its name stands exactly once in its 
 definition, as a name or an attribute. A name is a participle's if its first or last word is a past participle, or
 one before a preposition; predicates (``is_``, ``has_``, ``was_``) and names of the fixtures' family (``seeded_``)
 do not count. An import of a name through a package counts as one of the package's ``__init__``; an import of a
-submodule counts as one of the submodule alone. Imports in functions and under ``TYPE_CHECKING`` count.
+submodule counts as one of the submodule alone. Imports in functions and under ``TYPE_CHECKING`` count. What the walks
+and their stops are stands in `walks`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from __future__ import annotations
 import argparse
 import ast
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from walks import walks
+
 ROOT_ENTRIES, LINES, FLOORS = 16, 22_500, 10
-CALLED_ONCE, VAGUE_NAMES, PARTICIPLES = 22.0, 1.0, 4.0
+CALLED_ONCE, VAGUE_NAMES, PARTICIPLES = 22, 1, 4
+TO_A_CLONE, TO_ITS_END = (14, 8), (8, 3)
+"""Stops and modules of each walk."""
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 VAGUE = {"each", "found"}
@@ -46,34 +52,22 @@ def functions(trees):
 # -- sizes and names -----------------------------------------------------------------------------
 
 
-def root_entries(package):
-    return sorted(entry.name for entry in package.iterdir() if entry.name != "__pycache__")
-
-
 def lines(package):
     """The lines of all text files. Python files are taken as they are: the linter sees that they are formatted."""
-    count = 0
-    for path in package.rglob("*"):
-        if path.is_file() and path.suffix not in {".pyc", ".pyo", ".so"}:
-            count += len(path.read_text(encoding="utf-8").splitlines())
-    return count
+    files = (path for path in package.rglob("*") if path.is_file() and path.suffix not in {".pyc", ".so"})
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
 
 
 def called_once(trees):
     """Private functions whose name stands once in their module."""
-    uses = {
-        path: Counter(
-            node.id if isinstance(node, ast.Name) else node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name | ast.Attribute)
-        )
-        for path, tree in trees.items()
-    }
-    return [
-        (path, node)
-        for path, node in functions(trees)
-        if node.name.startswith("_") and not node.name.startswith("__") and uses[path][node.name] == 1
-    ]
+    uses = {path: Counter(map(name_of, ast.walk(tree))) for path, tree in trees.items()}
+    every = [(path, node) for path, node in functions(trees) if uses[path][node.name] == 1]
+    return [(path, node) for path, node in every if node.name.startswith("_") and not node.name.startswith("__")]
+
+
+def name_of(node):
+    """What a name or an attribute is called."""
+    return getattr(node, "id", "") or getattr(node, "attr", "")
 
 
 def assigned(trees):
@@ -174,15 +168,10 @@ def height(graph):
 
 def listed_floors(layers):
     """The floor of each entry as the test of layers lists them, bottom first; nothing if it does not."""
-    tree = ast.parse(layers.read_text()) if layers.exists() else ast.Module([], [])
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "FLOORS" for target in targets):
-            try:
-                listed = ast.literal_eval(node.value)
-            except ValueError:
-                return {}
-            return {name: number for number, names in enumerate(listed) for name in names}
+    for node in ast.parse(layers.read_text()).body if layers.exists() else ():
+        if isinstance(node, ast.Assign | ast.AnnAssign) and ast.unparse(node).startswith("FLOORS"):
+            with suppress(ValueError):
+                return {name: floor for floor, names in enumerate(ast.literal_eval(node.value)) for name in names}
     return {}
 
 
@@ -203,54 +192,64 @@ def figure(name, value, target, detail=""):
     print(f"{name:<42} {value:>14}   target {target}{f'   ({detail})' if detail else ''}")
 
 
-def share(part, whole):
-    return f"{100 * part / whole:.1f} %"
+def share(name, part, whole, target, detail=""):
+    figure(name, f"{100 * part / whole:.1f} %", f"< {target} %", f"{part} of {whole}{detail}")
 
 
 def print_static(package, *, names):
     trees = modules(package)
     every, once, variables = functions(trees), called_once(trees), assigned(trees)
-    graph = import_graph(package, trees)
     participles = [(path, node) for path, node in every if is_named_by_participle(node.name)]
-    entries = root_entries(package)
+    entries = sorted(path.name for path in package.iterdir() if path.name != "__pycache__")
     loose = [name for name in entries if name.endswith(".py") and name not in {"__init__.py", "errors.py"}]
     short = sum(node.end_lineno - node.lineno < 5 for _, node in once)
-    vague = sum(variable in VAGUE for variable in variables)
-    module_circles, root_circles = circles(graph), circles(graph_of_roots(graph))
+    graph = import_graph(package, trees)
+    roots = graph_of_roots(graph)
     floors = listed_floors(package.parent / "tests/unit/test_layers.py")
-    upward = going_up(graph, floors)
-
-    figure("entries at the root", len(entries), f"<= {ROOT_ENTRIES}", f"{len(loose)} loose modules")
+    lists = {
+        "loose modules": loose,
+        "circles of modules": [", ".join(circle) for circle in circles(graph)],
+        "circles of root entries": [", ".join(circle) for circle in circles(roots)],
+        "imports that go up": going_up(graph, floors),
+    }
+    figure("entries at the root", len(entries), f"<= {ROOT_ENTRIES}")
     figure("lines", lines(package), f"<= {LINES}", f"{len(trees)} modules")
-    figure("floors", height(graph_of_roots(graph)), f"<= {FLOORS}")
-    figure("circles of modules", len(module_circles), "0", f"{sum(map(len, module_circles))} modules in them")
-    figure("circles of root entries", len(root_circles), "0", f"{sum(map(len, root_circles))} entries in them")
-    figure("imports that go up", len(upward) if floors else "no list", "0")
-    detail = f"{len(once)} of {len(every)}; {short} of five lines or fewer"
-    figure("private functions called once", share(len(once), len(every)), f"< {CALLED_ONCE:.0f} %", detail)
-    detail = f"{vague} of {len(variables)}"
-    figure("variables called each or found", share(vague, len(variables)), f"< {VAGUE_NAMES:.0f} %", detail)
-    detail = f"{len(participles)} of {len(every)}"
-    figure("functions named by a participle", share(len(participles), len(every)), f"< {PARTICIPLES:.0f} %", detail)
-
-    for heading, rows in (
-        ("loose modules", loose),
-        ("circles of modules", [", ".join(circle) for circle in module_circles]),
-        ("circles of root entries", [", ".join(circle) for circle in root_circles]),
-        ("imports that go up", upward),
-        ("called once", [f"{path}:{node.lineno} {node.name}" for path, node in once] if names else []),
-        ("participles", [f"{path}:{node.lineno} {node.name}" for path, node in participles] if names else []),
-    ):
+    figure("floors", height(roots), f"<= {FLOORS}")
+    for name, rows in lists.items():
+        figure(name, len(rows) if floors or "up" not in name else "no list", "0")
+    share("private functions called once", len(once), len(every), CALLED_ONCE, f", {short} of five lines or fewer")
+    share("variables called each or found", sum(map(VAGUE.__contains__, variables)), len(variables), VAGUE_NAMES)
+    share("functions named by a participle", len(participles), len(every), PARTICIPLES)
+    if names:
+        for name, nodes in (("private functions called once", once), ("functions named by a participle", participles)):
+            lists[name] = [f"{path}:{node.lineno} {node.name}" for path, node in nodes]
+    for name, rows in lists.items():
         if rows:
-            print(f"\n{heading}:", *rows, sep="\n  ")
+            print(f"\n{name}:", *rows, sep="\n  ")
+
+
+def print_walks(package):
+    to_clone, to_end = walks(package)
+    for name, walk, (stops, files) in (
+        ("settings to a clone", to_clone, TO_A_CLONE),
+        ("used clone to settlement", to_end, TO_ITS_END),
+    ):
+        print()
+        value = f"{len(walk.stops)} in {len(walk.modules)}"
+        figure(f"{name}: stops in modules", value, f"<= {stops} in {files}", f"{walk.returns} returns")
+        print(*(f"  {path}:{line} {stop}" for path, line, stop in walk.stops), sep="\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description="Print the figures of the package's structure beside their targets.")
     parser.add_argument("package", nargs="?", type=Path, default=Path(__file__).parents[2] / "pytest_seeddb")
     parser.add_argument("--names", action="store_true", help="list the functions that are counted")
+    parser.add_argument("--static", action="store_true", help="leave out the walks, which run a test")
     arguments = parser.parse_args()
-    print_static(arguments.package.resolve(), names=arguments.names)
+    package = arguments.package.resolve()
+    print_static(package, names=arguments.names)
+    if not arguments.static:
+        print_walks(package)
 
 
 if __name__ == "__main__":
