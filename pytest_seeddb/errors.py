@@ -11,7 +11,7 @@ every spelling in which it can come out again.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NoReturn
 
 # ``//user:password@`` of any URL. The user may be ``name@server`` (Azure's are). The password may itself
 # hold "@" unescaped (people do that), so the greedy part runs to the last "@" before the path; or "/" and
@@ -79,6 +79,21 @@ class SeedDbError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the parts: the default would call ``__init__`` with the finished text."""
         return (_rebuilt, (type(self), self.what, self.saw, self.source, self.remedy))
+
+
+class StoredError:
+    """An error that is raised once for each test that meets it.
+
+    A plain ``raise`` would add the frames of each test to the traceback, and make every report dearer than the last.
+    """
+
+    def __init__(self, error: SeedDbError) -> None:
+        self._error = error
+        self._traceback = error.__traceback__
+
+    def raise_again(self) -> NoReturn:
+        """Raise it with the traceback that it had when it was stored."""
+        raise self._error.with_traceback(self._traceback)
 
 
 def _rebuilt(kind: type[SeedDbError], what: str, saw: str, source: str, remedy: str) -> SeedDbError:

@@ -15,7 +15,7 @@ from pytest_seeddb.clones.clones import Clones
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.pool import Pool
 from pytest_seeddb.clones.shared import SharedClone
-from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.failures import explained
@@ -61,7 +61,7 @@ class Worker:
         self._token = token
         self._run = run
         self._audience = audience
-        self._templates: dict[str, Template | SeedDbError] = {}
+        self._templates: dict[str, Template | StoredError] = {}
         self._plans: dict[str, Plan] = {}
         self._closed = False
         self._keys: dict[tuple[str, str], str] = {}
@@ -119,7 +119,7 @@ class Worker:
     @property
     def templates(self) -> list[Template]:
         """Every template that was asked for and got."""
-        return [each for each in self._templates.values() if not isinstance(each, SeedDbError)]
+        return [each for each in self._templates.values() if not isinstance(each, StoredError)]
 
     @property
     def failures(self) -> list[str]:
@@ -173,8 +173,8 @@ class Worker:
         if key not in self._templates:
             self._templates[key] = self._get(plan)
         found = self._templates[key]
-        if isinstance(found, SeedDbError):
-            raise found
+        if isinstance(found, StoredError):
+            found.raise_again()
         self._plans[found.name] = plan
         return found
 
@@ -203,11 +203,11 @@ class Worker:
             return template
         return self.template(plan)
 
-    def _get(self, plan: Plan) -> Template | SeedDbError:
+    def _get(self, plan: Plan) -> Template | StoredError:
         try:
             found = self._built_or_restored(plan)
         except SeedDbError as error:
-            return error
+            return StoredError(error)
         if found.built:
             self._disposal.do(partial(prune, plan=plan.name))
         return found

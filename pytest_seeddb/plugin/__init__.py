@@ -173,15 +173,16 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
     """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
     ours = call.excinfo if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError) else None
-    if ours is not None and call.when == "call":
-        from pytest_seeddb.plugin.plain_errors import end_at_the_call
+    if ours is not None:
+        from pytest_seeddb.plugin.plain_errors import shorten
 
-        end_at_the_call(item, ours.value)
+        shorten(item, ours, call.when)
     report: pytest.TestReport = yield
     if ours is not None:
-        from pytest_seeddb.plugin.plain_errors import without_traceback
+        from pytest_seeddb.plugin.plain_errors import keep_first_traceback, without_traceback
 
         without_traceback(report, item, ours)
+        keep_first_traceback(ours.value)
     if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
         from pytest_seeddb.plugin.fixtures import explain_longer_life, explain_refused_write
 

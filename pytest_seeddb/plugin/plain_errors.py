@@ -17,12 +17,18 @@ _OWN: Final = str(Path(__file__).parents[1])
 _SHOWN: Final = pytest.StashKey[dict[str, str]]()
 
 
-def end_at_the_call(item: pytest.Item, error: BaseException) -> None:
+def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], when: str) -> None:
     """Let the traceback of an error that a test gets from us end where the test called us.
 
-    ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
+    That of a fixture is shown by none (see `without_traceback`): its last entry is left, as pytest would take
+    0.1 s to format all of them. ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
     """
-    entries = list(_entries(error.__traceback__)) if _is_shortened(item) else []
+    if not _is_shortened(item):
+        return
+    if when != "call":
+        excinfo.traceback = excinfo.traceback[-1:]
+        return
+    entries = list(_entries(excinfo.value.__traceback__))
     while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith((_OWN, contextlib.__file__)):
         entries.pop()
         entries[-1].tb_next = None
@@ -57,3 +63,9 @@ def without_traceback(
     entries = [replace(each, lines=text.splitlines()) for each in shown.reprtraceback.reprentries[-1:]]
     shown.reprtraceback.reprentries = entries
     report.longrepr = shown
+
+
+def keep_first_traceback(error: BaseException) -> None:
+    """Take away what pytest 8.2 adds to the traceback of a fixture's error for each test that meets it."""
+    if pytest.version_tuple < (8, 3):
+        error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)

@@ -14,7 +14,7 @@ from itertools import count
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.errors import BuildError, SeedDbError
+from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
 from pytest_seeddb.fingerprint import opened as data_files
 from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
 from pytest_seeddb.plan.numbering import Numbering
@@ -122,7 +122,7 @@ class Templates:
         self._lease = lease
         self._token = token
         self._run = run
-        self._failed: dict[str, SeedDbError] = {}
+        self._failed: dict[str, StoredError] = {}
         self._audience = audience or Audience()
         self._inputs = inputs
         self._numbers = count(1)
@@ -250,14 +250,14 @@ class Templates:
         The lock is looked for under the build's own lock only, so nobody mistakes a look for it.
         """
         if fingerprint in self._failed:
-            raise self._failed[fingerprint]
+            self._failed[fingerprint].raise_again()
         key = lock_key("failed", self._run, fingerprint)
         if self._run and not self._got(key):
             raise _failed_elsewhere()
         try:
             yield
         except SeedDbError as error:
-            self._failed[fingerprint] = error
+            self._failed[fingerprint] = StoredError(error)
             raise
         if self._run:
             self._admin.unlock(key)
