@@ -22,9 +22,9 @@ from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.plan.plan import Progress, Target
 from pytest_seeddb.seeds.counters import drawn_now
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
-from pytest_seeddb.servers.refusals import connecting_refusal
+from pytest_seeddb.servers.remedies import connection_remedy
 from pytest_seeddb.settings.production import NOWHERE, Environment, refused
 from pytest_seeddb.templates.contents import label, tables
 
@@ -127,7 +127,7 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         ServerError: The database cannot be reached, or refused something.
     """
     started, own = perf_counter(), marker_of(plan)
-    with _connected(address, wish.wait) as connection, explained(_NOT_APPLIED, address, needed=_NEEDED):
+    with _connected(address, wish.wait) as connection, server_errors(_NOT_APPLIED, address, needed=_NEEDED):
         waited = not wish.dry_run and _lock(connection, progress)
         found = ledgers.read(connection)
         guard(plan, wish, found)
@@ -369,4 +369,4 @@ def _reaching(address: Address, error: psycopg.OperationalError) -> str:
         return f"make it: createdb {address.database}; or correct the URL"
     if _COMES_LATER.search(told):
         return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
-    return connecting_refusal(str(error)) or "start the server, or wait for it: --wait 60"
+    return connection_remedy(str(error)) or "start the server, or wait for it: --wait 60"

@@ -26,7 +26,7 @@ from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.plan import Plan, Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.address import Address
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.scratch import Scratch
@@ -107,7 +107,7 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
         server = worker.server
         template = worker.template(plan)
         clone = worker.clones.make(template)
-        with explained("The clone could not be prepared for a dump", server.address):
+        with server_errors("The clone could not be prepared for a dump", server.address):
             _note(plan, clone.address, template.record.numbering)
             put_in_order(clone.address)
         size = write(output, clone.address, find_program(settings, "pg_dump", wanted=server.major, least=server.major))
@@ -133,7 +133,7 @@ def _note(plan: Plan, address: Address, numbering: Numbering) -> None:
 
 
 def _of_url(settings: Settings, request: Request, address: Address, output: Output) -> tuple[str, int]:
-    with explained("The database cannot be dumped", address), psycopg.connect(address.conninfo) as connection:
+    with server_errors("The database cannot be dumped", address), psycopg.connect(address.conninfo) as connection:
         major = connection.info.server_version // 10_000
         address = _completed(address, connection.info.password)
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why=f"a server of version {major}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import CloneError, ServerError
 from pytest_seeddb.servers.admin import Admin
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import open_server, standing
 from pytest_seeddb.templates.inventory import inventory
 from pytest_seeddb.templates.pruning import chosen, drop
@@ -114,7 +114,7 @@ def prune(settings: Settings, limits: Limits, *, dry_run: bool = False) -> Prune
     with ExitStack() as stack:
         if opened:
             server = stack.enter_context(open_server(settings))
-            stack.enter_context(explained("The databases could not be pruned", server.address))
+            stack.enter_context(server_errors("The databases could not be pruned", server.address))
             admin = stack.enter_context(Admin(server.address))
             entries = inventory(admin)
             _drop(admin, chosen(entries, limits), removal)

@@ -97,11 +97,11 @@ def python_names(settings: Settings, address: Address) -> Iterator[dict[str, Any
 
     from pytest_seeddb.application.surroundings import surroundings
     from pytest_seeddb.plan.plan import Target
-    from pytest_seeddb.servers.failures import explained
+    from pytest_seeddb.servers.database_errors import server_errors
 
     with ExitStack() as stack:
         stack.enter_context(surroundings(Target(address, settings.root, settings.env)))
-        with explained("The database cannot be opened", address):
+        with server_errors("The database cannot be opened", address):
             connection = stack.enter_context(psycopg.connect(address.conninfo))
         engine = create_engine(address.url_for("postgresql+psycopg"))
         stack.callback(engine.dispose)

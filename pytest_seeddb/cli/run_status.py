@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.servers.admin import Admin
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import describe, open_server, standing
 from pytest_seeddb.templates.inventory import Owner, inventory
 
@@ -135,7 +135,7 @@ def status(settings: Settings) -> Status:
         shown = ServerShown("new", "embedded", stands.binaries.version, stands.binaries.origin, str(stands.state))
         return Status(shown, remains=_remains(stands))
     with open_server(settings) as server, Admin(server.address) as admin:
-        with explained("The databases could not be listed", server.address):
+        with server_errors("The databases could not be listed", server.address):
             found = inventory(admin)
         return _status(found, _server(server, stands), _remains(stands))
 

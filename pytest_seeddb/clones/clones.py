@@ -9,7 +9,7 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import clone_name
 from pytest_seeddb.templates.registry import drop_oldest_kept
 
@@ -55,7 +55,7 @@ class Clones:
         """
         name = clone_name(self._lease, next(self._numbers))
         started = perf_counter()
-        with explained("The clone for a test could not be made", self._admin.address):
+        with server_errors("The clone for a test could not be made", self._admin.address):
             template.carried.clone(admin or self._admin, template.name, name, template.record.strategy)
         with self._counting:
             self.made += 1
@@ -79,7 +79,7 @@ class Clones:
 
     def keep(self, clone: Clone, name: str) -> None:
         """Let the clone stay on the server under another name, after this lease and after this run."""
-        with explained("The database of a failed test could not be kept", self._admin.address):
+        with server_errors("The database of a failed test could not be kept", self._admin.address):
             self._admin.refuse_connections(clone.name)
             self._admin.evict(clone.name)
             self._admin.rename(clone.name, name)
@@ -98,7 +98,7 @@ class Clones:
         What was there before is renamed away first, so that only two renames and one clone are
         waited for, not the drop.
         """
-        with explained("The clone of a test could not be reset", self._admin.address):
+        with server_errors("The clone of a test could not be reset", self._admin.address):
             fresh = self.make(clone.template)
             away = clone_name(self._lease, next(self._numbers))
             self._admin.refuse_connections(clone.name)

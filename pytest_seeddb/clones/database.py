@@ -11,7 +11,7 @@ from pytest_seeddb.application.environment import url_variables
 from pytest_seeddb.clones.changes import report_now
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import kept_name
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import ISOLATIONS
@@ -229,7 +229,7 @@ def _shared(worker: Worker, template: Template, isolation: str, env: tuple[str, 
 
     shared = worker.shared(template)
     ways = _Ways(shared.restore_sequences, shared.changes)
-    with explained("The clone that tests share could not be made", worker.server.address):
+    with server_errors("The clone that tests share could not be made", worker.server.address):
         address = shared.take().address
     database = SeededDatabase(address, template, isolation, env, ways)
     try:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import pq
 
 from pytest_seeddb.clones.shared import writing
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -72,7 +72,7 @@ class AsyncJoinedConnection(psycopg.AsyncConnection[Any]):
 
 def joined(address: Address) -> JoinedConnection:
     """Connect to the shared clone and begin the transaction."""
-    with explained("The connection for a test could not be made", address):
+    with server_errors("The connection for a test could not be made", address):
         connection = JoinedConnection.connect(writing(address).conninfo)
         connection.execute(_MARK)
     return connection

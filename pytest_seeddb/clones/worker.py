@@ -18,7 +18,7 @@ from pytest_seeddb.clones.shared import SharedClone
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
 from pytest_seeddb.servers.admin import Admin
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key, new_lease
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.templates.building import Build, finish
@@ -69,7 +69,7 @@ class Worker:
 
     def _open(self) -> None:
         self._process = os.getpid()
-        with explained("The PostgreSQL server refused the first statements", self.server.address):
+        with server_errors("The PostgreSQL server refused the first statements", self.server.address):
             self._admin = Admin(self.server.address)
             self._lease = new_lease()
             self._admin.lock(lock_key("lease", self._lease))
@@ -135,7 +135,7 @@ class Worker:
         self._own()
         if self._closed or not self._admin.lost:
             return
-        with explained("The connection to the PostgreSQL server was lost", self.server.address):
+        with server_errors("The connection to the PostgreSQL server was lost", self.server.address):
             self._admin.reconnect()
             self._admin.lock(lock_key("lease", self._lease))
         self._start_over()

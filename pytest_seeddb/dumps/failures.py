@@ -21,18 +21,6 @@ _SHOWS_WHERE: Final = re.compile(r"^LINE \d+:", re.MULTILINE)
 _COPY_LINE: Final = re.compile(r"^CONTEXT:\s+COPY .*?, line (?P<line>\d+)", re.MULTILINE)
 _SHOWN_LINES: Final = 20
 
-_REMEDIES: Final = {
-    "42704": "create the role or the type on the server first, or make the dump without it",
-    "42P06": "the dump makes a schema that is there: make it without --create and --clean",
-    "42P07": "the dump makes a table twice: is it made of two?",
-    "42P01": "the dump lacks a table that it uses: make it of the whole database",
-    "0A000": "a server of the version that the dump is from has this",
-    "58P01": "use a server that has the extension, or make the dump without it (pg_dump --exclude-extension)",
-    "22021": "the file is not in UTF-8: was it converted? Make it again, with pg_dump --encoding=UTF8",
-    "22P02": "the data do not fit the table: was the file edited, or converted by git?",
-}
-_OTHER: Final = "mend the dump, or make it again"
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -111,15 +99,10 @@ def failed_statement(failure: Failure, said: str) -> BuildError:
     line = _line(failure, int(found["line"]), message, statement)
     return BuildError(
         f"{failure.place(line)}: the statement failed",
-        saw="\n".join(filter(None, (error.shown(), failure.versions))),
+        saw="\n".join(filter(None, (error.describe(), failure.versions))),
         source=f"{failure.name}:{line}, {failure.source}" if failure.is_text else failure.source,
-        remedy=_REMEDIES.get(_kind(error), error.remedy or _OTHER),
+        remedy=error.remedy("dump") or "correct the dump, or make it again",
     )
-
-
-def _kind(error: DatabaseError) -> str:
-    """The SQLSTATE; before PostgreSQL 18 a missing extension has that of whatever a server lacks."""
-    return "58P01" if error.sqlstate == "0A000" and "extension" in error.message else error.sqlstate
 
 
 def _error(message: str, statement: str) -> DatabaseError:

@@ -26,7 +26,7 @@ from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, order
 from pytest_seeddb.migrations.alembic_layout import Layout, read_layout
 from pytest_seeddb.migrations.logging_state import logging_kept
 from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.servers.database_errors import database_error, seen
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -316,12 +316,11 @@ class _Upgrade:
             return ()
 
     def _failure(self, error: BaseException) -> BuildError:
-        found = database_error(error)
         return BuildError(
             f"{self._what()} failed{self._where(error)}",
-            saw=seen(error, self._output.getvalue()),
+            saw=describe_failure(error, self._output.getvalue()),
             source=str(self._running.path if self._running else self._layout.env),
-            remedy=(found.remedy if found else "") or "mend it; it runs against an empty database",
+            remedy=failure_remedy(error) or "mend it; it runs against an empty database",
         )
 
     def _what(self) -> str:

@@ -23,7 +23,7 @@ from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.logging_state import logging_kept
 from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.servers.database_errors import database_error, seen
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -343,11 +343,10 @@ def _explained(what: Callable[[], str], history: _History, quiet: _Quiet) -> Ite
 
 
 def _failure(what: str, error: BaseException, history: _History, printed: str) -> BuildError:
-    found = database_error(error)
     where = place_of(error, history.root)
     return BuildError(
         f"{what} failed" + (f" at {where}" if where else ""),
-        saw=seen(error, printed),
+        saw=describe_failure(error, printed),
         source=history.source,
-        remedy=(found.remedy if found else "") or "mend it; it runs against an empty database",
+        remedy=failure_remedy(error) or "mend it; it runs against an empty database",
     )

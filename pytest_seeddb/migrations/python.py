@@ -10,7 +10,7 @@ from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.servers.database_errors import database_error
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,11 +88,10 @@ def _create_all(metadata: MetaData, path: str, target: Target) -> None:
 
 
 def _failed(value: Any, path: str, error: BaseException, target: Target) -> BuildError:  # noqa: ANN401 - any object
-    found = database_error(error)
     where = place_of(error, target.root)
     return BuildError(
         f"{path} failed" + (f" at {where}" if where else ""),
-        saw=found.shown() if found else f"{type(error).__name__}: {error}",
+        saw=describe_failure(error),
         source=name_of(value) if callable(value) else path,
-        remedy=(found.remedy if found else "") or "mend it; it runs against an empty database",
+        remedy=failure_remedy(error) or "mend it; it runs against an empty database",
     )

@@ -174,9 +174,9 @@ class _Script:
         before = refused.statement.text[: max(error.position - 1, 0)]
         return BuildError(
             f"{self.name}, line {line + before.count(chr(10))}: the statement failed",
-            saw=DatabaseError(error.message, error.sqlstate, refused.statement.text, error.position).shown(),
+            saw=DatabaseError(error.message, error.sqlstate, refused.statement.text, error.position).describe(),
             source=f"{self.name}:{line}",
-            remedy=error.remedy or "mend the statement",
+            remedy=error.remedy() or "mend the statement",
         )
 
 

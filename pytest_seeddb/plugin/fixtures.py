@@ -275,9 +275,9 @@ def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest)
 
         yield joined_connection(request.getfixturevalue("seeded_engine"))
     else:
-        from pytest_seeddb.servers.failures import explained
+        from pytest_seeddb.servers.database_errors import server_errors
 
-        with explained("The connection for a test could not be made", seeded_db.address):
+        with server_errors("The connection for a test could not be made", seeded_db.address):
             connection = seeded_db.connect()
         yield connection
 

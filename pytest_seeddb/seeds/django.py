@@ -11,7 +11,7 @@ from pytest_seeddb.application.django_project import set_up, settings_module
 from pytest_seeddb.application.imports import place_of
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts
-from pytest_seeddb.servers.database_errors import database_error, seen
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
@@ -94,11 +94,10 @@ def run_management_command(seed: DjangoSeed, target: Target) -> None:
 
 
 def _failed(seed: DjangoSeed, error: BaseException, target: Target, printed: str) -> BuildError:
-    found = database_error(error)
     where = place_of(error, target.root)
     return BuildError(
         f"The seed {seed.identity} failed" + (f" at {where}" if where else ""),
-        saw=seen(error, printed),
+        saw=describe_failure(error, printed),
         source="`seeds` in the settings",
-        remedy=(found.remedy if found else "") or "mend the command; it must run by itself, without questions",
+        remedy=failure_remedy(error) or "mend the command; it must run by itself, without questions",
     )

@@ -19,8 +19,8 @@ import psycopg
 from psycopg import sql
 
 from pytest_seeddb.errors import CloneError, ServerError
+from pytest_seeddb.servers import remedies
 from pytest_seeddb.servers.naming import DROPPED_HALFWAY, MARK, is_ours
-from pytest_seeddb.servers.refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -367,5 +367,5 @@ def _connected(address: Address) -> psycopg.Connection[Any]:
 
 
 def _unreachable(what: str, address: Address, error: psycopg.Error) -> ServerError:
-    remedy = refusal(str(error)) or "see that it runs and that the role may connect"
+    remedy = remedies.remedy(str(error), task="admin") or "see that it runs and that the role may connect"
     return ServerError(what, saw=str(error), source=address.masked, remedy=remedy)

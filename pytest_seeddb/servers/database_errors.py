@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.servers.refusals import refusal
+from pytest_seeddb.errors import ServerError
+from pytest_seeddb.servers import remedies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_seeddb.servers.address import Address
+
 _LINE_WIDTH: Final = 100
 _LINES_AROUND: Final = 3
-_SHOWN_LINES: Final = 20
-
-_THERE_ALREADY: Final = (
-    "mend the statement: what it makes is there already. An earlier step made it, or the `dump`: which migrations "
-    "that one holds is known only of dumps that `seeddb dump` made, or that bring the tool's own table along"
-)
-_REMEDIES: Final = {
-    "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
-    "`-- migrate:up transaction:false` in an SQL file",
-    "42501": "grant the role what it lacks, or name a server where it may do this",
-    "42601": "mend the SQL at the position shown",
-    "42704": "create the type or role first, or add its extension to the setting `extensions`",
-    "42883": "create the function first, or add its extension to the setting `extensions`",
-    "42701": _THERE_ALREADY,
-    "42710": _THERE_ALREADY,
-    "42723": _THERE_ALREADY,
-    "42P06": _THERE_ALREADY,
-    "42P07": _THERE_ALREADY,
-    "42P01": "create the table in an earlier step, or mend its name or the search_path",
-    "0A000": "the server's version or build lacks this; name another server",
-    "58P01": "the extension is not installed on this server: install its package, or name another server",
-    "53100": "free space on the server's disk",
-}
-_EXTENSION_MISSING: Final = "0A000"
+_PRINTED_LINES: Final = 20
 
 
 @dataclass(frozen=True)
 class DatabaseError:
-    """A server's error, taken apart.
-
-    Attributes:
-        message: The server's own words, with detail and hint.
-        sqlstate: Five characters; empty where the error did not come from the server.
-        statement: The SQL that failed, as it was sent; empty where nobody knows it.
-        position: The character in the statement, counted from 1; 0 where the server gave none.
-    """
+    """A server's error: its words with detail and hint, and, where they are known, its statement and the position."""
 
     message: str
     sqlstate: str = ""
     statement: str = ""
-    position: int = 0
+    position: int = 0  # from 1
 
-    def shown(self) -> str:
+    def describe(self) -> str:
         """All of it for people, with a caret below the position."""
         state = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
         first, *further = self.message.split("\n")
@@ -64,20 +38,53 @@ class DatabaseError:
             lines.append(textwrap.indent(excerpt(self.statement, self.position), "    "))
         return "\n".join(lines)
 
-    @property
-    def remedy(self) -> str:
-        """What to do about it, where the SQLSTATE tells; else nothing."""
-        if self.sqlstate == _EXTENSION_MISSING and "extension" in self.message:
-            return _REMEDIES["58P01"]
-        return refusal(self.message) or _REMEDIES.get(self.sqlstate, "")
+    def remedy(self, task: remedies.Task = "step") -> str:
+        """What to do about it; empty where that is not known."""
+        return remedies.remedy(self.message, self.sqlstate, task)
 
 
-def seen(error: BaseException, printed: str) -> str:
+@contextmanager
+def server_errors(
+    what: str, address: Address, *, needed: str = "CREATEDB is needed, superuser is not"
+) -> Iterator[None]:
+    """Turn an error of the server inside the block into a `ServerError`.
+
+    Args:
+        what: What failed, as the first line of the error: "The clone could not be made".
+        address: Where; it is shown without its password.
+        needed: Which rights it takes, for a role that lacks some.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        words, state = str(error), error.sqlstate or ""
+        if state == "42501":
+            remedy = f"grant the missing right to the role; {needed}"
+        else:
+            remedy = "" if state else remedies.connection_remedy(words)
+            remedy = remedy or remedies.remedy(words, state or "08", "admin")
+        raise ServerError(
+            what,
+            saw=words.strip() + (f" (SQLSTATE {state})" if state else ""),
+            source=address.masked,
+            remedy=remedy or "read the server's message; its log may say more",
+        ) from error
+
+
+def describe_failure(error: BaseException, printed: str = "") -> str:
     """What went wrong, and the last lines that were printed before."""
-    found = database_error(error)
-    saw = found.shown() if found else f"{type(error).__name__}: {error}".removesuffix(": ")
-    shown = "\n".join(printed.splitlines()[-_SHOWN_LINES:])
-    return saw + (f"\n\nprinted before:\n{shown}" if shown.strip() else "")
+    cause = database_error(error)
+    saw = cause.describe() if cause else f"{type(error).__name__}: {error}".removesuffix(": ")
+    last = "\n".join(printed.splitlines()[-_PRINTED_LINES:])
+    return saw + (f"\n\nprinted before:\n{last}" if last.strip() else "")
+
+
+def failure_remedy(error: BaseException, task: remedies.Task = "step") -> str:
+    """What to do about it; empty where it is no database error, or that is not known."""
+    cause = database_error(error)
+    return cause.remedy(task) if cause else ""
 
 
 def database_error(error: BaseException) -> DatabaseError | None:
@@ -86,11 +93,18 @@ def database_error(error: BaseException) -> DatabaseError | None:
     Knows SQLAlchemy's wrapper and the errors of psycopg, psycopg2, asyncpg and pg8000.
     """
     statement = ""
-    for each in _chain(error):
-        statement = statement or str(getattr(each, "statement", None) or "")
-        found = _of_driver(each)
-        if found is not None:
-            return DatabaseError(found.message, found.sqlstate, statement, found.position)
+    waiting, visited = [error], set[int]()
+    while waiting:
+        link = waiting.pop(0)
+        if id(link) in visited:
+            continue
+        visited.add(id(link))
+        statement = statement or str(getattr(link, "statement", None) or "")
+        reader = _READERS.get(type(link).__module__.partition(".")[0])
+        if reader is not None:
+            return replace(reader(link), statement=statement)
+        causes = (getattr(link, "orig", None), link.__cause__)
+        waiting += [cause for cause in causes if isinstance(cause, BaseException)]
     return None
 
 
@@ -101,45 +115,18 @@ def excerpt(statement: str, position: int = 0) -> str:
     at, column = before.count("\n"), len(before) - (before.rfind("\n") + 1)
     start = max(at - _LINES_AROUND, 0) if position else 0
     end = min(len(lines), at + 1 + (_LINES_AROUND if position else 2 * _LINES_AROUND))
-    shown = [f"... ({start} lines before)"] if start else []
+    excerpted = [f"... ({start} lines before)"] if start else []
     for number in range(start, end):
+        line = lines[number]
         shift = max(column - _LINE_WIDTH * 3 // 4, 0) if number == at else 0
-        shown.append(_shortened(lines[number], shift))
+        cut = "..." if shift + _LINE_WIDTH < len(line) else ""
+        excerpted.append(("..." if shift else "") + line[shift : shift + _LINE_WIDTH] + cut)
         if position and number == at:
-            shown.append(" " * (column - shift + (3 if shift else 0)) + "^")
-    return "\n".join(shown + ([f"... ({len(lines) - end} more lines)"] if end < len(lines) else []))
+            excerpted.append(" " * (column - shift + (3 if shift else 0)) + "^")
+    return "\n".join(excerpted + ([f"... ({len(lines) - end} more lines)"] if end < len(lines) else []))
 
 
-def _shortened(line: str, shift: int) -> str:
-    shown = line[shift : shift + _LINE_WIDTH]
-    return ("..." if shift else "") + shown + ("..." if shift + _LINE_WIDTH < len(line) else "")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it wraps and what it was raised from, each once."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        each = waiting.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        further = (getattr(each, "orig", None), each.__cause__)
-        waiting += [one for one in further if isinstance(one, BaseException)]
-
-
-def _of_driver(error: BaseException) -> DatabaseError | None:
-    package = type(error).__module__.partition(".")[0]
-    if package in {"psycopg", "psycopg2"}:
-        return _of_libpq(error)
-    if package == "asyncpg":
-        return _of_asyncpg(error)
-    if package == "pg8000":
-        return _of_pg8000(error)
-    return None
-
-
-def _of_libpq(error: Any) -> DatabaseError:  # noqa: ANN401 - psycopg's or psycopg2's
+def _read_libpq(error: Any) -> DatabaseError:  # noqa: ANN401 - psycopg's or psycopg2's
     diagnostics: Any = getattr(error, "diag", None)
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
     primary = getattr(diagnostics, "message_primary", None)
@@ -152,19 +139,22 @@ def _of_libpq(error: Any) -> DatabaseError:  # noqa: ANN401 - psycopg's or psyco
     )
 
 
-def _of_asyncpg(error: Any) -> DatabaseError:  # noqa: ANN401 - a subclass of asyncpg.PostgresError
+def _read_asyncpg(error: Any) -> DatabaseError:  # noqa: ANN401 - a subclass of asyncpg.PostgresError
     message = getattr(error, "message", None) or str(error)
     further = (getattr(error, key, None) for key in ("detail", "hint", "context"))
     position = int(getattr(error, "position", None) or 0)
     return DatabaseError(_message(message, *further), getattr(error, "sqlstate", None) or "", position=position)
 
 
-def _of_pg8000(error: Any) -> DatabaseError:  # noqa: ANN401 - pg8000 gives the protocol's fields
+def _read_pg8000(error: Any) -> DatabaseError:  # noqa: ANN401 - pg8000 gives the protocol's fields
     fields = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
     if not fields:
         return DatabaseError(str(error))
     message = _message(fields.get("M", ""), fields.get("D"), fields.get("H"), fields.get("W"))
     return DatabaseError(message, fields.get("C", ""), position=int(fields.get("P", 0)))
+
+
+_READERS: Final = {"psycopg": _read_libpq, "psycopg2": _read_libpq, "asyncpg": _read_asyncpg, "pg8000": _read_pg8000}
 
 
 def _message(primary: str, detail: str | None = None, hint: str | None = None, context: str | None = None) -> str:

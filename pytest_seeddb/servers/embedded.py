@@ -17,9 +17,10 @@ from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.children import environment, reap, release
 from pytest_seeddb.servers.copies import expected, runnable
-from pytest_seeddb.servers.diagnosis import failed, is_known, log_since
+from pytest_seeddb.servers.diagnosis import failed, log_since
 from pytest_seeddb.servers.locks import held, tried
 from pytest_seeddb.servers.places import Place, cache_directory, cache_place, state_directory, state_place
+from pytest_seeddb.servers.remedies import start_remedy
 from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _start(place: Place, lock: int) -> None:
             _start_patiently(place, lock)
         except postmaster.StartError as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
-            if not kept or is_known(error.told):
+            if not kept or start_remedy(error.told):
                 raise
             cluster.make(place, lock)
             postmaster.start(place, lock)

@@ -169,11 +169,11 @@ def _powerless(probe: Probe) -> Finding:
 
 
 def _unreachable(given: Address, settings: Settings, error: psycopg.Error) -> ServerError:
-    from pytest_seeddb.servers.refusals import connecting_refusal
+    from pytest_seeddb.servers.remedies import connection_remedy
 
     return ServerError(
         "The server cannot be used: connecting failed",
         saw=f"{error}\n{given.masked}",
         source=settings.source("server"),
-        remedy=connecting_refusal(str(error)) or "correct the URL, or leave it out to have a server started",
+        remedy=connection_remedy(str(error)) or "correct the URL, or leave it out to have a server started",
     )

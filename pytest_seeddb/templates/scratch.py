@@ -6,7 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Self
 
 from pytest_seeddb.servers.admin import Admin
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ class Scratch:
     def empty(self) -> Address:
         """An empty database."""
         name = self._name()
-        with explained("A private database could not be made", self._admin.address):
+        with server_errors("A private database could not be made", self._admin.address):
             self._admin.create(name)
         return self._admin.address.with_database(name)
 
     def copy(self, source: Address) -> Address:
         """A copy of one of them. Connections to that one are ended."""
         name = self._name()
-        with explained("A private database could not be copied", self._admin.address):
+        with server_errors("A private database could not be copied", self._admin.address):
             self._admin.evict(source.database)
             self._admin.clone(source.database, name, "FILE_COPY")
         return self._admin.address.with_database(name)

@@ -19,7 +19,7 @@ from pytest_seeddb.fingerprint import opened as data_files
 from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress
-from pytest_seeddb.servers.failures import explained
+from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parsed, template_name
 from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, fill, finish
@@ -152,14 +152,14 @@ class Templates:
             ServerError: The server refused something: disk full, no privilege, gone.
         """
         prints = plan.fingerprints(self.base)
-        with explained("The template could not be made", self._admin.address):
+        with server_errors("The template could not be made", self._admin.address):
             return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(prints) - 1)
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
         prints = plan.fingerprints(self.base)
         steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
-        with explained("The templates could not be listed", self._admin.address):
+        with server_errors("The templates could not be listed", self._admin.address):
             found = self._find(plan, prints[-1])
             reason = "" if found else self._reason(plan, steps[1:], prints[-1])
         return Look(steps, tuple(prints), found.name if found else "", reason)
@@ -177,7 +177,7 @@ class Templates:
 
     def compare(self, plan: Plan) -> Comparison | None:
         """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
-        with explained("The templates could not be listed", self._admin.address):
+        with server_errors("The templates could not be listed", self._admin.address):
             before = history.last_build(self._admin, plan)
         return None if before is None else history.compared(before, plan, plan.fingerprints(self.base)[-1])
 

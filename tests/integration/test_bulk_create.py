@@ -418,9 +418,9 @@ def test_a_value_that_is_there_already_names_the_table_and_what_to_do(session):
         '  saw:  duplicate key value violates unique constraint "uq_customer_email" (SQLSTATE 23505)\n'
         "        DETAIL: Key (email)=(c0@x.example) already exists.\n"
         "        CONTEXT: COPY customer, line 1\n"
-        "  do:   let the factory make it unique, with factory.Sequence; where other rows have the same numbers, give "
-        "that another start: Factory.reset_sequence(1000, force=True). Nothing of it was written; the session's "
-        "transaction wants a rollback"
+        "  do:   let the factory make it unique, with factory.Sequence. If other rows use the same numbers, start the "
+        "sequence elsewhere: Factory.reset_sequence(1000, force=True). Nothing was written; roll back the session's "
+        "transaction"
     )
     session.rollback()
     assert len(bulk_create(CustomerFactory, 2, store=None)) == 2

@@ -319,7 +319,7 @@ def test_a_failing_seeder_names_itself_its_line_and_the_error(project):
         "The seeder shop.seeds:one failed\n"
         "  saw:  LookupError: no such shelf\n"
         '  from: shop/seeds.py:6, in deeper: raise LookupError("no such shelf")\n'
-        "  do:   mend the seeder; nothing of it was kept"
+        "  do:   correct the seeder; nothing of it was kept"
     )
     assert project.rows() == []
 

@@ -500,7 +500,7 @@ def test_no_connection_left_at_the_start_is_said_with_what_to_do(plain, site, tr
         assert told.startswith("ServerError: The server cannot be used: connecting failed\n")
         assert what in told
         assert "  from: the option --seed-db-server\n" in told
-        assert "  do:   raise max_connections on the server, end connections that nobody needs, or run fewer" in told
+        assert "  do:   raise max_connections on the server, end unused connections, or run fewer" in told
     site.passes(on(plain))
     tried("a run without any connection left", 2)
 

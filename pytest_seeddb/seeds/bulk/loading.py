@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -13,7 +13,7 @@ from pytest_seeddb.errors import BulkError
 from pytest_seeddb.seeds.bulk.graph import Keyring, explore
 from pytest_seeddb.seeds.bulk.keys import identifier
 from pytest_seeddb.seeds.bulk.rows import Rows
-from pytest_seeddb.servers.database_errors import database_error
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.seeds.bulk.graph import Reference
 
     State: TypeAlias = InstanceState[Any]
-
-_REMEDIES: Final = {
-    "23502": "let the factory give it a value",
-    "23503": "let the factory refer to the object itself, by a relationship, or to one that is in the database",
-    "23505": "let the factory make it unique, with factory.Sequence; where other rows have the same numbers, give that "
-    "another start: Factory.reset_sequence(1000, force=True)",
-    "0A000": "this table cannot be loaded by COPY: use create_batch",
-}
 
 
 def load(session: Session, batch: Batch) -> None:
@@ -120,12 +112,11 @@ class _Loading:
             raise self._refused(rows.table, error) from error
 
     def _refused(self, table: Table, error: psycopg.Error) -> BulkError:
-        found = database_error(error)
         return BulkError(
             f"{self._call} failed in the table {table.fullname}",
-            saw=found.shown() if found else str(error),
-            remedy=_REMEDIES.get(found.sqlstate if found else "", "mend the factory") + ". Nothing of it was written; "
-            "the session's transaction wants a rollback",
+            saw=describe_failure(error),
+            remedy=(failure_remedy(error, "bulk") or "correct the factory") + ". Nothing was written; roll back the "
+            "session's transaction",
         )
 
     def _attach(self) -> None:
