@@ -38,11 +38,12 @@ Action = Literal["done", "run", "accept", "refuse"]
 
 _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
+"""Seconds between attempts to reach a server that is coming up."""
+
 _NOT_APPLIED: Final = "The plan could not be applied"
 _NEEDED: Final = "it makes a schema in this database, for its notes of what was applied, beside what the plan makes"
-# What also ends by itself, when a server starts.
 _COMES_LATER: Final = re.compile("Connection refused|No such file or directory|starting up|failed to resolve host")
-"""Seconds between attempts to reach a server that is coming up."""
+"""What libpq says of a server that may still be starting."""
 
 _OF_MIGRATIONS: Final = frozenset(
     {"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"}

@@ -32,9 +32,11 @@ _OTHER_SIZES: Final = """
 SELECT o FROM unnest(%s::oid[], %s::bigint[]) AS given (o, pages)
 WHERE pg_relation_size(o) <> pages * current_setting('block_size')::bigint
 """
-# Of a table where VACUUM leaves out pages it guesses how many rows there are, a little otherwise each time.
 _SKIPPED: Final = 32
-"""Pages, all visible, that VACUUM does not leave out yet: SKIP_PAGES_THRESHOLD in PostgreSQL's vacuumlazy.c."""
+"""Pages up to which VACUUM skips no all-visible page: SKIP_PAGES_THRESHOLD in PostgreSQL's vacuumlazy.c.
+
+Where it skips pages, it estimates the number of rows, and the estimate differs a little each time.
+"""
 _EXPECTED: Final = """
 UPDATE pg_class SET reltuples = tuples FROM unnest(%s::oid[], %s::float4[]) AS given (o, tuples)
 WHERE oid = o AND reltuples <> tuples

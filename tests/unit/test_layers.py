@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -83,6 +84,15 @@ def test_the_root_holds_the_floors_and_nothing_else():
     entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
     named = {name for floor in FLOORS for name in floor}
     assert {name.removesuffix(".py") for name in entries} == {*named, "py.typed"}
+
+
+def test_contributing_has_the_same_floors():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layers = text.split("## Layers", 1)[1].split("\n## ", 1)[0]
+    floors = re.findall(r"^\d+\. (.+)$", layers, re.MULTILINE)
+    assert tuple(tuple(re.findall(r"`(\w+)`", floor)) for floor in floors) == FLOORS
+    described = re.findall(r"^\| `(\w+)/?` \|", layers, re.MULTILINE)
+    assert sorted(described) == sorted(name for floor in FLOORS for name in floor)
 
 
 def test_imports_go_down():
