@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
@@ -66,7 +68,7 @@ class Address:
             raise _unreadable(url, "what it writes as % and two digits is not UTF-8", source) from None
         if not all(port.isdigit() for port in str(found.get("port") or 0).split(",") if port):
             raise _unreadable(url, "its port is not a number", source)
-        params = _served({key: str(value) for key, value in found.items() if value is not None})
+        params = _with_service({key: str(value) for key, value in found.items() if value is not None})
         if _is_misread(url, params):
             raise _misread(url, source)
         for key in ("password", "sslpassword"):
@@ -128,35 +130,35 @@ class Address:
         return f"Address({self.masked!r})"
 
 
-def _served(params: dict[str, str]) -> dict[str, str]:
-    """With what the service file says where the URL says nothing, and without the service.
+def _with_service(params: dict[str, str]) -> dict[str, str]:
+    """What the service file adds to the URL, in the place of the service.
 
     A child process gets its address in variables, before which libpq takes what its service says: the
     service's database instead of ours. A service that says nothing stays, for libpq to complain about.
     """
     name = params.get("service") or os.environ.get("PGSERVICE")
-    said = _said_of_service(name) if name else {}
+    said = dict(_service(name)) if name else {}
     return {**said, **{key: value for key, value in params.items() if key != "service"}} if said else params
 
 
-def _said_of_service(name: str) -> dict[str, str]:
-    before = os.environ.pop("PGSERVICE", None)
-    try:
-        otherwise = _defaults()
-        os.environ["PGSERVICE"] = name
-        return {key: value for key, value in _defaults().items() if value != otherwise.get(key)}
-    finally:
-        os.environ.pop("PGSERVICE", None)
-        if before is not None:
-            os.environ["PGSERVICE"] = before
+def _service(name: str) -> Iterator[tuple[str, str]]:
+    """What libpq takes from its service file, and from nowhere else.
 
-
-def _defaults() -> dict[str, str]:
-    """What libpq takes where it is told nothing."""
+    It reads the file and connects to nothing, because one parameter is wrong. Two of them are tried, since each
+    hides what the service says of it.
+    """
     from psycopg import pq
+    from psycopg.conninfo import make_conninfo
 
-    found = {each.keyword.decode(): each.val.decode() for each in pq.Conninfo.get_defaults() if each.val is not None}
-    return {key: value for key, value in found.items() if key != "service"}
+    for wrong in ("sslmode", "channel_binding"):
+        connection = pq.PGconn.connect_start(make_conninfo(service=name, **{wrong: "-"}).encode())
+        for option in connection.info:
+            key, value = option.keyword.decode(), (option.val or b"").decode()
+            defaults = {"", (option.compiled or b"").decode(), os.environ.get((option.envvar or b"").decode(), "")}
+            defaults |= {getpass.getuser()} if key in {"user", "dbname"} else {str(Path.home() / ".pgpass")}
+            if key not in {wrong, "service"} and value not in defaults:
+                yield key, value
+        connection.finish()
 
 
 def _is_misread(url: str, params: Mapping[str, str]) -> bool:

@@ -121,6 +121,22 @@ def test_a_service_is_read_when_the_url_is_so_that_it_leads_no_child_to_its_own_
     assert "s3cret" not in masked("with s3cret-w0rd")
 
 
+def test_reading_a_service_leaves_the_environment_alone(tmp_path, monkeypatch):
+    (tmp_path / "services").write_text("[shop]\nhost=db.example\nsslmode=verify-full\nchannel_binding=require\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "shop")
+    for change in ("putenv", "unsetenv"):
+        monkeypatch.setattr(f"os.{change}", lambda *_arguments: pytest.fail("the environment was changed"))
+    params = Address.parse("postgresql:///clone", source="here").params
+    monkeypatch.undo()
+    assert params == {
+        "host": "db.example",
+        "dbname": "clone",
+        "sslmode": "verify-full",
+        "channel_binding": "require",
+    }
+
+
 def test_a_service_that_is_not_there_is_left_to_libpq_to_complain_about(tmp_path, monkeypatch):
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "none"))
     assert Address.parse("postgresql:///clone?service=shop", source="here").params["service"] == "shop"
