@@ -67,11 +67,11 @@ class Disposal:
 
     def _do(self, job: Callable[[Admin], object], admin: Admin) -> None:
         """Do it, once more where the connection was lost meanwhile."""
-        if not admin.lost:
+        if not admin.is_lost:
             try:
                 job(admin)
             except psycopg.Error:
-                if not admin.lost:
+                if not admin.is_lost:
                     raise
             else:
                 return

@@ -133,7 +133,7 @@ class Worker:
     def _connect(self) -> None:
         """Have a connection, and the lease, again after the server was restarted or somebody ended our backend."""
         self._own()
-        if self._closed or not self._admin.lost:
+        if self._closed or not self._admin.is_lost:
             return
         with server_errors("The connection to the PostgreSQL server was lost", self.server.address):
             self._admin.reconnect()
@@ -260,7 +260,7 @@ class Worker:
         self._pool.close()
         self._clones.discard_all()
         # Once more: whoever was killed shortly before the run began had a lease until the server noticed.
-        if not self._admin.lost:
+        if not self._admin.is_lost:
             self._disposal.do(sweep)
         self._disposal.close()
         if self._run and self._source.failed:

@@ -1,8 +1,7 @@
 """The only administrative SQL: create, clone, rename, seal, drop, lock, list.
 
-One `Admin` is one connection to the server's maintenance database. Advisory locks belong to the
-database in which they are taken, so everybody who is to meet at a lock must come through the same
-one; `Server.address` sees to that.
+One `Admin` is one connection to the server's maintenance database. An advisory lock belongs to the database in which
+it is taken, so all who compete for one must use the same database: that of `Server.address`.
 """
 
 from __future__ import annotations
@@ -31,19 +30,21 @@ Strategy = Literal["FILE_COPY", "WAL_LOG"]
 Statement = LiteralString | sql.SQL | sql.Composed
 
 _POLL: Final = 0.0005
-"""Seconds between looks at ``pg_stat_activity``. The server's own waits (DROP, CREATE from a
-template, ``pg_terminate_backend`` with a timeout) go in steps of 100 ms."""
-
+"""Seconds between looks at ``pg_stat_activity``. The server itself (DROP, CREATE from a template,
+``pg_terminate_backend`` with a timeout) waits in steps of 100 ms."""
 _PATIENCE: Final = 10.0
-"""Seconds that a terminated backend gets to go; a backend in an uninterruptible call needs some."""
+"""Seconds until a terminated backend must be gone; one in an uninterruptible call needs some."""
+_RESTART: Final = 20.0
+"""Seconds until a server that is being restarted must be back."""
+_RETRY: Final = 0.1
+"""Seconds between attempts to connect to it meanwhile."""
 
-
-# A client that has been let in, and is not in pg_stat_activity yet, holds a lock on the database. The
-# locks are read first: whoever has given his up by then is seen by the second look. Without privileges
-# the type of another role's backend is NULL, and ending one that we may not end would be an error.
-# The views pg_locks and pg_stat_activity are joins of these functions, and take three times as long.
-_TERMINATED: Final = """
-SELECT pid, 'somebody', 'just connecting', false FROM pg_lock_status()
+# A client that has been let in, and is not in pg_stat_activity yet, holds a lock on the database. The locks are read
+# first: a client that has released its lock by then is in the second part. Without privileges the type of another
+# role's backend is NULL, and ending one that we may not end would be an error. The views pg_locks and
+# pg_stat_activity are joins of these functions, and take three times as long.
+_TERMINATE: Final = """
+SELECT pid, 'an unknown role', 'just connecting', false FROM pg_lock_status()
 WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
   AND objid = (SELECT oid FROM pg_database WHERE datname = %s) AND pid <> %s
 UNION ALL
@@ -57,48 +58,37 @@ WHERE datid = (SELECT oid FROM pg_database WHERE datname = %s) AND pid <> %s
 """
 
 _CATALOGS: Final = "pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription"
-"""Where each database that comes and goes leaves dead rows, for all databases of the server."""
-
+"""The shared catalogs, in which each database that comes and goes leaves dead rows."""
 _DEAD_ROWS: Final = 500
-"""Above so many they are worth a millisecond or two: they take 14 kB, and as much in the indexes."""
-
+"""More are worth a millisecond or two: they take 14 kB, and as much in the indexes."""
 _DEAD: Final = f"""
 SELECT sum(pg_stat_get_dead_tuples(name::regclass)) > {_DEAD_ROWS}
 FROM unnest(string_to_array('{_CATALOGS}', ', ')) name
 """
 
 
-_RESTART: Final = 20.0
-"""Seconds that a server which is being restarted gets to come back."""
-
-_RETRY: Final = 0.1
-"""Seconds between attempts to connect to it meanwhile."""
-
-
 @dataclass(frozen=True)
 class Database:
-    """One of our databases, as the server lists it.
-
-    Attributes:
-        number: Counted up by the server, whatever its clock or ours says: the higher, the younger.
-        altered: The transaction that last altered it: each ALTER DATABASE but SET, and each GRANT on it, has
-            another number. Nobody gets into a sealed database without one. Comments and vacuuming leave it.
-    """
+    """One of our databases, as the server lists it."""
 
     number: int
+    """Its oid. The server counts up, whatever its clock says: the higher, the younger."""
     name: str
     connection_limit: int
     comment: str
     connections: int
     altered: int
+    """The transaction that last altered it: by ALTER DATABASE (except SET), or a GRANT on it.
+
+    Nobody gets into a sealed database without one. Comments and vacuuming leave the number.
+    """
 
 
 class Admin:
     """One connection for administrative work, in autocommit.
 
-    Lifetime: until `close`; the locks that it holds end with it, or with the process, however
-    that ends. Safe to use from several threads (statements are serialised), but a lock that one
-    thread waits for makes the others wait too.
+    Its locks end with it: at `close`, or when the process ends in any way. Several threads may use it. Statements run
+    one at a time, so while one thread waits for a lock, the others wait, too.
     """
 
     def __init__(self, address: Address) -> None:
@@ -106,7 +96,7 @@ class Admin:
         self._statements = threading.Lock()
         self._restart = _RESTART
         try:
-            self._connection = _connected(address)
+            self._connection = _connect(address)
         except psycopg.OperationalError as error:
             raise _unreachable("The PostgreSQL server cannot be reached", address, error) from None
 
@@ -121,14 +111,14 @@ class Admin:
         self._connection.close()
 
     @property
-    def broken(self) -> bool:
-        """Whether a statement found the connection lost: the server stopped, or somebody ended our backend."""
+    def is_broken(self) -> bool:
+        """Whether a statement failed because the connection was lost: the server stopped, or our backend was ended."""
         return self._connection.broken or self._connection.closed
 
     @property
-    def lost(self) -> bool:
-        """The same, also where no statement has found out yet. Asks our own socket only, so it takes microseconds."""
-        if self.broken:
+    def is_lost(self) -> bool:
+        """Whether the connection is lost, even if no statement has failed yet. Reads our socket only: microseconds."""
+        if self.is_broken:
             return True
         with self._statements:
             try:
@@ -136,22 +126,22 @@ class Admin:
                 self._connection.pgconn.consume_input()  # that there is no more to come
             except psycopg.OperationalError:
                 return True
-        return self.broken
+        return self.is_broken
 
     def reconnect(self) -> None:
-        """Go on with a new connection, which holds none of the locks that the lost one held.
+        """Make a new connection, which holds none of the old one's locks.
 
-        A server that is being restarted gets 20 seconds to come back. One that did not is not waited for again.
+        Waits up to 20 seconds for a server that restarts; after it has failed once, it does not wait again.
 
         Raises:
-            ServerError: There is no new connection.
+            ServerError: The server cannot be reached.
         """
         deadline = time.monotonic() + self._restart
         self._restart = 0.0
         self._connection.close()
         while self._connection.closed:
             try:
-                self._connection = _connected(self.address)
+                self._connection = _connect(self.address)
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:
                     what = "The connection to the PostgreSQL server was lost, and there is no new one"
@@ -160,7 +150,7 @@ class Admin:
         self._restart = _RESTART
 
     def run(self, statement: Statement, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows, none where it has none."""
+        """Execute one statement and return its rows, if it has any."""
         query = sql.SQL(statement) if isinstance(statement, str) else statement
         with self._statements:
             cursor = self._connection.execute(query, params or None)
@@ -169,7 +159,7 @@ class Admin:
     # -- databases ---------------------------------------------------------------------------
 
     def create(self, name: str) -> None:
-        """Make an empty database. From ``template0``, which is the same on every server of a version."""
+        """Create an empty database from ``template0``, which is the same on every server of a version."""
         self.run(
             sql.SQL("CREATE DATABASE {} TEMPLATE template0 CONNECTION LIMIT {}").format(
                 sql.Identifier(name), sql.Literal(MARK)
@@ -193,17 +183,17 @@ class Admin:
         self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
 
     def publish(self, name: str, final: str, comment_of: Callable[[int], str]) -> int:
-        """Give a database its final name and let nobody connect any more, superusers included.
+        """Seal a database: in one transaction, give it its final name and a comment, and let nobody connect any more.
 
-        Every role that may create databases may clone it. All of it happens at once, with the comment.
+        Not even superusers can connect; every role that may create databases may clone it.
 
         Args:
             name: The database. Nobody may be connected to it.
             final: Its new name.
-            comment_of: Gives its comment, told the transaction that did this.
+            comment_of: Makes the comment from the number of this transaction.
 
         Returns:
-            That transaction: `Database.altered` from now on.
+            That number: `Database.altered` from now on.
         """
         old, new = sql.Identifier(name), sql.Identifier(final)
         with self._statements, self._connection.transaction():
@@ -222,7 +212,7 @@ class Admin:
         self.run(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
 
     def refuse_connections(self, name: str) -> None:
-        """Let nobody new connect; who is connected stays so."""
+        """Refuse new connections; those that are open stay open."""
         self.run(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
 
     def comment(self, name: str, text: str) -> None:
@@ -234,30 +224,23 @@ class Admin:
         self.run(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(name)))
 
     def drop(self, name: str) -> None:
-        """Drop one of our databases, whoever is connected to it. One that is not there is no error.
+        """Drop one of our databases, even if clients are connected to it. One that is not there is not an error.
 
         Raises:
-            CloneError: Somebody stays connected whom our role may not end.
+            CloneError: A client stays connected that our role may not end.
         """
+        rows = self.run("SELECT datconnlimit FROM pg_database WHERE datname = %s", [name])
+        if not rows or not is_ours(name, rows[0][0]):
+            return
         try:
-            if not self._shut(name):
-                return
+            # Nothing can be altered in a database that PostgreSQL left half-dropped, and nobody can enter it.
+            if rows[0][0] != DROPPED_HALFWAY:
+                alter = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false")
+                self.run(alter.format(sql.Identifier(name)))
             self.evict(name)
             self.run(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
         except psycopg.errors.InvalidCatalogName:
             return  # another process dropped it in between
-
-    def _shut(self, name: str) -> bool:
-        """Stop newcomers; whether the database is there and ours."""
-        rows = self.run("SELECT datconnlimit FROM pg_database WHERE datname = %s", [name])
-        if not rows or not is_ours(name, rows[0][0]):
-            return False
-        # Nothing can be altered in a database that PostgreSQL left half-dropped, and nobody can enter it.
-        if rows[0][0] != DROPPED_HALFWAY:
-            self.run(
-                sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false").format(sql.Identifier(name))
-            )
-        return True
 
     def evict(self, name: str, *, spare: int = 0) -> None:
         """End every connection to the database and wait until their backends are gone.
@@ -270,22 +253,20 @@ class Admin:
             CloneError: One is still there after 10 seconds.
         """
         deadline = time.monotonic() + _PATIENCE
-        while backends := self._terminated(name, spare):
+        while backends := self.run(_TERMINATE, [name, spare] * 2):
             if time.monotonic() > deadline:
                 raise CloneError(
                     f"Connections to the database {name} do not end",
-                    saw=", ".join(backends),
+                    saw=", ".join(
+                        f"process {pid} of {user} ({client or 'no name'})" for pid, user, client, _ in backends
+                    ),
                     source=self.address.masked,
                     remedy="end them, or let the role end them: GRANT pg_signal_backend TO " + self.role(),
                 )
             time.sleep(_POLL)
 
-    def _terminated(self, name: str, spare: int) -> list[str]:
-        rows = self.run(_TERMINATED, [name, spare] * 2)
-        return [f"process {pid} of {user} ({application or 'no name'})" for pid, user, application, _ in rows]
-
-    def ours(self, pattern: str = r"seeddb\_%") -> list[Database]:
-        """Every database of ours whose name is like the SQL pattern."""
+    def databases(self, pattern: str = r"seeddb\_%") -> list[Database]:
+        """Those of our databases whose names are like the SQL pattern."""
         rows = self.run(
             "SELECT oid, datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
             " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid), d.xmin::text::bigint"
@@ -295,9 +276,9 @@ class Admin:
         return [Database(*row) for row in rows if is_ours(row[1], row[2])]
 
     def tidy_catalogs(self) -> None:
-        """Free the room of the rows that dropped databases have left in the server's catalogs, where there are many.
+        """Free the space of the rows that dropped databases left in the server's catalogs, if there are many.
 
-        For a superuser on a server without autovacuum. Waits for nobody, and nobody waits for it.
+        For a superuser on a server without autovacuum. It waits for no lock.
         """
         if self.run(_DEAD)[0][0]:
             self.run(f"VACUUM (SKIP_LOCKED) {_CATALOGS}")
@@ -311,61 +292,61 @@ class Admin:
         return int(self.run("SELECT pg_database_size(%s::name)", [name])[0][0])
 
     def role(self) -> str:
-        """The role that we are, as a quoted identifier."""
+        """The current role, as a quoted identifier."""
         return str(self.run("SELECT quote_ident(current_user)")[0][0])
 
     # -- locks -------------------------------------------------------------------------------
 
     def lock(self, key: int) -> None:
-        """Hold the lock alone; wait for it as long as it takes."""
+        """Take the lock exclusively; wait for it as long as it takes."""
         self.run("SELECT pg_advisory_lock(%s)", [key])
 
     def try_lock(self, key: int) -> bool:
-        """Hold the lock alone, if nobody else has it."""
+        """Take the lock exclusively, if it is free."""
         return bool(self.run("SELECT pg_try_advisory_lock(%s)", [key])[0][0])
 
     def share_lock(self, key: int) -> None:
-        """Hold the lock together with others who share it."""
+        """Take the lock in shared mode; wait for it."""
         self.run("SELECT pg_advisory_lock_shared(%s)", [key])
 
     def unlock(self, key: int) -> None:
-        """Give back a lock that was held alone."""
+        """Release an exclusive lock."""
         self.run("SELECT pg_advisory_unlock(%s)", [key])
 
     def unshare_lock(self, key: int) -> None:
-        """Give back a shared lock."""
+        """Release a shared lock."""
         self.run("SELECT pg_advisory_unlock_shared(%s)", [key])
 
     @contextmanager
-    def tried(self, key: int) -> Iterator[bool]:
-        """Hold the lock alone for a block, if nobody else has it; whether that is so."""
+    def try_hold(self, key: int) -> Iterator[bool]:
+        """Hold the lock exclusively for a block, if it is free; whether it was."""
         got = self.try_lock(key)
         try:
             yield got
         finally:
-            if got and not self.broken:
+            if got and not self.is_broken:
                 self.unlock(key)
 
     @contextmanager
-    def locked(self, key: int) -> Iterator[None]:
-        """Hold the lock alone for a block."""
+    def hold(self, key: int) -> Iterator[None]:
+        """Hold the lock exclusively for a block."""
         self.lock(key)
         try:
             yield
         finally:
-            if not self.broken:
+            if not self.is_broken:
                 self.unlock(key)
 
 
-def _connected(address: Address) -> psycopg.Connection[Any]:
-    # The server knows its own processes by number; this tells `seeddb status` whose they are.
+def _connect(address: Address) -> psycopg.Connection[Any]:
+    # The server knows its own processes by number; the name tells `seeddb status` which client a process serves.
     name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
     connection = psycopg.connect(address.conninfo, autocommit=True, application_name=name, prepare_threshold=None)
-    # A role or a server may have limits set for its applications; a lock is waited for without any.
+    # A role or a server may have timeouts set for its applications; waiting for a lock has none.
     connection.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
     return connection
 
 
 def _unreachable(what: str, address: Address, error: psycopg.Error) -> ServerError:
-    remedy = remedies.remedy(str(error), task="admin") or "see that it runs and that the role may connect"
+    remedy = remedies.remedy(str(error), task="admin") or "check that the server runs, and that the role may connect"
     return ServerError(what, saw=str(error), source=address.masked, remedy=remedy)

@@ -1,9 +1,8 @@
-"""The names of our databases, and how a database is known to be ours.
+"""The names of our databases, and the mark that proves a database is ours.
 
-A name alone proves nothing: anybody may call a database ``seeddb_...``. What proves it is the
-mark that every ``CREATE DATABASE`` of ours sets in the same statement, so that there is no moment
-in which a database of ours exists without it, whenever we are killed: a connection limit of
-`MARK`, a number that nobody else sets and that no server reaches.
+A name alone proves nothing: anybody may call a database ``seeddb_...``. The proof is its connection limit, `MARK`, a
+number that nobody else sets and that no server reaches. Each of our ``CREATE DATABASE`` statements sets it, so none of
+our databases ever exists without it, whenever we are killed.
 """
 
 from __future__ import annotations
@@ -17,15 +16,12 @@ from typing import Final, Literal
 from pytest_seeddb.fingerprint.digests import FORMAT
 
 MARK: Final = 0x5EEDDB0 + FORMAT
-"""``datconnlimit`` of our databases. Another format has another mark, so that two versions of
-pytest-seeddb on one server leave each other's databases alone."""
-
+"""``datconnlimit`` of our databases. Each format has its own, so that two versions of pytest-seeddb on one server leave
+each other's databases alone."""
 DROPPED_HALFWAY: Final = -2
-"""``datconnlimit`` that PostgreSQL itself sets when a ``DROP DATABASE`` was interrupted
-(``DATCONNLIMIT_INVALID_DB``): such a database can be dropped and nothing else."""
-
+"""``datconnlimit`` that PostgreSQL sets when a ``DROP DATABASE`` was interrupted (``DATCONNLIMIT_INVALID_DB``): such a
+database can only be dropped."""
 MAX_BYTES: Final = 63  # NAMEDATALEN - 1
-
 _SLUG_LENGTH: Final = 18
 
 Kind = Literal["template", "build", "clone", "kept"]
@@ -53,13 +49,10 @@ def new_lease() -> str:
 
 
 def template_name(plan: str, fingerprint: str, variant: str) -> str:
-    """The final name of the template with this fingerprint.
+    """The final name of a template with this fingerprint, of 24 or more hexadecimal digits.
 
-    Args:
-        plan: The plan's name, of any length and in any script; it is shortened for people to read.
-        fingerprint: At least 24 hexadecimal digits.
-        variant: At least 8 random hexadecimal digits: a fingerprint may have several templates, which
-            differ in the data files that their builds opened.
+    ``variant`` is 8 random digits: a fingerprint may have several templates, which differ in the data files that
+    their builds opened.
     """
     return f"seeddb_t_{slug(plan)}_{fingerprint[:24]}_{variant[:8]}"
 
@@ -75,44 +68,33 @@ def clone_name(lease: str, number: int) -> str:
 
 
 def kept_name(moment: str, clone: str) -> str:
-    """The name of a clone that is kept after its test failed.
-
-    Args:
-        moment: Fourteen digits: year, month, day, hour, minute, second; UTC.
-        clone: Its name as a clone.
-    """
+    """The name of a clone that is kept after its test failed, at a moment in UTC, ``YYYYMMDDhhmmss``."""
     _, _, lease, number = clone.split("_")
     return f"seeddb_k_{moment}_{lease[:8]}_{number}"
 
 
 def slug(plan: str) -> str:
-    """Up to 18 characters of ``plan`` in ``[a-z0-9_]``; two long plans may share one.
-
-    That is harmless: the fingerprint tells their templates apart.
-    """
+    """Up to 18 characters of ``plan`` in ``[a-z0-9_]``. Two plans may share one: their fingerprints differ."""
     return re.sub(r"[^a-z0-9]+", "_", plan.lower()).strip("_")[:_SLUG_LENGTH].strip("_") or "plan"
 
 
-def parsed(name: str) -> OurName | None:
+def parse_name(name: str) -> OurName | None:
     """Take one of our names apart; ``None`` for any other name."""
-    if found := _TEMPLATE.fullmatch(name):
-        return OurName("template", **found.groupdict())
-    if found := _LEASED.fullmatch(name):
-        return OurName("build" if found["kind"] == "b" else "clone", lease=found["lease"])
-    if found := _KEPT.fullmatch(name):
-        return OurName("kept", moment=found["moment"])
+    if match := _TEMPLATE.fullmatch(name):
+        return OurName("template", **match.groupdict())
+    if match := _LEASED.fullmatch(name):
+        return OurName("build" if match["kind"] == "b" else "clone", lease=match["lease"])
+    if match := _KEPT.fullmatch(name):
+        return OurName("kept", moment=match["moment"])
     return None
 
 
 def is_ours(name: str, connection_limit: int) -> bool:
-    """Whether the database was made by this format of pytest-seeddb.
+    """Whether this format of pytest-seeddb made the database with this ``datname`` and ``datconnlimit``.
 
-    Args:
-        name: ``pg_database.datname``.
-        connection_limit: ``pg_database.datconnlimit``. One that PostgreSQL left half-dropped has
-            lost the mark, holds nothing any more, and is told by its name alone.
+    One that PostgreSQL left half-dropped has lost the mark, and all data: there the name alone decides.
     """
-    return parsed(name) is not None and connection_limit in {MARK, DROPPED_HALFWAY}
+    return parse_name(name) is not None and connection_limit in {MARK, DROPPED_HALFWAY}
 
 
 def lock_key(*words: str) -> int:

@@ -90,7 +90,7 @@ def fill(build: Build, stages: Sequence[tuple[Stage, int]], steps: Steps = ()) -
                 stage.run(build.target, done)
     finally:
         build.progress.end()
-        if not build.admin.broken:
+        if not build.admin.is_broken:
             build.admin.evict(build.name)
     sources = [part.name for _, parts in steps for part in parts]
     read = data_files.all_parts(opened.parts(), build.plan.root, sources)

@@ -36,7 +36,7 @@ def last_build(admin: Admin, plan: Plan) -> Record | None:
     """The newest complete build of the same plan and profile, whatever its fingerprint."""
     found = [
         (each.number, record)
-        for each in admin.ours(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
+        for each in admin.databases(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
         if (record := Record.from_json(each.comment))
         and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
     ]

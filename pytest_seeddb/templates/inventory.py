@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pytest_seeddb.servers.naming import Kind, OurName, lock_key, parsed
+from pytest_seeddb.servers.naming import Kind, OurName, lock_key, parse_name
 from pytest_seeddb.templates.record import Record
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def inventory(admin: Admin) -> list[Entry]:
 
     Costs a statement for each database, to learn its size.
     """
-    found, databases = [], admin.ours()
+    found, databases = [], admin.databases()
     holders = _holders(admin)  # after the databases: a worker has its lease before it makes any
     for database in databases:
         with suppress(psycopg.errors.InvalidCatalogName):  # dropped since it was listed
@@ -106,7 +106,7 @@ def inventory(admin: Admin) -> list[Entry]:
 
 
 def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owner]]) -> Entry:
-    name = parsed(database.name)
+    name = parse_name(database.name)
     assert name  # noqa: S101 - it is one of ours
     record = Record.from_json(database.comment) if name.kind == "template" else None
     moment = _moment(name)

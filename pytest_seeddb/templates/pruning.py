@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pytest_seeddb.errors import CloneError
-from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.servers.naming import parse_name
 from pytest_seeddb.templates.registry import drop_orphan, drop_unused
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def drop(admin: Admin, entry: Entry) -> bool:
     try:
         return _drop(admin, entry)
     except psycopg.Error as error:
-        if admin.broken:
+        if admin.is_broken:
             raise
         raise CloneError(
             f"The database {entry.name} cannot be dropped",
@@ -101,7 +101,7 @@ def drop(admin: Admin, entry: Entry) -> bool:
 
 
 def _drop(admin: Admin, entry: Entry) -> bool:
-    name = parsed(entry.name)
+    name = parse_name(entry.name)
     if entry.kind == "template":
         return drop_unused(admin, entry.name)
     if name and name.lease:
@@ -111,7 +111,7 @@ def _drop(admin: Admin, entry: Entry) -> bool:
 
 def _drop_kept(admin: Admin, name: str) -> bool:
     """Nobody owns it, but somebody may be looking at it; whether it was dropped."""
-    if any(each.name == name and each.connections for each in admin.ours(r"seeddb\_k\_%")):
+    if any(each.name == name and each.connections for each in admin.databases(r"seeddb\_k\_%")):
         return False
     admin.drop(name)
     return True

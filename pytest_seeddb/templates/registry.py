@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from pytest_seeddb.errors import CloneError
-from pytest_seeddb.servers.naming import lock_key, parsed
+from pytest_seeddb.servers.naming import lock_key, parse_name
 from pytest_seeddb.templates.record import Record
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def sweep(admin: Admin) -> list[str]:
         psycopg.Error: The server refused to drop one, for example for a prepared transaction; likewise.
     """
     owned: dict[str, list[Database]] = {}
-    for database in admin.ours():
-        if (name := parsed(database.name)) and name.lease:
+    for database in admin.databases():
+        if (name := parse_name(database.name)) and name.lease:
             owned.setdefault(name.lease, []).append(database)
     refused: list[Exception] = []
     dropped = [name for lease, each in owned.items() for name in _drop_orphans(admin, lease, each, refused)]
@@ -54,7 +54,7 @@ def sweep(admin: Admin) -> list[str]:
 
 
 def _drop_orphans(admin: Admin, lease: str, databases: list[Database], refused: list[Exception]) -> list[str]:
-    with admin.tried(lock_key("lease", lease)) as is_free:
+    with admin.try_hold(lock_key("lease", lease)) as is_free:
         return [each.name for each in databases if is_free and _is_dropped(admin, each.name, refused)]
 
 
@@ -63,7 +63,7 @@ def _is_dropped(admin: Admin, name: str, refused: list[Exception]) -> bool:
     try:
         admin.drop(name)
     except (psycopg.Error, CloneError) as error:
-        if admin.broken:
+        if admin.is_broken:
             raise
         refused.append(error)
         return False
@@ -78,7 +78,7 @@ def prune(admin: Admin, plan: str) -> list[str]:
     """
     found = [
         (record, each.name)
-        for each in admin.ours(r"seeddb\_t\_%")
+        for each in admin.databases(r"seeddb\_t\_%")
         if (record := Record.from_json(each.comment)) and record.plan == plan
     ]
     newest_first = sorted(found, key=lambda pair: (pair[0].used, pair[0].created), reverse=True)
@@ -89,7 +89,7 @@ def prune(admin: Admin, plan: str) -> list[str]:
 
 def kept_databases(admin: Admin) -> list[Database]:
     """The databases of failed tests, the one whose clone was made last at the end, whatever the clocks said."""
-    return sorted(admin.ours(r"seeddb\_k\_%"), key=lambda each: each.number)
+    return sorted(admin.databases(r"seeddb\_k\_%"), key=lambda each: each.number)
 
 
 def drop_oldest_kept(admin: Admin) -> list[str]:
@@ -115,7 +115,7 @@ def drop_orphan(admin: Admin, database: str, lease: str) -> bool:
 
 
 def _drop_if_free(admin: Admin, name: str, key: int) -> bool:
-    with admin.tried(key) as is_free:
+    with admin.try_hold(key) as is_free:
         if is_free:
             admin.drop(name)
         return is_free

@@ -36,7 +36,7 @@ class Scratch:
     def __exit__(self, *_error: object) -> None:
         try:
             for name in self._made:
-                if not self._admin.broken:
+                if not self._admin.is_broken:
                     self._admin.drop(name)
         finally:
             self._admin.close()

@@ -52,5 +52,5 @@ def _found_in_clone(admin: Admin, name: str, record: Record, trial: str) -> str:
         with psycopg.connect(admin.address.with_database(trial).conninfo) as connection:
             return unlogged(connection)
     finally:
-        if not admin.broken:
+        if not admin.is_broken:
             admin.drop(trial)

@@ -20,7 +20,7 @@ from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.servers.database_errors import server_errors
-from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parsed, template_name
+from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_name, template_name
 from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, fill, finish
 from pytest_seeddb.templates.grants import Carried
@@ -187,7 +187,7 @@ class Templates:
         """The newest finished template with the fingerprint whose data files are as they were."""
         found = [
             (record, each)
-            for each in self._admin.ours(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
+            for each in self._admin.databases(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
             if (record := Record.from_json(each.comment))
             and record.is_of(each)
             and self._fits(record, plan, fingerprint)
@@ -234,7 +234,7 @@ class Templates:
         Locks are taken from the end of the plan towards its start, so that two plans with a common
         prefix cannot wait for each other in a circle, and the prefix is built once.
         """
-        with self._admin.locked(lock_key("build", prints[end], self._token)):
+        with self._admin.hold(lock_key("build", prints[end], self._token)):
             if found := self._find(plan, prints[end]):
                 return found
             with self._failing_once(prints[end]):
@@ -290,7 +290,7 @@ class Templates:
             return None
         start = end - len(stage.steps)
         wanted = {(step.name, step.parts) for step in stage.steps}
-        records = (Record.from_json(each.comment) for each in self._admin.ours(r"seeddb\_t\_%"))
+        records = (Record.from_json(each.comment) for each in self._admin.databases(r"seeddb\_t\_%"))
         fitting = [
             record
             for record in records
@@ -304,7 +304,7 @@ class Templates:
         return None
 
     def _fingerprints(self) -> set[str]:
-        names = [parsed(each.name) for each in self._admin.ours(r"seeddb\_t\_%")]
+        names = [parse_name(each.name) for each in self._admin.databases(r"seeddb\_t\_%")]
         return {name.fingerprint for name in names if name}
 
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
@@ -365,7 +365,7 @@ class Templates:
         return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
 
     def _drop_if_there(self, name: str) -> None:
-        if not self._admin.broken:
+        if not self._admin.is_broken:
             self._admin.drop(name)
 
 

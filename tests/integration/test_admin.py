@@ -148,13 +148,13 @@ def test_a_database_that_is_not_ours_is_never_dropped_nor_listed_nor_changed(adm
     before = admin.run(STATE, [name])
     admin.drop(name)
     assert admin.run(STATE, [name]) == before
-    assert name not in {each.name for each in admin.ours()}
-    assert name not in {each.name for each in admin.ours("%")}
+    assert name not in {each.name for each in admin.databases()}
+    assert name not in {each.name for each in admin.databases("%")}
 
 
 def test_what_postgresql_left_half_dropped_under_our_name_is_cleaned_up(admin, ours):
     admin.run("UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s", [ours])
-    assert ours in {each.name for each in admin.ours()}
+    assert ours in {each.name for each in admin.databases()}
     admin.drop(ours)
     assert not admin.exists(ours)
 
@@ -280,7 +280,7 @@ def test_a_shared_lock_keeps_the_exclusive_one_out_until_all_have_given_it_back(
 def test_a_lock_held_for_a_block_is_given_back_after_an_error_too(server_address):
     key = lock_key("test", new_lease())
     with Admin(server_address) as one, Admin(server_address) as two:
-        with contextlib.suppress(ZeroDivisionError), one.locked(key):
+        with contextlib.suppress(ZeroDivisionError), one.hold(key):
             assert not two.try_lock(key)
             raise ZeroDivisionError
         assert two.try_lock(key)
@@ -292,8 +292,8 @@ def test_a_lost_connection_is_known_as_lost(server_address):
         two.run("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(psycopg.OperationalError):
             one.run("SELECT pg_sleep(1)")
-        assert one.broken
-        assert not two.broken
+        assert one.is_broken
+        assert not two.is_broken
 
 
 def test_a_server_that_cannot_be_reached_is_told_without_the_password(server_address):

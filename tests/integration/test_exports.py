@@ -70,7 +70,7 @@ class Project:
     def forget(self):
         """Drop every template of this project: what a machine that begins with nothing has."""
         with Admin(self.address) as admin:
-            for each in admin.ours(rf"seeddb\_t\_exported\_{self.own}\_%"):
+            for each in admin.databases(rf"seeddb\_t\_exported\_{self.own}\_%"):
                 admin.drop(each.name)
 
     def imported(self):
@@ -284,7 +284,7 @@ def test_a_materialized_view_that_a_restore_would_change_is_made_by_a_build(proj
 def test_a_layer_that_is_there_is_built_upon(project, look):
     project.export()
     with Admin(project.address) as admin:
-        for each in admin.ours(rf"seeddb\_t\_exported\_{project.own}\_%"):
+        for each in admin.databases(rf"seeddb\_t\_exported\_{project.own}\_%"):
             record = Record.from_json(each.comment)
             if record and not record.layer:
                 admin.drop(each.name)
@@ -305,7 +305,7 @@ def test_many_who_import_at_once_make_one_template(project):
     assert len({each.template for each in found}) == 1
     assert [each.not_imported for each in found] == [""] * 4
     with Admin(project.address) as admin:
-        assert len(admin.ours(rf"seeddb\_t\_exported\_{project.own}\_%")) == 1
+        assert len(admin.databases(rf"seeddb\_t\_exported\_{project.own}\_%")) == 1
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_usage(project):

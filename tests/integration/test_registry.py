@@ -76,8 +76,8 @@ def test_the_newest_thirty_stay_however_old_and_those_used_within_fourteen_days_
     old = [template("thirty", used=100 - number) for number in range(32)]
     assert prune(admin, "thirty") == [old[1], old[0]]
     assert prune(admin, "thirty") == []
-    assert not {old[0], old[1]} & {each.name for each in admin.ours()}
-    assert set(old[2:]) <= {each.name for each in admin.ours()}
+    assert not {old[0], old[1]} & {each.name for each in admin.databases()}
+    assert set(old[2:]) <= {each.name for each in admin.databases()}
 
 
 def test_what_was_used_within_fourteen_days_stays_however_many_there_are(admin, template, monkeypatch):
@@ -85,7 +85,7 @@ def test_what_was_used_within_fourteen_days_stays_however_many_there_are(admin, 
     gone = template("busy", used=15)
     with few_kept(monkeypatch, 1):
         assert prune(admin, "busy") == [gone]
-    assert set(young) <= {each.name for each in admin.ours()}
+    assert set(young) <= {each.name for each in admin.databases()}
 
 
 def test_templates_of_other_plans_stay_also_with_names_that_look_alike(admin, template, monkeypatch):
@@ -93,7 +93,7 @@ def test_templates_of_other_plans_stay_also_with_names_that_look_alike(admin, te
     others = [template(plan, used=50) for plan in ("pruned_2", "Pruned", "prune", "other")]
     with few_kept(monkeypatch, 0):
         assert prune(admin, "pruned") == [mine]
-    assert set(others) <= {each.name for each in admin.ours()}
+    assert set(others) <= {each.name for each in admin.databases()}
 
 
 def test_a_template_that_another_process_holds_stays(admin, template, server_address, monkeypatch):
@@ -142,7 +142,7 @@ def test_templates_that_say_nothing_or_nonsense_of_themselves_are_not_pruned(adm
     names = [template("strange", comment=text) for text in ("", "{}", "[1]", '{"seeddb": 99, "plan": "strange"}')]
     with few_kept(monkeypatch, 0):
         assert prune(admin, "strange") == []
-    assert set(names) <= {each.name for each in admin.ours()}
+    assert set(names) <= {each.name for each in admin.databases()}
 
 
 def test_using_a_template_again_is_noted_once_a_day(server, admin, make_plan):
@@ -152,7 +152,7 @@ def test_using_a_template_again_is_noted_once_a_day(server, admin, make_plan):
     admin.comment(template.name, template.record.used_on(day(20)).to_json())
     with Worker(server) as worker:
         worker.template(plan)
-    comments = {each.name: each.comment for each in admin.ours()}
+    comments = {each.name: each.comment for each in admin.databases()}
     assert Record.from_json(comments[template.name]) == template.record.used_on(day(20)).used_on(day(0))
 
 
@@ -167,7 +167,7 @@ def orphan(admin, made, *kind_and_lease):
 def test_clones_and_builds_without_a_living_owner_are_dropped(admin, made):
     orphans = {orphan(admin, made, kind) for kind in (clone_name, build_name) for _ in range(2)}
     assert set(sweep(admin)) == orphans
-    assert not orphans & {each.name for each in admin.ours()}
+    assert not orphans & {each.name for each in admin.databases()}
 
 
 def test_what_a_living_lease_owns_stays(admin, made, server_address):
@@ -176,7 +176,7 @@ def test_what_a_living_lease_owns_stays(admin, made, server_address):
         owner.lock(lock_key("lease", lease))
         mine = {orphan(admin, made, kind, lease) for kind in (clone_name, build_name)}
         assert sweep(admin) == []
-        assert mine <= {each.name for each in admin.ours()}
+        assert mine <= {each.name for each in admin.databases()}
     assert set(soon(lambda: sweep(admin))) == mine
 
 
@@ -220,7 +220,7 @@ def test_an_orphan_that_cannot_be_dropped_keeps_no_other_from_being_dropped(admi
         patch.setattr(Admin, "drop", refusing)
         with pytest.raises(psycopg.errors.ObjectInUse, match="prepared transactions"):
             sweep(admin)
-    assert {each.name for each in admin.ours(r"seeddb\_c\_%")} & set(names) == {names[0]}
+    assert {each.name for each in admin.databases(r"seeddb\_c\_%")} & set(names) == {names[0]}
     assert sweep(admin) == [names[0]]
 
 
@@ -253,19 +253,19 @@ def test_what_has_come_into_use_since_it_was_listed_stays(admin, made, template,
         assert [drop(admin, entries[name]) for name in names] == [False] * 3
         assert {each.name for each in inventory(admin) if each.in_use} >= set(names)
     assert all(soon(lambda name=name: drop(admin, entries[name])) for name in names)
-    assert not set(names) & {each.name for each in admin.ours()}
+    assert not set(names) & {each.name for each in admin.databases()}
 
 
 def test_a_database_that_is_dropped_while_it_is_listed_is_left_out(admin, made, monkeypatch):
     gone, stays = make_orphan(admin), orphan(admin, made)
-    real = Admin.ours
+    real = Admin.databases
 
     def listed(self, *pattern):
         found = real(self, *pattern)
         self.drop(gone)
         return found
 
-    monkeypatch.setattr(Admin, "ours", listed)
+    monkeypatch.setattr(Admin, "databases", listed)
     assert gone not in (names := {each.name for each in inventory(admin)})
     assert stays in names
 

@@ -158,7 +158,7 @@ def test_a_prepared_transaction_means_discard_and_does_not_hang_the_run(preparin
     assert "prepared transaction" in " ".join(worker.failures)
 
     def clones():
-        return {each.name for each in admin.ours("seeddb\\_c\\_%")}
+        return {each.name for each in admin.databases("seeddb\\_c\\_%")}
 
     # Whoever ends the transaction lets the next run's sweep drop the clone.
     with Admin(preparing_server.address) as admin:

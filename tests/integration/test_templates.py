@@ -8,7 +8,7 @@ from handmade import Statements
 
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import BuildError, ConfigError
-from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.servers.naming import parse_name
 from pytest_seeddb.templates import building
 
 SCHEMA = ("CREATE TABLE shop (id serial PRIMARY KEY, name text)", "CREATE INDEX ON shop (name)")
@@ -211,7 +211,7 @@ def test_names_of_any_length_and_script_make_names_that_postgres_takes(worker, m
     for name in ("ärzte", "x" * 200, 'Robert\'); DROP TABLE "students";--', "日本"):
         template = worker.template(make_plan(Statements("migration", SCHEMA[:1]), name=name))
         assert len(template.name.encode()) <= 63
-        assert parsed(template.name)
+        assert parse_name(template.name)
 
 
 def test_a_plan_with_another_server_owner_has_another_fingerprint(worker):

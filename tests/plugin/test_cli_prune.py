@@ -46,7 +46,7 @@ def server():
 def admin(server):
     with Admin(server) as admin:
         yield admin
-        for each in admin.ours():
+        for each in admin.databases():
             admin.drop(each.name)
         rows = admin.run("SELECT datname FROM pg_database WHERE datname = ANY(%s)", [list(DECOYS)])
         assert {name for (name,) in rows} == set(DECOYS)
@@ -76,7 +76,7 @@ def held(server, *words):
 
 
 def ours(admin):
-    return {each.name for each in admin.ours()}
+    return {each.name for each in admin.databases()}
 
 
 @pytest.mark.slow

@@ -42,13 +42,13 @@ def seeddb(project, server):
 def admin(server):
     with Admin(server) as admin:
         yield admin
-        for each in admin.ours():  # but for the template, which the tests have in common
+        for each in admin.databases():  # but for the template, which the tests have in common
             if not each.name.startswith("seeddb_t_"):
                 admin.drop(each.name)
 
 
 def clones(admin):
-    return [each.name for each in admin.ours(r"seeddb\_c\_%")]
+    return [each.name for each in admin.databases(r"seeddb\_c\_%")]
 
 
 WRITE = "INSERT INTO shop (name) VALUES ('left'); SELECT current_database(), count(*) FROM shop;"
@@ -95,7 +95,7 @@ def test_python_opens_kept_databases_too(seeddb, admin):
     older, newer = make_kept(admin, ago=2), make_kept(admin, ago=1)
     asked = "print('in', connection.execute('SELECT current_database()').fetchone()[0])\n"
     assert f"in {older}\n" in seeddb("shell", older, "--python", input=asked).stdout
-    assert {older, newer} == {each.name for each in admin.ours(r"seeddb\_k\_%")}
+    assert {older, newer} == {each.name for each in admin.databases(r"seeddb\_k\_%")}
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def server():
 def admin(server):
     with Admin(server) as admin:
         yield admin
-        for each in admin.ours():
+        for each in admin.databases():
             admin.drop(each.name)
 
 
@@ -97,7 +97,7 @@ def test_orphans_kept_databases_and_layers_are_told_apart_and_nothing_is_swept(s
     assert re.search(r"shop/default  layer  \d\.\d MB  2 d ", shown)
     assert re.search(r"clone  \d\.\d MB  gone   seeddb_c_", shown)
     assert re.search(r"\d\.\d MB  \d d  0        seeddb_k_", shown)
-    assert {each.name for each in admin.ours()} == set(names)
+    assert {each.name for each in admin.databases()} == set(names)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import killing
 import pytest
 from attacks import times
 
-from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.servers.naming import parse_name
 
 INTERRUPTED = 2  # pytest's exit codes
 FAILED = 1
@@ -50,7 +50,7 @@ def is_well(site, *arguments):
 def left_over(site):
     """Clones and builds that are on the server although nothing runs."""
     site.is_quiet()
-    return [name for name in site.databases("seeddb%") if (of := parsed(name)) and of.kind in {"clone", "build"}]
+    return [name for name in site.databases("seeddb%") if (of := parse_name(name)) and of.kind in {"clone", "build"}]
 
 
 def interrupt(run):

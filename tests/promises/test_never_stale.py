@@ -59,7 +59,7 @@ def attacked(site, server, chance):
     finally:
         sys.path[:] = before
         with Worker(opened) as worker:
-            for each in worker.admin.ours():
+            for each in worker.admin.databases():
                 worker.admin.drop(each.name)
 
 

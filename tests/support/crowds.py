@@ -23,7 +23,7 @@ from attacks import MIGRATIONS, PASSING, SEEDS, TESTS, Site
 
 from pytest_seeddb.servers import embedded  # noqa: F401 - imported before the forks
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.naming import parsed
+from pytest_seeddb.servers.naming import parse_name
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import Settings
 
@@ -88,11 +88,11 @@ class Checkout(Site):
         return found
 
     def templates(self):
-        return [name for name in self.databases("seeddb%") if parsed(name).kind == "template"]
+        return [name for name in self.databases("seeddb%") if parse_name(name).kind == "template"]
 
     def holds_templates_only(self):
         """Nothing but finished templates is left on the server, none of them twice."""
-        names = [parsed(name) for name in self.databases("seeddb%")]
+        names = [parse_name(name) for name in self.databases("seeddb%")]
         assert {each.kind for each in names} == {"template"}, names
         assert len({each.fingerprint for each in names}) == len(names), names
 

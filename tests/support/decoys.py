@@ -105,11 +105,11 @@ class DecoyDatabases:
             self._make(connection, "customers", -1, comments)
 
     def _drawn(self):
-        from pytest_seeddb.servers.naming import parsed
+        from pytest_seeddb.servers.naming import parse_name
 
         if self._random.random() < 0.5:
             return our_name(self._random), self._random.choice([-1, 0, 5, 100, MARK + 1, MARK - 1, MARK + 7])
-        while parsed(name := mutated(self._random, our_name(self._random))) is not None:
+        while parse_name(name := mutated(self._random, our_name(self._random))) is not None:
             pass
         return name, self._random.choice([MARK, MARK, MARK + 1, -1])
 

@@ -13,7 +13,7 @@ from pytest_seeddb.servers.naming import (
     is_ours,
     lock_key,
     new_lease,
-    parsed,
+    parse_name,
     slug,
     template_name,
 )
@@ -36,7 +36,7 @@ def test_a_name_fits_and_needs_no_quotes_whatever_the_plan_is_called(plan):
     for name in all_names(plan):
         assert len(name.encode()) <= naming.MAX_BYTES
         assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
-        assert parsed(name) is not None
+        assert parse_name(name) is not None
 
 
 def test_two_plans_that_look_alike_when_shortened_are_told_apart_by_the_fingerprint():
@@ -46,10 +46,10 @@ def test_two_plans_that_look_alike_when_shortened_are_told_apart_by_the_fingerpr
 
 
 def test_a_name_taken_apart_gives_what_it_was_made_of():
-    template = parsed(template_name("The Shop", FINGERPRINT, LEASE))
+    template = parse_name(template_name("The Shop", FINGERPRINT, LEASE))
     assert template == naming.OurName("template", fingerprint=FINGERPRINT[:24], variant=LEASE[:8], slug="the_shop")
-    assert parsed(build_name(LEASE, 3)) == naming.OurName("build", lease=LEASE)
-    assert parsed(clone_name(LEASE, 3)) == naming.OurName("clone", lease=LEASE)
+    assert parse_name(build_name(LEASE, 3)) == naming.OurName("build", lease=LEASE)
+    assert parse_name(clone_name(LEASE, 3)) == naming.OurName("clone", lease=LEASE)
 
 
 DECOYS = [
@@ -78,7 +78,7 @@ DECOYS = [
 
 @pytest.mark.parametrize("name", DECOYS)
 def test_a_name_that_is_nearly_ours_is_not_ours_even_with_the_mark(name):
-    assert parsed(name) is None
+    assert parse_name(name) is None
     assert not is_ours(name, MARK)
     assert not is_ours(name, DROPPED_HALFWAY)
 
