@@ -8,7 +8,7 @@ import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.errors import masked
+from pytest_seeddb.errors import mask
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As argparse does it, with passwords masked."""
-        super().error(masked(message))
+        super().error(mask(message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         allowed = None if action.choices is None else [str(each) for each in action.choices]

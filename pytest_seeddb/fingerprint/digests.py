@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pytest_seeddb.errors import ConfigError, masked, names_a_secret
+from pytest_seeddb.errors import ConfigError, mask, names_a_secret
 
 FORMAT: Final = 1
 """The version of everything we keep on a server: names, marks, locks, comments."""
@@ -317,7 +317,7 @@ def _is_unprintable(name: str, values: Iterable[str]) -> bool:
 
 
 def _shown(values: list[str]) -> str:
-    text = " ".join(masked(", ".join(values)).split())
+    text = " ".join(mask(", ".join(values)).split())
     return text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}..."
 
 

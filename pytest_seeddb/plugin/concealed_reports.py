@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.errors import concealed
+from pytest_seeddb.errors import hide_secrets
 
 if TYPE_CHECKING:
     import pytest
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def without_secrets(report: pytest.TestReport) -> None:
     """Put ``***`` in the place of every secret in the report, and leave its form as it is."""
-    report.sections = [(name, concealed(text) if name == "seeddb" else text) for name, text in report.sections]
+    report.sections = [(name, hide_secrets(text) if name == "seeddb" else text) for name, text in report.sections]
     told = str(report.longrepr)
-    hidden = concealed(told)
+    hidden = hide_secrets(told)
     if hidden == told:
         return
     report.longrepr = _hidden(report.longrepr)
@@ -36,7 +36,7 @@ def without_secrets_of_an_interrupt(config: pytest.Config) -> None:
 
 def _hidden(shown: Any) -> Any:  # noqa: ANN401 - whatever a report is made of
     if isinstance(shown, str):
-        return concealed(shown)
+        return hide_secrets(shown)
     if isinstance(shown, list | tuple):
         return type(shown)([_hidden(each) for each in shown])
     if dataclasses.is_dataclass(shown) and not isinstance(shown, type):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pytest_seeddb.errors import masked
+from pytest_seeddb.errors import mask
 from pytest_seeddb.seeds.declaration import Param
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class CommandSeed:
     @property
     def identity(self) -> str:
         """The command; a password in it is masked."""
-        return masked(self.spec.command)
+        return mask(self.spec.command)
 
     @property
     def place(self) -> str:
@@ -143,7 +143,7 @@ class DjangoSeed:
     @property
     def identity(self) -> str:
         """The command; a password in it is masked."""
-        return f"manage.py {masked(self.spec.command)}"
+        return f"manage.py {mask(self.spec.command)}"
 
     @property
     def place(self) -> str:

@@ -1,4 +1,4 @@
-"""How to reach a database: what libpq is told, in each of the forms that people need."""
+"""How to reach a database: libpq's parameters, as a URL, as a connection string and as variables."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
-from pytest_seeddb.errors import ConfigError, conceal, passwords_in
+from pytest_seeddb.errors import HIDDEN, ConfigError, conceal, passwords_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_MASK: Final = "***"
 _DRIVER: Final = re.compile(r"^postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
 _IN_URL: Final = ("host", "port", "user", "password", "dbname")
-_ENVIRONMENT: Final = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-}
+_VARIABLES: Final = dict(zip(_IN_URL, ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"), strict=True))
+_ESCAPES: Final = (
+    "correct the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
+)
+# Variables that libpq would follow instead of, or beside, what the address says.
+_MISLEADING: Final = {"host": ("PGHOSTADDR", "PGSERVICE"), "dbname": ("PGSERVICE",)}
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,18 @@ class Address:
                 remedy="write postgresql://user@host:port/database",
             )
         try:
-            found = conninfo_to_dict(_DRIVER.sub("postgresql://", url))
+            given = conninfo_to_dict(_DRIVER.sub("postgresql://", url))
         except ProgrammingError as error:
-            raise _unreadable(url, str(error), source) from None
+            raise _unreadable(url, source, str(error)) from None
         except UnicodeDecodeError:
-            raise _unreadable(url, "what it writes as % and two digits is not UTF-8", source) from None
-        if not all(port.isdigit() for port in str(found.get("port") or 0).split(",") if port):
-            raise _unreadable(url, "its port is not a number", source)
-        params = _with_service({key: str(value) for key, value in found.items() if value is not None})
-        if _is_misread(url, params):
-            raise _misread(url, source)
+            raise _unreadable(url, source, "a % escape in it is not UTF-8") from None
+        if not all(port.isdigit() for port in str(given.get("port") or 0).split(",") if port):
+            raise _unreadable(url, source, "its port is not a number")
+        params = _with_service({key: str(value) for key, value in given.items() if value is not None})
+        if "@" in params.get("host", "")[1:] or _has_password_in_path(url):
+            raise _unreadable(url, source)
         for key in ("password", "sslpassword"):
-            conceal(params.get(key, ""), *(params.get(each) for each in ("user", "dbname", "host")))
+            conceal(params.get(key, ""), *(params.get(beside) for beside in ("user", "dbname", "host")))
         return cls(params)
 
     def with_database(self, name: str) -> Address:
@@ -100,11 +98,15 @@ class Address:
     def url_for(self, scheme: str) -> str:
         """The URL under another scheme, such as ``postgresql+asyncpg``. Holds the password."""
         params = dict(self.params)
-        host = params.get("host", "")
-        in_path = not host.startswith(("/", "@")) and "," not in host
-        netloc = _userinfo(params) + (_hostport(host, params.get("port", "")) if in_path else "")
+        host, port = params.get("host", ""), params.get("port", "")
+        netloc = ""
+        if "user" in params or "password" in params:
+            password = f":{quote(params['password'], safe='')}" if "password" in params else ""
+            netloc = f"{quote(params.get('user', ''), safe='')}{password}@"
         rest = {key: value for key, value in params.items() if key not in _IN_URL}
-        if not in_path:
+        if not host.startswith(("/", "@")) and "," not in host:
+            netloc += (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+        else:
             rest = {**{key: params[key] for key in ("host", "port") if key in params}, **rest}
         query = f"?{urlencode(rest, safe='/', quote_via=quote)}" if rest else ""
         return f"{scheme}://{netloc}/{quote(params.get('dbname', ''), safe='')}{query}"
@@ -112,10 +114,10 @@ class Address:
     @property
     def masked(self) -> str:
         """The URL with ``***`` in the password's place, for people to read."""
-        shown = {key: value for key, value in self.params.items() if key != "sslpassword"}
-        if "password" in shown:
-            shown["password"] = _MASK
-        return Address(shown).url.replace(quote(_MASK), _MASK)
+        params = {key: value for key, value in self.params.items() if key != "sslpassword"}
+        if "password" in params:
+            params["password"] = HIDDEN
+        return Address(params).url.replace(quote(HIDDEN), HIDDEN)
 
     @property
     def without_password(self) -> Address:
@@ -123,22 +125,22 @@ class Address:
         return Address({key: value for key, value in self.params.items() if key not in {"password", "sslpassword"}})
 
     def environment(self) -> dict[str, str]:
-        """``PGHOST`` and its fellows, for a child process. Holds the password."""
-        return {name: self.params[key] for key, name in _ENVIRONMENT.items() if key in self.params}
+        """``PGHOST``, ``PGPORT`` and the like, for a child process. Holds the password."""
+        return {name: self.params[key] for key, name in _VARIABLES.items() if key in self.params}
 
     def __repr__(self) -> str:
         return f"Address({self.masked!r})"
 
 
 def _with_service(params: dict[str, str]) -> dict[str, str]:
-    """What the service file adds to the URL, in the place of the service.
+    """Replace the service by the parameters that the service file has for it; the URL's own go first.
 
-    A child process gets its address in variables, before which libpq takes what its service says: the
-    service's database instead of ours. A service that says nothing stays, for libpq to complain about.
+    A child process gets its address in variables, and libpq prefers its service to them: it would use the service's
+    database instead of ours. A service without parameters stays, for libpq to complain about.
     """
     name = params.get("service") or os.environ.get("PGSERVICE")
-    said = dict(_service(name)) if name else {}
-    return {**said, **{key: value for key, value in params.items() if key != "service"}} if said else params
+    service = dict(_service(name)) if name else {}
+    return {**service, **{key: value for key, value in params.items() if key != "service"}} if service else params
 
 
 def _service(name: str) -> Iterator[tuple[str, str]]:
@@ -161,100 +163,46 @@ def _service(name: str) -> Iterator[tuple[str, str]]:
         connection.finish()
 
 
-def _is_misread(url: str, params: Mapping[str, str]) -> bool:
-    """Whether libpq takes a part of the password for the host or the database: it holds an unescaped ``@`` or ``/``."""
-    return "@" in params.get("host", "")[1:] or _has_password_in_path(url)
-
-
 def _has_password_in_path(url: str) -> bool:
     netloc, _, path = url.partition("://")[2].partition("?")[0].partition("/")
     return "@" in path and ":" in netloc
 
 
-def _without_userinfo(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{_MASK}@{rest.rpartition('@')[2]}"
-
-
-def _hide_passwords(url: str) -> None:
-    """Also where a report shows the variables of this place: in one piece, and as libpq has taken it to pieces."""
+def _unreadable(url: str, source: str, reason: str = "") -> ConfigError:
+    """The error for a URL that libpq refuses, or misreads, as one with an unescaped ``@`` or ``/`` in its password."""
+    # Also where a report shows the variables of this place: in one piece, and in the pieces that libpq made of it.
     up_to_the_last_at = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    for password in {up_to_the_last_at, *passwords_in(url)}:
+    passwords = passwords_in(url)
+    for password in {up_to_the_last_at, *passwords}:
         conceal([password, *re.split("[@/:?#&=]", password)])
-
-
-def _misread(url: str, source: str) -> ConfigError:
-    _hide_passwords(url)
+    for password in passwords:
+        reason = reason.replace(password, HIDDEN)  # libpq quotes what it does not understand
+    saw, remedy = url, _ESCAPES
+    if not reason or _has_password_in_path(url):
+        scheme, _, rest = url.partition("://")
+        saw = f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"
+    elif "query parameter" in reason:
+        remedy = "correct or remove the part after the ?: it takes the parameters of libpq, such as sslmode=require"
+    misread = "" if reason else ": it has more than one @, or one after a /"
     return ConfigError(
-        "The server's URL cannot be read: it has more than one @, or one after a /",
-        saw=_without_userinfo(url),
+        f"The server's URL cannot be read{misread}",
+        saw="\n".join(filter(None, (saw, reason))),
         source=source,
-        remedy=_ESCAPES,
+        remedy=remedy,
     )
-
-
-_ESCAPES: Final = "mend the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
-
-
-def _unreadable(url: str, reason: str, source: str) -> ConfigError:
-    _hide_passwords(url)
-    for password in passwords_in(url):
-        reason = reason.replace(password, _MASK)  # libpq quotes what it does not understand
-    of_parameter = "correct or leave out what follows the ?: it takes the parameters of libpq, such as sslmode=require"
-    return ConfigError(
-        "The server's URL cannot be read",
-        saw=f"{_without_userinfo(url) if _has_password_in_path(url) else url}\n{reason}",
-        source=source,
-        remedy=of_parameter if "query parameter" in reason and not _has_password_in_path(url) else _ESCAPES,
-    )
-
-
-def _userinfo(params: Mapping[str, str]) -> str:
-    if "user" not in params and "password" not in params:
-        return ""
-    password = f":{quote(params['password'], safe='')}" if "password" in params else ""
-    return f"{quote(params.get('user', ''), safe='')}{password}@"
-
-
-def _hostport(host: str, port: str) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port}" if port else shown
-
-
-# Those of libpq that are dropped where the address says it itself: these go before what it says, or beside it.
-_ASTRAY: Final = {"host": ("PGHOSTADDR", "PGSERVICE"), "dbname": ("PGSERVICE",)}
 
 
 def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]:
-    """The environment of a child process that is to use a database and no other one. Holds the password.
+    """The environment of a child process that is to use this database and no other. Holds the password.
 
-    Args:
-        address: The database.
-        env: Further variables that are to hold its URL, beside ``DATABASE_URL``.
-
-    Variables of libpq that would lead elsewhere, ``PGSERVICE`` and ``PGHOSTADDR``, are left out. The others hold for
-    the child as they hold for our own connections: a password may be in ``PGPASSWORD`` or ``PGPASSFILE`` alone.
+    The URL is in ``DATABASE_URL`` and in the variables ``env``. ``PGSERVICE`` and ``PGHOSTADDR`` are left out where
+    they would lead to another server. The other variables of libpq hold for the child as they hold for our own
+    connections: a password may be in ``PGPASSWORD`` or ``PGPASSFILE`` alone.
     """
-    astray = {name for key in address.params for name in _ASTRAY.get(key, ())}
-    inherited = {name: value for name, value in os.environ.items() if name not in astray}
-    urls = dict.fromkeys(("DATABASE_URL", *env), address.url)
-    return {**inherited, **dict(_libpq_variables(address)), **urls}
-
-
-def _known_variables() -> dict[str, str]:
-    """The environment variable of each libpq parameter, as the libpq in use tells it."""
     from psycopg import pq
 
-    return {
-        option.keyword.decode(): option.envvar.decode()
-        for option in pq.Conninfo.get_defaults()
-        if option.envvar is not None
-    }
-
-
-def _libpq_variables(address: Address) -> Iterator[tuple[str, str]]:
-    known = _known_variables()
-    for key, value in address.params.items():
-        if key in known:
-            yield known[key], value
-    yield from address.environment().items()
+    misleading = {name for key in address.params for name in _MISLEADING.get(key, ())}
+    inherited = {name: value for name, value in os.environ.items() if name not in misleading}
+    variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    own = {variable.decode(): value for key, value in address.params.items() if (variable := variables.get(key))}
+    return {**inherited, **own, **address.environment(), **dict.fromkeys(("DATABASE_URL", *env), address.url)}

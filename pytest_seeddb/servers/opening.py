@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.errors import SeedDbError, ServerError, masked
+from pytest_seeddb.errors import SeedDbError, ServerError, mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def _is_url(settings: Settings) -> bool:
 def _no_windows(settings: Settings) -> ServerError:
     return ServerError(
         "A server of our own does not run on Windows",
-        saw=f"server = {masked(settings.server)!r}",
+        saw=f"server = {mask(settings.server)!r}",
         source=settings.source("server"),
         remedy="name a running server: --seed-db-server=postgresql://user@host:port/postgres",
     )

@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from pytest_seeddb import errors as concealment
-from pytest_seeddb.errors import ConfigError, conceal, concealed, masked
+from pytest_seeddb.errors import ConfigError, conceal, hide_secrets, mask
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.settings.settings import Found, load_settings
 
@@ -31,46 +31,46 @@ def nothing_known(monkeypatch):
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
 def test_a_known_secret_is_hidden_in_every_spelling_and_in_the_midst_of_words(text):
     conceal(LONG)
-    assert concealed(f"x{text}y") == "x***y"
-    assert masked(f"nobody answers: {text}.") == "nobody answers: ***."
+    assert hide_secrets(f"x{text}y") == "x***y"
+    assert mask(f"nobody answers: {text}.") == "nobody answers: ***."
 
 
 @pytest.mark.parametrize("kept", range(4, len(LONG)))
 def test_what_was_cut_shows_neither_its_beginning_nor_its_end(kept):
     conceal(LONG)
-    assert concealed(f"a='{LONG[:kept]}...{LONG[-kept:]}'") == "a='...'"
+    assert hide_secrets(f"a='{LONG[:kept]}...{LONG[-kept:]}'") == "a='...'"
 
 
 def test_a_short_secret_is_hidden_as_a_word_of_its_own_only():
     conceal("shop")
-    assert concealed("shop, shops, workshop, shop_1: 'shop'") == "***, shops, workshop, shop_1: '***'"
+    assert hide_secrets("shop, shops, workshop, shop_1: 'shop'") == "***, shops, workshop, shop_1: '***'"
 
 
 @pytest.mark.parametrize("word", ["", "abc", "postgres", "Secret", "changeme"])
 def test_what_is_too_short_or_what_everybody_tries_first_stays_readable(word):
     conceal(word)
-    assert concealed(f"the role {word} of PostgreSQL") == f"the role {word} of PostgreSQL"
+    assert hide_secrets(f"the role {word} of PostgreSQL") == f"the role {word} of PostgreSQL"
 
 
 def test_a_password_that_is_also_the_users_name_stays_readable():
     Address.parse("postgresql://shop_app:shop_app@db/shop", source="here")
     Address.parse("postgresql://app:shop_base@db/shop_base", source="here")
-    assert masked('role "shop_app" of shop_base') == 'role "shop_app" of shop_base'
+    assert mask('role "shop_app" of shop_base') == 'role "shop_app" of shop_base'
 
 
 def test_secrets_in_lists_and_tables_are_hidden_too():
     conceal({"a": ["first-secret", b"second-secret"], "b": (123456789,)})
-    assert concealed("first-secret second-secret 123456789") == "*** *** ***"
+    assert hide_secrets("first-secret second-secret 123456789") == "*** *** ***"
 
 
 def test_a_password_in_a_url_is_known_once_the_url_was_read():
     Address.parse("postgresql://app:s3cret%20w0rd@db/shop", source="here")
-    assert masked("cannot log in with s3cret w0rd") == "cannot log in with ***"
+    assert mask("cannot log in with s3cret w0rd") == "cannot log in with ***"
 
 
 def test_the_environments_password_is_known(tmp_path):
     load_settings(tmp_path, environ={"PGPASSWORD": "s3cret-w0rd"})
-    assert masked("cannot log in with s3cret-w0rd") == "cannot log in with ***"
+    assert mask("cannot log in with s3cret-w0rd") == "cannot log in with ***"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_service_is_read_when_the_url_is_so_that_it_leads_no_child_to_its_own_
     assert (told["PGDATABASE"], told["PGPASSWORD"]) == ("clone", "s3cret-w0rd")
     assert "PGSERVICE" not in told
     assert "service" not in told["DATABASE_URL"]
-    assert "s3cret" not in masked("with s3cret-w0rd")
+    assert "s3cret" not in mask("with s3cret-w0rd")
 
 
 def test_reading_a_service_leaves_the_environment_alone(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError, SeedDbError, ServerError, masked
+from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError, SeedDbError, ServerError, mask
 
 
 def test_the_whole_text_answers_in_one_order():
@@ -67,7 +67,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("text", SECRETS)
 def test_a_password_is_masked_in_every_spelling(text):
-    assert masked(text) == SECRETS[text]
+    assert mask(text) == SECRETS[text]
     error = ConfigError(text, saw=text, source=text, remedy=text)
     for shown in (str(error), repr(error), *error.args, error.what, error.saw, error.source, error.remedy):
         assert "s3c" not in shown
@@ -86,4 +86,4 @@ def test_a_password_is_masked_in_every_spelling(text):
     ],
 )
 def test_text_without_a_password_stays_as_it_is(text):
-    assert masked(text) == text
+    assert mask(text) == text
