@@ -16,6 +16,6 @@ SessionLocal = async_sessionmaker(engine, expire_on_commit=False)
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """A request's session; what the request commits stays."""
+    """A session for one request. Uncommitted changes are rolled back."""
     async with SessionLocal() as session:
         yield session

@@ -1,4 +1,4 @@
-"""``python -m app.prestart``: what each deployment does before the application starts.
+"""``python -m app.prestart`` runs in each deployment before the application starts.
 
 It may run any number of times.
 """
@@ -13,7 +13,7 @@ from app.seeds import providers, specialties
 
 
 async def seed() -> None:
-    """Add what is missing of the essential seeds."""
+    """Add the missing essential seeds."""
     async with SessionLocal.begin() as session:
         await specialties(session)
         await providers(session)

@@ -1,4 +1,4 @@
-"""Made-up stores and what is in them, the same ones each time."""
+"""Fictional stores and their contents, the same every time."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -51,7 +51,7 @@ class Role(Base):
 
 
 class User(Base):
-    """Somebody who works for the platform or for stores. Without a password nobody can log in."""
+    """A person who works for the platform or for stores. A user without a password cannot log in."""
 
     __tablename__ = "users"
 
@@ -63,7 +63,7 @@ class User(Base):
 
 
 class Store(Base):
-    """A shop of its own."""
+    """One shop."""
 
     __tablename__ = "stores"
 
@@ -87,7 +87,7 @@ class Theme(Base):
 
 
 class Domain(Base):
-    """Where a store is found; one of its domains is what it calls itself."""
+    """An address of a store. One of its domains is the primary one."""
 
     __tablename__ = "domains"
     __table_args__ = (sa.Index("uq_domains_primary", "store_id", unique=True, postgresql_where=sa.text("is_primary")),)

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/appointments")
 
 @router.post("", response_model=AppointmentOut, status_code=status.HTTP_201_CREATED)
 async def book(wish: AppointmentIn, session: Annotated[AsyncSession, Depends(get_session)]) -> Appointment:
-    """Book a slot; the database itself sees to it that nobody else has it."""
+    """Book a slot. A constraint in the database prevents double bookings."""
     appointment = Appointment(
         provider=(await session.scalars(select(Provider).filter_by(licence=wish.licence))).one(),
         patient=(await session.scalars(select(Patient).filter_by(number=wish.patient_number))).one(),

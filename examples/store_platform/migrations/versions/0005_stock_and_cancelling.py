@@ -16,7 +16,7 @@ status = postgresql.ENUM("placed", "cancelled", name="order_status", create_type
 
 
 def upgrade() -> None:
-    # Products that are there already have nothing on the shelf until somebody counts; new ones must say.
+    # Existing products start with a stock of zero. New ones must give their stock.
     op.add_column("products", sa.Column("stock", sa.Integer, nullable=False, server_default=sa.text("0")))
     op.alter_column("products", "stock", server_default=None)
     op.create_check_constraint("stock_not_negative", "products", "stock >= 0")

@@ -1,7 +1,7 @@
-"""What the platform cannot run without. Each deployment runs these again when they have changed.
+"""The rows that the platform cannot run without. Each deployment runs these seeders again if they changed.
 
-What differs from one deployment to the next is a parameter, given as ``SEEDDB_SEED_<NAME>``. A seeder
-that read it from the platform's settings would not be seen to have changed with it.
+Values that differ between deployments are parameters, given as ``SEEDDB_SEED_<NAME>``. If a seeder read
+them from the platform's settings, `seeddb apply` would not notice when they change.
 """
 
 from typing import Annotated
@@ -22,7 +22,7 @@ ROLES = {
 
 @seeder(idempotent=True)
 def roles(session: Session) -> None:
-    """Roles are the platform's own: what is said here goes before what the database says."""
+    """Roles belong to the code, which overwrites the rows in the database."""
     statement = insert(Role)
     session.execute(
         statement.on_conflict_do_update(
@@ -34,7 +34,7 @@ def roles(session: Session) -> None:
 
 @seeder(idempotent=True)
 def platform_settings(session: Session, support_email: str = "support@platform.example") -> None:
-    """Settings are the operators': what they have changed stays."""
+    """Settings belong to the operators, whose changes stay."""
     values = {"orders": "open", "currency": "EUR", "support_email": support_email}
     session.execute(
         insert(PlatformSetting).on_conflict_do_nothing(index_elements=[PlatformSetting.key]),
@@ -48,7 +48,7 @@ def admin(
     admin_email: str = "admin@platform.example",
     admin_password: Annotated[str, Param(secret=True)] = "admin",  # noqa: S107 - refused in production
 ) -> None:
-    """Add the first administrator, who is to change the password; then that one stays."""
+    """Add the first administrator. The administrator should change the password, and the new one stays."""
     row = {"email": admin_email, "name": "Administrator", "password": hashed(admin_password, admin_email)}
     session.execute(
         insert(User).values(is_admin=True, **row).on_conflict_do_nothing(index_elements=[User.email]),
