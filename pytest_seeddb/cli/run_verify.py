@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_seeddb.cli.soundness import Soundness
-    from pytest_seeddb.clones.clones import Clone
+    from pytest_seeddb.clones.pool import Clone
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings

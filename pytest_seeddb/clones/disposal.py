@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.servers.address import Address
 
+    _Job = Callable[[Admin], object]
+
 
 class Disposal:
     """A queue of administrative jobs that nobody waits for until `close`.
@@ -29,16 +31,14 @@ class Disposal:
     def __init__(self, address: Address) -> None:
         self.failures: list[str] = []
         self._address = address
-        self._jobs: queue.SimpleQueue[tuple[Callable[[Admin], object], Callable[[], object]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._jobs: queue.SimpleQueue[tuple[_Job, Callable[[], object]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def drop(self, name: str) -> None:
         """Drop one of our databases soon."""
         self.do(lambda admin: admin.drop(name))
 
-    def do(self, job: Callable[[Admin], object], otherwise: Callable[[], object] = lambda: None) -> None:
+    def do(self, job: _Job, otherwise: Callable[[], object] = lambda: None) -> None:
         """Run a job soon, after those that were asked for before; ``otherwise`` where it fails or cannot be begun."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="seeddb-disposal", daemon=True)
@@ -65,7 +65,7 @@ class Disposal:
                         self.failures.append(str(error))
                     otherwise()
 
-    def _do(self, job: Callable[[Admin], object], admin: Admin) -> None:
+    def _do(self, job: _Job, admin: Admin) -> None:
         """Do it, once more where the connection was lost meanwhile."""
         if not admin.is_lost:
             try:

@@ -1,32 +1,58 @@
-"""A connection that stays on a clone from before its first test: it looks, and it rewinds."""
+"""Observe a clone: its seeded state, what was changed since, and who is connected to it.
+
+`Counters` are those of the whole database, and decide; `TableCounts` tell which tables it was. Where
+the tables' sum is less than the database's, something else was written: a catalog, a large object.
+
+Measured on PostgreSQL 15 and 18: each connection counts as one committed transaction and as one
+session when its backend exits; a transaction that is rolled back, or that its backend's end rolls
+back, counts as rolled back; every insert, update and delete counts, rolled back or not.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pytest_seeddb.clones.changes import (
-    COUNTERS,
-    Changes,
-    Counters,
-    OpenConnection,
-    TableChange,
-    TableCounts,
-    written_since,
-)
-from pytest_seeddb.clones.rewind import NotRewindable, Rewind
-from pytest_seeddb.clones.sequences import SequenceWatch
+from pytest_seeddb.clones.changes import Changes, OpenConnection, TableChange
 
 if TYPE_CHECKING:
-    from pytest_seeddb.clones.shape import Shape
+    from pytest_seeddb.clones.shape import Sequences, Shape
     from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.admin import Admin
+
+    Connection = psycopg.Connection[Any]
 
 NAME: Final = "pytest-seeddb keeper"
+"""The ``application_name`` of connections that observe."""
 
+# Of the catalogs that all databases share, four are written whenever anybody creates or drops a
+# database, and the counts come up to a second late: of those, what they say of this database is read.
+_COUNTERS: Final = """
+SELECT pg_stat_get_db_xact_commit(oid) - pg_stat_get_db_sessions(oid),
+       pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid) + pg_stat_get_db_tuples_deleted(oid),
+       (SELECT sum(pg_stat_get_tuples_inserted(of) + pg_stat_get_tuples_updated(of) + pg_stat_get_tuples_deleted(of))
+        FROM unnest('{{pg_authid,pg_auth_members,pg_parameter_acl,pg_shseclabel,pg_subscription,pg_tablespace}}'
+                    ::regclass[]) of),
+       concat_ws('/', xmin,
+        (SELECT string_agg(xmin::text, ',' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
+        (SELECT xmin FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = d.oid)),
+       concat_ws('/', pg_stat_get_db_stat_reset_time(oid), (SELECT count(*) FROM pg_prepared_xact() WHERE dbid = d.oid))
+FROM pg_database d WHERE datname = {}
+"""
+_OWN_COUNTERS: Final = _COUNTERS.format("current_database()")
+_TABLES: Final = """
+SELECT o, i, u, d, pg_stat_get_live_tuples(o) FROM (
+    SELECT o, pg_stat_get_tuples_inserted(o) i, pg_stat_get_tuples_updated(o) u, pg_stat_get_tuples_deleted(o) d
+    FROM unnest(%s::oid[]) o OFFSET 0) counted
+WHERE i + u + d <> 0
+"""
+_FETCHED: Final = """
+SELECT o, pg_stat_get_blocks_fetched(o) FROM unnest(%s::oid[]) o WHERE pg_stat_get_blocks_fetched(o) <> 0
+"""
+_FLUSH: Final = "SELECT pg_stat_force_next_flush()"
 _SETTINGS: Final = (
     "SET default_transaction_read_only = off; SET statement_timeout = 0; SET lock_timeout = '2s'; "
     "SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronize_seqscans = off; "
@@ -50,15 +76,15 @@ WITH others AS MATERIALIZED ({_OTHERS}),
      quiet AS MATERIALIZED (SELECT NOT EXISTS (SELECT FROM others) AS quiet)
 SELECT (SELECT json_agg(json_build_array(pid, application, state, query)) FROM others),
        CASE WHEN (SELECT quiet FROM quiet)
-            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({COUNTERS}) AS counters (a, b, c, d, e)) END,
+            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({_OWN_COUNTERS}) AS counters (a, b, c, d, e)) END,
        pg_snapshot_xmax(pg_current_snapshot())::xid::text
-"""  # noqa: S608 - constants of ours
+"""  # noqa: S608 - constants of this module
 # The counters where nobody else is connected but one backend, which is idle. CASE sees to the order.
 _GLANCE: Final = f"""
 WITH others AS MATERIALIZED ({_OTHERS})
 SELECT CASE WHEN (SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%%s,idle)', %s::int)]
-            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({COUNTERS}) AS counters (a, b, c, d, e)) END
-"""  # noqa: S608 - constants of ours
+            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({_OWN_COUNTERS}) AS counters (a, b, c, d, e)) END
+"""  # noqa: S608 - constants of this module
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
@@ -70,23 +96,62 @@ _BUSY: Final = 0.02
 _PATIENCE: Final = 2.0
 
 
-@dataclass(frozen=True)
-class Other:
-    """A backend on the clone that is not the keeper's."""
+class Discard(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
+    """The clone must be discarded: it is not certain, or not worth the time, that it equals a fresh one again."""
 
-    pid: int
-    application: str
-    state: str
-    query: str
+
+@dataclass(frozen=True)
+class Counters:
+    """The server's counters for one database, read while nobody is connected to it."""
+
+    committed: int
+    """Transactions that sessions committed on purpose."""
+    tuples: int
+    """Rows written in the database, whether it was committed or not."""
+    shared: int
+    """Rows written in the catalogs of roles and such, which all databases share."""
+    own: str
+    """What the shared catalogs say of this database: each version of it has another value."""
+    doubt: str
+    """When the counters were last reset, and how many transactions are prepared."""
+
+    @classmethod
+    def of(cls, admin: Admin, database: str) -> Counters:
+        """Read them. A backend's counts arrive when it exits, so end the connections first."""
+        return cls(*admin.run(_COUNTERS.format("%s"), [database])[0])
+
+    def beyond_rows(self, earlier: Counters) -> bool:
+        """Whether something changed since that no row of this database shows: roles, its settings, the counters."""
+        return (self.shared, self.own, self.doubt) != (earlier.shared, earlier.own, earlier.doubt)
+
+    def wrote(self, earlier: Counters) -> bool:
+        """Whether any row was written since, committed or not."""
+        return self.tuples != earlier.tuples or self.beyond_rows(earlier)
+
+    def committed_writes(self, earlier: Counters) -> bool:
+        """Whether a write may have been committed since. In doubt, yes."""
+        return self.doubt != earlier.doubt or (self.committed != earlier.committed and self.wrote(earlier))
+
+
+@dataclass(frozen=True)
+class TableCounts:
+    """What the server counts for one table. Rolled back rows count, except in ``live``."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    live: int = 0
+    """Committed inserts less committed deletes, since the last VACUUM or ANALYZE."""
 
     @property
-    def is_busy(self) -> bool:
-        """Whether it is inside a transaction or runs something, or may be."""
-        return self.state not in {"idle", "connecting"}
+    def total(self) -> int:
+        """Rows written, in all."""
+        return self.inserted + self.updated + self.deleted
 
-    def shown(self) -> OpenConnection:
-        """As users see it."""
-        return OpenConnection(self.application, self.state, self.query)
+    def since(self, earlier: TableCounts) -> TableCounts:
+        """The difference."""
+        now, before = vars(self), vars(earlier)
+        return TableCounts(**{name: now[name] - before[name] for name in now})
 
 
 @dataclass(frozen=True)
@@ -98,90 +163,188 @@ class Moment:
     newest: str
 
 
-class Keeper:
-    """The connection, and what the clone looked like when it was last known to be seeded.
+class SequenceWatch:
+    """The sequences of one clone, in the seeded state when this is made.
 
-    Lifetime: that of the clone. It belongs to whoever holds the clone; one thread at a time.
+    nextval and setval are not transactional, so neither a rollback nor a deleted row brings a number back. Reading
+    hundreds of sequences takes longer than most tests. But the server counts for each how often its block was
+    fetched, and nobody moves a sequence without that (PostgreSQL 15 and 18: nextval, setval, ALTER SEQUENCE,
+    identity columns, RESTART IDENTITY). So `is_settled` and `settle` read only those whose count has changed.
+
+    The server learns what a backend has fetched when that is idle or exits. `moves` and `restore` read every
+    sequence, for when a test may be in the middle of something.
+    """
+
+    def __init__(self, sequences: Sequences, connection: Connection) -> None:
+        self._sequences = sequences
+        self._connection = connection
+        self._oids = list(sequences.names)
+        self._fetched = self._counts()
+
+    def is_settled(self) -> bool:
+        """Whether all are in their seeded state."""
+        return not self._differences(self._touched(self._counts()))
+
+    def settle(self) -> None:
+        """Set back those that moved."""
+        counts = self._counts()
+        self._set_back(self._touched(counts))
+        # What is read and set here counts as well, some time later: then it is read once more for nothing.
+        self._fetched = counts
+
+    def moves(self) -> list[str]:
+        """The names of those that are not in their seeded state."""
+        return [self._sequences.names[oid] for oid in self._differences(self._oids)]
+
+    def restore(self) -> None:
+        """Set back those that moved, also where the server has not been told yet."""
+        self._set_back(self._oids)
+
+    def _counts(self) -> dict[int, int]:
+        return dict(self._connection.execute(_FETCHED, [self._oids]).fetchall()) if self._oids else {}
+
+    def _touched(self, counts: dict[int, int]) -> list[int]:
+        return [oid for oid in self._oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
+
+    def _differences(self, oids: list[int]) -> list[int]:
+        states = self._sequences.states(self._connection, oids)
+        return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
+
+    def _set_back(self, oids: list[int]) -> None:
+        for oid in self._differences(oids):
+            self._connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
+
+
+class Observer:
+    """A connection that stays on a clone from before its first test, and the clone's seeded state.
+
+    Lifetime: that of the clone. It belongs to the clone's holder; one thread at a time.
 
     Raises:
         psycopg.Error: Wherever the server refuses something; the clone is then to be discarded.
+        Discard: From the constructor, where another client is connected.
     """
 
     def __init__(self, address: Address, shape: Shape, *, superuser: bool) -> None:
-        self._shape = shape
-        self._superuser = superuser
-        self._connection = psycopg.connect(
-            address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0
-        )
+        self.shape = shape
+        self.superuser = superuser
+        self.left: tuple[OpenConnection, ...] = ()
+        self.wrote: tuple[str, ...] = ()
+        self._watched: Counters | None = None
+        self.connection = psycopg.connect(address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0)
         try:
-            self._connection.execute(_SETTINGS, prepare=False)
+            self.connection.execute(_SETTINGS, prepare=False)
             if superuser:
-                self._connection.execute("SET session_replication_role = replica")
-            self._sequences = SequenceWatch(shape.learn(self._connection), self._connection)
-            self.left: tuple[OpenConnection, ...] = ()
-            self.wrote: tuple[str, ...] = ()
-            self._seeded = self._moment()
-            self._watched: Counters | None = None
+                self.connection.execute("SET session_replication_role = replica")
+            self.sequences = SequenceWatch(shape.learn(self.connection), self.connection)
+            self.seeded = self._moment()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        self.connection.close()
 
-    # -- looking ---------------------------------------------------------------------------------
+    # -- after a test ----------------------------------------------------------------------------
 
-    def wait_until_alone(self) -> Moment | None:
-        """End idle connections that the test left open, and wait; ``None`` where one is busy or does not go.
+    def wait_until_alone(self) -> Counters:
+        """End idle connections that the test left open, and wait until nobody is connected.
 
-        Whom the test left connected is in `left` afterwards.
+        `left` has those whom the test left connected afterwards.
+
+        Raises:
+            Discard: One is busy or does not go.
         """
         self.left = self.wrote = ()
-        return self._wait()
+        return self._wait("a connection was left inside a transaction, or does not end").counters
 
-    def _wait(self) -> Moment | None:
-        started = time.monotonic()
-        for looks in count(1):
-            others, counters, newest = self._look()
-            if counters is not None:
-                return Moment(counters, {}, newest)
-            waited = time.monotonic() - started
-            stays = waited > _CLOSING and looks > _LOOKS
-            if stays and not self.left:
-                self.left = tuple(each.shown() for each in others)
-            if waited > (_BUSY if any(each.is_busy for each in others) else _PATIENCE):
-                self.left = tuple(each.shown() for each in others)
-                break
-            if stays:
-                self._end([each.pid for each in others if each.state == "idle"])
-            time.sleep(_POLL)
-        return None
+    def row_counts(self, now: Counters) -> dict[int, TableCounts]:
+        """The rows written since the clone was seeded, by table. `wrote` has the tables' names afterwards.
 
-    def _look(self) -> tuple[list[Other], Counters | None, str]:
-        others, counters, newest = self._connection.execute(_LOOK).fetchall()[0]
-        found = Counters(*counters) if counters is not None else None
-        return [Other(*each) for each in others or []], found, newest
+        Raises:
+            Discard: Something was written that is not a row of a table.
+        """
+        counts, tables = self._difference(), self.shape.tables
+        self.wrote = tuple(tables[oid].label for oid in counts if oid in tables)
+        if self._is_more_than(counts, now):
+            raise Discard("more than rows of tables was written: the schema or large objects")
+        owners = (self.shape.owners[oid] for oid in counts)
+        return {owner: counts.get(owner, TableCounts()) for owner in owners}
 
-    def _end(self, pids: list[int]) -> None:
-        self._connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [pids])
+    def start_over(self) -> None:
+        """Take the present state for the seeded one."""
+        self.connection.execute(_FLUSH)
+        self.seeded = self._moment()
 
     def _moment(self) -> Moment:
-        """The present state as the seeded one. Nobody else may be connected."""
-        found = self._wait()
-        if found is None:
-            raise NotRewindable("somebody connected meanwhile")
-        return Moment(found.counters, TableCounts.of(self._connection, self._shape.relations), found.newest)
+        moment = self._wait("another client connected meanwhile")
+        return Moment(moment.counters, self._table_counts(), moment.newest)
 
-    # -- beside somebody who stays connected ------------------------------------------------------
+    def _wait(self, otherwise: str) -> Moment:
+        started, looks = time.monotonic(), 0
+        while True:
+            rows, counters, newest = self.connection.execute(_LOOK).fetchall()[0]
+            if counters is not None:
+                return Moment(Counters(*counters), {}, newest)
+            others = tuple(OpenConnection(*row) for _, *row in rows or ())
+            waited, looks = time.monotonic() - started, looks + 1
+            stays = waited > _CLOSING and looks > _LOOKS
+            if stays and not self.left:
+                self.left = others
+            # Inside a transaction, or running something, or it may be.
+            is_busy = any(other.state not in {"idle", "connecting"} for other in others)
+            if waited > (_BUSY if is_busy else _PATIENCE):
+                self.left = others
+                raise Discard(otherwise)
+            if stays:
+                idle = [pid for pid, _, state, _ in rows or () if state == "idle"]
+                self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
+            time.sleep(_POLL)
+
+    # -- during a test ---------------------------------------------------------------------------
+
+    def changes(self) -> Changes:
+        """What has been written, as far as the server has been told."""
+        now = Counters(*self.connection.execute(_OWN_COUNTERS).fetchall()[0])
+        counts, tables = self._difference(), self.shape.tables
+        others = self.connection.execute(_OTHERS).fetchall()
+        return Changes(
+            tables=tuple(
+                TableChange(tables[oid].label, table.inserted, table.updated, table.deleted)
+                for oid, table in counts.items()
+                if oid in tables
+            ),
+            sequences=tuple(self.sequences.moves()),
+            beyond_rows=now.beyond_rows(self.seeded.counters) or self._is_more_than(counts, now),
+            connections=tuple(OpenConnection(*row) for _, *row in others),
+        )
+
+    def _difference(self) -> dict[int, TableCounts]:
+        """Rows written since the clone was seeded, by table, those of long values included."""
+        differences = {
+            oid: counts.since(self.seeded.tables.get(oid, TableCounts()))
+            for oid, counts in self._table_counts().items()
+        }
+        return {oid: counts for oid, counts in differences.items() if counts.total}
+
+    def _table_counts(self) -> dict[int, TableCounts]:
+        """Rows written in the clone, by table; none where nothing was ever written."""
+        return {oid: TableCounts(*row) for oid, *row in self.connection.execute(_TABLES, [[*self.shape.owners]])}
+
+    def _is_more_than(self, tables: dict[int, TableCounts], now: Counters) -> bool:
+        """Whether the database counts rows that stand in none of these tables."""
+        return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
+
+    # -- beside a backend that stays connected ----------------------------------------------------
 
     def watch(self, backend: int) -> None:
         """Take the present state for the seeded one, while one idle backend is connected that is to stay.
 
-        From here on the keeper commits nothing: what is committed now, somebody else did.
+        From here on the observer commits nothing: what is committed now, another client did.
         """
-        self._connection.execute("SELECT pg_stat_force_next_flush()")
-        with self._connection.transaction(force_rollback=True):
+        self.connection.execute(_FLUSH)
+        with self.connection.transaction(force_rollback=True):
             self._watched = self._glance(backend)
 
     def is_as_watched(self, backend: int) -> bool:
@@ -191,86 +354,15 @@ class Keeper:
         The backend must have told the server what it did. What was written and rolled back has left dead
         rows: settle the clone now and then.
         """
-        with self._connection.transaction(force_rollback=True):
+        with self.connection.transaction(force_rollback=True):
             now, before = self._glance(backend), self._watched
             if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
                 return False
-            self._sequences.settle(self._connection)
+            self.sequences.settle()
         self._watched = now
         return True
 
     def _glance(self, backend: int) -> Counters | None:
         """The counters, unless anybody else is connected, or the backend is in the middle of something."""
-        row = self._connection.execute(_GLANCE, [backend]).fetchone()
+        row = self.connection.execute(_GLANCE, [backend]).fetchone()
         return Counters(*row[0]) if row and row[0] else None
-
-    # -- comparing -------------------------------------------------------------------------------
-
-    def wrote_rows(self, now: Moment) -> bool:
-        """Whether any row was written since the clone was seeded."""
-        return now.counters.tuples != self._seeded.counters.tuples
-
-    def beyond_rows(self, now: Moment) -> bool:
-        """Whether anything but rows of the database changed."""
-        return now.counters.beyond_rows(self._seeded.counters)
-
-    def moved_sequences(self) -> bool:
-        """Whether a sequence moved."""
-        return not self._sequences.settled(self._connection)
-
-    def written(self, now: Moment) -> dict[int, TableCounts] | None:
-        """The rows written, by table; ``None`` where something was written that is no row of a table."""
-        counted = self._counted()
-        self.wrote = tuple(self._shape.tables[oid].label for oid in counted if oid in self._shape.tables)
-        if self._is_more_than(counted, now.counters):
-            return None
-        tables = {self._shape.owner(oid): TableCounts() for oid in counted}
-        return {**tables, **{oid: counts for oid, counts in counted.items() if oid in tables}}
-
-    def changes(self) -> Changes:
-        """What has been written, as far as the server has been told."""
-        row = self._connection.execute(COUNTERS).fetchall()[0]
-        now, counted = Counters(*row), self._counted()
-        others = self._connection.execute(_OTHERS).fetchall()
-        return Changes(
-            tables=tuple(
-                TableChange(self._shape.tables[oid].label, counts.inserted, counts.updated, counts.deleted)
-                for oid, counts in counted.items()
-                if oid in self._shape.tables
-            ),
-            sequences=tuple(self._sequences.moved(self._connection)),
-            beyond_rows=now.beyond_rows(self._seeded.counters) or self._is_more_than(counted, now),
-            connections=tuple(Other(*each).shown() for each in others),
-        )
-
-    def _counted(self) -> dict[int, TableCounts]:
-        """Rows written since the clone was seeded, by table, those of long values included."""
-        return written_since(TableCounts.of(self._connection, self._shape.relations), self._seeded.tables)
-
-    def _is_more_than(self, counted: dict[int, TableCounts], now: Counters) -> bool:
-        """Whether the database counts rows that stand in none of these tables."""
-        return now.tuples - self._seeded.counters.tuples != sum(counts.written for counts in counted.values())
-
-    # -- putting back ----------------------------------------------------------------------------
-
-    def plan_rewind(self, written: dict[int, TableCounts]) -> Rewind:
-        """What would have to be undone.
-
-        Raises:
-            NotRewindable: Our role is no superuser, so triggers and foreign keys cannot be kept quiet.
-        """
-        if written and not self._superuser:
-            raise NotRewindable("rows were written, and our role is no superuser")
-        return Rewind(self._shape, written, self._seeded.newest)
-
-    def rewind(self, rewind: Rewind) -> None:
-        """Undo it, set the sequences back, and take the result for the seeded state.
-
-        Raises:
-            NotRewindable: It could not be done exactly.
-        """
-        if rewind.written:
-            rewind.run(self._connection)
-        self._sequences.settle(self._connection)
-        self._connection.execute("SELECT pg_stat_force_next_flush()")
-        self._seeded = self._moment()

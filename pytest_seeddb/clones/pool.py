@@ -1,29 +1,33 @@
-"""The pool: who gets which clone, what becomes of it after a test, and spares made beside the tests."""
+"""The clones of one worker: made from a template in milliseconds, handed to tests, taken back, kept or dropped."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pytest_seeddb.clones.observer import Keeper
-from pytest_seeddb.clones.rewind import NotRewindable
+from pytest_seeddb.clones.observer import Discard, Observer
 from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.servers.database_errors import server_errors
+from pytest_seeddb.servers.naming import clone_name
+from pytest_seeddb.templates.registry import drop_oldest_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_seeddb.clones.changes import Changes
-    from pytest_seeddb.clones.clones import Clone, Clones
     from pytest_seeddb.clones.disposal import Disposal
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.templates import Template
 
@@ -36,43 +40,127 @@ SELECT count(*) < current_setting('max_connections')::int / 2 FROM pg_stat_get_a
 """Spares keep a connection each; above half of what the server allows, none is made."""
 
 
+@dataclass(frozen=True)
+class Clone:
+    """A database made from a template, leased to one test at a time."""
+
+    name: str
+    address: Address
+    template: Template
+
+
+class Clones:
+    """The clones of one lease.
+
+    Lifetime: a clone lives until `discard`, or until its worker is gone and the next run sweeps.
+    """
+
+    def __init__(self, admin: Admin, lease: str, disposal: Disposal) -> None:
+        self.made = 0
+        self.seconds = 0.0
+        self._admin = admin
+        self._lease = lease
+        self._disposal = disposal
+        self._numbers = count(1)
+        self._counting = threading.Lock()
+        self._living: dict[str, Clone] = {}
+
+    def make(self, template: Template, admin: Admin | None = None) -> Clone:
+        """A new clone of the template, made through ``admin`` where another thread makes it.
+
+        Raises:
+            ServerError: The server refused it; there is no new database then.
+        """
+        name = clone_name(self._lease, next(self._numbers))
+        started = perf_counter()
+        with server_errors("The clone for a test could not be made", self._admin.address):
+            template.carried.clone(admin or self._admin, template.name, name, template.record.strategy)
+        with self._counting:
+            self.made += 1
+            self.seconds += perf_counter() - started
+        clone = self._living[name] = Clone(name, self._admin.address.with_database(name), template)
+        return clone
+
+    def discard(self, clone: Clone) -> None:
+        """Give the clone up; it is dropped off the caller's path, whoever is still connected."""
+        self._living.pop(clone.name, None)
+        self._disposal.drop(clone.name)
+
+    @contextmanager
+    def lent(self, template: Template) -> Iterator[Clone]:
+        """A new clone of the template for a block."""
+        clone = self.make(template)
+        try:
+            yield clone
+        finally:
+            self.discard(clone)
+
+    def keep(self, clone: Clone, name: str) -> None:
+        """Let the clone stay on the server under another name, after this lease and after this run."""
+        with server_errors("The database of a failed test could not be kept", self._admin.address):
+            self._admin.refuse_connections(clone.name)
+            self._admin.evict(clone.name)
+            self._admin.rename(clone.name, name)
+            self._admin.admit_connections(name)
+        self._living.pop(clone.name, None)
+        self._disposal.do(drop_oldest_kept)
+
+    def discard_all(self) -> None:
+        """Give up every clone that nobody gave up."""
+        for clone in tuple(self._living.values()):
+            self.discard(clone)
+
+    def renew(self, clone: Clone) -> None:
+        """Put the seeded state back under the clone's own name. Every connection to it is ended.
+
+        What was there before is renamed away first, so that only two renames and one clone are
+        waited for, not the drop.
+        """
+        with server_errors("The clone of a test could not be reset", self._admin.address):
+            fresh = self.make(clone.template)
+            away = clone_name(self._lease, next(self._numbers))
+            self._admin.refuse_connections(clone.name)
+            self._admin.evict(clone.name)
+            self._admin.rename(clone.name, away)
+            self._disposal.drop(away)
+            self._admin.rename(fresh.name, clone.name)
+            del self._living[fresh.name]
+
+
 @dataclass
 class Leased:
-    """A clone in a test's hands, with the keeper that will settle it; without one it is discarded.
-
-    Attributes:
-        seconds: What making it took, without its keeper.
-    """
+    """A clone in a test's hands, with the observer that will settle it; without one it is discarded."""
 
     clone: Clone
     seconds: float = 0.0
-    keeper: Keeper | None = None
+    """The time it took to make, without its observer."""
+    observer: Observer | None = None
 
     def changes(self) -> Changes:
         """What was written.
 
         Raises:
-            SeedDbError: Nothing is known without a keeper.
+            SeedDbError: Nothing is known without an observer.
         """
-        if self.keeper is None:
+        if self.observer is None:
             raise SeedDbError(
-                "What was written is not known: nobody looked at the clone before the test",
+                "The changes of the test are not known: nobody looked at its clone before the test",
                 source='reset = "clone", or the server had no connection left',
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )
-        return self.keeper.changes()
+        return self.observer.changes()
 
     def release(self) -> None:
-        """End the keeper's connection, before the clone is renamed or dropped."""
-        if self.keeper:
-            self.keeper.close()
-            self.keeper = None
+        """End the observer's connection, before the clone is renamed or dropped."""
+        if self.observer:
+            self.observer.close()
+            self.observer = None
 
 
 class Spare:
     """A clone that is made beside the tests.
 
-    Its keeper is made beside them, too, unless a test waits already: that test makes it while the
+    Its observer is made beside them, too, unless a test waits already: that test makes it while the
     maker's connection goes on with the drops that are due.
     """
 
@@ -106,14 +194,14 @@ class Spare:
             self._made.set_result(made)
 
 
-class Settling:
-    """What is known of one template: its shape, and what its clones cost."""
+@dataclass
+class Stock:
+    """The clones of one template that wait for a test, and what is known of it."""
 
-    def __init__(self) -> None:
-        self.shape = Shape()
-        self.costs = Costs()
-        self.ready: list[Leased] = []
-        self.spares: list[Spare] = []
+    shape: Shape = field(default_factory=Shape)
+    costs: Costs = field(default_factory=Costs)
+    ready: list[Leased] = field(default_factory=list)
+    spares: list[Spare] = field(default_factory=list)
 
 
 class Pool:
@@ -129,9 +217,8 @@ class Pool:
         self._clones = clones
         self._disposal = disposal
         self._superuser = superuser
-        self._keeps = reset == "auto"
-        self._unseen = Settlement("discard", "nobody looked at it before the test" if self._keeps else "asked for")
-        self._templates: dict[str, Settling] = {}
+        self._observes = reset == "auto"
+        self._stocks: dict[str, Stock] = {}
         self.verdicts: dict[str, int] = {}
         self.seconds = 0.0
         self.unused = 0
@@ -142,43 +229,47 @@ class Pool:
         Raises:
             ServerError: The server refused it.
         """
-        known = self._templates.setdefault(template.name, Settling())
-        if known.ready:
-            return known.ready.pop()
-        while known.spares:
-            if spare := known.spares.pop(0).wait():
+        stock = self._stocks.setdefault(template.name, Stock())
+        if stock.ready:
+            return stock.ready.pop()
+        while stock.spares:
+            if spare := stock.spares.pop(0).wait():
                 return self.watch(spare)
         return self.watch(self._make(template))
 
     def give_back(self, leased: Leased) -> Settlement:
         """Settle it: it goes to the next test, or away."""
-        template = leased.clone.template
-        known = self._templates[template.name]
-        found = settle(leased.keeper, known.costs) if leased.keeper else self._unseen
-        if found.verdict == "discard":
-            self._order_spare(template)
+        stock = self._stocks[leased.clone.template.name]
+        if leased.observer:
+            settlement = settle(leased.observer, stock.costs)
+        else:
+            settlement = Settlement("discard", "nobody looked at it before the test" if self._observes else "asked for")
+        if settlement.verdict == "discard":
+            self._order_spare(leased.clone.template)
             self._discard(leased)
         else:
-            known.ready.append(leased)
-        self.verdicts[found.verdict] = self.verdicts.get(found.verdict, 0) + 1
-        self.seconds += found.seconds
-        return found
+            stock.ready.append(leased)
+        self._count(settlement.verdict, settlement.seconds)
+        return settlement
 
     def is_as_watched(self, leased: Leased, backend: int) -> bool:
-        """Whether a clone with one backend still connected is as it was when its keeper began to watch.
+        """Whether a clone with one backend still connected is as it was when its observer began to watch.
 
         Counts as kept where it is; else give it back.
         """
         started = perf_counter()
         with contextlib.suppress(psycopg.Error):
-            if leased.keeper and leased.keeper.is_as_watched(backend):
-                self.verdicts["keep"] = self.verdicts.get("keep", 0) + 1
-                self.seconds += perf_counter() - started
+            if leased.observer and leased.observer.is_as_watched(backend):
+                self._count("keep", perf_counter() - started)
                 return True
         return False
 
+    def _count(self, verdict: str, seconds: float) -> None:
+        self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
+        self.seconds += seconds
+
     def keep(self, leased: Leased, name: str) -> None:
-        """Let it stay on the server under ``name``, for somebody to look at."""
+        """Let it stay on the server under ``name`` after the run."""
         leased.release()
         self._order_spare(leased.clone.template)
         self._clones.keep(leased.clone, name)
@@ -189,8 +280,8 @@ class Pool:
         Raises:
             ServerError: The server refused a new clone.
         """
-        costs = self._templates[leased.clone.template.name].costs
-        if leased.keeper and settle(leased.keeper, costs).verdict != "discard":
+        costs = self._stocks[leased.clone.template.name].costs
+        if leased.observer and settle(leased.observer, costs).verdict != "discard":
             return
         leased.release()
         self._clones.renew(leased.clone)
@@ -198,14 +289,14 @@ class Pool:
 
     def close(self) -> None:
         """Give up all clones that wait for a test, and the spares."""
-        for known in self._templates.values():
-            for each in known.spares:
-                if spare := each.give_up():
+        for stock in self._stocks.values():
+            for spare in stock.spares:
+                if leased := spare.give_up():
                     self.unused += 1
-                    known.ready.append(spare)
-            for leased in known.ready:
+                    stock.ready.append(leased)
+            for leased in stock.ready:
                 self._discard(leased)
-            known.ready, known.spares = [], []
+            stock.ready, stock.spares = [], []
 
     def _discard(self, leased: Leased) -> None:
         leased.release()
@@ -213,31 +304,26 @@ class Pool:
 
     # -- making ----------------------------------------------------------------------------------
 
+    def watch(self, leased: Leased) -> Leased:
+        """Give it an observer, unless it has one or needs none.
+
+        It gets none where the server has no connection left for it, or refuses it: such a clone is discarded.
+        """
+        if self._observes and leased.observer is None:
+            stock, started = self._stocks[leased.clone.template.name], perf_counter()
+            with contextlib.suppress(psycopg.Error, Discard):
+                leased.observer = Observer(leased.clone.address, stock.shape, superuser=self._superuser)
+            stock.costs.learn_clone(leased.seconds + perf_counter() - started)
+        return leased
+
     def _make(self, template: Template, admin: Admin | None = None) -> Leased:
         started = perf_counter()
         clone = self._clones.make(template, admin)
         return Leased(clone, perf_counter() - started)
 
-    def watch(self, leased: Leased) -> Leased:
-        """Give it a keeper, unless it has one or needs none."""
-        if self._keeps and leased.keeper is None:
-            started = perf_counter()
-            leased.keeper = self._keeper(leased.clone)
-            self._templates[leased.clone.template.name].costs.cloned(leased.seconds + perf_counter() - started)
-        return leased
-
-    def _keeper(self, clone: Clone) -> Keeper | None:
-        """None where it cannot be had, for want of connections or privileges: such a clone is discarded."""
-        shape = self._templates[clone.template.name].shape
-        with contextlib.suppress(psycopg.Error, NotRewindable):
-            return Keeper(clone.address, shape, superuser=self._superuser)
-        return None
-
     def _order_spare(self, template: Template) -> None:
-        if sum(len(each.spares) for each in self._templates.values()) >= MAX_SPARES:
-            return
-        spares = self._templates[template.name].spares
-        if not spares:
+        spares = self._stocks[template.name].spares
+        if not spares and sum(len(stock.spares) for stock in self._stocks.values()) < MAX_SPARES:
             spares.append(Spare())
             self._disposal.do(partial(self._make_spare, template, spares[-1]), spares[-1].fail)
 

@@ -1,6 +1,6 @@
-"""What a template holds that settling needs to know: its tables, and the rows of those that tests update.
+"""The state of a template, read once from a fresh clone: tables, sequences, and the rows of tables that tests update.
 
-All clones of a template have the same tables under the same numbers, so this is read once.
+All clones of a template have the same tables and sequences under the same numbers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
-from pytest_seeddb.clones.sequences import Sequences
 from pytest_seeddb.templates.contents import SMALL, THE_USERS, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+    Connection = psycopg.Connection[Any]
+    State = tuple[Any, ...]
 
 # A trigger or rule that fires in replica mode ("A" always, "R" there only) would write while rows are put back.
 _TABLES: Final = f"""
@@ -23,30 +25,29 @@ SELECT c.oid, n.nspname, c.relname, c.relpages, c.reltuples, c.reltoastrelid,
     EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_enabled IN ('A', 'R'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE {THE_USERS}
-"""  # noqa: S608 - constants of ours
-
+"""  # noqa: S608 - constants of this package
+_SEQUENCES: Final = """
+SELECT c.oid, c.oid::regclass::text FROM pg_class c
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid
+"""
 _KEPT_BYTES: Final = 32 * 2**20
 """Bytes of rows that are kept in this process for one template."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a template.
-
-    Attributes:
-        pages: Its size in the template, exact: the build ends with a VACUUM.
-        tuples: How many rows the planner expects in it.
-        toast: The number of the table that holds its long values, 0 where there is none.
-        fires: Whether it has triggers or rules that fire while rows are put back.
-    """
+    """One table of a template; ``toast`` is the number of the table that holds its long values, or 0."""
 
     oid: int
     schema: str
     name: str
     pages: int
+    """Its size in the template, exact: the build ends with a VACUUM."""
     tuples: float
+    """How many rows the planner expects in it."""
     toast: int
     fires: bool
+    """Whether it has triggers or rules that fire while rows are put back."""
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -68,31 +69,51 @@ class Rows:
     places: str
 
 
+class Sequences:
+    """All sequences of a template and their seeded states, read from a database in the seeded state."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.names: dict[int, str] = dict(connection.execute(_SEQUENCES).fetchall())
+        # The names come from regclass, which quotes what needs quotes.
+        state = sql.SQL("SELECT {}, last_value, is_called FROM {}")
+        self._queries = {oid: state.format(sql.Literal(oid), sql.SQL(name)) for oid, name in self.names.items()}
+        self.seeded = self.states(connection, self.names)
+
+    def states(self, connection: Connection, oids: Collection[int]) -> dict[int, State]:
+        """The present ``last_value`` and ``is_called`` of some of them."""
+        query = sql.SQL(" UNION ALL ").join(self._queries[oid] for oid in oids)
+        return {oid: tuple(row) for oid, *row in connection.execute(query, prepare=False)} if oids else {}
+
+
 @dataclass
 class Shape:
     """The tables and sequences of one template, and the rows of those whose rows were asked for.
 
-    Concurrency: one thread reads it from a fresh clone while another settles; each step is one
-    assignment.
+    Concurrency: one thread reads it from a fresh clone while another settles; each step is one assignment.
     """
 
     tables: dict[int, Table] = field(default_factory=dict)
-    relations: list[int] = field(default_factory=list)
+    owners: dict[int, int] = field(default_factory=dict)
+    """The table of each relation: the relation itself, or the table whose long values it holds."""
     sequences: Sequences | None = None
     rows: dict[int, Rows] = field(default_factory=dict)
     _wanted: set[int] = field(default_factory=set)
     _unfit: set[int] = field(default_factory=set)
 
-    def learn(self, clone: psycopg.Connection[Any]) -> Sequences:
+    def learn(self, clone: Connection) -> Sequences:
         """Read from a clone that nobody has used yet: tables and sequences once, and the rows that are wanted."""
         if self.sequences is None:
             self.tables = {row[0]: Table(*row) for row in clone.execute(_TABLES)}
-            toasts = (table.toast for table in self.tables.values() if table.toast)
-            self.relations = [*self.tables, *toasts]
+            toasts = {table.toast: oid for oid, table in self.tables.items() if table.toast}
+            self.owners = {**{oid: oid for oid in self.tables}, **toasts}
             self.sequences = Sequences(clone)  # last: it tells another thread that the rest is there
         for oid in tuple(self._wanted):
             self._wanted.discard(oid)
-            _keep(self.rows, oid, _read(clone, self.tables[oid]))
+            rows = _read(clone, self.tables[oid])
+            if rows is not None and len(rows.data) <= _KEPT_BYTES:
+                self.rows[oid] = rows
+                while sum(len(kept.data) for kept in self.rows.values()) > _KEPT_BYTES:
+                    del self.rows[next(iter(self.rows))]  # the oldest make room
         return self.sequences
 
     def want(self, oids: Iterable[int]) -> None:
@@ -105,14 +126,8 @@ class Shape:
         self._unfit.add(table.oid)
         self.rows.pop(table.oid, None)
 
-    def owner(self, relation: int) -> int:
-        """The table that a relation belongs to: itself, or that whose long values it holds."""
-        if relation in self.tables:
-            return relation
-        return next(table.oid for table in self.tables.values() if table.toast == relation)
 
-
-def _read(clone: psycopg.Connection[Any], table: Table) -> Rows | None:
+def _read(clone: Connection, table: Table) -> Rows | None:
     query = sql.SQL("COPY {} TO STDOUT (FORMAT BINARY)").format(table.identifier)
     try:
         cursor = clone.cursor()
@@ -123,16 +138,7 @@ def _read(clone: psycopg.Connection[Any], table: Table) -> Rows | None:
         return None  # a type without a binary form; such a table is never reloaded
 
 
-def places(clone: psycopg.Connection[Any], table: Table) -> str:
+def places(clone: Connection, table: Table) -> str:
     """A digest of where each row stands, so that new rows will come to stand where they do in a fresh clone."""
     query = sql.SQL("SELECT md5(coalesce(string_agg(ctid::text, ''), '')) FROM ONLY {}").format(table.identifier)
     return str(clone.execute(query).fetchall()[0][0])
-
-
-def _keep(kept: dict[int, Rows], oid: int, rows: Rows | None) -> None:
-    """Keep the rows; the oldest make room."""
-    if rows is None or len(rows.data) > _KEPT_BYTES:
-        return
-    kept[oid] = rows
-    while sum(len(each.data) for each in kept.values()) > _KEPT_BYTES:
-        del kept[next(iter(kept))]

@@ -8,15 +8,16 @@ given up and the next test gets a new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_seeddb.clones.changes import Changes, Counters
-from pytest_seeddb.clones.sequences import Sequences, SequenceWatch
+from pytest_seeddb.clones.changes import Changes
+from pytest_seeddb.clones.observer import NAME, Counters, SequenceWatch
+from pytest_seeddb.clones.shape import Sequences
 
 if TYPE_CHECKING:
-    from pytest_seeddb.clones.clones import Clone, Clones
+    from pytest_seeddb.clones.pool import Clone, Clones
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.templates import Template
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 class SharedClone:
     """One clone for many tests, seeded before each of them.
+
+    A connection stays on it and sets its sequences back: a rolled back insert leaves its number used.
+    It rolls back all that it does, so that the counters show no commit of its own.
 
     Concurrency: one test at a time; it belongs to one worker.
     """
@@ -33,16 +37,20 @@ class SharedClone:
         self._clones = clones
         self._template = template
         self._clone: Clone | None = None
-        self._keeper: _Keeper | None = None
+        self._connection: psycopg.Connection[Any] | None = None
+        self._watch: SequenceWatch | None = None
         self._before: Counters | None = None
 
     def take(self) -> Clone:
-        """The clone, in the seeded state; nobody but its keeper is connected."""
+        """The clone, in the seeded state; nobody but its own connection is connected."""
         if self._clone is None:
             self._clone = self._clones.make(self._template)
             try:
                 self._admin.make_read_only(self._clone.name)
-                self._keeper = _Keeper(self._clone.address)
+                conninfo = writing(self._clone.address).conninfo
+                self._connection = psycopg.connect(conninfo, application_name=NAME)
+                self._watch = SequenceWatch(Sequences(self._connection), self._connection)
+                self._connection.rollback()
                 self._before = Counters.of(self._admin, self._clone.name)
             except BaseException:
                 self.give_up()
@@ -65,67 +73,41 @@ class SharedClone:
                 self.give_up()
 
     def _is_seeded(self, *, rolled_back: bool) -> bool:
-        if self._clone is None or self._keeper is None or self._before is None:
+        if self._clone is None or self._connection is None or self._watch is None or self._before is None:
             return False
-        self._admin.evict(self._clone.name, spare=self._keeper.backend)
+        self._admin.evict(self._clone.name, spare=self._connection.info.backend_pid)
         now, before = Counters.of(self._admin, self._clone.name), self._before
-        spoilt = now.committed_writes(before) if rolled_back else now.wrote(before)
         self._before = now
-        return not spoilt and self._keeper.restore()
-
-    def restore_sequences(self) -> None:
-        """Set the sequences back in the middle of a test."""
-        if self._keeper is not None:
-            self._keeper.put_back()
-
-    def changes(self) -> Changes:
-        """The sequences that moved; rows can only be written in the test's own transaction."""
-        return Changes(sequences=tuple(self._keeper.moved())) if self._keeper else Changes()
-
-    def give_up(self) -> None:
-        """Let the clone go; the next test gets a new one."""
-        if self._keeper is not None:
-            self._keeper.close()
-        if self._clone is not None:
-            self._clones.discard(self._clone)
-        self._clone = self._keeper = self._before = None
-
-
-class _Keeper:
-    """A connection that stays on the shared clone and sets its sequences back.
-
-    nextval and setval are not transactional: a rolled back insert leaves its number used. The
-    keeper rolls back all that it does, so that the counters show no commit of its own.
-    """
-
-    def __init__(self, address: Address) -> None:
-        self._connection = psycopg.connect(writing(address).conninfo, application_name="pytest-seeddb keeper")
-        self.backend = self._connection.info.backend_pid
-        self._sequences = SequenceWatch(Sequences(self._connection), self._connection)
-        self._connection.rollback()
-
-    def restore(self) -> bool:
-        """Set back the sequences that moved; whether that could be done."""
+        if now.committed_writes(before) if rolled_back else now.wrote(before):
+            return False
         try:
-            self._sequences.settle(self._connection)
+            self._watch.settle()
             self._connection.rollback()
         except psycopg.Error:
             return False
         return True
 
-    def put_back(self) -> None:
-        """Set back the sequences that moved while the test may be in the middle of something."""
-        self._sequences.put_back(self._connection)
-        self._connection.rollback()
+    def restore_sequences(self) -> None:
+        """Set the sequences back while the test may be in the middle of something."""
+        if self._connection is not None and self._watch is not None:
+            self._watch.restore()
+            self._connection.rollback()
 
-    def moved(self) -> list[str]:
-        """The sequences that moved."""
-        found = self._sequences.moved(self._connection)
+    def changes(self) -> Changes:
+        """The sequences that moved; rows can only be written in the test's own transaction."""
+        if self._connection is None or self._watch is None:
+            return Changes()
+        names = self._watch.moves()
         self._connection.rollback()
-        return found
+        return Changes(sequences=tuple(names))
 
-    def close(self) -> None:
-        self._connection.close()
+    def give_up(self) -> None:
+        """Let the clone go; the next test gets a new one."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._clone is not None:
+            self._clones.discard(self._clone)
+        self._clone = self._connection = self._watch = self._before = None
 
 
 def writing(address: Address) -> Address:

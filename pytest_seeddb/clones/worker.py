@@ -11,9 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
-from pytest_seeddb.clones.clones import Clones
 from pytest_seeddb.clones.disposal import Disposal
-from pytest_seeddb.clones.pool import Pool
+from pytest_seeddb.clones.pool import Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress

@@ -271,9 +271,9 @@ def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest)
     With ``isolation="rollback"`` it is the one of ``seeded_session`` and ``seeded_engine``.
     """
     if seeded_db.isolation == "rollback":
-        from pytest_seeddb.clones.engines import joined_connection
+        from pytest_seeddb.clones.engines import driver_connection
 
-        yield joined_connection(request.getfixturevalue("seeded_engine"))
+        yield driver_connection(request.getfixturevalue("seeded_engine"))
     else:
         from pytest_seeddb.servers.database_errors import server_errors
 

@@ -163,7 +163,7 @@ def _was_timed(draft: Record, size: int) -> bool:
 def _close_gaps(connection: psycopg.Connection[Any]) -> None:
     """Write small tables anew, in the same order, where rows were updated or deleted while they were filled.
 
-    A table without gaps can be put back exactly when a test has updated it (`pytest_seeddb.clones.rewind`).
+    A table without gaps can be put back exactly when a test has updated it (`pytest_seeddb.clones.settle`).
     """
     for (table,) in connection.execute(_GAPS, [SMALL]).fetchall():
         connection.execute(sql.SQL("VACUUM (FULL, FREEZE, ANALYZE) {}").format(sql.SQL(table)))

@@ -90,7 +90,7 @@ def test_no_spare_is_made_while_half_of_the_servers_connections_are_taken_and_te
 
 
 @pytest.mark.slow
-def test_where_no_keeper_can_be_had_the_clone_serves_its_test_and_is_discarded(small_server, make_plan):
+def test_where_no_observer_can_be_had_the_clone_serves_its_test_and_is_discarded(small_server, make_plan):
     with Worker(small_server) as worker, contextlib.ExitStack() as stack:
         template = worker.template(make_plan(TABLE))
         while True:  # until only the reserved connection is left: the tests' own
@@ -99,7 +99,7 @@ def test_where_no_keeper_can_be_had_the_clone_serves_its_test_and_is_discarded(s
             except psycopg.OperationalError:
                 break
         leased = worker.pool.take(template)
-        assert leased.keeper is None
+        assert leased.observer is None
         stack.close()
         with psycopg.connect(leased.clone.address.conninfo) as connection:
             assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)

@@ -123,7 +123,7 @@ def test_a_transaction_that_ends_with_its_connection_is_no_reason_to_discard(ben
     assert bench.settled(work).verdict == "keep"
 
 
-def test_a_keeper_that_was_ended_means_discard(bench):
+def test_an_observer_that_was_ended_means_discard(bench):
     def work(address):
         with psycopg.connect(address.conninfo, autocommit=True) as connection:
             connection.execute(

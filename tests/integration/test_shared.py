@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.clones.changes import Counters
+from pytest_seeddb.clones.observer import Counters
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan

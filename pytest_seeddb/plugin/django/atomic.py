@@ -64,9 +64,9 @@ class AtomicClones:
         as_it_was = False
         try:
             with held.redirection.on() as redirection:
-                if not held.tests and held.leased.keeper is not None:
+                if not held.tests and held.leased.observer is not None:
                     with self._unblocked():
-                        held.leased.keeper.watch(held.redirection.connect())
+                        held.leased.observer.watch(held.redirection.connect())
                 database.before_reset(redirection.close_connections)
                 with activated(self._settings, database, nullcontext()), counting_on(database):
                     yield
@@ -85,7 +85,7 @@ class AtomicClones:
     def _is_as_it_was(self, held: _Held) -> bool:
         held.tests += 1
         backend = held.redirection.backend()
-        if held.leased.keeper is None or not backend or held.tests >= _TESTS:
+        if held.leased.observer is None or not backend or held.tests >= _TESTS:
             return False
         return self._worker.pool.is_as_watched(held.leased, backend)
 

@@ -51,7 +51,7 @@ class Base:
         return self._templates[DEFAULT], beside
 
     def _look(self, alias: str, leased: Leased) -> None:
-        if leased.keeper is None or leased.changes():
+        if leased.observer is None or leased.changes():
             self._templates[alias] = self._worker.frozen_copy(leased)
 
     def close(self) -> None:
