@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 # ``//user:password@`` of any URL. The user may be ``name@server`` (Azure's are). The password may itself
 # hold "@" unescaped (people do that), so the greedy part runs to the last "@" before the path; or "/" and
@@ -47,6 +47,10 @@ class SeedDbError(Exception):
         answers = {"saw:": self.saw, "from:": self.source, "do:": self.remedy}
         lines = [f"  {label:<6}" + answer.strip("\n") for label, answer in answers.items() if answer]
         super().__init__("\n".join([self.what, *(line.replace("\n", "\n        ") for line in lines)]))
+
+    def with_source(self, source: str) -> Self:
+        """The same error, with another source."""
+        return type(self)(self.what, saw=self.saw, source=source, remedy=self.remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the parts: the default would call ``__init__`` with the finished text."""

@@ -10,7 +10,7 @@ from pytest_seeddb.cli.database import database_of, further_databases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plan.ledger import Ledger
 from pytest_seeddb.seeds.declaration import TIERS
-from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.seeds.planning import Plans, plan_of
 from pytest_seeddb.seeds.staging import weak_secrets_of
 from pytest_seeddb.settings.production import environment_of
 
@@ -63,7 +63,8 @@ def apply(settings: Settings, request: Request, progress: Progress) -> Applied |
     if request.url:
         return applying.apply(plan, address, wish, progress)
     beside = further_databases(settings)
-    others = [applying.apply(plan.siblings()[alias].without_seeds, beside[alias], wish, progress) for alias in beside]
+    siblings = Plans().siblings(plan)
+    others = [applying.apply(siblings[alias].without_seeds, beside[alias], wish, progress) for alias in beside]
     found = applying.apply(plan, address, replace(wish, beside=beside), progress)
     steps = tuple(replace(step, step=f"{each.plan}: {step.step}") for each in others for step in each.steps)
     return replace(found, steps=(*steps, *found.steps), up_to_date=all(each.up_to_date for each in (found, *others)))

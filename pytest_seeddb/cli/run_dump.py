@@ -22,6 +22,7 @@ from pytest_seeddb.dumps.stage import STAGE
 from pytest_seeddb.dumps.writing import Output, write
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.atomic import beside
+from pytest_seeddb.fingerprint.opened import begin
 from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.plan import Plan, Target
 from pytest_seeddb.seeds.planning import plan_of
@@ -102,6 +103,7 @@ def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
 
 
 def _of_plan(settings: Settings, request: Request, output: Output, progress: Progress) -> tuple[str, int]:
+    begin(settings.root)
     plan = plan_of(replace(settings, dump=None) if request.from_scratch else settings)
     with open_worker(settings, progress) as worker:
         server = worker.server
@@ -119,7 +121,7 @@ def _note(plan: Plan, address: Address, numbering: Numbering) -> None:
 
     Without the step that restored an earlier dump: else each dump of the same state would be another one.
     """
-    own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), again=None)
+    own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
     marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
     origin = Origin(plan.name, plan.profile, marker.tier)
     with psycopg.connect(address.conninfo, autocommit=True) as connection:

@@ -58,8 +58,10 @@ def fresh_clone(settings: Settings, progress: Progress) -> Iterator[Address]:
     Raises:
         SeedDbError: The settings are wrong, there is no usable server, or a step failed.
     """
+    from pytest_seeddb.fingerprint.opened import begin
     from pytest_seeddb.seeds.planning import plan_of
 
+    begin(settings.root)
     plan = plan_of(settings)
     with open_worker(settings, progress) as worker:
         yield worker.clones.make(worker.template(plan)).address

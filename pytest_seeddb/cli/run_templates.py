@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.clones.worker import open_worker, worker_on
 from pytest_seeddb.errors import BuildError, ServerError
+from pytest_seeddb.fingerprint.opened import begin
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.templates.exports import Unusable, export, importing, see_writable
@@ -157,6 +158,7 @@ def build(settings: Settings, progress: Progress, files: Files | None = None) ->
         ConfigError: The settings are wrong, or the file cannot be exported to.
         SeedDbError: There is no usable server, or a step failed.
     """
+    begin(settings.root)
     plan, files = plan_of(settings), files or Files()
     if files.exported:
         see_writable(files.exported)

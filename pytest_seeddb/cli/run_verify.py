@@ -15,6 +15,7 @@ from pytest_seeddb.dumps.schema import SchemaDifference, differences, schema_of
 from pytest_seeddb.dumps.stage import dump_stage
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import relative_name
+from pytest_seeddb.fingerprint.opened import begin
 from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.plan import Plan, Progress, Stage, Step
 from pytest_seeddb.seeds.planning import plan_of
@@ -122,11 +123,12 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
     stage = dump_stage(settings)
     if stage is None or settings.migrations is None:
         raise _nothing_to_verify(settings)
+    begin(settings.root)
     plan = plan_of(replace(settings, dump=None))
-    schema = replace(plan, stages=tuple(each for each in plan.stages if each.name in _SCHEMA_STAGES), again=None)
+    schema = replace(plan, stages=tuple(each for each in plan.stages if each.name in _SCHEMA_STAGES), recipe=None)
     with open_worker(settings, progress) as worker:
         server = worker.server
-        clone = _clone(worker, replace(plan, profile="the dump alone", stages=(stage,), again=None))
+        clone = _clone(worker, replace(plan, profile="the dump alone", stages=(stage,), recipe=None))
         before = _schema(settings, server, clone.address)
         changed = _changed(schema, clone.address)
         lacks = () if changed else tuple(_run(schema, worker, clone))

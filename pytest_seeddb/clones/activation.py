@@ -85,4 +85,4 @@ def _sourced(source: str) -> Iterator[None]:
     except ConfigError as error:
         if error.source:
             raise
-        raise ConfigError(error.what, saw=error.saw, source=source, remedy=error.remedy) from None
+        raise error.with_source(source) from None

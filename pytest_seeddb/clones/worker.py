@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,18 @@ from pytest_seeddb.clones.pool import Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
+from pytest_seeddb.seeds.planning import Plans, plan_again
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key, new_lease
 from pytest_seeddb.servers.opening import open_server
-from pytest_seeddb.templates.building import Build, finish
+from pytest_seeddb.templates.building import Build, BuildSupport, finish
 from pytest_seeddb.templates.registry import prune, sweep
-from pytest_seeddb.templates.templates import Audience, Templates
+from pytest_seeddb.templates.templates import Templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.servers.server import Server
@@ -51,7 +53,7 @@ class Worker:
         token: str = "",
         run: str = "",
         reset: str = "auto",
-        audience: Audience | None = None,
+        support: BuildSupport | None = None,
         dumps: KeptDumps | None = None,
     ) -> None:
         self.server = server
@@ -59,7 +61,7 @@ class Worker:
         self._reset = reset
         self._token = token
         self._run = run
-        self._audience = audience
+        self._support = support or build_support()
         self._templates: dict[str, Template | StoredError] = {}
         self._plans: dict[str, Plan] = {}
         self._closed = False
@@ -85,9 +87,9 @@ class Worker:
         return Templates(
             self._admin,
             self._lease,
+            support=self._support,
             token=self._token,
             run=self._run,
-            audience=self._audience,
             inputs=self.server.inputs,
         )
 
@@ -118,7 +120,7 @@ class Worker:
     @property
     def templates(self) -> list[Template]:
         """Every template that was asked for and got."""
-        return [each for each in self._templates.values() if not isinstance(each, StoredError)]
+        return [template for template in self._templates.values() if not isinstance(template, StoredError)]
 
     @property
     def failures(self) -> list[str]:
@@ -166,16 +168,35 @@ class Worker:
             ServerError: The server refused something.
         """
         self._connect()
-        key = plan.fingerprints(())[-1]
-        if self._keys.setdefault((plan.name, plan.profile), key) != key:
-            raise _two_plans(plan)
-        if key not in self._templates:
-            self._templates[key] = self._get(plan)
-        found = self._templates[key]
-        if isinstance(found, StoredError):
-            found.raise_again()
-        self._plans[found.name] = plan
-        return found
+        if self._keys.setdefault((plan.name, plan.profile), plan.key) != plan.key:
+            raise ConfigError(
+                f"Two different plans have the name {plan.name!r} and the profile {plan.profile!r}",
+                saw="\n".join(step.name for step in plan.steps) or "no steps",
+                source="the fixtures seeddb_plan or seeddb_settings, overridden in a conftest.py",
+                remedy="give one of them another name: seeddb_settings.replace(name=...)",
+            )
+        if plan.key not in self._templates:
+            try:
+                template = self._source.get(plan) if self._dumps is None else self._restored(plan, self._dumps)
+            except SeedDbError as error:
+                self._templates[plan.key] = StoredError(error)
+            else:
+                self._templates[plan.key] = template
+                if template.built:
+                    self._disposal.do(partial(prune, plan=plan.name))
+        stored = self._templates[plan.key]
+        if isinstance(stored, StoredError):
+            stored.raise_again()
+        self._plans[stored.name] = plan
+        return stored
+
+    def siblings(self, plan: Plan) -> Mapping[str, Plan]:
+        """The plans of a Django project's further databases, by alias."""
+        return self._support.siblings(plan)
+
+    def beside(self, plan: Plan) -> dict[str, Template]:
+        """The templates of a Django project's further databases, by alias."""
+        return {alias: self.template(sibling) for alias, sibling in self.siblings(plan).items()}
 
     def take(self, template: Template) -> Leased:
         """A clone in the seeded state, to be given back to the `pool`.
@@ -198,31 +219,21 @@ class Worker:
         """The template; found or built anew where the connection was lost since it was got."""
         self._connect()
         plan = self._plans.get(template.name)
-        if plan is None or any(each.name == template.name for each in self.templates):
+        if plan is None or template.name in {known.name for known in self.templates}:
             return template
         return self.template(plan)
 
-    def _get(self, plan: Plan) -> Template | StoredError:
-        try:
-            found = self._built_or_restored(plan)
-        except SeedDbError as error:
-            return StoredError(error)
-        if found.built:
-            self._disposal.do(partial(prune, plan=plan.name))
-        return found
-
-    def _built_or_restored(self, plan: Plan) -> Template:
-        if self._dumps is None:
-            return self._source.get(plan)
+    def _restored(self, plan: Plan, dumps: KeptDumps) -> Template:
+        """The template, restored from the dump of an earlier container's if there is one; else dumped for later."""
         look = self._source.look(plan)
-        source = plan if self._token else self._dumps.restoring(plan, look)
-        found = self._source.get(source)
+        source = plan if self._token else dumps.restoring(plan, look)
+        template = self._source.get(source)
         if source is not plan:
-            return replace(found, reason="restored from the dump of an earlier container's")
-        if found.built:
-            with self._clones.lent(found) as clone:
-                self._dumps.keep(clone.address, self.server.major, found, look)
-        return found
+            return replace(template, reason="restored from the dump of an earlier container's")
+        if template.built:
+            with self._clones.lent(template) as clone:
+                dumps.keep(clone.address, self.server.major, template, look)
+        return template
 
     def frozen_copy(self, leased: Leased) -> Template:
         """A template of what a clone holds now, for this worker alone; it goes with the worker.
@@ -269,17 +280,17 @@ class Worker:
             self._admin.close()
 
 
-def _two_plans(plan: Plan) -> ConfigError:
-    return ConfigError(
-        f"Two different plans go by the name {plan.name!r}, profile {plan.profile!r}",
-        saw="\n".join(step.name for step in plan.steps) or "no steps",
-        source="the fixtures seeddb_plan or seeddb_settings, overridden in a conftest.py",
-        remedy="give one of them a name of its own: seeddb_settings.replace(name=...)",
-    )
+def build_support(
+    progress: Progress | None = None,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    plans: Plans | None = None,
+) -> BuildSupport:
+    """What builds need, with plans that are made again and have siblings as `pytest_seeddb.seeds.planning` says."""
+    return BuildSupport(progress or Progress(), around, plan_again, (plans or Plans()).siblings)
 
 
 def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
-    """What outlives the templates of a server that ends with its runs; other servers keep their own."""
+    """Dumps that keep templates alive across ephemeral servers; other servers need none."""
     if not server.is_ephemeral:
         return None
     # Imported here: exports and restoring are a good part of the start-up, and few runs need them.
@@ -291,14 +302,14 @@ def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
 def worker_on(
     server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
 ) -> Worker:
-    """A worker of a command's, which restores what an earlier container's template was, unless it is not to."""
+    """The worker for a command. Restores the template from an earlier container's dump unless ``restores`` is false."""
     dumps = kept_dumps(server, settings) if restores else None
-    return Worker(server, token=token, audience=Audience(progress or Progress()), dumps=dumps)
+    return Worker(server, token=token, support=build_support(progress), dumps=dumps)
 
 
 @contextmanager
 def open_worker(settings: Settings, progress: Progress | None = None) -> Iterator[Worker]:
-    """The same, on the server that the settings name.
+    """The worker for a command, on the server that the settings name.
 
     Raises:
         ServerError: There is no usable server.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from pytest_seeddb.errors import ConfigError, names_a_secret
+from pytest_seeddb.errors import names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest
 from pytest_seeddb.plan.numbering import Numbering
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.settings.settings import Settings
 
 
 def _no_progress(_step: Step) -> None:
@@ -139,6 +140,16 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What a plan was made from, so that it can be made again or varied; without seeds where ``seeds`` is false."""
+
+    settings: Settings
+    overrides: Mapping[str, object]
+    alias: str
+    seeds: bool = True
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a seeded database is.
 
@@ -148,13 +159,8 @@ class Plan:
         root: The project's root.
         stages: In order. Stages without steps are left out.
         env: Names of environment variables that hold the URL while it is built.
-        vary: ``vary(profile, overrides)`` is the same project's plan for another profile; ``None``
-            where a plan was put together by hand.
-        again: Works the same plan out anew, of the files as they are by then; likewise.
         alias: What Django calls the database.
-        siblings: Gives the plans of a Django project's further databases, by alias. Seeders find these beside
-            theirs, migrated; what they write there while this one is built is thrown away, and made again
-            when the other one is built.
+        recipe: What it was made from; ``None`` where it was put together by hand.
     """
 
     name: str
@@ -162,17 +168,20 @@ class Plan:
     root: Path
     stages: tuple[Stage, ...] = ()
     env: tuple[str, ...] = ()
-    vary: Callable[[str | None, Mapping[str, object]], Plan] | None = field(default=None, repr=False, compare=False)
-    again: Callable[[], Plan] | None = field(default=None, repr=False, compare=False)
     alias: str = "default"
-    siblings: Callable[[], Mapping[str, Plan]] = field(default=dict, repr=False, compare=False)
+    recipe: Recipe | None = field(default=None, repr=False, compare=False)
 
     @property
     def without_seeds(self) -> Plan:
         """The same database, migrated and not seeded."""
         stages = tuple(stage for stage in self.stages if not stage.tier)
-        again = self.again and partial(_without_seeds, self.again)
-        return replace(self, profile="without seeds", stages=stages, again=again)
+        recipe = self.recipe and replace(self.recipe, seeds=False)
+        return replace(self, profile="without seeds", stages=stages, recipe=recipe)
+
+    @cached_property
+    def key(self) -> str:
+        """The fingerprint without the server's part: it tells plans from each other in one process."""
+        return self.fingerprints(())[-1]
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -185,14 +194,14 @@ class Plan:
         Args:
             base: What the server contributes: major version, encoding, locale, role.
         """
-        found = [chain("", "base", base)]
+        prints = [chain("", "base", base)]
         for stage in self.stages:
-            start = found[-1]
+            start = prints[-1]
             for step in stage.steps:
-                found.append(chain(found[-1], step.name, step.parts))
+                prints.append(chain(prints[-1], step.name, step.parts))
             if stage.in_any_order:  # in the middle of it nothing is kept
-                found[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
-        return found
+                prints[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
+        return prints
 
     def stage_ends(self) -> Iterator[tuple[int, Stage]]:
         """Each stage with the number of steps that are done when it has ended."""
@@ -207,44 +216,6 @@ class Plan:
             start = at - len(stage.steps)
             if at > done and start < end:
                 yield stage, max(0, done - start)
-
-
-def _without_seeds(plan: Callable[[], Plan]) -> Plan:
-    return plan().without_seeds
-
-
-class Plans:
-    """A plan and its siblings for other profiles, each worked out once.
-
-    So a source file that is edited in the middle of a run makes no difference before the next.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._known: dict[str, Plan] = {}
-
-    def of(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
-        """The plan for a profile, the plan's own where it is ``None``, with seed parameters overridden.
-
-        Raises:
-            ConfigError: Unknown profile or parameter, or a plan that was put together by hand.
-        """
-        if (profile or self.plan.profile) == self.plan.profile and not overrides:
-            return self.plan
-        key = repr((profile, sorted(overrides.items(), key=lambda pair: pair[0])))
-        if key not in self._known:
-            self._known[key] = self._varied(profile, overrides)
-        return self._known[key]
-
-    def _varied(self, profile: str | None, overrides: Mapping[str, object]) -> Plan:
-        if self.plan.vary is not None:
-            return self.plan.vary(profile, overrides)
-        raise ConfigError(
-            f"The plan {self.plan.name!r} has no profiles",
-            saw=f"profile {profile!r}, parameters {dict(overrides)}",
-            source="the fixture seeddb_plan",
-            remedy="return plan_of(seeddb_settings.replace(...)) from it, or use the marker without arguments",
-        )
 
 
 def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:

@@ -1,23 +1,20 @@
-"""The pytest plugin: hooks and options only. Imported in every pytest run of everybody who has it.
+"""The pytest plugin: hooks and options only. Every pytest run on a machine that has it imports it.
 
-So it imports nothing heavy, reads the settings once, and leaves the rest to `pytest_seeddb.plugin.fixtures`
-when a test asks.
+So it imports nothing heavy, and leaves the work to the other modules when a test asks for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.plugin import markers
-from pytest_seeddb.plugin.state import DISABLED, SETTINGS, TALLY, is_enabled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pytest_seeddb.settings.settings import Found
+from pytest_seeddb.plugin import markers, run
+from pytest_seeddb.plugin.report import Tally
+from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
 
 _OUTPUT = "seeddb"
 
@@ -65,102 +62,73 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run."""
+    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
+
+    From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
+    """
     from pytest_seeddb.plugin import fixtures
-
-    early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
-    _note_what_is_read(early_config)
-
-
-def _note_what_is_read(early_config: pytest.Config) -> None:
-    """From here on: what a module reads when a conftest or a test imports it, no build sees it read again."""
     from pytest_seeddb.settings.settings import load_settings
 
-    try:
+    early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
+    with suppress(SeedDbError):  # `pytest_configure` reports it
         settings = load_settings(early_config.rootpath)
-    except SeedDbError:
-        return  # `pytest_configure` says what is wrong
-    if early_config.known_args_namespace.seed_db or settings.enabled == "always":
-        from pytest_seeddb.fingerprint import opened
+        if early_config.known_args_namespace.seed_db or settings.enabled == "always":
+            from pytest_seeddb.fingerprint import opened
 
-        opened.begin(settings.root)
+            opened.begin(settings.root)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings, unless help is all that is wanted: that works however broken the table is."""
-    config.addinivalue_line("markers", markers.SIGNATURE)
-    if config.option.help or config.option.version or config.getoption("markers", default=False):
-        return
-    from pytest_seeddb.settings.settings import load_settings
-
-    try:
-        config.stash[SETTINGS] = load_settings(config.rootpath, options=dict(_given(config)))
-    except SeedDbError as error:
-        raise pytest.UsageError(str(error)) from None
-    if config.stash[SETTINGS].migrations == "django" and is_enabled(config):
-        from pytest_seeddb.plugin.django import fixtures as django
-
-        if django.is_there(config):
-            config.pluginmanager.register(django, "seeddb-django")
-    if config.stash[SETTINGS].scope == "package":
-        from pytest_seeddb.plugin.package_scope import PackageScope
-
-        config.pluginmanager.register(PackageScope(), "seeddb-package-scope")
+    """Read the settings, and serve pytest-django if it is there."""
+    run.begin(config)
+    _join_django(config)
 
 
-def _given(config: pytest.Config) -> Iterable[tuple[str, Found]]:
-    from pytest_seeddb.settings.settings import KEYS, Found
+def _join_django(config: pytest.Config) -> None:
+    if RUN in config.stash and config.stash[RUN].settings.migrations == "django" and is_enabled(config):
+        from pytest_seeddb.plugin.django import fixtures
 
-    for key in KEYS.values():
-        if key.option and (value := config.getoption(key.option)) is not None:
-            yield key.name, Found(value, f"the option {key.option}")
+        if any(
+            getattr(plugin, "__name__", "") == "pytest_django.plugin" for plugin in config.pluginmanager.get_plugins()
+        ):
+            config.pluginmanager.register(fixtures, "seeddb-django")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say which server will be used, without starting it."""
-    if SETTINGS not in config.stash or not is_enabled(config) or config.get_verbosity() < 0:
+    if RUN not in config.stash or not is_enabled(config) or config.get_verbosity() < 0:
         return None
     from pytest_seeddb.servers.opening import describe
 
-    settings = config.stash[SETTINGS]
+    settings = config.stash[RUN].settings
     return f"seeddb: {describe(settings)}, profile {settings.profile or 'default'}"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the users of our fixtures, and skip seeded tests where they are not enabled."""
-    if SETTINGS not in config.stash:
+    if RUN not in config.stash:
         return
-    seeded = [item for item in items if _is_seeded(item)]
-    if not is_enabled(config):
-        skip = pytest.mark.skip(reason=DISABLED)
-        for item in seeded:
-            item.add_marker(skip)
+    for item in items:
+        if not item.get_closest_marker(markers.NAME):
+            if not markers.uses_a_fixture(getattr(item, "fixturenames", ())):
+                continue
+            item.add_marker(markers.NAME)
+        if not is_enabled(config):
+            item.add_marker(pytest.mark.skip(reason=DISABLED))
 
 
 @pytest.hookimpl(tryfirst=True)  # before an xdist worker tells which tests there are
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse wrong markers, and settings that name what is not there, before the first test runs."""
-    config = session.config
-    if SETTINGS in config.stash and is_enabled(config):
-        from pytest_seeddb.plugin import collection
-
-        collection.look(session, config.stash[SETTINGS])
-
-
-def _is_seeded(item: pytest.Item) -> bool:
-    if item.get_closest_marker(markers.NAME):
-        return True
-    if markers.uses_a_fixture(getattr(item, "fixturenames", ())):
-        item.add_marker(markers.NAME)
-        return True
-    return False
+    if RUN in session.config.stash and is_enabled(session.config):
+        run.check(session)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # inside of what captures output and logs
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Any:  # noqa: ANN401 - pytest's own
     """Settle a test's database once the whole tear-down is over."""
-    if SETTINGS not in item.config.stash or not is_enabled(item.config):
+    if RUN not in item.config.stash or not is_enabled(item.config):
         return (yield)
     from pytest_seeddb.plugin.teardown import torn_down
 
@@ -183,16 +151,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
         without_traceback(report, item, ours)
         keep_first_traceback(ours.value)
-    if call.excinfo is not None and SETTINGS in item.config.stash and item.get_closest_marker(markers.NAME):
+    if call.excinfo is not None and RUN in item.config.stash and item.get_closest_marker(markers.NAME):
         from pytest_seeddb.plugin.fixtures import explain_longer_life, explain_refused_write
 
         if text := explain_refused_write(item, call.excinfo.value) or explain_longer_life(item, call.excinfo.value):
             report.sections.append(("seeddb", text))
-    if report.failed and SETTINGS in item.config.stash:
+    if report.failed and RUN in item.config.stash:
         from pytest_seeddb.plugin.teardown import show_database
 
         report.sections.extend(("seeddb", text) for text in show_database(item, call.when))
-    if report.longrepr is not None and SETTINGS in item.config.stash:
+    if report.longrepr is not None and RUN in item.config.stash:
         from pytest_seeddb.plugin.concealed_reports import without_secrets
 
         without_secrets(report)
@@ -206,24 +174,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     without_secrets_of_an_interrupt(session.config)
     output = getattr(session.config, "workeroutput", None)
-    if output is not None and TALLY in session.config.stash:
-        output[_OUTPUT] = session.config.stash[TALLY].to_data()
+    if output is not None and RUN in session.config.stash:
+        output[_OUTPUT] = asdict(session.config.stash[RUN].tally)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
     """Add what an xdist worker did, or end the run with what it found wrong."""
-    from pytest_seeddb.plugin import collection
-    from pytest_seeddb.plugin.report import Tally
-
-    collection.handed_over(getattr(node, "workeroutput", {}))
-    if data := getattr(node, "workeroutput", {}).get(_OUTPUT):
-        node.config.stash.setdefault(TALLY, Tally()).merge(Tally(**data))
+    output = getattr(node, "workeroutput", {})
+    run.raise_usage_error_of(output)
+    if data := output.get(_OUTPUT):
+        node.config.stash[RUN].tally.merge(Tally(**data))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was built, reused and cloned."""
-    if TALLY in config.stash and config.get_verbosity() >= 0:
-        tally = config.stash[TALLY]
-        for line in [*tally.lines(), *(tally.report() if config.stash[SETTINGS].report else [])]:
+    if RUN in config.stash and config.get_verbosity() >= 0:
+        tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
+        for line in [*tally.lines(), *(tally.report() if settings.report else [])]:
             terminalreporter.write_line(f"seeddb: {line}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_seeddb.plugin.state import ENDING
+from pytest_seeddb.plugin.run import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

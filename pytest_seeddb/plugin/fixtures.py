@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_seeddb.plugin.markers import FIXTURES, NAME, uses_a_fixture, wish_of
-from pytest_seeddb.plugin.overrides import Origins, check_settings, told_of_a_call
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.plugin.markers import FIXTURES, NAME, Wish, uses_a_fixture, wish_of
 from pytest_seeddb.plugin.package_scope import package_of
-from pytest_seeddb.plugin.state import DATABASE, DISABLED, ELSEWHERE, PLANS, SETTINGS, TALLY, is_enabled
-from pytest_seeddb.plugin.teardown import settle_later, settle_now
+from pytest_seeddb.plugin.run import DATABASE, DISABLED, ELSEWHERE, RUN, check_settings, is_enabled
+from pytest_seeddb.plugin.teardown import settle_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plan.plan import Plan
-    from pytest_seeddb.plugin.markers import Wish
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Scope, Settings
     from pytest_seeddb.templates.templates import Template
@@ -38,10 +37,9 @@ if TYPE_CHECKING:
     DatabaseFactory = Callable[..., AbstractContextManager[SeededDatabase]]
 
 
-_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
+_XDIST_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
 
-_ORIGINS: Final = pytest.StashKey[Origins]()
 _ISOLATION: Final = pytest.StashKey[str]()
 """Kept with the test, or with the scope that shares a database."""
 
@@ -51,7 +49,7 @@ _ISOLATION: Final = pytest.StashKey[str]()
 @pytest.fixture(scope="session")
 def seeddb_settings(pytestconfig: pytest.Config) -> Settings:
     """The settings of the run. Override it with ``return seeddb_settings.replace(...)``."""
-    return pytestconfig.stash[SETTINGS]
+    return pytestconfig.stash[RUN].settings
 
 
 @pytest.fixture(scope="session")
@@ -69,18 +67,8 @@ def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Ite
 @pytest.fixture(scope="session")
 def seeddb_plan(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Plan:
     """The plan of the settings' profile."""
-    from pytest_seeddb.seeds.planning import plan_of
-
     check_settings(seeddb_settings)
-    stash = pytestconfig.stash
-    if PLANS in stash and seeddb_settings is stash[SETTINGS]:
-        _origins(pytestconfig).note_plans(stash[PLANS])
-        return _origins(pytestconfig).note_plan(stash[PLANS].plan, seeddb_settings)
-    return _origins(pytestconfig).note_plan(plan_of(seeddb_settings), seeddb_settings)
-
-
-def _origins(config: pytest.Config) -> Origins:
-    return config.stash.setdefault(_ORIGINS, Origins())
+    return pytestconfig.stash[RUN].plans.of(seeddb_settings)
 
 
 @pytest.fixture(scope="session")
@@ -96,32 +84,33 @@ def _seeddb_worker(
     _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
-    from pytest_seeddb.clones.worker import Worker, kept_dumps
-    from pytest_seeddb.plugin.report import Tally
+    from pytest_seeddb.clones.worker import Worker, build_support, kept_dumps
     from pytest_seeddb.plugin.terminal import TerminalProgress
-    from pytest_seeddb.templates.templates import Audience
 
-    _origins(pytestconfig).note_server(seeddb_settings)
-    token = _token() if seeddb_settings.reseed else ""
-    run = os.environ.get(_RUN, "")
-    audience = Audience(TerminalProgress(pytestconfig), _seeddb_around_builds)
-    dumps = kept_dumps(seeddb_server, seeddb_settings)
-    reset = seeddb_settings.reset
-    with Worker(seeddb_server, token=token, run=run, reset=reset, audience=audience, dumps=dumps) as worker:
+    run = pytestconfig.stash[RUN]
+    run.server_settings = seeddb_settings
+    xdist_run = os.environ.get(_XDIST_RUN, "")
+    # Tells this run from others: all of xdist's workers have the same, and one of them builds.
+    token = xdist_run or os.urandom(8).hex() if seeddb_settings.reseed else ""
+    with Worker(
+        seeddb_server,
+        token=token,
+        run=xdist_run,
+        reset=seeddb_settings.reset,
+        support=build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans),
+        dumps=kept_dumps(seeddb_server, seeddb_settings),
+    ) as worker:
         yield worker
         settle_now(pytestconfig)
-    pytestconfig.stash.setdefault(TALLY, Tally()).add(worker)
-
-
-def _token() -> str:
-    """What tells this run from others: all of xdist's workers have one, and one of them builds anew."""
-    return os.environ.get(_RUN) or os.urandom(8).hex()
+    run.tally.add(worker)
 
 
 @pytest.fixture(scope="session")
 def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config) -> Template:
     """The template of the plan, built unless there is one."""
-    return _origins(pytestconfig).note_template(_seeddb_worker.template(seeddb_plan), seeddb_plan)
+    template = _seeddb_worker.template(seeddb_plan)
+    pytestconfig.stash[RUN].own_templates.add(template.name)
+    return template
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +124,6 @@ def seeded_db_factory(
     Takes a profile, ``isolation=`` and seed parameters, as the marker does. The database lives as
     long as the block.
     """
-    plans = _origins(pytestconfig).plans_for(seeddb_plan, seeddb_settings)
 
     @contextmanager
     def factory(
@@ -143,9 +131,12 @@ def seeded_db_factory(
     ) -> Iterator[SeededDatabase]:
         from pytest_seeddb.clones.database import seeded_database
 
-        with told_of_a_call():
-            plan = plans.of(profile, parameters)
-        template, beside = _seeddb_worker.template(plan), _beside(_seeddb_worker, plan)
+        try:
+            plan = pytestconfig.stash[RUN].plan(Wish(profile, None, parameters), seeddb_settings, seeddb_plan)
+        except SeedDbError as error:
+            source = error.source.replace("the marker: seeded(", "the call: seeded_db_factory(")
+            raise error.with_source(source) from None
+        template, beside = _seeddb_worker.template(plan), _seeddb_worker.beside(plan)
         with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside) as database:
             yield database
 
@@ -158,7 +149,7 @@ def seeded_db_factory(
 def _scope(fixture_name: str, config: pytest.Config) -> Scope:
     """The scope in the settings; pytest asks once, when it registers the fixtures."""
     del fixture_name
-    return config.stash[SETTINGS].scope
+    return config.stash[RUN].settings.scope
 
 
 @pytest.fixture(scope=_scope)
@@ -171,7 +162,8 @@ def seeded_db(
     from pytest_seeddb.plugin.factories import factories_on
 
     wish = wish_of(_place(request))
-    template, beside = templates_for(request, wish, seeddb_settings)
+    run = request.config.stash[RUN]
+    template, beside = run.templates(wish, seeddb_settings, request)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
         opened = seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside)
@@ -179,7 +171,7 @@ def seeded_db(
         with activated(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
             yield database
-        settle_later(request, database, stack.pop_all())
+        run.unsettled.append((request.node, database, stack.pop_all()))
 
 
 def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
@@ -188,25 +180,6 @@ def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
     if request.scope == "package":
         place = package_of(request._pyfuncitem) or place  # noqa: SLF001 - pytest shows the test nowhere else
     return place
-
-
-def templates_for(
-    request: pytest.FixtureRequest, wish: Wish, settings: Settings
-) -> tuple[Template, dict[str, Template]]:
-    """What the test's database is made from, and what a Django project's further ones are."""
-    origins = _origins(request.config)
-    origins.check_server(settings)
-    worker: Worker = request.getfixturevalue("_seeddb_worker")
-    plans = origins.plans_for(request.getfixturevalue("seeddb_plan"), settings)
-    if wish.is_default:
-        template = origins.template_for(request.getfixturevalue("seeddb_template"), plans.plan, worker)
-        return template, _beside(worker, plans.plan)
-    plan = plans.of(wish.profile, wish.parameters)
-    return worker.template(plan), _beside(worker, plan)
-
-
-def _beside(worker: Worker, plan: Plan) -> dict[str, Template]:
-    return {alias: worker.template(sibling) for alias, sibling in plan.siblings().items()}
 
 
 @pytest.fixture(autouse=True, scope=_scope)
@@ -319,7 +292,7 @@ def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededData
 def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
     taken = (node.stash[_ISOLATION] for node in reversed(item.listchain()) if _ISOLATION in node.stash)
-    isolation = next(taken, None) or wish_of(item).isolation or item.config.stash[SETTINGS].isolation
+    isolation = next(taken, None) or wish_of(item).isolation or item.config.stash[RUN].settings.isolation
     if isolation == "clone" or not _is_read_only_refusal(error):
         return ""
     writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
@@ -334,7 +307,7 @@ def explain_longer_life(item: pytest.Item, error: BaseException) -> str:
     told = str(error)
     if not told.startswith("ScopeMismatch") or not any(f"fixture {name} " in told for name in FIXTURES):
         return ""
-    settings = item.config.stash[SETTINGS]
+    settings = item.config.stash[RUN].settings
     return (
         f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
         "fixture of a larger scope can make one of its own with seeded_db_factory; or give the fixture that scope, "

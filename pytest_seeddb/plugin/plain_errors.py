@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_seeddb.plugin.run import RUN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
 _OWN: Final = str(Path(__file__).parents[1])
-_SHOWN: Final = pytest.StashKey[dict[str, str]]()
 
 
 def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], when: str) -> None:
@@ -55,9 +56,9 @@ def without_traceback(
     if report.when == "call" or not _is_shortened(item):
         return
     text = f"{type(excinfo.value).__name__}: {excinfo.value}"
-    first = item.config.stash.setdefault(_SHOWN, {}).setdefault(text, item.nodeid)
+    first = item.config.stash[RUN].shown.setdefault(text, item.nodeid)
     if first != item.nodeid:
-        text = f"{text.splitlines()[0]}\n  as in {first}, where it is told in full"
+        text = f"{text.splitlines()[0]}\n  as in {first}, which shows it in full"
     shown = excinfo.getrepr(style="value", chain=False)
     # The style "value" leaves the error's class out.
     entries = [replace(each, lines=text.splitlines()) for each in shown.reprtraceback.reprentries[-1:]]

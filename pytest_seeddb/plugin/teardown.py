@@ -7,60 +7,35 @@ but when the hook around the whole tear-down says so: until then it can still be
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_seeddb.plugin.state import DATABASE, ENDING, SETTINGS, TALLY
+from pytest_seeddb.plugin.run import DATABASE, ENDING, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import ExitStack
 
     from pytest_seeddb.clones.database import SeededDatabase
 
-_UNSETTLED: Final = pytest.StashKey[list["_Unsettled"]]()
 _SHOWN: Final = pytest.StashKey[list[str]]()
 _NO_FAILURE: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, pytest.exit.Exception, pytest.skip.Exception)
 
 
-@dataclass(frozen=True)
-class _Unsettled:
-    """A database whose fixtures are done with it."""
-
-    node: pytest.Item | pytest.Collector
-    database: SeededDatabase
-    end: ExitStack
-
-
-def settle_later(request: pytest.FixtureRequest, database: SeededDatabase, end: ExitStack) -> None:
-    """Have ``end`` closed once the tear-down is over in which this is called."""
-    later = request.config.stash.setdefault(_UNSETTLED, [])
-    later.append(_Unsettled(request.node, database, end))
-
-
 def settle_now(config: pytest.Config) -> None:
-    """Settle what waits for it."""
-    unsettled = config.stash.get(_UNSETTLED, [])
-    while unsettled:
-        each, settings = unsettled.pop(), config.stash[SETTINGS]
-        if settings.keep == "all" and each.database.isolation == "clone" and each.database.lasts:
-            each.database.keep()
+    """Settle the databases whose fixtures are done with them."""
+    run = config.stash[RUN]
+    while run.unsettled:
+        node, database, end = run.unsettled.pop()
+        if run.settings.keep == "all" and database.isolation == "clone" and database.lasts:
+            database.keep()
         try:
-            each.end.close()
+            end.close()
         finally:
-            if DATABASE in each.node.stash:  # pytest keeps its items to the end of the session
-                del each.node.stash[DATABASE]
-        if settings.report:
-            _note(config, each)
-
-
-def _note(config: pytest.Config, each: _Unsettled) -> None:
-    from pytest_seeddb.plugin.report import Tally
-
-    if each.database.settlement is not None:
-        config.stash.setdefault(TALLY, Tally()).note(each.node.nodeid or "the session", each.database.settlement)
+            if DATABASE in node.stash:  # pytest keeps its items to the end of the session
+                del node.stash[DATABASE]
+        if run.settings.report and database.settlement is not None:
+            run.tally.note(node.nodeid or "the session", database.settlement)
 
 
 @contextmanager
@@ -99,8 +74,8 @@ def _settled(item: pytest.Item) -> Iterator[None]:
     except _NO_FAILURE:
         raise
     except BaseException:
-        databases = [each.database for each in item.config.stash.get(_UNSETTLED, [])]
-        item.stash[_SHOWN] = [text for database in databases for text in _show(item, database)]
+        unsettled = item.config.stash[RUN].unsettled
+        item.stash[_SHOWN] = [text for _, database, _ in unsettled for text in _show(item, database)]
         raise
     finally:
         settle_now(item.config)
@@ -126,7 +101,7 @@ def _show(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
         changes = str(database.changes())
     except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
         changes = f"what was written cannot be told: {error}"
-    if item.config.stash[SETTINGS].keep == "none" or not database.lasts:
+    if item.config.stash[RUN].settings.keep == "none" or not database.lasts:
         yield changes
     else:
         kept = database.keep()

@@ -16,14 +16,14 @@ from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import opened as data_files
 from pytest_seeddb.fingerprint.digests import Part, differences
 from pytest_seeddb.plan.numbering import Numbering
-from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.plan.plan import Progress, Target
 from pytest_seeddb.templates.contents import SMALL, THE_USERS
 from pytest_seeddb.templates.staleness import unlogged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_seeddb.plan.plan import Plan, Progress, Stage
+    from pytest_seeddb.plan.plan import Plan, Stage
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin, Strategy
     from pytest_seeddb.templates.record import Record, Steps
@@ -69,13 +69,36 @@ class Build:
         )
 
 
-def fill(build: Build, stages: Sequence[tuple[Stage, int]], steps: Steps = ()) -> tuple[Part, ...]:
+@dataclass(frozen=True)
+class BuildSupport:
+    """What builds need from those who ask for them.
+
+    Attributes:
+        progress: Is told how far a build is.
+        around: Makes a context in which a build runs.
+        again: Makes the same plan from the files as they are by then.
+        siblings: Gives the plans of a Django project's other databases, by alias.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    again: Callable[[Plan], Plan] = lambda plan: plan
+    siblings: Callable[[Plan], Mapping[str, Plan]] = lambda _plan: {}
+
+
+def fill(
+    build: Build,
+    stages: Sequence[tuple[Stage, int]],
+    steps: Steps = (),
+    again: Callable[[Plan], Plan] = lambda plan: plan,
+) -> tuple[Part, ...]:
     """Run the stages, each from its first undone step, and end every connection they left.
 
     Args:
         build: The build.
         stages: What is to be run.
         steps: All that the database then has, as the plan had them; none where nobody will look for it later.
+        again: Makes the plan from the files as they are at the end.
 
     Returns:
         What it depends on beside these: the data files that were opened meanwhile, or before by the code
@@ -94,27 +117,20 @@ def fill(build: Build, stages: Sequence[tuple[Stage, int]], steps: Steps = ()) -
             build.admin.evict(build.name)
     sources = [part.name for _, parts in steps for part in parts]
     read = data_files.all_parts(opened.parts(), build.plan.root, sources)
-    return data_files.merged((*read, *_changed(build, steps, path)))
+    changed: set[str] = set()
+    if steps:  # what they say was not built where a file changed since the plan was made
+        now = _steps_on(path, lambda: again(build.plan))[: len(steps)]
+        changed = {difference.name for difference in differences(steps, now)}
+    return data_files.merged((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed)))
 
 
-def _changed(build: Build, steps: Steps, path: list[str]) -> list[Part]:
-    """What is not any more as it was when the plan was made: what the steps say is not what was built.
-
-    Looked for on the same ``path``: Alembic, for one, leaves directories on it.
-    """
-    found: Steps = ()
-    with contextlib.suppress(SeedDbError), _searching(path):  # what is wrong by now, the next run says
-        again = build.plan.again if steps else None
-        found = tuple((step.name, step.parts) for step in again().steps[: len(steps)]) if again else steps
-    names = {each.name for each in differences(steps, found)}
-    return [Part(name, data_files.CHANGED_MEANWHILE) for name in sorted(names)]
-
-
-@contextlib.contextmanager
-def _searching(path: list[str]) -> Iterator[None]:
+def _steps_on(path: list[str], again: Callable[[], Plan]) -> Steps:
+    """The steps of the plan made again on the same ``path`` (Alembic leaves directories on it); none where it fails."""
     now, sys.path[:] = [*sys.path], path
     try:
-        yield
+        return tuple((step.name, step.parts) for step in again().steps)
+    except SeedDbError:
+        return ()  # the next run reports it
     finally:
         sys.path[:] = now
 

@@ -8,8 +8,8 @@ by the next one who looks (`pytest_seeddb.templates.registry`).
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
@@ -18,25 +18,22 @@ from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
 from pytest_seeddb.fingerprint import opened as data_files
 from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
 from pytest_seeddb.plan.numbering import Numbering
-from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_name, template_name
 from pytest_seeddb.templates import history
-from pytest_seeddb.templates.building import Build, fill, finish
+from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
 from pytest_seeddb.templates.grants import Carried
 from pytest_seeddb.templates.record import Record
 from pytest_seeddb.templates.staleness import worn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.history import Comparison
     from pytest_seeddb.templates.record import Steps
-
-    Around = Callable[[], AbstractContextManager[object]]
 
 _BASE = """
 SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(encoding), datcollate, datctype,
@@ -83,19 +80,6 @@ class Look:
     reason: str
 
 
-@dataclass(frozen=True)
-class Audience:
-    """Who a build happens before.
-
-    Attributes:
-        progress: Is told how far it is.
-        around: Makes a context in which each build runs.
-    """
-
-    progress: Progress = field(default_factory=Progress)
-    around: Around = nullcontext
-
-
 class Templates:
     """The templates of one server, as one process sees them.
 
@@ -113,9 +97,9 @@ class Templates:
         admin: Admin,
         lease: str,
         *,
+        support: BuildSupport,
         token: str = "",
         run: str = "",
-        audience: Audience | None = None,
         inputs: tuple[Part, ...] = (),
     ) -> None:
         self._admin = admin
@@ -123,7 +107,7 @@ class Templates:
         self._token = token
         self._run = run
         self._failed: dict[str, StoredError] = {}
-        self._audience = audience or Audience()
+        self._support = support
         self._inputs = inputs
         self._numbers = count(1)
         self._held: set[str] = set()
@@ -313,12 +297,12 @@ class Templates:
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
         stages = list(plan.stages_between(span.done, span.end))
         with ExitStack() as undo:
-            undo.enter_context(self._audience.around())
+            undo.enter_context(self._support.around())
             beside = self._beside(plan, undo) if any(stage.tier for stage, _ in stages) else {}
-            build = Build(self._admin, self._next_name(), plan, self._audience.progress, numbering, beside)
+            build = Build(self._admin, self._next_name(), plan, self._support.progress, numbering, beside)
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
-            opened = fill(build, stages, steps)
+            opened = fill(build, stages, steps, self._support.again)
             earlier = span.base.record.opened if span.base else ()
             draft = Record(
                 plan=plan.name,
@@ -342,7 +326,7 @@ class Templates:
     def _beside(self, plan: Plan, undo: ExitStack) -> dict[str, Address]:
         """The project's further databases, migrated, for the seeders to find; they go with ``undo``."""
         found = {}
-        for alias, sibling in plan.siblings().items():
+        for alias, sibling in self._support.siblings(plan).items():
             name = self._next_name()
             undo.callback(self._drop_if_there, name)
             self._start(name, self.get(sibling.without_seeds))

@@ -133,7 +133,7 @@ def test_another_profile_builds_on_the_common_layer(worker, make_plan):
 
 def test_two_plans_under_one_name_are_refused(worker, make_plan):
     worker.template(make_plan(Statements("migration", SCHEMA)))
-    with pytest.raises(ConfigError, match="Two different plans go by the name"):
+    with pytest.raises(ConfigError, match="Two different plans have the name"):
         worker.template(make_plan(Statements("migration", SCHEMA[:1])))
 
 

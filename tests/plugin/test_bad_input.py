@@ -455,7 +455,7 @@ def test_two_plans_under_one_name_are_refused(project):
     result = project.run()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     output = result.stdout.str()
-    assert "Two different plans go by the name 'little-shop', profile 'default'" in output
+    assert "Two different plans have the name 'little-shop' and the profile 'default'" in output
     assert "seeddb_settings.replace(name=...)" in output
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part
-from pytest_seeddb.plan.plan import Plan, Plans, Stage, Step, shown_profile
+from pytest_seeddb.plan.plan import Plan, Stage, Step, shown_profile
+from pytest_seeddb.seeds.planning import Plans, plan_again, plan_of
+from pytest_seeddb.settings.settings import load_settings
 
 BASE = (Part("PostgreSQL", "15"),)
 
@@ -92,26 +96,54 @@ def test_a_profile_is_shown_with_its_overrides_in_order(profile, overrides, show
     assert shown_profile(profile, overrides) == shown
 
 
-def test_each_sibling_is_worked_out_once():
-    asked = []
+@pytest.fixture
+def settings(tmp_path):
+    (tmp_path / "seeds.py").write_text(
+        "from pytest_seeddb import seeder\n\n@seeder\ndef stores(session, stores: int = 3): ...\n"
+    )
+    (tmp_path / "seeddb.toml").write_text('seeds = ["seeds"]\n[profiles.minimal]\nstores = 1\n')
+    return load_settings(tmp_path, environ={})
 
-    def vary(profile, overrides):
-        asked.append((profile, dict(overrides)))
-        return dataclasses.replace(first, profile=shown_profile(profile, overrides))
 
-    first = plan(vary=vary)
-    plans = Plans(first)
-    assert plans.of(None, {}) is first
-    assert plans.of("demo", {}) is first
-    minimal = [plans.of("minimal", {}) for _ in range(2)]
+def test_each_plan_of_a_run_is_made_once(settings):
+    plans = Plans()
+    first = plans.of(settings)
+    assert plans.of(settings.replace(name=settings.name)) is not first
+    assert plans.vary(first, None, {}) is first
+    assert plans.vary(first, "default", {}) is first
+    minimal = [plans.vary(first, "minimal", {}) for _ in range(2)]
     assert minimal[0] is minimal[1]
-    assert plans.of("minimal", {"stores": 1}).profile == "minimal(stores=1)"
-    assert asked == [("minimal", {}), ("minimal", {"stores": 1})]
+    assert minimal[0].key != first.key
+    assert plans.vary(first, "minimal", {"stores": 2}).profile == "minimal(stores=2)"
+    assert plans.has(first)
+    assert not plans.has(plan_of(settings))
+
+
+def test_a_plan_can_be_made_again_from_the_files_as_they_are_then(settings):
+    varied = plan_of(settings, "minimal", {"stores": 2})
+    again = plan_again(varied)
+    assert (again.key, again.profile) == (varied.key, varied.profile)
+    assert plan_again(varied.without_seeds).steps == []
+    with (settings.root / "seeds.py").open("a") as file:
+        file.write("\nVERSION = 2\n")
+    assert plan_again(varied).key != varied.key
+    assert plan_again(by_hand := plan(stage("one", "a"))) is by_hand
+
+
+def test_planning_installs_no_audit_hook(settings):
+    code = (
+        "import pathlib, sys\n"
+        "from pytest_seeddb.seeds.planning import plan_of\n"
+        "from pytest_seeddb.settings.settings import load_settings\n"
+        "sys.addaudithook = None\n"
+        "plan_of(load_settings(pathlib.Path()))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=settings.root, check=True)
 
 
 def test_a_plan_made_by_hand_has_no_profiles():
     with pytest.raises(ConfigError, match="The plan 'shop' has no profiles") as caught:
-        Plans(plan()).of("minimal", {"stores": 1})
+        Plans().vary(plan(), "minimal", {"stores": 1})
     assert "'minimal'" in str(caught.value)
     assert "{'stores': 1}" in str(caught.value)
 

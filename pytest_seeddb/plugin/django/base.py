@@ -29,7 +29,7 @@ class Base:
     def __init__(self, worker: Worker, plan: Plan) -> None:
         self._worker = worker
         self._templates = {DEFAULT: worker.template(plan)}
-        self._templates |= {alias: worker.template(each.without_seeds) for alias, each in plan.siblings().items()}
+        self._templates |= {alias: worker.template(each.without_seeds) for alias, each in worker.siblings(plan).items()}
         self._leased = {alias: worker.take(template) for alias, template in self._templates.items()}
         self._redirection: DjangoRedirection | None = None
 

@@ -19,10 +19,8 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plugin.django.atomic import AtomicClones
 from pytest_seeddb.plugin.django.base import Base
 from pytest_seeddb.plugin.factories import counting_on
-from pytest_seeddb.plugin.fixtures import templates_for
 from pytest_seeddb.plugin.markers import NAME, uses_a_fixture, wish_of
-from pytest_seeddb.plugin.state import DATABASE, ELSEWHERE, SETTINGS
-from pytest_seeddb.plugin.teardown import settle_later
+from pytest_seeddb.plugin.run import DATABASE, ELSEWHERE, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,12 +44,6 @@ _NEEDLESS: Final = {
     "create_db": "--create-db",
     "nomigrations": "--no-migrations",
 }
-
-
-def is_there(config: pytest.Config) -> bool:
-    """Whether pytest-django runs in this session."""
-    modules = (getattr(each, "__name__", "") for each in config.pluginmanager.get_plugins())
-    return "pytest_django.plugin" in modules
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -208,7 +200,7 @@ def is_atomic(item: pytest.Item) -> bool:
     function = getattr(item, "function", None)
     plain = not (transaction or reset_sequences or databases or inspect.iscoroutinefunction(function))
     wish = wish_of(item)
-    settings = item.config.stash[SETTINGS]
+    settings = item.config.stash[RUN].settings
     return plain and settings.scope == "function" and (wish.isolation or settings.isolation) == "clone" and _is_alone()
 
 
@@ -266,13 +258,13 @@ def _seeddb_django(
             database = stack.enter_context(_migrated(seeddb_settings, _seeddb_worker, _seeddb_base))
             request.node.stash[DATABASE] = database
             yield
-            settle_later(request, database, stack.pop_all())
+            request.config.stash[RUN].unsettled.append((request.node, database, stack.pop_all()))
 
 
 def _template_of(request: pytest.FixtureRequest, settings: Settings, base: Base) -> Template:
     if request.node.get_closest_marker(NAME) is None:
         return base.templates()[0]
-    return templates_for(request, wish_of(request.node), settings)[0]
+    return request.config.stash[RUN].templates(wish_of(request.node), settings, request)[0]
 
 
 @pytest.fixture(scope="session")
@@ -338,7 +330,7 @@ def _database_of_class(request: pytest.FixtureRequest) -> AbstractContextManager
     worker: Worker = request.getfixturevalue("_seeddb_worker")
     if request.node.get_closest_marker(NAME) is None:
         return _migrated(settings, worker, request.getfixturevalue("_seeddb_base"))
-    return _opened(settings, worker, *templates_for(request, wish_of(request.node), settings))
+    return _opened(settings, worker, *request.config.stash[RUN].templates(wish_of(request.node), settings, request))
 
 
 def _check(item: pytest.Item) -> None:

@@ -1,0 +1,259 @@
+"""One run of pytest: its settings, its plans, what its tests did, and the checks before the first of them.
+
+Everything that a person can mistype ends the run here, with exit code 4, one text and no traceback.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.plugin.markers import NAME, SIGNATURE, wish_of
+from pytest_seeddb.plugin.package_scope import PackageScope, package_of
+from pytest_seeddb.plugin.report import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import ExitStack
+
+    from pytest_seeddb.clones.database import SeededDatabase
+    from pytest_seeddb.clones.worker import Worker
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.plugin.markers import Wish
+    from pytest_seeddb.seeds.planning import Plans
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.templates import Template
+
+RUN: pytest.StashKey[Run] = pytest.StashKey()
+"""Kept with pytest's config; missing where pytest only shows its help."""
+
+DATABASE: pytest.StashKey[SeededDatabase] = pytest.StashKey()
+"""Kept with the test, or with the scope that shares a database."""
+
+ENDING: pytest.StashKey[bool] = pytest.StashKey()
+"""Kept with a test whose tear-down has begun."""
+
+ELSEWHERE: pytest.StashKey[bool] = pytest.StashKey()
+"""Kept with a seeded test that gets its database from another plugin's fixtures."""
+
+DISABLED: Final = 'seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]'
+_OUTPUT: Final = "seeddb_usage"
+
+
+class Run:
+    """What one process of a run knows.
+
+    pytest caches what a session fixture returned, and gives it to a test whose own conftest overrides what that
+    was made from, too. So the run knows what the plugin's own fixtures made, and makes it again from what a test sees.
+
+    Attributes:
+        settings: Those of the table, the environment and the options.
+        server_settings: Those that chose the server; ``None`` before.
+        own_templates: The names of those that the plugin's fixture ``seeddb_template`` gave.
+        unsettled: Databases whose fixtures are done with them, each with its test or scope and what ends it.
+        shown: The errors that were shown in full, each with the first test that met it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.server_settings: Settings | None = None
+        self.own_templates: set[str] = set()
+        self.tally = Tally()
+        self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
+        self.shown: dict[str, str] = {}
+
+    @cached_property
+    def plans(self) -> Plans:
+        """The plans so far."""
+        from pytest_seeddb.seeds.planning import Plans
+
+        return Plans()
+
+    def plan(self, wish: Wish, settings: Settings, given: Plan) -> Plan:
+        """The plan that a test wants.
+
+        Args:
+            wish: Of the test's markers.
+            settings: What the test sees as ``seeddb_settings``.
+            given: What the test sees as ``seeddb_plan``.
+        """
+        own = self.plans.of(settings) if self.plans.has(given) else given
+        return self.plans.vary(own, wish.profile, wish.parameters)
+
+    def templates(
+        self, wish: Wish, settings: Settings, request: pytest.FixtureRequest
+    ) -> tuple[Template, dict[str, Template]]:
+        """The template of a test's database, and those of a Django project's further ones.
+
+        Raises:
+            ConfigError: The test's settings want another server than the run has.
+        """
+        worker: Worker = request.getfixturevalue("_seeddb_worker")
+        for key in ("server", "postgres", "binaries"):
+            if getattr(settings, key) != getattr(self.server_settings, key):
+                raise ConfigError(
+                    f"A run has one server, but some tests have another `{key}` than the tests before them",
+                    source="the fixture seeddb_settings, overridden in a conftest.py of a sub-directory",
+                    remedy=f"set `{key}` for all tests, or run these tests on their own",
+                )
+        plan = self.plan(wish, settings, request.getfixturevalue("seeddb_plan"))
+        template = request.getfixturevalue("seeddb_template") if wish.is_default else None
+        if template is None or template.name in self.own_templates:
+            template = worker.template(plan)
+        return template, worker.beside(plan)
+
+
+def is_enabled(config: pytest.Config) -> bool:
+    """Whether seeded tests run."""
+    return bool(config.getoption("--seed-db")) or config.stash[RUN].settings.enabled == "always"
+
+
+def check_settings(given: object) -> None:
+    """Check that a conftest's `seeddb_settings` returns settings.
+
+    Raises:
+        ConfigError: It returns something else, or has no ``return``.
+    """
+    from pytest_seeddb.settings.settings import Settings
+
+    if not isinstance(given, Settings):
+        raise ConfigError(
+            "The fixture seeddb_settings does not return settings",
+            saw=repr(given),
+            source="the fixture seeddb_settings, overridden in a conftest.py or a test module",
+            remedy="end it with: return seeddb_settings.replace(...)",
+        )
+
+
+# -- before the first test -----------------------------------------------------------------------
+
+
+def begin(config: pytest.Config) -> None:
+    """Read the settings, unless only help is wanted: that works however broken the table is.
+
+    Raises:
+        pytest.UsageError: The settings are wrong.
+    """
+    config.addinivalue_line("markers", SIGNATURE)
+    if config.option.help or config.option.version or config.getoption("markers", default=False):
+        return
+    from pytest_seeddb.settings.settings import KEYS, Found, load_settings
+
+    given = ((key, config.getoption(key.option)) for key in KEYS.values() if key.option)
+    options = {key.name: Found(value, f"the option {key.option}") for key, value in given if value is not None}
+    try:
+        settings = load_settings(config.rootpath, options=options)
+    except SeedDbError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[RUN] = Run(settings)
+    if settings.scope == "package":
+        config.pluginmanager.register(PackageScope(), "seeddb-package-scope")
+
+
+def check(session: pytest.Session) -> None:
+    """Check that each collected seeded test can run, as far as that needs no server, and make the plans.
+
+    Raises:
+        pytest.UsageError: Names everything that is wrong. An xdist worker raises nothing, which would
+            look like a crash: it runs no test and hands the text to the controller; see `raise_usage_error_of`.
+    """
+    run = session.config.stash[RUN]
+    wishes: list[tuple[Wish, str]] = []
+    errors: list[tuple[SeedDbError, str]] = []
+    seeded = [item for item in session.items if item.get_closest_marker(NAME)]
+    for item in seeded:
+        try:
+            wishes.append((_wish(item, run.settings), item.nodeid))
+        except SeedDbError as error:
+            errors.append((error, item.nodeid))
+    # Where they are overridden, the table says little.
+    if seeded and not _overrides(seeded, ("seeddb_settings", "seeddb_plan")):
+        try:
+            _check_engines(run.settings)
+            plan = run.plans.of(run.settings)
+        except SeedDbError as error:
+            errors.append((error, ""))
+            wishes.clear()
+        for wish, nodeid in wishes:
+            try:
+                run.plan(wish, run.settings, plan)
+            except SeedDbError as error:
+                errors.append((error, nodeid))
+    if not errors:
+        return
+    text = "\n".join(_texts(errors))
+    output = getattr(session.config, "workeroutput", None)
+    if output is None:
+        raise pytest.UsageError(text)
+    output[_OUTPUT] = text
+    session.items.clear()
+
+
+def raise_usage_error_of(workeroutput: dict[str, str]) -> None:
+    """Raise in the controller what an xdist worker's check has found.
+
+    Raises:
+        pytest.UsageError: Something is wrong.
+    """
+    if text := workeroutput.get(_OUTPUT):
+        raise pytest.UsageError(text)
+
+
+def _texts(errors: Sequence[tuple[SeedDbError, str]]) -> Iterator[str]:
+    """The errors' texts. Many tests may have one marker: the first is named, and the others are counted."""
+    alike: dict[str, list[str]] = {}
+    first: dict[str, SeedDbError] = {}
+    for error, nodeid in errors:
+        text = str(error.with_source("" if error.source == nodeid else error.source))
+        alike.setdefault(text, []).append(nodeid)
+        first.setdefault(text, error)
+    for text, (nodeid, *others) in alike.items():
+        test = f"{nodeid} and {len(others)} more" if others else nodeid
+        source = first[text].source
+        yield str(first[text].with_source(", ".join(filter(None, ("" if source == nodeid else source, test)))))
+
+
+def _wish(item: pytest.Item, settings: Settings) -> Wish:
+    """What the test's markers ask for, which must be the same for all that share a database."""
+    wish, scope = wish_of(item), settings.scope
+    if scope == "package":
+        place = package_of(item)
+    else:
+        place = {
+            "function": None,
+            "class": item.getparent(pytest.Class),
+            "module": item.getparent(pytest.Module),
+            "session": item.getparent(pytest.Session),
+        }[scope]
+    if place is None or wish == wish_of(place):
+        return wish
+    if scope in {"session", "package"}:
+        remedy = f"give all tests of the {scope} the same marker, or choose a smaller scope: module, class or function"
+    else:
+        by = "pytestmark in it" if scope == "module" else "above it"
+        remedy = f"mark the whole {scope} ({by}), or move the test to another"
+    raise ConfigError(
+        f"A test's marker differs from that of its {scope}, which shares one database",
+        saw=f"{wish.shown} on the test, {wish_of(place).shown} on the {scope}",
+        source=f"scope = {scope!r}, {settings.source('scope')}",
+        remedy=remedy,
+    )
+
+
+def _overrides(seeded: Sequence[pytest.Item], fixtures: Sequence[str]) -> bool:
+    """Whether a plugin, a conftest, a test module or a test class has one of the fixtures, too."""
+    manager = seeded[0].config.pluginmanager
+    nodes = {node for item in seeded for node in item.listchain() if isinstance(node, pytest.Class | pytest.Module)}
+    places = {*manager.get_plugins(), *(node.obj for node in nodes)} - {manager.get_plugin("seeddb-fixtures")}
+    return any(name in dir(place) for place in places for name in fixtures)
+
+
+def _check_engines(settings: Settings) -> None:
+    from pytest_seeddb.application import imports
+
+    for path in settings.engines:
+        if path != "all":
+            imports.check(path, source=settings.source("engines"), root=settings.root)
