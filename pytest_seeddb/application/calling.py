@@ -83,8 +83,8 @@ def call(
 
 def wanted(function: Callable[..., Any]) -> Mapping[str, Resource]:
     """The parameters that `call` fills with the database, by name; all others are the caller's."""
-    hints = _hints(function)
-    found = {each.name: _resource_of(each, hints, function) for each in _parameters(function)}
+    hints = hints_of(function)
+    found = {each.name: _resource_of(each, hints, function) for each in parameters_of(function)}
     return {name: each for name, each in found.items() if each is not None}
 
 
@@ -146,7 +146,7 @@ class _Bound:
         self._function = function
         self._target = target
         self._arguments = arguments
-        self._parameters = tuple(_parameters(function))
+        self._parameters = tuple(parameters_of(function))
         self._resources = wanted(function)
         self.mark: Mark | None = None
         self.around: Around = nullcontext
@@ -212,7 +212,7 @@ class _Bound:
                 raise _unfilled(self._function, each, "; the function is not async, so it cannot use that")
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     try:
         return tuple(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a function written in C need not have a signature
@@ -243,7 +243,7 @@ def _alternatives(hint: Any) -> Iterator[object]:  # noqa: ANN401 - an annotatio
         yield hint if origin is None else origin
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, each evaluated on its own: one that only type checkers see stays a string."""
     inner: Any = inspect.unwrap(function)
     inner = inspect.unwrap(getattr(inner, "func", inner))

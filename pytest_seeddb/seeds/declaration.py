@@ -1,13 +1,12 @@
 """The `seeder` decorator.
 
-Applications import this module in production, so it imports next to nothing and the decorator does
-nothing but take notes.
+Applications import this module in production: it imports almost nothing, and the decorator only takes notes.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, cast, overload
 
 from pytest_seeddb.errors import ConfigError
 
@@ -30,7 +29,7 @@ _REGISTRY: Final = "__seeddb_seeders__"
 
 
 class Param(NamedTuple):
-    """What a parameter's annotation can say beside its type: ``password: Annotated[str, Param(secret=True)]``.
+    """A note on a parameter, beside its type: ``password: Annotated[str, Param(secret=True)]``.
 
     Attributes:
         secret: Its value is shown nowhere. In production its default, or nothing, is an error; elsewhere
@@ -112,15 +111,25 @@ def seeder(
             checks that it is true.
 
     Raises:
-        ConfigError: The tier or an element of ``after`` is not one.
+        ConfigError: There is no such tier, or an element of ``after`` is not a seeder.
     """
-    before = _each(after)
+    # A string is iterable, too: its letters are not what was meant.
+    is_one = isinstance(after, str) or callable(after) or not hasattr(after, "__iter__")
+    before: tuple[Any, ...] = (after,) if is_one else tuple(cast("Iterable[Any]", after))
 
     def declare(declared: F, depth: int = 1) -> F:
         scope = sys._getframe(depth).f_globals  # noqa: SLF001  # where the "@" stands; inspect.stack() reads files
-        noted = _noted(declared, name, tier, before, scope)._replace(idempotent=idempotent)
-        _mark(declared, noted)
-        _registry(scope).seeders.append(noted)
+        note = _note(declared, name, tier, before, scope)._replace(idempotent=idempotent)
+        try:
+            setattr(declared, _ATTRIBUTE, note)
+        except (AttributeError, TypeError):
+            raise ConfigError(
+                f"@seeder cannot mark {declared!r}",
+                saw=f"a {type(declared).__name__}, which takes no attributes",
+                source=note.place,
+                remedy="declare a function that calls it",
+            ) from None
+        _registry(scope).seeders.append(note)
         return declared
 
     return declare if function is None else declare(function, depth=2)
@@ -129,43 +138,31 @@ def seeder(
 def declared_in(scope: dict[str, Any]) -> tuple[Seeder, ...]:
     """The seeders that a module declares, given its globals, in the order of declaration.
 
-    The function of each is the one that the module's name stands for: where another decorator was
-    put on top, that is the decorated one.
+    A seeder's function is the one that the module's name stands for: the decorated one where another
+    decorator is above ``@seeder``.
     """
-    outer = {id(noted): value for value in scope.values() if (noted := seeder_of(value)) is not None}
-    return tuple(each._replace(function=outer.get(id(each), each.function)) for each in _registry(scope).seeders)
+    outer = {id(note): value for value in scope.values() if (note := seeder_of(value)) is not None}
+    return tuple(note._replace(function=outer.get(id(note), note.function)) for note in _registry(scope).seeders)
 
 
 def seeder_of(value: object) -> Seeder | None:
-    """What was noted about a function; ``None`` when it is no seeder."""
+    """What the decorator noted about a function; ``None`` where it did not see it."""
     try:
         # Not getattr(): a module may hold proxies that do something when they are asked.
-        noted = object.__getattribute__(value, _ATTRIBUTE)
+        note = object.__getattribute__(value, _ATTRIBUTE)
     except AttributeError:
         return None
-    return noted if isinstance(noted, Seeder) else None
-
-
-def _mark(function: Callable[..., object], noted: Seeder) -> None:
-    try:
-        setattr(function, _ATTRIBUTE, noted)
-    except (AttributeError, TypeError):
-        raise ConfigError(
-            f"@seeder cannot mark {function!r}",
-            saw=f"a {type(function).__name__}, which takes no attributes",
-            source=noted.place,
-            remedy="declare a function that calls it",
-        ) from None
+    return note if isinstance(note, Seeder) else None
 
 
 def _registry(scope: dict[str, Any]) -> _Registry:
-    found = scope.get(_REGISTRY)
-    if not isinstance(found, _Registry) or found.spec is not scope.get("__spec__"):
-        found = scope[_REGISTRY] = _Registry(scope.get("__spec__"), [])
-    return found
+    registry = scope.get(_REGISTRY)
+    if not isinstance(registry, _Registry) or registry.spec is not scope.get("__spec__"):
+        registry = scope[_REGISTRY] = _Registry(scope.get("__spec__"), [])
+    return registry
 
 
-def _noted(
+def _note(
     function: Callable[..., object],
     name: str | None,
     tier: Tier,
@@ -176,39 +173,30 @@ def _noted(
     while hasattr(inner, "__wrapped__"):  # inspect.unwrap() would cost the import of inspect
         inner = inner.__wrapped__
     code = getattr(inner, "__code__", None)
-    called = name or str(getattr(function, "__name__", type(function).__name__))
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     file = code.co_filename if code else str(scope.get("__file__", ""))
     line = code.co_firstlineno if code else 0
-    noted = Seeder(called, str(scope.get("__name__", "")), tier, after, function, file, line)
-    _check(noted)
-    return noted
-
-
-def _check(noted: Seeder) -> None:
-    if not isinstance(noted.name, str):
+    note = Seeder(name, str(scope.get("__name__", "")), tier, after, function, file, line)
+    if not isinstance(name, str):
         raise ConfigError(
             "A seeder's name is not text",
-            saw=f"name={noted.name!r}",
-            source=noted.place,
-            remedy='write @seeder(name="..."), or leave it out: then it is the function\'s',
+            saw=f"name={name!r}",
+            source=note.place,
+            remedy='write @seeder(name="..."), or omit it: the default is the function\'s name',
         )
-    if noted.tier not in TIERS:
+    if tier not in TIERS:
         raise ConfigError(
-            f"The seeder {noted.identity} has a tier that there is not",
-            saw=f"tier={noted.tier!r}",
-            source=noted.place,
+            f"The seeder {note.identity} has an unknown tier",
+            saw=f"tier={tier!r}",
+            source=note.place,
             remedy='write tier="essential" or tier="demo"',
         )
-    for each in noted.after:
-        if not isinstance(each, str) and seeder_of(each) is None:
+    for earlier in after:
+        if not isinstance(earlier, str) and seeder_of(earlier) is None:
             raise ConfigError(
-                f"The seeder {noted.identity} is to run after something that is no seeder",
-                saw=f"after: {getattr(each, '__qualname__', repr(each))}",
-                source=noted.place,
-                remedy="name a function that carries @seeder, or its name",
+                f"The seeder {note.identity} names something in `after` that is not a seeder",
+                saw=f"after: {getattr(earlier, '__qualname__', repr(earlier))}",
+                source=note.place,
+                remedy="name a function with @seeder, or a seeder's name",
             )
-
-
-def _each(after: Iterable[str | Callable[..., object]] | Callable[..., object]) -> tuple[Any, ...]:
-    # A string is iterable too: its letters are not what was meant.
-    return (after,) if isinstance(after, str) or callable(after) or not hasattr(after, "__iter__") else tuple(after)
+    return note

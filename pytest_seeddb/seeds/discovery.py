@@ -1,31 +1,29 @@
 """Find the seeders of modules: from their source where it says it all, else by importing them.
 
 Most runs need nothing but the fingerprint, and that must not cost an import of the application. The
-two ways give the same `Declaration`; which one was taken is not seen from outside.
+two ways give the same `Declaration`. Before a build runs a seeder it is imported and compared.
 """
 
 from __future__ import annotations
 
+import inspect
 import tokenize
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.modules import Module, Modules
+from pytest_seeddb.seeds.declaration import Seeder, declared_in, seeder_of
+from pytest_seeddb.seeds.hints import ANYTHING
 from pytest_seeddb.seeds.kinds import Declaration, Parameter
-from pytest_seeddb.seeds.loading import imported_callable, imported_seeders
-from pytest_seeddb.seeds.reading import Doubt, Outline, ReadFunction, ReadSeeder, outline
+from pytest_seeddb.seeds.reading import Doubt, Outline, Reader
 
-__all__ = ["Catalogue"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
-
-@dataclass(frozen=True)
-class _Located:
-    """A module's file, and the package that its relative imports start from."""
-
-    file: Path
-    package: str
+_LITERALS = (bool, int, float, str, bytes, type(None))
 
 
 class Catalogue:
@@ -48,10 +46,20 @@ class Catalogue:
             ConfigError: There is no such module, it cannot be imported, or a declaration is wrong.
         """
         if module not in self._seeders:
-            found = self._from_source(module)
-            if not found:  # none at all is a doubt as well: somebody has named this module
-                found = imported_seeders(module, root=self._root, source=source)
-            self._seeders[module] = _distinct(found)
+            outline = self._outline(module)
+            # None at all is a doubt as well: the settings or another seeder name this module.
+            seeders = (outline and outline.seeders) or import_seeders(module, root=self._root, source=source)
+            first: dict[str, Declaration] = {}
+            for seeder in seeders:
+                if seeder.identity in first:
+                    raise ConfigError(
+                        f"Two seeders are called {seeder.identity}",
+                        saw=f"{first[seeder.identity].place}\n{seeder.place}",
+                        source=seeder.place,
+                        remedy='rename one, or give it another name: @seeder(name="...")',
+                    )
+                first[seeder.identity] = seeder
+            self._seeders[module] = seeders
         return self._seeders[module]
 
     def callable(self, path: str, *, source: str) -> Declaration:
@@ -61,119 +69,181 @@ class Catalogue:
             ConfigError: There is none.
         """
         module, _, attribute = path.partition(":")
-        found = self._callable_from_source(module, attribute)
-        return found or imported_callable(path, root=self._root, source=source)
+        return self._read(module, attribute) or _import_callable(path, root=self._root, source=source)
 
-    def _callable_from_source(self, module: str, attribute: str) -> Declaration | None:
+    def _read(self, module: str, attribute: str) -> Declaration | None:
         """The function, where the source tells; through the imports of other modules if need be."""
         seen = set()
-        while (module, attribute) not in seen:
+        while (module, attribute) not in seen and (outline := self._outline(module)) is not None:
             seen.add((module, attribute))
-            read = self._outline(module)
-            seeders = self._from_source(module)
-            if read is None or seeders is None:
-                return None
-            for seeder in seeders:
-                if seeder.function == attribute:
-                    return seeder
-            if attribute in read.functions:
-                return self._plain(module, read.functions[attribute])
-            module, _, attribute = read.imports.get(attribute, "").rpartition(".")
+            functions = outline.functions | {seeder.function: seeder for seeder in reversed(outline.seeders)}
+            if attribute in functions:
+                return functions[attribute]
+            module, _, attribute = outline.imports.get(attribute, "").rpartition(".")
         return None
 
-    def _from_source(self, module: str) -> tuple[Declaration, ...] | None:
-        read = self._outline(module)
-        if read is None:
-            return None
-        try:
-            return tuple(self._declaration(module, seeder, read) for seeder in read.seeders)
-        except Doubt:
-            return None
+    def _identity(self, path: str) -> str:
+        module, _, attribute = path.rpartition(".")
+        seeder = self._read(module, attribute)
+        if seeder is None or not seeder.is_seeder:
+            raise Doubt
+        return seeder.identity
 
     def _outline(self, module: str) -> Outline | None:
         if module not in self._outlines:
-            self._outlines[module] = self._read(module)
+            self._outlines[module] = None  # where modules import each other
+            where = self._modules.find(module)
+            if isinstance(where, Module) and where.path.endswith(".py"):
+                package = module if where.places else module.rpartition(".")[0]
+                file = relative_name(Path(where.path), self._root)
+                reader = Reader(module, package, file, self._is_ours, self._identity)
+                # The import says what is wrong with a file that cannot be read.
+                with suppress(Doubt, OSError, SyntaxError, UnicodeDecodeError), tokenize.open(where.path) as text:
+                    self._outlines[module] = reader.outline(text.read())
         return self._outlines[module]
-
-    def _read(self, module: str) -> Outline | None:
-        located = self._locate(module)
-        if located is None:
-            return None
-        try:
-            with tokenize.open(located.file) as file:
-                return outline(file.read(), located.package, is_ours=self._is_ours)
-        except (Doubt, OSError, SyntaxError, UnicodeDecodeError):
-            return None  # the import says what is wrong
-
-    def _declaration(self, module: str, seeder: ReadSeeder, read: Outline) -> Declaration:
-        plain = self._plain(module, seeder.function)
-        after = tuple(
-            each if isinstance(each, str) else self._identity(module, each.path, read) for each in seeder.after
-        )
-        return Declaration(
-            seeder.name,
-            module,
-            plain.function,
-            seeder.tier,
-            after,
-            plain.parameters,
-            plain.file,
-            plain.line,
-            plain.is_async,
-            idempotent=seeder.idempotent,
-        )
-
-    def _plain(self, module: str, function: ReadFunction) -> Declaration:
-        located = self._locate(module)
-        parameters = tuple(
-            Parameter(each.name, each.hint, each.default) for each in function.parameters if not each.is_database
-        )
-        file = relative_name(located.file, self._root) if located else module
-        return Declaration(
-            function.name,
-            module,
-            function.name,
-            "essential",
-            (),
-            parameters,
-            file,
-            function.line,
-            function.is_async,
-            is_seeder=False,
-        )
-
-    def _identity(self, module: str, path: str, read: Outline) -> str:
-        """The identity of the seeder that an element of ``after`` stands for."""
-        of, _, attribute = path.rpartition(".")
-        if not of:
-            names = [each.name for each in read.seeders if each.function.name == attribute]
-            if len(names) == 1:
-                return f"{module}:{names[0]}"
-            raise Doubt
-        found = self._callable_from_source(of, attribute)
-        if found is None or not found.is_seeder:
-            raise Doubt
-        return found.identity
-
-    def _locate(self, module: str) -> _Located | None:
-        found = self._modules.find(module)
-        if not isinstance(found, Module) or not found.path.endswith(".py"):
-            return None
-        return _Located(Path(found.path), module if found.places else module.rpartition(".")[0])
 
     def _is_ours(self, package: str) -> bool:
         return isinstance(self._modules.find(package), Module)
 
 
-def _distinct(found: tuple[Declaration, ...]) -> tuple[Declaration, ...]:
-    first: dict[str, Declaration] = {}
-    for each in found:
-        if each.identity in first:
-            raise ConfigError(
-                f"Two seeders are called {each.identity}",
-                saw=f"{first[each.identity].place}\n{each.place}",
-                source=each.place,
-                remedy='rename one, or give it another name: @seeder(name="...")',
-            )
-        first[each.identity] = each
-    return found
+def import_seeders(module: str, *, root: Path, source: str) -> tuple[Declaration, ...]:
+    """Import a module and return the seeders that it declares.
+
+    Raises:
+        ConfigError: It cannot be imported, or a declaration is wrong.
+    """
+    return tuple(_seeder(note, root) for note in _notes(module, root=root, source=source))
+
+
+def check_seeders(module: str, expected: Iterable[Declaration], *, root: Path, source: str) -> None:
+    """See that the module, imported, declares the very seeders that its source said.
+
+    Raises:
+        ConfigError: It declares others, or in another order.
+    """
+    before = [seeder.name for seeder in expected]
+    now = [note.name for note in _notes(module, root=root, source=source)]
+    if before != now:
+        raise _difference(module, before, now, source)
+
+
+def load_function(expected: Declaration, *, root: Path) -> tuple[Callable[..., object], Declaration]:
+    """Import the function that a declaration stands for; also give its declaration as it is now.
+
+    Raises:
+        ConfigError: The module cannot be imported, or declares something else than its source said.
+    """
+    function: Any
+    if expected.is_seeder:
+        notes = _notes(expected.module, root=root, source=expected.place)
+        note = next((note for note in notes if note.name == expected.name), None)
+        if note is None:
+            raise _difference(expected.module, [expected.name], [note.name for note in notes], expected.place)
+        function, now = note.function, _seeder(note, root)
+    else:
+        path = f"{expected.module}:{expected.function}"
+        function = _import(path, root=root, source=expected.place)
+        if not callable(function) or seeder_of(function) is not None:
+            raise _difference(expected.module, [expected.identity], [repr(function)], expected.place)
+        now = _function(path, function, root)
+    if _summary(expected) != _summary(now):
+        raise _difference(expected.module, [_summary(expected)], [_summary(now)], expected.place)
+    return function, now
+
+
+def _import_callable(path: str, *, root: Path, source: str) -> Declaration:
+    function = _import(path, root=root, source=source)
+    note = seeder_of(function)
+    if note is not None:
+        return _seeder(note, root)
+    if not callable(function):
+        raise ConfigError(
+            f"The seed {path} cannot be called",
+            saw=f"it is of the type {type(function).__name__}",
+            source=source,
+            remedy="name a function, or the module that holds @seeder functions",
+        )
+    return _function(path, function, root)
+
+
+def _notes(module: str, *, root: Path, source: str) -> tuple[Seeder, ...]:
+    return declared_in(vars(_import(module, root=root, source=source)))
+
+
+def _import(path: str, *, root: Path, source: str) -> object:
+    from pytest_seeddb.application.imports import load
+
+    try:
+        return load(path, source=source, root=root)
+    except ConfigError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None  # the decorator's own words say it better
+        raise
+
+
+def _summary(declaration: Declaration) -> str:
+    parameters = ", ".join(parameter.name for parameter in declaration.parameters)
+    after = f", after {', '.join(declaration.after)}" if declaration.after else ""
+    return f"{declaration.name}({parameters}), {declaration.tier}{after}"
+
+
+def _difference(module: str, before: list[str], now: list[str], source: str) -> ConfigError:
+    return ConfigError(
+        f"The imported seeders of {module} differ from those in its source",
+        saw=f"source: {'; '.join(before) or 'none'}\nimported: {'; '.join(now) or 'none'}",
+        source=source,
+        remedy="declare each seeder at the top level of the module, with @seeder itself as its only decorator "
+        "and with literal arguments",
+    )
+
+
+def _seeder(note: Seeder, root: Path) -> Declaration:
+    after = tuple(
+        earlier if isinstance(earlier, str) else cast("Seeder", seeder_of(earlier)).identity for earlier in note.after
+    )
+    return Declaration(
+        note.name,
+        note.module,
+        getattr(note.function, "__name__", note.name),
+        _parameters(note.function),
+        relative_name(Path(note.file), root),
+        note.line,
+        note.tier,
+        after,
+        idempotent=note.idempotent,
+    )
+
+
+def _function(path: str, function: Callable[..., Any], root: Path) -> Declaration:
+    module, _, attribute = path.partition(":")
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    file = relative_name(Path(code.co_filename), root) if code else module
+    line = code.co_firstlineno if code else 0
+    return Declaration(attribute, module, attribute, _parameters(function), file, line, is_seeder=False)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The parameters that calling does not fill by itself."""
+    from pytest_seeddb.application.calling import hints_of, parameters_of, wanted
+
+    resources, hints = wanted(function), hints_of(function)
+    parameters = []
+    for parameter in parameters_of(function):
+        if parameter.name in resources or parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            continue
+        hint = hints.get(parameter.name, parameter.annotation)
+        if hint is parameter.empty or isinstance(hint, str):  # a string is only for type checkers
+            hint = ANYTHING
+        default = None if parameter.default is parameter.empty else ""
+        if default is not None and _is_literal(parameter.default):
+            default = repr(parameter.default)
+        parameters.append(Parameter(parameter.name, hint, default))
+    return tuple(parameters)
+
+
+def _is_literal(value: object) -> bool:
+    if isinstance(value, list | tuple | set):
+        return all(map(_is_literal, value))
+    if isinstance(value, dict):
+        return all(_is_literal(item) for pair in value.items() for item in pair)
+    return type(value) in _LITERALS

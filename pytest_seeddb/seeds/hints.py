@@ -1,13 +1,16 @@
-"""Type hints of seeder parameters: what they allow, and values made to fit them.
+"""Type hints of seeder parameters: which values they allow, and how a value or a text is made to fit.
 
-The hints understood are those that a TOML file or a marker can give a value for. Anything else is
-passed on as it is: the seeder itself will say if it minds.
+The hints understood are those that a TOML file, a marker or a text can give a value for. Any other value is passed
+on as it is.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -15,53 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-__all__ = ["ANYTHING", "NotFitting", "allowed", "bare", "fitted"]
+from pytest_seeddb.settings.converters import YES_NO, NotAllowed
 
 ANYTHING: Final[Any] = Any
 """The hint of a parameter without one, or with one that cannot be read."""
 
-
-class NotFitting(ValueError):  # noqa: N818  # read as "the value is not fitting"
-    """The value is not what the hint allows."""
-
-
-def fitted(value: object, hint: object) -> object:
-    """``value`` as ``hint`` wants it.
-
-    A value is converted where no information is lost and no other reading exists: ``3`` for a
-    float, ``"0.10"`` for a `Decimal`, ``"2026-01-31"`` for a date, a member's name or value for an
-    Enum, a list for a tuple or set. A bool is never an int, nor text a number.
-
-    Raises:
-        NotFitting: The hint does not allow it.
-    """
-    hint = bare(hint)
-    origin = get_origin(hint)
-    if origin in {Union, types.UnionType}:
-        return _any_of(value, get_args(hint))
-    if origin is Literal:
-        return _literal(value, get_args(hint))
-    if isinstance(origin, type):
-        return _collection(value, origin, get_args(hint))
-    if isinstance(hint, type):
-        return _plain(value, hint)
-    return value
-
-
-def allowed(hint: object) -> str:
-    """The values that the hint allows, in words."""
-    hint = bare(hint)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in {Union, types.UnionType}:
-        return " or ".join(dict.fromkeys(allowed(each) for each in arguments))
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, arguments))}"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a table (each value: {allowed(arguments[1])})" if len(arguments) == 2 else "a table"  # noqa: PLR2004  # key, value
-    if isinstance(origin, type):
-        return f"a list (each item: {allowed(arguments[0])})" if arguments else "a list"
-    return _plain_words(hint)
-
+_UNIONS: Final = (Union, types.UnionType)
+_LISTS: Final = (list, tuple, set, frozenset)
+_COLLECTIONS: Final = (*_LISTS, dict, Sequence, Mapping, Iterable)
+_NOTHING: Final = frozenset({"", "none", "null"})
 
 _WORDS: Final[Mapping[object, str]] = {
     bool: "true or false",
@@ -83,101 +48,7 @@ _WORDS: Final[Mapping[object, str]] = {
     type(None): "nothing (the parameter's default)",
 }
 
-
-def _plain_words(hint: object) -> str:
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return f"one of {', '.join(repr(each.name) for each in hint)}"
-    return _WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"
-
-
-def bare(hint: object) -> object:
-    """The hint without ``Annotated``'s notes; ``None`` as a type."""
-    hint = type(None) if hint is None else hint
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def _any_of(value: object, hints: Iterable[object]) -> object:
-    hints = tuple(hints)
-    # A member of the union that takes the value as it is goes before one that converts it: for
-    # "Decimal | str" a text stays a text.
-    for exact in (True, False):
-        for hint in hints:
-            try:
-                found = fitted(value, hint)
-            except NotFitting:
-                continue
-            if not exact or (found == value and type(found) is type(value)):
-                return found
-    raise NotFitting
-
-
-def _literal(value: object, members: Iterable[object]) -> object:
-    for member in members:
-        # 1 == True, but they are not the same literal.
-        if member == value and type(member) is type(value):
-            return member
-    raise NotFitting
-
-
-def _collection(value: object, origin: type, arguments: tuple[Any, ...]) -> object:
-    if issubclass(origin, Mapping):
-        return _table(value, arguments)
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise NotFitting
-    make = origin if origin in {tuple, set, frozenset} else list
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        if len(arguments) != len(value):
-            raise NotFitting
-        return tuple(fitted(each, hint) for each, hint in zip(value, arguments, strict=True))
-    item = arguments[0] if arguments else ANYTHING
-    return make(fitted(each, item) for each in value)
-
-
-def _table(value: object, arguments: tuple[Any, ...]) -> object:
-    if not isinstance(value, Mapping):
-        raise NotFitting
-    key, item = arguments or (ANYTHING, ANYTHING)
-    return {fitted(name, key): fitted(each, item) for name, each in value.items()}
-
-
-def _plain(value: object, hint: type) -> object:
-    if hint in {object, ANYTHING} or (isinstance(value, hint) and not _disguised(value, hint)):
-        return value
-    if issubclass(hint, Enum):
-        return _member(value, hint)
-    if hint in {list, tuple, set, frozenset, dict, Sequence, Mapping, Iterable}:
-        return _collection(value, hint, ())
-    converter = _CONVERTERS.get(hint)
-    if converter is None:
-        raise NotFitting
-    return _converted(value, converter)
-
-
-def _disguised(value: object, hint: type) -> bool:
-    # In Python a bool is an int and a datetime is a date; in a table neither was meant.
-    return (isinstance(value, bool) and hint is int) or (isinstance(value, datetime) and hint is date)
-
-
-def _member(value: object, enum: type[Enum]) -> object:
-    if isinstance(value, str) and value in enum.__members__:
-        return enum[value]
-    for member in enum:
-        if member.value == value and type(member.value) is type(value):
-            return member
-    raise NotFitting
-
-
-def _converted(value: object, converter: tuple[tuple[type, ...], Callable[[Any], object]]) -> object:
-    kinds, convert = converter
-    if type(value) not in kinds:
-        raise NotFitting
-    try:
-        return convert(value)
-    except (ValueError, InvalidOperation, OverflowError):
-        raise NotFitting from None
-
-
-# What each hint takes beside its own values. Exact types, so that a bool never passes for an int.
+# The values that each type takes beside its own. Exact types, so that a bool never passes for an int.
 _CONVERTERS: Final[Mapping[type, tuple[tuple[type, ...], Callable[[Any], object]]]] = {
     float: ((int,), float),
     Decimal: ((str, int), Decimal),
@@ -188,3 +59,157 @@ _CONVERTERS: Final[Mapping[type, tuple[tuple[type, ...], Callable[[Any], object]
     timedelta: ((int, float), lambda seconds: timedelta(seconds=seconds)),
     UUID: ((str,), UUID),
 }
+
+
+def hint_for(hint: object, default: str | None) -> object:
+    """The parameter's hint, or else the type of its default, given as Python writes it."""
+    if hint is not ANYTHING or not default:
+        return hint
+    value = ast.literal_eval(default)
+    return hint if value is None else type(value)
+
+
+def describe(hint: object) -> str:
+    """The values that the hint allows, in words."""
+    hint = _bare(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        return " or ".join(dict.fromkeys(map(describe, arguments)))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a table (each value: {describe(arguments[1])})" if len(arguments) == 2 else "a table"  # noqa: PLR2004  # key, value
+    if isinstance(origin, type):
+        return f"a list (each item: {describe(arguments[0])})" if arguments else "a list"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"one of {', '.join(repr(member.name) for member in hint)}"
+    return _WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"
+
+
+def convert(value: object, hint: object) -> object:
+    """``value`` as ``hint`` wants it.
+
+    A value is converted where no information is lost and no other reading exists: ``3`` for a
+    float, ``"0.10"`` for a `Decimal`, ``"2026-01-31"`` for a date, a member's name or value for an
+    Enum, a list for a tuple or set. A bool is never an int, nor text a number.
+
+    Raises:
+        NotAllowed: The hint does not allow it.
+    """
+    hint = _bare(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        # A member of the union that takes the value as it is goes before one that converts it: for
+        # "Decimal | str" a text stays a text.
+        for exact in (True, False):
+            for member in arguments:
+                with suppress(NotAllowed):
+                    converted = convert(value, member)
+                    if not exact or _same(converted, value):
+                        return converted
+        raise NotAllowed
+    if origin is Literal:
+        return _first(arguments, lambda member: _same(member, value))
+    if isinstance(origin, type):
+        return _collection(value, origin, arguments)
+    return _plain(value, hint) if isinstance(hint, type) else value
+
+
+def convert_text(text: str, hint: object) -> object:
+    """The value that a text stands for where ``hint`` is wanted.
+
+    Numbers and dates as they are written, ``true`` or ``no`` for a bool, a member's name or value
+    for an Enum or a Literal, ``a,b`` or JSON for a list, JSON for a table, and nothing, ``none`` or
+    ``null`` for ``None`` where that is allowed.
+
+    Raises:
+        NotAllowed: The hint does not allow it.
+    """
+    hint = _bare(hint)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        if type(None) in arguments and text.strip().lower() in _NOTHING:
+            return None
+        for member in sorted(arguments, key=lambda member: member is str):  # text takes everything, so it comes last
+            if member is not type(None):
+                with suppress(NotAllowed):
+                    return convert_text(text, member)
+        raise NotAllowed
+    if origin is Literal:
+        return _first(arguments, lambda member: str(member) == text)
+    value: object = text
+    with suppress(ValueError, KeyError):  # `convert` then refuses the text itself
+        value = _parse(text, origin or hint, arguments)
+    return convert(value, hint)
+
+
+def _parse(text: str, kind: Any, arguments: tuple[Any, ...]) -> object:  # noqa: ANN401  # any type
+    if kind is bool:
+        return YES_NO[text.strip().lower()]
+    if kind in {int, float}:
+        return kind(text)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _member(kind, text, lambda member: str(member.value) == text)
+    if isinstance(kind, type) and issubclass(kind, (*_LISTS, Mapping)):
+        if text.lstrip().startswith("[") or issubclass(kind, Mapping):
+            return json.loads(text)
+        item = arguments[0] if arguments else ANYTHING
+        return [convert_text(member.strip(), item) for member in text.split(",") if member.strip()]
+    return text
+
+
+def _bare(hint: object) -> object:
+    """The hint without ``Annotated``'s notes; ``None`` as a type."""
+    hint = type(None) if hint is None else hint
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether they are equal and of one type: ``1 == True``, but they are two literals."""
+    return one == other and type(one) is type(other)
+
+
+def _first(members: Iterable[object], fits: Callable[[Any], bool]) -> object:
+    for member in members:
+        if fits(member):
+            return member
+    raise NotAllowed
+
+
+def _member(kind: type[Enum], name: object, fits: Callable[[Any], bool]) -> object:
+    """By its name, which goes before another's value, or by what fits."""
+    return kind[name] if isinstance(name, str) and name in kind.__members__ else _first(kind, fits)
+
+
+def _collection(value: object, kind: type, arguments: tuple[Any, ...]) -> object:
+    if issubclass(kind, Mapping):
+        if not isinstance(value, Mapping):
+            raise NotAllowed
+        key, item = arguments or (ANYTHING, ANYTHING)
+        return {convert(name, key): convert(member, item) for name, member in value.items()}
+    if not isinstance(value, _LISTS):
+        raise NotAllowed
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(arguments) != len(value):
+            raise NotAllowed
+        return tuple(convert(member, hint) for member, hint in zip(value, arguments, strict=True))
+    item = arguments[0] if arguments else ANYTHING
+    return (kind if kind in _LISTS else list)(convert(member, item) for member in value)
+
+
+def _plain(value: object, kind: type) -> object:
+    # In Python a bool is an int and a datetime is a date; in a table neither was meant.
+    disguised = (isinstance(value, bool) and kind is int) or (isinstance(value, datetime) and kind is date)
+    if kind in {object, ANYTHING} or (isinstance(value, kind) and not disguised):
+        return value
+    if issubclass(kind, Enum):
+        return _member(kind, value, lambda member: _same(member.value, value))
+    if kind in _COLLECTIONS:
+        return _collection(value, kind, ())
+    types_taken, converter = _CONVERTERS.get(kind, ((), None))
+    if converter is None or type(value) not in types_taken:
+        raise NotAllowed
+    try:
+        return converter(value)
+    except (ValueError, InvalidOperation, OverflowError):
+        raise NotAllowed from None

@@ -1,11 +1,11 @@
-"""The kinds of seeds: a function, a file of SQL, a command, a management command of Django's."""
+"""The kinds of seeds: a function, an SQL file, a command, a Django management command."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pytest_seeddb.errors import mask
+from pytest_seeddb.errors import mask, names_a_secret
 from pytest_seeddb.seeds.declaration import Param
 
 if TYPE_CHECKING:
@@ -14,15 +14,12 @@ if TYPE_CHECKING:
     from pytest_seeddb.seeds.declaration import Tier
     from pytest_seeddb.settings.settings import CommandSpec, DjangoSpec
 
-__all__ = ["CommandSeed", "Declaration", "DjangoSeed", "Parameter", "Seed", "SqlSeed"]
-
 
 @dataclass(frozen=True)
 class Parameter:
     """A parameter that a profile can set.
 
     Attributes:
-        name: Its name.
         hint: The type that its values are checked against; `hints.ANYTHING` where there is none.
         default: The default as Python writes it; ``None`` where there is none, empty where it is
             not a literal.
@@ -33,14 +30,14 @@ class Parameter:
     default: str | None
 
     @property
-    def required(self) -> bool:
-        """Whether a profile or a marker has to give a value."""
-        return self.default is None
+    def declares_secret(self) -> bool:
+        """Whether its annotation says that it is a secret."""
+        return any(isinstance(note, Param) and note.secret for note in getattr(self.hint, "__metadata__", ()))
 
     @property
-    def secret(self) -> bool:
-        """Whether its value is shown nowhere."""
-        return any(isinstance(each, Param) and each.secret for each in getattr(self.hint, "__metadata__", ()))
+    def is_secret(self) -> bool:
+        """Whether its value must never appear: its annotation or its name says so."""
+        return self.declares_secret or names_a_secret(self.name)
 
 
 @dataclass(frozen=True)
@@ -48,28 +45,19 @@ class Declaration:
     """A function that seeds: declared with ``@seeder``, or named by the settings.
 
     Attributes:
-        name: What it is called; the function's name unless the decorator gives another.
-        module: The module that declares it.
-        function: The function's name.
-        tier: Its tier.
-        after: The identities (``shop.seeds:roles``) or bare names (``roles``) of those before it.
+        after: The identities (``shop.seeds:roles``) or names (``roles``) of the seeds before it.
         parameters: Those that a profile can set.
-        file: The source file, as people are shown it.
-        line: Its line there.
-        is_async: Whether it is an ``async def``.
-        is_seeder: Whether it carries the decorator.
-        idempotent: Whether it may run again where its rows are.
+        file: The source file, relative to the root.
     """
 
     name: str
     module: str
     function: str
-    tier: Tier
-    after: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     file: str
     line: int
-    is_async: bool
+    tier: Tier = "essential"
+    after: tuple[str, ...] = ()
     is_seeder: bool = True
     idempotent: bool = False
 
@@ -80,18 +68,13 @@ class Declaration:
 
     @property
     def place(self) -> str:
-        """Where it stands, as ``file:line``."""
+        """``file:line``."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
 class SqlSeed:
-    """A file of SQL statements.
-
-    Attributes:
-        path: The file.
-        identity: Its path below the root.
-    """
+    """A file of SQL statements; its identity is its path below the root."""
 
     path: Path
     identity: str
@@ -100,17 +83,13 @@ class SqlSeed:
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """The file."""
         return self.identity
 
 
 @dataclass(frozen=True)
 class CommandSeed:
-    """A command of the user's.
-
-    Attributes:
-        source: Where it is named.
-    """
+    """A shell command, and the setting that names it."""
 
     spec: CommandSpec
     source: str = ""
@@ -122,22 +101,19 @@ class CommandSeed:
         """The command; a password in it is masked."""
         return mask(self.spec.command)
 
-    @property
-    def place(self) -> str:
-        """Where it stands."""
-        return self.identity
+    place = identity
 
 
 @dataclass(frozen=True)
 class DjangoSeed:
-    """A management command of Django's."""
+    """A Django management command."""
 
     spec: DjangoSpec
     after: tuple[str, ...] = ()
 
     @property
     def tier(self) -> Tier:
-        """Its tier."""
+        """The tier that the settings give it."""
         return self.spec.tier
 
     @property
@@ -145,10 +121,7 @@ class DjangoSeed:
         """The command; a password in it is masked."""
         return f"manage.py {mask(self.spec.command)}"
 
-    @property
-    def place(self) -> str:
-        """Where it stands."""
-        return self.identity
+    place = identity
 
 
 Seed = Declaration | SqlSeed | CommandSeed | DjangoSeed

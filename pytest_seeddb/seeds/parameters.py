@@ -12,12 +12,11 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from pytest_seeddb.errors import ConfigError, conceal, names_a_secret
+from pytest_seeddb.errors import HIDDEN, ConfigError, conceal, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, digest
 from pytest_seeddb.seeds.declaration import TIERS
-from pytest_seeddb.seeds.hints import NotFitting, allowed, fitted
-from pytest_seeddb.seeds.texts import hint_for, read_text
-from pytest_seeddb.settings.converters import did_you_mean
+from pytest_seeddb.seeds.hints import convert, convert_text, describe, hint_for
+from pytest_seeddb.settings.converters import NotAllowed, did_you_mean
 from pytest_seeddb.settings.settings import KEYS
 
 if TYPE_CHECKING:
@@ -32,10 +31,14 @@ BUILT_IN: Final[Mapping[str, Mapping[str, object]]] = {"default": {}, "essential
 tier. A table of the same name goes before."""
 
 TIER: Final = "tier"
-"""The key of a profile that is no parameter."""
+"""The key of a profile that is not a parameter."""
 
-_LONGEST_SHOWN: Final = 40
+_LONGEST_PART: Final = 40
 _RESOURCES: Final = ("session", "connection", "engine", "url")
+_PLAIN: Final = (bool, int, float, str, bytes, Decimal, date, datetime, time, timedelta, UUID)
+_WELL_KNOWN: Final = frozenset(
+    {"admin", "changeme", "change-me", "default", "demo", "example", "password", "postgres", "root", "secret", "test"}
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Given:
 
     Attributes:
         is_text: Whether it is text that stands for the value, as in the environment.
-        is_optional: Whether it may be there for seeders that do not run.
+        is_optional: Whether it may be for seeders that do not run.
     """
 
     value: object
@@ -55,13 +58,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of parameters.
-
-    Attributes:
-        name: Its name.
-        only_essential: Whether it leaves out the demo tier.
-        given: The values, by parameter.
-    """
+    """A named set of parameters."""
 
     name: str
     only_essential: bool = False
@@ -72,51 +69,59 @@ def profile_of(settings: Settings, overrides: Mapping[str, object]) -> Profile:
     """The profile that the settings select, with a marker's overrides on top.
 
     Raises:
-        ConfigError: There is no such profile, or its ``tier`` is not one.
+        ConfigError: There is no such profile, or no such ``tier``.
     """
     name = settings.profile or "default"
     tables = {**BUILT_IN, **settings.profiles}
     if name not in tables:
-        raise _unknown_profile(name, settings, list(tables))
+        near = did_you_mean(name, tables)
+        raise ConfigError(
+            f"There is no profile {name!r}",
+            saw=f"profiles: {', '.join(sorted(tables))}",
+            source=settings.source("profile"),
+            remedy=f"{near} Name one of these, or add a table [tool.seeddb.profiles.{name}]".strip(),
+        )
     source = f"profile {name!r}, {settings.source('profiles')}"
     # Where only a tier was asked for, the profile's values for seeders of the other are no mistake.
     given = {key: Given(value, source, is_optional=TIER in overrides) for key, value in tables[name].items()}
     given |= {
-        key: Given(found.value, found.source, is_text=True, is_optional=found.is_ambient)
-        for key, found in settings.parameters.items()
+        key: Given(parameter.value, parameter.source, is_text=True, is_optional=parameter.is_ambient)
+        for key, parameter in settings.parameters.items()
     }
     given |= {key: Given(value, f"the marker: seeded({key}=...)") for key, value in overrides.items()}
-    only_essential = _tier(given.pop(TIER, None)) == "essential"
-    return Profile(name, only_essential, given)
+    tier = given.pop(TIER, None)
+    if tier and tier.value not in TIERS:
+        raise ConfigError(
+            "A profile has an unknown `tier`",
+            saw=f"tier = {tier.value!r}",
+            source=tier.source,
+            remedy='write tier = "essential" for a profile without demo seeds; else remove it',
+        )
+    return Profile(name, bool(tier and tier.value == "essential"), given)
 
 
-def check(declared: Iterable[Declaration], profile: Profile) -> None:
+def check(declarations: Iterable[Declaration], profile: Profile) -> None:
     """See that each value has a parameter, each parameter a value, and that they fit.
 
     Args:
-        declared: All functions that seed, of every tier.
+        declarations: All functions that seed, of every tier.
         profile: What to hold against them.
 
     Raises:
         ConfigError: Names the seeder, the parameter, the value, its source and what is allowed.
     """
-    declared = list(declared)
-    _conceal(declared, profile)
-    running = [each for each in declared if not (profile.only_essential and each.tier == "demo")]
+    declarations = list(declarations)
+    for parameter in (parameter for seeder in declarations for parameter in seeder.parameters if parameter.is_secret):
+        if parameter.name in profile.given:
+            conceal(profile.given[parameter.name].value)  # a database's or a seeder's error may contain it
+    running = [seeder for seeder in declarations if not (profile.only_essential and seeder.tier == "demo")]
+    names = {parameter.name for seeder in running for parameter in seeder.parameters}
+    every = {parameter.name: seeder for seeder in declarations for parameter in seeder.parameters}
     for key, given in profile.given.items():
-        if not any(key == each.name for seeder in running for each in seeder.parameters):
-            if given.is_optional and any(key == each.name for seeder in declared for each in seeder.parameters):
-                continue
-            raise _no_parameter(key, given, declared, profile)
+        if key not in names and not (given.is_optional and key in every):
+            raise _no_parameter(key, given, every, profile)
     for seeder in running:
         arguments(seeder, profile)
-
-
-def _conceal(declared: Iterable[Declaration], profile: Profile) -> None:
-    """Note the values of secrets: what a database or a seeder says when it fails may hold them."""
-    for parameter in (each for seeder in declared for each in seeder.parameters if is_secret(each)):
-        if parameter.name in profile.given:
-            conceal(profile.given[parameter.name].value)
 
 
 def arguments(seeder: Declaration, profile: Profile) -> dict[str, object]:
@@ -125,14 +130,14 @@ def arguments(seeder: Declaration, profile: Profile) -> dict[str, object]:
     Raises:
         ConfigError: A value does not fit, or one is missing.
     """
-    found = {}
+    values = {}
     for parameter in seeder.parameters:
         given = profile.given.get(parameter.name)
         if given is not None:
-            found[parameter.name] = _value(seeder, parameter, given)
-        elif parameter.required:
+            values[parameter.name] = _value(seeder, parameter, given)
+        elif parameter.default is None:
             raise _no_value(seeder, parameter, profile)
-    return found
+    return values
 
 
 def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
@@ -141,22 +146,20 @@ def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
     Raises:
         ConfigError: A value cannot be told from another in the next run.
     """
-    return tuple(
-        Part(f"parameter {each.name}", _shown(seeder, each, profile.given.get(each.name))) for each in seeder.parameters
-    )
-
-
-def _shown(seeder: Declaration, parameter: Parameter, given: Given | None) -> str:
-    # A default that is no literal is in the seeder's source, which is another part.
-    default = parameter.default or "its default"
-    if given is None:
-        text = default
-    else:
-        value = _value(seeder, parameter, given) if given.is_text else given.value
-        text = _canonical(seeder, parameter, given, value)
-    if is_secret(parameter):
-        return digest(f"{seeder.identity} {parameter.name} {text}")
-    return text if len(text) <= _LONGEST_SHOWN and text.isprintable() else digest(text)
+    parts = []
+    for parameter in seeder.parameters:
+        given = profile.given.get(parameter.name)
+        if given is None:
+            text = parameter.default or "its default"  # one that is no literal is part of the seeder's source
+        else:
+            value = _value(seeder, parameter, given) if given.is_text else given.value
+            text = _canonical(seeder, parameter, given, value)
+        if parameter.is_secret:
+            text = digest(f"{seeder.identity} {parameter.name} {text}")
+        elif len(text) > _LONGEST_PART or not text.isprintable():
+            text = digest(text)
+        parts.append(Part(f"parameter {parameter.name}", text))
+    return tuple(parts)
 
 
 def _canonical(seeder: Declaration, parameter: Parameter, given: Given, value: object) -> str:
@@ -178,100 +181,58 @@ def _canonical(seeder: Declaration, parameter: Parameter, given: Given, value: o
         return repr(value.as_posix())
     if value is None or isinstance(value, _PLAIN):
         return repr(value)
-    raise _unstable(seeder, parameter, given)
-
-
-_PLAIN: Final = (bool, int, float, str, bytes, Decimal, date, datetime, time, timedelta, UUID)
-
-
-def _value(seeder: Declaration, parameter: Parameter, given: Given) -> object:
-    try:
-        if given.is_text:
-            return read_text(str(given.value), hint_for(parameter.hint, parameter.default))
-        return fitted(given.value, parameter.hint)
-    except NotFitting:
-        shown = "***" if is_secret(parameter) else repr(given.value)
-        wanted = allowed(hint_for(parameter.hint, parameter.default))
-        raise ConfigError(
-            f"The seeder {seeder.identity} cannot take this value for its parameter `{parameter.name}`",
-            saw=f"{parameter.name} = {shown} ({type(given.value).__name__})",
-            source=given.source,
-            remedy=f"give {wanted}; the parameter is declared at {seeder.place}",
-        ) from None
-
-
-def _tier(given: Given | None) -> object:
-    if given is None or given.value in TIERS:
-        return given and given.value
     raise ConfigError(
-        "A profile's `tier` is not one",
-        saw=f"tier = {given.value!r}",
-        source=given.source,
-        remedy='write tier = "essential" for a profile without demo seeds; else leave it out',
-    )
-
-
-def _unknown_profile(name: str, settings: Settings, known: list[str]) -> ConfigError:
-    return ConfigError(
-        f"There is no profile {name!r}",
-        saw=f"profiles: {', '.join(sorted(known))}",
-        source=settings.source("profile"),
-        remedy=f"{did_you_mean(name, known)} Name one of these, or add a table [tool.seeddb.profiles.{name}]".strip(),
-    )
-
-
-def _no_parameter(key: str, given: Given, declared: list[Declaration], profile: Profile) -> ConfigError:
-    from difflib import get_close_matches  # costs 2 ms, and nearly nobody has a slip in it
-
-    having = {each.name: seeder for seeder in declared for each in seeder.parameters}
-    if key in having:
-        remedy = f"it belongs to the demo seeder {having[key].identity}; take another profile, or leave it out"
-        what = f"The profile {profile.name!r} has no demo seeds, and `{key}` is a parameter of one"
-    else:
-        what = f"No seeder has a parameter `{key}`"
-        listed = ", ".join(
-            f"{name} ({seeder.identity})" for name, seeder in sorted(having.items(), key=lambda each: each[0])
-        )
-        there_are = f"There are {listed}" if listed else "Leave it out: no seeder has any"
-        remedy = f"{did_you_mean(key, having)} {there_are}{_setting_of_that_name(key)}".strip()
-    meant = get_close_matches(key, having, n=1)
-    secret = names_a_secret(key) or any(is_secret(each) for name in meant for each in having[name].parameters)
-    shown = "***" if secret else repr(given.value)
-    return ConfigError(what, saw=f"{key} = {shown}", source=given.source, remedy=remedy)
-
-
-def _setting_of_that_name(key: str) -> str:
-    return f". `{key}` is a setting: it stands in [tool.seeddb], for all tests" if key in KEYS else ""
-
-
-def _no_value(seeder: Declaration, parameter: Parameter, profile: Profile) -> ConfigError:
-    near = did_you_mean(parameter.name, _RESOURCES)
-    if parameter.name in _RESOURCES:
-        near = f"Its type is none that can be given as `{parameter.name}`: leave that out, or correct it."
-    return ConfigError(
-        f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
-        saw=f"no default, and nothing in the profile {profile.name!r}",
-        source=seeder.place,
-        remedy=f"{near} {'Give' if near else 'give'} the parameter a default, or write {parameter.name} = ... in "
-        f"[tool.seeddb.profiles.{profile.name}]; what stands for the database is called `session`, "
-        "`connection`, `engine` or `url`, or carries such a type".strip(),
-    )
-
-
-def _unstable(seeder: Declaration, parameter: Parameter, given: Given) -> ConfigError:
-    return ConfigError(
-        f"The value of `{parameter.name}` for the seeder {seeder.identity} has no text of its own",
+        f"The value of `{parameter.name}` for the seeder {seeder.identity} cannot be part of the fingerprint",
         saw=f"a value of the type {type(given.value).__name__}, which the next run cannot recognise",
         source=given.source,
         remedy="give numbers, text, dates, members of an Enum, or lists and tables of these",
     )
 
 
-# -- secrets ---------------------------------------------------------------------------------------
+def _value(seeder: Declaration, parameter: Parameter, given: Given) -> object:
+    hint = hint_for(parameter.hint, parameter.default)
+    try:
+        return convert_text(str(given.value), hint) if given.is_text else convert(given.value, parameter.hint)
+    except NotAllowed:
+        raise ConfigError(
+            f"The seeder {seeder.identity} cannot take this value for its parameter `{parameter.name}`",
+            saw=f"{parameter.name} = {HIDDEN if parameter.is_secret else repr(given.value)} "
+            f"({type(given.value).__name__})",
+            source=given.source,
+            remedy=f"give {describe(hint)}; the parameter is declared at {seeder.place}",
+        ) from None
 
-_KNOWN: Final = frozenset(
-    {"admin", "changeme", "change-me", "default", "demo", "example", "password", "postgres", "root", "secret", "test"}
-)
+
+def _no_parameter(key: str, given: Given, every: Mapping[str, Declaration], profile: Profile) -> ConfigError:
+    from difflib import get_close_matches  # costs 2 ms, and nearly nobody has a slip in it
+
+    if key in every:
+        what = f"The profile {profile.name!r} has no demo seeds, and `{key}` is a parameter of one"
+        remedy = f"it belongs to the demo seeder {every[key].identity}; use another profile, or remove it"
+    else:
+        what = f"No seeder has a parameter `{key}`"
+        names = ", ".join(f"{name} ({seeder.identity})" for name, seeder in sorted(every.items(), key=lambda it: it[0]))
+        known = f"Parameters: {names}" if names else "Remove it: no seeder has parameters"
+        setting = f". `{key}` is a setting: it belongs in [tool.seeddb] and holds for all tests" if key in KEYS else ""
+        remedy = f"{did_you_mean(key, every)} {known}{setting}".strip()
+    near = [parameter for name in get_close_matches(key, every, n=1) for parameter in every[name].parameters]
+    is_secret = names_a_secret(key) or any(parameter.is_secret for parameter in near)
+    saw = f"{key} = {HIDDEN if is_secret else repr(given.value)}"
+    return ConfigError(what, saw=saw, source=given.source, remedy=remedy)
+
+
+def _no_value(seeder: Declaration, parameter: Parameter, profile: Profile) -> ConfigError:
+    near = did_you_mean(parameter.name, _RESOURCES)
+    if parameter.name in _RESOURCES:
+        near = f"Nothing of its type can be given as `{parameter.name}`: correct or remove the annotation."
+    return ConfigError(
+        f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
+        saw=f"no default, and nothing in the profile {profile.name!r}",
+        source=seeder.place,
+        remedy=f"{near} {'Give' if near else 'give'} the parameter a default, or write {parameter.name} = ... in "
+        f"[tool.seeddb.profiles.{profile.name}]. A parameter for the database is called `session`, "
+        "`connection`, `engine` or `url`, or has such a type".strip(),
+    )
 
 
 @dataclass(frozen=True)
@@ -279,10 +240,9 @@ class WeakSecret:
     """A secret that anybody could guess.
 
     Attributes:
-        seeder: Whose it is, ``shop.seeds:admin``.
-        parameter: Its name.
+        seeder: The seeder's identity.
         why: What is wrong with it, without the value.
-        declared: Whether the seeder says that it is a secret; else its name does.
+        declared: Whether the seeder's annotation says that it is a secret, and not just its name.
     """
 
     seeder: str
@@ -294,24 +254,20 @@ class WeakSecret:
         return f"{self.seeder}: `{self.parameter}` {self.why}"
 
 
-def is_secret(parameter: Parameter) -> bool:
-    """Whether its value is shown nowhere: it is declared a secret, or called like one."""
-    return parameter.secret or names_a_secret(parameter.name)
-
-
-def weak_secrets(declared: Iterable[Declaration], profile: Profile) -> Iterator[WeakSecret]:
-    """The secrets of these seeders that have their default, nothing, or a value that everybody tries first."""
-    for seeder in declared:
-        for parameter in filter(is_secret, seeder.parameters):
-            if why := _weakness(parameter, profile):
-                yield WeakSecret(seeder.identity, parameter.name, why, parameter.secret)
-
-
-def _weakness(parameter: Parameter, profile: Profile) -> str:
-    given = profile.given.get(parameter.name)
-    value = given.value if given else ast.literal_eval(parameter.default) if parameter.default else None
-    if value is None or not str(value).strip():
-        return "is empty"
-    if given is None or (parameter.default and repr(value) == parameter.default):
-        return "has its default value"
-    return "has a value that everybody tries first" if str(value).strip().lower() in _KNOWN else ""
+def weak_secrets(declarations: Iterable[Declaration], profile: Profile) -> Iterator[WeakSecret]:
+    """The secrets of these seeders that have their default, nothing, or a well-known value."""
+    for seeder in declarations:
+        for parameter in seeder.parameters:
+            if not parameter.is_secret:
+                continue
+            given = profile.given.get(parameter.name)
+            value = given.value if given else ast.literal_eval(parameter.default) if parameter.default else None
+            why = ""
+            if value is None or not str(value).strip():
+                why = "is empty"
+            elif given is None or (parameter.default and repr(value) == parameter.default):
+                why = "has its default value"
+            elif str(value).strip().lower() in _WELL_KNOWN:
+                why = "has a well-known value"
+            if why:
+                yield WeakSecret(seeder.identity, parameter.name, why, parameter.declares_secret)

@@ -1,238 +1,269 @@
 """Read a module's seeders from its source, without importing it.
 
-Importing an application to learn the names of its seeders costs more than a whole warm run. What is
-read here is only what cannot mean anything else: decorated functions at the top level of a module,
-with literal arguments. In any doubt `Doubt` is raised, and the module is imported instead. A build
-imports the modules anyway and compares: see `pytest_seeddb.seeds.loading`.
+Importing an application to learn the names of its seeders costs more than a whole warm run, and may need packages
+that are not there. Only declarations that cannot mean anything else are read here: decorated functions at the top
+level of a module, with literal arguments. Any doubt raises `Doubt`, and the module is imported instead. A build
+imports the modules anyway and compares: see `pytest_seeddb.seeds.discovery`.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import warnings
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Optional, TypeVar, Union, cast
+from uuid import UUID
 
 from pytest_seeddb.application.resources import is_resource
-from pytest_seeddb.seeds.annotations import ImportedHint, Unreadable, hint_of
-from pytest_seeddb.seeds.declaration import TIERS, Tier
+from pytest_seeddb.seeds.declaration import TIERS, Param, Tier
+from pytest_seeddb.seeds.hints import ANYTHING
+from pytest_seeddb.seeds.kinds import Declaration, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-__all__ = ["Doubt", "Outline", "ReadFunction", "ReadParameter", "ReadSeeder", "outline"]
+    from collections.abc import Callable, Iterator, Mapping
 
 SEEDER_PATHS: Final = frozenset(
     {"pytest_seeddb.seeder", "pytest_seeddb.seeds.seeder", "pytest_seeddb.seeds.declaration.seeder"}
 )
+_PARAM_PATHS: Final = frozenset({"pytest_seeddb.Param", "pytest_seeddb.seeds.declaration.Param"})
+
+_BUILTINS: Final = {kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple, set, frozenset)}
+_KNOWN: Final[Mapping[str, Any]] = {
+    "decimal.Decimal": Decimal,
+    "datetime.date": date,
+    "datetime.datetime": datetime,
+    "datetime.time": time,
+    "datetime.timedelta": timedelta,
+    "pathlib.Path": Path,
+    "uuid.UUID": UUID,
+    "typing.Any": ANYTHING,
+    "typing.Literal": Literal,
+    "typing.Optional": Optional,
+    "typing.Union": Union,
+    "typing.List": list,
+    "typing.Dict": dict,
+    "typing.Tuple": tuple,
+    "typing.Set": set,
+}
+# Packages whose types a function can ask for; which of them are known is not decided here.
+_FRAMEWORKS: Final = frozenset({"sqlalchemy", "sqlmodel", "psycopg", "asyncpg"})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+T = TypeVar("T", str, bool)
 
 
-class Doubt(Exception):  # noqa: N818  # it is no error: importing will tell
+class Doubt(Exception):  # noqa: N818  # not an error: importing will tell
     """The source can be read in more than one way, or not without running it."""
 
 
 @dataclass(frozen=True)
-class ReadParameter:
-    """A parameter as it stands in the source.
-
-    Attributes:
-        name: Its name.
-        hint: The type that its annotation stands for.
-        default: The default as Python writes it; ``None`` where there is none, empty where it is
-            not a literal.
-        is_database: Whether it asks for the database; else it is a profile's to set.
-    """
-
-    name: str
-    hint: object
-    default: str | None
-    is_database: bool
-
-
-@dataclass(frozen=True)
-class ReadFunction:
-    """A function as it stands in the source, seeder or not."""
-
-    name: str
-    line: int
-    parameters: tuple[ReadParameter, ...]
-    is_async: bool
-
-
-@dataclass(frozen=True)
-class ReadSeeder:
-    """A seeder as it stands in the source.
-
-    Attributes:
-        name: What it is called.
-        function: The function.
-        tier: Its tier.
-        idempotent: Whether it may run again where its rows are.
-        after: What it names: text as it is; a function of this module as ``:roles``; an imported one
-            as its dotted path, ``shop.base.roles``.
-    """
-
-    name: str
-    function: ReadFunction
-    tier: Tier
-    after: tuple[str | Imported, ...]
-    idempotent: bool = False
-
-
-@dataclass(frozen=True)
-class Imported:
-    """Something that another module holds, by its dotted path; ``.roles`` is this module's own."""
+class _Imported:
+    """A type of a third-party package, by its dotted path: ``sqlalchemy.orm.Session``."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a module's source says: its seeders, its other functions, its imports."""
+    """A module's seeders, its functions by name, seeders among them, and the dotted paths of its imports."""
 
-    seeders: tuple[ReadSeeder, ...]
-    functions: dict[str, ReadFunction]
+    seeders: tuple[Declaration, ...]
+    functions: dict[str, Declaration]
     imports: dict[str, str]
 
 
-def outline(source: str, package: str, *, is_ours: Callable[[str], bool]) -> Outline:
-    """Read a module.
+@dataclass(frozen=True)
+class Reader:
+    """Reads one module.
 
-    Args:
-        source: Its text.
+    Attributes:
         package: The package that relative imports start from.
         is_ours: Whether a top-level package belongs to the project. A decorator that does may be a
             seeder in disguise.
-
-    Raises:
-        Doubt: The source does not say it all.
+        identity: The identity of a seeder of another module, by its dotted path; raises `Doubt`.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the user's string escapes; the import says so
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what parsing can end in
-        raise Doubt from error
-    return _Reading(tree, package, is_ours).outline()
+
+    module: str
+    package: str
+    file: str
+    is_ours: Callable[[str], bool]
+    identity: Callable[[str], str]
+
+    def outline(self, source: str) -> Outline:
+        """Read the module's text.
+
+        Raises:
+            Doubt: It does not say it all.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the user's string escapes; the import says so
+                tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what parsing can end in
+            raise Doubt from error
+        return _Reading(self, tree).outline()
 
 
 class _Reading:
-    def __init__(self, tree: ast.Module, package: str, is_ours: Callable[[str], bool]) -> None:
+    def __init__(self, reader: Reader, tree: ast.Module) -> None:
+        self._reader = reader
         self._tree = tree
-        self._is_ours = is_ours
         self._bound = Counter(_bindings(tree))
-        imports = list(_imports(tree, package))
-        if any(self._bound[name] > 1 for name, path in imports if path.partition(".")[0] == "pytest_seeddb"):
+        imports = list(_imports(tree, reader.package))
+        if any(self._bound[name] > 1 and path.partition(".")[0] == "pytest_seeddb" for name, path in imports):
             raise Doubt  # which of them is meant?
         self._imports = {name: path for name, path in imports if self._bound[name] == 1}
-        self._functions = {
-            node.name: node for node in tree.body if isinstance(node, Function) and self._bound[node.name] == 1
-        }
+        self._seeders: list[tuple[Function, dict[str, ast.expr]]] = []
 
     def outline(self) -> Outline:
-        self._refuse_hidden()
-        decorated = [(node, mark) for node in self._top_level() if (mark := self._mark(node)) is not None]
-        self._refuse_other_uses([mark for _, mark in decorated])
-        seeders = tuple(self._seeder(node, mark) for node, mark in decorated)
-        return Outline(seeders, self._plain_functions(), self._imports)
+        self._refuse_disguises()
+        marks = set()
+        nodes = [node for node in self._tree.body if isinstance(node, Function)]
+        for node in nodes:
+            for mark in node.decorator_list:
+                if self._path(_callee(mark)) in SEEDER_PATHS:
+                    if len(node.decorator_list) > 1:
+                        raise Doubt  # another decorator may change what the function asks for
+                    marks.add(id(_callee(mark)))
+                    self._seeders.append((node, _keywords(mark)))
+        for use in ast.walk(self._tree):
+            if isinstance(use, ast.Name | ast.Attribute) and self._path(use) in SEEDER_PATHS and id(use) not in marks:
+                raise Doubt  # in a loop, under a condition, under another name ...
+        functions = {}
+        for node in nodes:
+            if self._bound[node.name] == 1:
+                with suppress(Doubt):
+                    functions[node.name] = self._function(node, is_seeder=False)
+        return Outline(tuple(self._seeder(node, given) for node, given in self._seeders), functions, self._imports)
 
-    def _top_level(self) -> Iterator[Function]:
-        return (node for node in self._tree.body if isinstance(node, Function))
+    def _refuse_disguises(self) -> None:
+        """Imports whose effect cannot be told, and decorators of the project's own, which may be seeders."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                modules = [node.module or "", *names] if isinstance(node, ast.ImportFrom) else names
+                is_ours = any(name.partition(".")[0] == "pytest_seeddb" for name in modules)
+                if "*" in names or (is_ours and node not in self._tree.body):
+                    raise Doubt
+            for decorator in node.decorator_list if isinstance(node, Function | ast.ClassDef) else ():
+                path = self._path(_callee(decorator))
+                if path and path not in SEEDER_PATHS and self._reader.is_ours(path.partition(".")[0]):
+                    raise Doubt
 
-    def _mark(self, node: Function) -> ast.expr | None:
-        marks = [each for each in node.decorator_list if self._is_seeder(_called(each))]
-        if not marks:
-            return None
-        if len(node.decorator_list) > 1:
-            raise Doubt  # another decorator may change what the function asks for
-        return marks[0]
-
-    def _is_seeder(self, node: ast.expr) -> bool:
-        return self.path(node) in SEEDER_PATHS
-
-    def path(self, node: ast.expr) -> str | None:
+    def _path(self, node: ast.expr) -> str | None:
         """The dotted path that a name or attribute stands for, through the module's imports."""
         if isinstance(node, ast.Name):
             return self._imports.get(node.id)
-        if isinstance(node, ast.Attribute) and (of := self.path(node.value)) is not None:
+        if isinstance(node, ast.Attribute) and (of := self._path(node.value)) is not None:
             return f"{of}.{node.attr}"
         return None
 
-    def _refuse_hidden(self) -> None:
-        for node in ast.walk(self._tree):
-            if isinstance(node, ast.ImportFrom) and any(each.name == "*" for each in node.names):
-                raise Doubt
-            if isinstance(node, ast.Import | ast.ImportFrom) and node not in self._tree.body:
-                _refuse_conditional(node)
-            if isinstance(node, Function | ast.ClassDef):
-                self._refuse_disguised(node)
-
-    def _refuse_disguised(self, node: Function | ast.ClassDef) -> None:
-        for decorator in node.decorator_list:
-            path = self.path(_called(decorator))
-            if path is not None and path not in SEEDER_PATHS and self._is_ours(path.partition(".")[0]):
-                raise Doubt
-
-    def _refuse_other_uses(self, marks: list[ast.expr]) -> None:
-        expected = {id(_called(each)) for each in marks}
-        for node in ast.walk(self._tree):
-            used = isinstance(node, ast.Name | ast.Attribute) and self._is_seeder(node)
-            if used and id(node) not in expected:
-                raise Doubt  # in a loop, under a condition, under another name ...
-
-    def _seeder(self, node: Function, mark: ast.expr) -> ReadSeeder:
-        given = _keywords(mark) if isinstance(mark, ast.Call) else {}
-        name = _text(given.get("name"), node.name)
-        tier = _text(given.get("tier"), "essential")
+    def _seeder(self, node: Function, given: dict[str, ast.expr]) -> Declaration:
+        name = _constant(given.get("name"), node.name)
+        tier = _constant(given.get("tier"), "essential")
         if tier not in TIERS or not name:
             raise Doubt  # the decorator itself says what is wrong
-        after = self._after(given.get("after"))
-        return ReadSeeder(name, self._function(node), cast("Tier", tier), after, _flag(given.get("idempotent")))
+        after = given.get("after")
+        nodes = after.elts if isinstance(after, ast.List | ast.Tuple) else [after] if after else []
+        return replace(
+            self._function(node, is_seeder=True),
+            name=name,
+            tier=cast("Tier", tier),
+            after=tuple(map(self._earlier, nodes)),
+            idempotent=_constant(given.get("idempotent"), default=False),
+        )
 
-    def _after(self, node: ast.expr | None) -> tuple[str | Imported, ...]:
-        if node is None:
-            return ()
-        listed = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
-        return tuple(self._one_after(each) for each in listed)
-
-    def _one_after(self, node: ast.expr) -> str | Imported:
+    def _earlier(self, node: ast.expr) -> str:
+        """The identity or name of the seeder that an element of ``after`` stands for."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
-        if isinstance(node, ast.Name) and node.id in self._functions:
-            return Imported(f".{node.id}")
-        path = self.path(node)
+        if isinstance(node, ast.Name) and self._bound[node.id] == 1 and node.id not in self._imports:
+            names = [_constant(given.get("name"), own.name) for own, given in self._seeders if own.name == node.id]
+            if len(names) != 1:
+                raise Doubt
+            return f"{self._reader.module}:{names[0]}"
+        path = self._path(node)
         if path is None or "." not in path:
             raise Doubt
-        return Imported(path)
+        return self._reader.identity(path)
 
-    def _plain_functions(self) -> dict[str, ReadFunction]:
-        found = {}
-        for name, node in self._functions.items():
-            try:
-                found[name] = self._function(node)
-            except Doubt:
-                continue
-        return found
-
-    def _function(self, node: Function) -> ReadFunction:
+    def _function(self, node: Function, *, is_seeder: bool) -> Declaration:
         # The line that Python itself gives the function: that of its first decorator.
-        line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-        parameters = tuple(self._parameter(each, default) for each, default in _parameters(node.args))
-        return ReadFunction(node.name, line, parameters, isinstance(node, ast.AsyncFunctionDef))
+        line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        parameters = []
+        for argument, default in _arguments(node.args):
+            hint = self._annotation(argument.annotation)
+            path = hint.path if isinstance(hint, _Imported) else ""
+            if is_resource(argument.arg, path):
+                continue
+            if path:
+                raise Doubt
+            parameters.append(Parameter(argument.arg, hint, None if default is None else _literal(default)))
+        return Declaration(
+            node.name, self._reader.module, node.name, tuple(parameters), self._reader.file, line, is_seeder=is_seeder
+        )
 
-    def _parameter(self, node: ast.arg, default: ast.expr | None) -> ReadParameter:
+    def _annotation(self, node: ast.expr | None) -> object:
+        """The type that an annotation stands for; without one anything goes."""
         try:
-            hint = hint_of(node.annotation, self.path, self._bound)
-        except Unreadable as error:
+            return ANYTHING if node is None else self._hint(node)
+        except (TypeError, ValueError, SyntaxError) as error:
             raise Doubt from error
-        path = hint.path if isinstance(hint, ImportedHint) else ""
-        is_database = is_resource(node.arg, path)
-        if path and not is_database:
+
+    def _hint(self, node: ast.expr) -> Any:  # noqa: ANN401  # a type, or something made of types
+        while isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node = ast.parse(node.value, mode="eval").body
+        match node:
+            case ast.Constant(value=None):
+                return None
+            case ast.Name(id=name) if not self._bound.get(name) and hasattr(builtins, name):
+                if name in _BUILTINS:
+                    return _BUILTINS[name]
+            case ast.Name() | ast.Attribute():
+                path = self._path(node) or ""
+                if path in _KNOWN:
+                    return _KNOWN[path]
+                if path.partition(".")[0] in _FRAMEWORKS:
+                    return _Imported(path)
+            case ast.BinOp(op=ast.BitOr()):
+                return Union[self._plain_hint(node.left), self._plain_hint(node.right)]  # noqa: UP007  # computed
+            case ast.Subscript():
+                return self._subscript(node)
+        raise Doubt
+
+    def _plain_hint(self, node: ast.expr) -> Any:  # noqa: ANN401  # as above
+        """A hint inside another, where the meaning of a framework's type cannot be told."""
+        hint = self._hint(node)
+        if isinstance(hint, _Imported):
             raise Doubt
-        return ReadParameter(node.arg, hint, None if default is None else _literal(default), is_database)
+        return hint
+
+    def _subscript(self, node: ast.Subscript) -> Any:  # noqa: ANN401  # as above
+        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if self._path(node.value) == "typing.Annotated":
+            return Annotated[(self._plain_hint(inside[0]), *map(self._param, inside[1:]))]
+        outer = self._hint(node.value)
+        if isinstance(outer, _Imported):
+            return outer  # Connection[Any] is a Connection
+        if outer is Literal:
+            return Literal[tuple(map(ast.literal_eval, inside))]
+        arguments = tuple(
+            ... if isinstance(item, ast.Constant) and item.value is Ellipsis else self._plain_hint(item)
+            for item in inside
+        )
+        return outer[arguments[0] if len(arguments) == 1 else arguments]  # Optional takes no tuple, not even of one
+
+    def _param(self, node: ast.expr) -> Param:
+        """``Param(secret=True)``; only its own package knows what another note means."""
+        if not isinstance(node, ast.Call) or node.args or self._path(node.func) not in _PARAM_PATHS:
+            raise Doubt
+        return Param(**{str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords})
 
 
 def _bindings(tree: ast.Module) -> Iterator[str]:
@@ -246,7 +277,7 @@ def _bindings(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Lambda):
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (each.asname or each.name.partition(".")[0] for each in node.names)
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
         waiting.extend(ast.iter_child_nodes(node))
@@ -255,60 +286,43 @@ def _bindings(tree: ast.Module) -> Iterator[str]:
 def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
     for node in tree.body:
         if isinstance(node, ast.Import):
-            for each in node.names:
-                top = each.name.partition(".")[0]
-                yield (each.asname, each.name) if each.asname else (top, top)
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                yield (alias.asname, alias.name) if alias.asname else (top, top)
         elif isinstance(node, ast.ImportFrom):
-            start = _start(node, package)
-            yield from ((each.asname or each.name, f"{start}.{each.name}") for each in node.names)
+            start = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                kept = parents[: len(parents) - node.level + 1]
+                if not package or not kept:
+                    raise Doubt  # outside of a package; the import itself says what is wrong
+                start = ".".join([*kept, *([node.module] if node.module else [])])
+            yield from ((alias.asname or alias.name, f"{start}.{alias.name}") for alias in node.names)
 
 
-def _start(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    parents = package.split(".")
-    kept = parents[: len(parents) - node.level + 1]
-    if not package or not kept:
-        raise Doubt  # outside of a package; the import itself says what is wrong
-    return ".".join([*kept, *([node.module] if node.module else [])])
-
-
-def _refuse_conditional(node: ast.Import | ast.ImportFrom) -> None:
-    """A conditional or local import of the decorator: what it stands for cannot be told."""
-    module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-    names = [module, *(each.name for each in node.names)]
-    if any(name.partition(".")[0] == "pytest_seeddb" for name in names):
-        raise Doubt
-
-
-def _called(decorator: ast.expr) -> ast.expr:
+def _callee(decorator: ast.expr) -> ast.expr:
     return decorator.func if isinstance(decorator, ast.Call) else decorator
 
 
-def _keywords(call: ast.Call) -> dict[str, ast.expr]:
-    given = {each.arg: each.value for each in call.keywords if each.arg}
-    if call.args or len(given) != len(call.keywords) or set(given) - {"tier", "after", "name", "idempotent"}:
+def _keywords(decorator: ast.expr) -> dict[str, ast.expr]:
+    if not isinstance(decorator, ast.Call):
+        return {}
+    given = {keyword.arg: keyword.value for keyword in decorator.keywords if keyword.arg}
+    unknown = set(given) - {"tier", "after", "name", "idempotent"}
+    if decorator.args or len(given) != len(decorator.keywords) or unknown:
         raise Doubt
     return given
 
 
-def _flag(node: ast.expr | None) -> bool:
-    if node is None:
-        return False
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        return node.value
-    raise Doubt
-
-
-def _text(node: ast.expr | None, default: str) -> str:
+def _constant(node: ast.expr | None, default: T) -> T:
     if node is None:
         return default
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    if isinstance(node, ast.Constant) and isinstance(node.value, type(default)):
         return node.value
     raise Doubt
 
 
-def _parameters(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | None]]:
+def _arguments(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | None]]:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing = len(positional) - len(arguments.defaults)
     yield from zip(positional, [None] * missing + list(arguments.defaults), strict=True)

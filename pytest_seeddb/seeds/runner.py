@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+import io
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.django_project import is_set_up
+from pytest_seeddb.application.imports import innermost_frame, is_users, place_of
 from pytest_seeddb.application.surroundings import surroundings
-from pytest_seeddb.errors import BulkError, SeedDbError
+from pytest_seeddb.errors import BuildError, BulkError, SeedDbError
+from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.seeds.counters import going_on
+from pytest_seeddb.seeds.discovery import check_seeders, load_function
 from pytest_seeddb.seeds.factories import Source, writing_through
-from pytest_seeddb.seeds.failures import failed
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
-from pytest_seeddb.seeds.loading import check_seeders, loaded
 from pytest_seeddb.seeds.parameters import Profile, arguments
 from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_seeddb.application.calling import Transaction
     from pytest_seeddb.application.resources import AsyncResources, SyncResources
     from pytest_seeddb.plan.plan import Step, Target
 
-__all__ = ["Runner"]
-
-Action = Callable[[], None]
+Action = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Runner:
-    """The seeds of a stage, ready to run.
+    """The seeds of a stage in order, ready to run.
 
     Attributes:
-        seeds: In order.
-        steps: The step of each.
-        profile: Gives the parameters.
-        random_seed: The plan's.
-        modules: What the source of each module says that it declares.
+        outlines: The seeders that each module declares by its source.
     """
 
     seeds: tuple[Seed, ...]
     steps: tuple[Step, ...]
     profile: Profile
     random_seed: int
-    modules: Mapping[str, tuple[Declaration, ...]]
+    outlines: Mapping[str, tuple[Declaration, ...]]
 
     def run(self, target: Target, first: int) -> None:
         """Run the seeds from the ``first`` on, each in a transaction of its own.
@@ -63,89 +60,80 @@ class Runner:
         """
         with surroundings(target):
             pairs = list(zip(self.seeds[first:], self.steps[first:], strict=True))
-            actions = [(step, self._action(seed, target)) for seed, step in pairs if target.marks.wants(step)]
+            actions = [(step, self._action(seed, step, target)) for seed, step in pairs if target.marks.wants(step)]
             for step, action in actions:
                 target.started(step)
                 action()
 
-    def _action(self, seed: Seed, target: Target) -> Action:
+    def _action(self, seed: Seed, step: Step, target: Target) -> Action:
         if isinstance(seed, SqlSeed):
-            return partial(_run_sql, seed, target, self._step(seed))
-        if isinstance(seed, CommandSeed):
-            return partial(_run_command, seed, target, self._step(seed))
-        if isinstance(seed, DjangoSeed):
-            return self._django_action(seed, target)
-        return self._call_action(seed, target)
+            from pytest_seeddb.migrations.sql import run_sql_file
 
-    def _django_action(self, seed: DjangoSeed, target: Target) -> Action:
-        from pytest_seeddb.seeds.django import run_management_command
-
-        step = self._step(seed)
+            return partial(run_sql_file, seed.path, target, step)
+        if isinstance(seed, Declaration):
+            return self._call(seed, step, target)
 
         def action() -> None:
-            with self._surroundings(seed, target), target.marks.around(step):
-                run_management_command(seed, target)
+            if isinstance(seed, DjangoSeed):
+                with self._surroundings(seed, step, target), target.marks.around(step):
+                    _run_management_command(seed, target)
+            elif isinstance(seed, CommandSeed):
+                from pytest_seeddb.application.commands import run_command
+
+                with target.marks.around(step):
+                    run_command(seed.spec, target, what="seeds", source=seed.source)
 
         return action
 
-    def _call_action(self, seed: Declaration, target: Target) -> Action:
+    def _call(self, seed: Declaration, step: Step, target: Target) -> Action:
         from pytest_seeddb.application.calling import call
 
-        said = self.modules.get(seed.module)
-        if seed.is_seeder and said is not None:
-            check_seeders(seed.module, said, root=target.root, source=seed.place)
-        found = loaded(seed, root=target.root)
+        outline = self.outlines.get(seed.module)
+        if seed.is_seeder and outline is not None:
+            check_seeders(seed.module, outline, root=target.root, source=seed.place)
+        function, declaration = load_function(seed, root=target.root)
         # Once more, and with the hints themselves: not all can be read from source.
-        given = arguments(found.declaration, self.profile)
+        given = arguments(declaration, self.profile)
+        transaction: Transaction | None = None
+        if seed.is_seeder and is_set_up():
+            from pytest_seeddb.application.django_connections import in_transaction
+
+            transaction = in_transaction  # for a seeder that asks for none: it writes through Django's own connection
 
         def action() -> None:
-            with _explained(seed, target.root), self._surroundings(seed, target):
-                call(
-                    found.function,
-                    target,
-                    arguments=given,
-                    step=self._step(seed),
-                    around=partial(_wired, target),
-                    transaction=_transaction_of(seed),
-                )
+            around = partial(_factories_write, target)
+            try:
+                with self._surroundings(seed, step, target):
+                    call(function, target, arguments=given, step=step, around=around, transaction=transaction)
+            except (Exception, SystemExit) as error:
+                if isinstance(error, SeedDbError) and not isinstance(error, BulkError):
+                    raise
+                raise _failure(seed, error, target.root) from error
 
         return action
 
     @contextmanager
-    def _surroundings(self, seed: Declaration | DjangoSeed, target: Target) -> Iterator[None]:
+    def _surroundings(self, seed: Declaration | DjangoSeed, step: Step, target: Target) -> Iterator[None]:
         """What a seeder draws depends on itself, and its factories' sequences on the seeders before it."""
         with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
-            name = self._step(seed).name
-            with going_on(target.numbering.start(name)) as counters:
+            with going_on(target.numbering.start(step.name)) as counters:
                 yield
                 drawn = counters.drawn()  # inside: afterwards the process's own counters are back
-            target.numbering.note(name, drawn)
-
-    def _step(self, seed: Seed) -> Step:
-        return self.steps[self.seeds.index(seed)]
+            target.numbering.note(step.name, drawn)
 
 
-def _transaction_of(seed: Declaration) -> Transaction | None:
-    """Django's, for a seeder that asks for none of ours: it writes through Django's own connection."""
-    if not seed.is_seeder or not is_set_up():
-        return None
-    from pytest_seeddb.application.django_connections import in_transaction
-
-    return in_transaction
-
-
-def _wired(target: Target, given: SyncResources | AsyncResources) -> AbstractContextManager[None]:
+def _factories_write(target: Target, given: SyncResources | AsyncResources) -> AbstractContextManager[None]:
     """Let factories write through the seeder's session.
 
     A seeder that asks for none may have one of the application's, to which its factories are wired, and
     which leads here as well: then that is theirs, too, and what they write is committed all the same.
     """
-    asked = given.has_transaction
+    has_own = given.has_transaction
 
-    def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired
+    def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - what the user wired
         from pytest_seeddb.application.redirection import leading_to
 
-        session = None if asked else leading_to(target.address, wired, model)
+        session = None if has_own else leading_to(target.address, wired, model)
         if session is not None:
             given.adopt(session)
         return session
@@ -153,26 +141,38 @@ def _wired(target: Target, given: SyncResources | AsyncResources) -> AbstractCon
     return writing_through(Source(given.session, given.further_session, kept))
 
 
-def _run_sql(seed: SqlSeed, target: Target, step: Step) -> None:
-    from pytest_seeddb.migrations.sql import run_sql_file
+def _run_management_command(seed: DjangoSeed, target: Target) -> None:
+    """Run it in this process, on the target; what it prints is shown only when it fails."""
+    from django.core.management import call_command
 
-    run_sql_file(seed.path, target, step)
+    from pytest_seeddb.application.calling import in_own_thread_if_needed
 
-
-def _run_command(seed: CommandSeed, target: Target, step: Step) -> None:
-    from pytest_seeddb.application.commands import run_command
-
-    with target.marks.around(step):
-        run_command(seed.spec, target, what="seeds", source=seed.source)
-
-
-@contextmanager
-def _explained(seed: Declaration, root: Path) -> Iterator[None]:
+    output = io.StringIO()
     try:
-        yield
-    except BulkError as error:
-        raise failed(seed, error, root) from error
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            in_own_thread_if_needed(lambda: call_command(*shlex.split(seed.spec.command), stdout=output, stderr=output))
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:
-        raise failed(seed, error, root) from error
+        place = place_of(error, target.root)
+        raise BuildError(
+            f"The seed {seed.identity} failed" + (f" at {place}" if place else ""),
+            saw=describe_failure(error, output.getvalue()),
+            source="`seeds` in the settings",
+            remedy=failure_remedy(error) or "correct the command; it must run without asking questions",
+        ) from error
+
+
+def _failure(seed: Declaration, error: BaseException, root: Path) -> BuildError:
+    """Where in the user's code a seeder failed, what the database said, what to do."""
+    source = seed.place
+    frame = innermost_frame(error, root)
+    if frame is not None and is_users(frame.filename, root):
+        source = f"{relative_name(root / frame.filename, root)}:{frame.lineno}, in {frame.name}"
+        source += f": {frame.line.splitlines()[0]}" if frame.line else ""
+    what = f"The seeder {seed.identity} failed"
+    if isinstance(error, BulkError):  # knows more than the database
+        saw = "\n".join(filter(None, (error.what, error.saw)))
+        return BuildError(what, saw=saw, source=source, remedy=error.remedy)
+    remedy = failure_remedy(error, "seeder") or "correct the seeder; nothing that it wrote was kept"
+    return BuildError(what, saw=describe_failure(error), source=source, remedy=remedy)

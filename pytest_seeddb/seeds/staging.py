@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import itertools
 import re
+import shlex
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.django_project import is_set_up
+from pytest_seeddb.application.django_project import is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
-from pytest_seeddb.seeds.django import DjangoSeeds
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
-from pytest_seeddb.seeds.order import ordered
-from pytest_seeddb.seeds.parameters import (
-    Profile,
-    WeakSecret,
-    check,
-    is_secret,
-    parameter_parts,
-    profile_of,
-    weak_secrets,
-)
+from pytest_seeddb.seeds.parameters import Profile, WeakSecret, check, parameter_parts, profile_of, weak_secrets
 from pytest_seeddb.seeds.runner import Runner
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import CommandSpec, DjangoSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_seeddb.settings.settings import Settings
 
 _SEQUENCES: Final = Part("sequences of factories", "go on")
-"""How the seeders of a plan share factory_boy's counters."""
+"""How the seeders of a plan share factory_boy's counters; older templates have rows that were made otherwise."""
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
@@ -62,73 +55,70 @@ def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
     """The secret parameters of the profile's seeders that anybody could guess."""
-    return _Staging(settings, profile_of(settings, overrides)).weak_secrets()
+    profile = profile_of(settings, overrides)
+    seeds = _Staging(settings, profile).seeds()
+    running = (seed for seed in seeds if seed.tier == "essential" or not profile.only_essential)
+    return tuple(weak_secrets((seed for seed in running if isinstance(seed, Declaration)), profile))
 
 
 def secret_names(settings: Settings, overrides: Mapping[str, object]) -> frozenset[str]:
-    """The parameters of all seeders whose values are shown nowhere."""
-    return _Staging(settings, profile_of(settings, overrides)).secret_names()
+    """The parameters of all seeders whose values must never appear."""
+    seeds = _Staging(settings, profile_of(settings, overrides)).seeds()
+    parameters = (parameter for seed in seeds if isinstance(seed, Declaration) for parameter in seed.parameters)
+    return frozenset(parameter.name for parameter in parameters if parameter.is_secret)
 
 
 class _Staging:
     def __init__(self, settings: Settings, profile: Profile) -> None:
         self._settings = settings
+        self._root = settings.root
+        self._source = settings.source("seeds")
         self._profile = profile
         self._sources = Sources(settings.root)
         self._catalogue = Catalogue(settings.root)
         self._known: dict[str, Seed] = {}
-        self._modules: dict[str, tuple[Declaration, ...]] = {}
-        self._django = DjangoSeeds(settings, self._sources)
 
     def stages(self) -> tuple[Stage, ...]:
-        seeds = self._seeds()
-        return tuple(stage for tier in self._tiers if (stage := self._stage(tier, seeds)).steps)
+        seeds = self.seeds()
+        made = []
+        for tier in TIERS[:1] if self._profile.only_essential else TIERS:
+            chosen = tuple(seed for seed in seeds if seed.tier == tier)
+            steps = tuple(map(self._step, chosen))
+            modules = {seed.module for seed in chosen if isinstance(seed, Declaration) and seed.is_seeder}
+            outlines = {module: self._catalogue.seeders(module, source="") for module in sorted(modules)}
+            runner = Runner(chosen, steps, self._profile, self._settings.random_seed, outlines)
+            made.append(Stage(f"{tier} seeds", steps, runner.run, tier=tier))
+        return tuple(stage for stage in made if stage.steps)
 
-    def weak_secrets(self) -> tuple[WeakSecret, ...]:
-        running = (each for each in self._seeds() if isinstance(each, Declaration) and each.tier in self._tiers)
-        return tuple(weak_secrets(running, self._profile))
-
-    def secret_names(self) -> frozenset[str]:
-        declared = (each for each in self._seeds() if isinstance(each, Declaration))
-        return frozenset(each.name for seed in declared for each in seed.parameters if is_secret(each))
-
-    @property
-    def _tiers(self) -> tuple[str, ...]:
-        return TIERS[:1] if self._profile.only_essential else TIERS
-
-    def _seeds(self) -> tuple[Seed, ...]:
+    def seeds(self) -> tuple[Seed, ...]:
         """All that are declared, of every tier, in order."""
         for seed in self._declared():
             self._know(seed)
-        seeds = ordered(list(self._known.values()), self._before)
-        check([each for each in seeds if isinstance(each, Declaration)], self._profile)
+        seeds = _sort(list(self._known.values()), lambda seed: [self._find(seed, name) for name in seed.after])
+        check([seed for seed in seeds if isinstance(seed, Declaration)], self._profile)
         return seeds
 
     def _declared(self) -> Iterator[Seed]:
         """The seeds that the settings name, in order."""
-        source = self._settings.source("seeds")
-        for each in self._settings.seeds:
-            if isinstance(each, CommandSpec):
-                yield CommandSeed(each, source)
-            elif isinstance(each, DjangoSpec):
-                yield DjangoSeed(each)
-            elif _CALLABLE.fullmatch(each):
-                yield self._catalogue.callable(each, source=source)
-            elif _MODULE.fullmatch(each) and not each.endswith(".sql"):
-                yield from self._module(each, source)
+        for entry in self._settings.seeds:
+            if isinstance(entry, CommandSpec):
+                yield CommandSeed(entry, self._source)
+            elif isinstance(entry, DjangoSpec):
+                yield DjangoSeed(entry)
+            elif _CALLABLE.fullmatch(entry):
+                yield self._catalogue.callable(entry, source=self._source)
+            elif _MODULE.fullmatch(entry) and not entry.endswith(".sql"):
+                seeders = self._catalogue.seeders(entry, source=self._source)
+                if not seeders:
+                    raise ConfigError(
+                        f"The module {entry} declares no seeders",
+                        saw="no function with @seeder in it",
+                        source=self._source,
+                        remedy=f'put @seeder on its functions, or name one to call: "{entry}:function"',
+                    )
+                yield from seeders
             else:
-                yield from _sql_files(each, self._settings.root, source)
-
-    def _module(self, name: str, source: str) -> tuple[Declaration, ...]:
-        found = self._catalogue.seeders(name, source=source)
-        if not found:
-            raise ConfigError(
-                f"The module {name} declares no seeders",
-                saw="no function with @seeder in it",
-                source=source,
-                remedy=f'put @seeder on its functions, or name one to call: "{name}:function"',
-            )
-        return found
+                yield from _sql_files(entry, self._root, self._source)
 
     def _know(self, seed: Seed) -> None:
         """Keep a seed, and those that it and they are to run after."""
@@ -136,104 +126,157 @@ class _Staging:
             return
         self._known[seed.identity] = seed
         for name in seed.after:
-            if ":" in name:
-                self._know(self._named(seed, name))
-        # Bare names last: they may mean what the others have brought.
+            if ":" in name:  # a bare name may mean what the others bring: it is looked up last
+                self._know(self._find(seed, name))
 
-    def _before(self, seed: Seed) -> list[Seed]:
-        return [self._named(seed, name) for name in seed.after]
-
-    def _named(self, seed: Seed, name: str) -> Seed:
-        """The seeder that an element of ``after`` names."""
+    def _find(self, seed: Seed, name: str) -> Seed:
+        """The seed that an element of ``after`` names."""
         if name in self._known:
             return self._known[name]
         module, colon, own = name.rpartition(":")
         assert isinstance(seed, Declaration)  # noqa: S101  # nothing else has an `after`
-        for each in self._catalogue.seeders(module if colon else seed.module, source=f"after= at {seed.place}"):
-            if each.name == own:
-                return each
-        if colon:
-            raise self._unknown(seed, name)
-        return self._anywhere(seed, name)
-
-    def _anywhere(self, seed: Declaration, name: str) -> Seed:
-        found = [each for each in self._known.values() if isinstance(each, Declaration) and each.name == name]
-        if len(found) > 1:
+        source = f"after= at {seed.place}"
+        for seeder in self._catalogue.seeders(module if colon else seed.module, source=source):
+            if seeder.name == own:
+                return seeder
+        declared = [known for known in self._known.values() if isinstance(known, Declaration)]
+        namesakes = [] if colon else [known for known in declared if known.name == name]
+        if len(namesakes) == 1:
+            return namesakes[0]
+        if namesakes:
             raise ConfigError(
-                f"The seeder {seed.identity} is to run after {name!r}, and there are several of that name",
-                saw="\n".join(f"{each.identity} ({each.place})" for each in found),
-                source=f"after= at {seed.place}",
-                remedy=f'name the module too: "{found[0].identity}"',
+                f"The seeder {seed.identity} names {name!r} in `after`, but there are several seeders of that name",
+                saw="\n".join(f"{seeder.identity} ({seeder.place})" for seeder in namesakes),
+                source=source,
+                remedy=f'name the module too: "{namesakes[0].identity}"',
             )
-        if not found:
-            raise self._unknown(seed, name)
-        return found[0]
-
-    def _unknown(self, seed: Declaration, name: str) -> ConfigError:
-        declared = [each for each in self._known.values() if isinstance(each, Declaration) and each.is_seeder]
-        names = {each.identity for each in declared} | {each.name for each in declared}
-        places = ", ".join(f"{each.identity} ({each.place})" for each in declared)
-        return ConfigError(
-            f"The seeder {seed.identity} is to run after {name!r}, which is no seeder",
-            saw=f"seeders: {places}",
-            source=f"after= at {seed.place}",
-            remedy=f"{did_you_mean(name, names)} Name one of these, or declare it with @seeder".strip(),
+        seeders = [known for known in declared if known.is_seeder]
+        near = did_you_mean(name, {seeder.identity for seeder in seeders} | {seeder.name for seeder in seeders})
+        raise ConfigError(
+            f"The seeder {seed.identity} names {name!r} in `after`, which is not a seeder",
+            saw=f"seeders: {', '.join(f'{seeder.identity} ({seeder.place})' for seeder in seeders)}",
+            source=source,
+            remedy=f"{near} Name one of these, or declare it with @seeder".strip(),
         )
-
-    def _stage(self, tier: str, seeds: tuple[Seed, ...]) -> Stage:
-        chosen = tuple(each for each in seeds if each.tier == tier)
-        steps = tuple(self._step(each) for each in chosen)
-        runner = Runner(chosen, steps, self._profile, self._settings.random_seed, self._said(chosen))
-        return Stage(f"{tier} seeds", steps, runner.run, tier=tier)
 
     def _step(self, seed: Seed) -> Step:
-        parts = self._parts(seed)
         name = f"seed {seed.identity}"
+        if isinstance(seed, SqlSeed):
+            return Step(name, (file_part(seed.path, self._root, source=self._source),))
+        if isinstance(seed, CommandSeed):
+            return Step(name, (Part("command", digest(seed.spec.command)), *self._inputs(seed.spec)))
+        random_seed = Part("random seed", str(self._settings.random_seed))
         if isinstance(seed, DjangoSeed):
-            return Step(name, parts, self._django.version(seed), "safe" if seed.spec.idempotent else "never")
-        if not isinstance(seed, Declaration):
-            return Step(name, parts)
+            module = self._management_module(seed)
+            own = (Part("management command", digest(seed.spec.command)), *self._inputs(seed.spec))
+            code = self._sources.of_module(module)
+            parts = (random_seed, *sorted({*own, *code, *self._django_settings()}))
+            # Where its rows are already, its own file counts, and not what that imports.
+            file = module.replace(".", "/")
+            counted = [*own, *(part for part in code if part.name.removesuffix(".py") == file)]
+            return Step(name, parts, chain("", seed.identity, counted), "safe" if seed.spec.idempotent else "never")
+        sources = self._sources.of_module(seed.module, source=self._source)
+        values = parameter_parts(seed, self._profile)
+        parts = (
+            Part("seeder", seed.identity),
+            random_seed,
+            *values,
+            *sources,
+            *([_SEQUENCES] if any(part.name == "package factory-boy" for part in sources) else ()),
+            *(self._django_settings() if is_set_up() else ()),
+        )
         # Where its rows are already, another version of what it imports is no reason to seed again.
         # Nor is another password; and whoever may read the ledger could try out passwords by its digest.
-        secret = {f"parameter {each.name}" for each in seed.parameters if is_secret(each)}
-        counted = (seed.file, "random seed", *(f"parameter {each.name}" for each in seed.parameters))
-        own = [each for each in parts if each.name in counted and each.name not in secret]
-        return Step(name, parts, chain("", seed.identity, own), "safe" if seed.idempotent else "never")
+        secret = {f"parameter {parameter.name}" for parameter in seed.parameters if parameter.is_secret}
+        counted_names = {seed.file, "random seed", *(part.name for part in values)} - secret
+        version = chain("", seed.identity, [part for part in parts if part.name in counted_names])
+        return Step(name, parts, version, "safe" if seed.idempotent else "never")
 
-    def _said(self, seeds: tuple[Seed, ...]) -> dict[str, tuple[Declaration, ...]]:
-        modules = {each.module for each in seeds if isinstance(each, Declaration) and each.is_seeder}
-        return {each: self._catalogue.seeders(each, source="") for each in sorted(modules)}
+    def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:
+        return glob_parts(spec.inputs, self._root, source=self._source) if spec.inputs else ()
 
-    def _parts(self, seed: Seed) -> tuple[Part, ...]:
-        source = self._settings.source("seeds")
-        if isinstance(seed, SqlSeed):
-            return (file_part(seed.path, self._settings.root, source=source),)
-        if isinstance(seed, CommandSeed):
-            inputs = glob_parts(seed.spec.inputs, self._settings.root, source=source)
-            return (Part("command", digest(seed.spec.command)), *inputs)
-        if isinstance(seed, DjangoSeed):
-            return (Part("random seed", str(self._settings.random_seed)), *self._django.parts(seed))
-        sources = self._sources.of_module(seed.module, source=source)
-        # Templates of before have rows that were made otherwise.
-        sequences = [_SEQUENCES] if any(part.name == "package factory-boy" for part in sources) else []
-        return (
-            Part("seeder", seed.identity),
-            Part("random seed", str(self._settings.random_seed)),
-            *parameter_parts(seed, self._profile),
-            *sources,
-            *sequences,
-            *(self._django.of_settings() if is_set_up() else ()),
-        )
+    def _management_module(self, seed: DjangoSeed) -> str:
+        set_up(self._root, source=self._source)
+        from django.core.management import get_commands
+
+        name = shlex.split(seed.spec.command)[0]
+        known = get_commands()
+        if name not in known:
+            raise ConfigError(
+                f"Django has no management command {name!r}",
+                saw=seed.spec.command,
+                source=self._source,
+                remedy=f"{did_you_mean(name, known)} Name one of `python manage.py help`".strip(),
+            )
+        app = known[name] if isinstance(known[name], str) else known[name].__module__
+        return f"{app}.management.commands.{name}"
+
+    def _django_settings(self) -> tuple[Part, ...]:
+        """A Django project's settings, as source: a seed may read any of them."""
+        with contextlib.suppress(ConfigError):  # settings that are in no file
+            return self._sources.of_module(settings_module())
+        return ()
+
+
+def _sort(seeds: Sequence[Seed], before: Callable[[Seed], Sequence[Seed]]) -> tuple[Seed, ...]:
+    """Essential seeds first, each after those that it names, else as declared.
+
+    A seed that nothing names keeps its place, so that the order of a list without ``after`` is that
+    of the list. One that is only named by others runs directly before the first of them.
+    """
+    done: dict[str, Seed] = {}
+    path: dict[str, Seed] = {}
+
+    def visit(seed: Seed) -> None:
+        if seed.identity in done:
+            return
+        if seed.identity in path:
+            raise _cycle([*path.values()][list(path).index(seed.identity) :])
+        path[seed.identity] = seed
+        for earlier in before(seed):
+            if seed.tier == "essential" and earlier.tier == "demo":
+                raise ConfigError(
+                    f"The essential seeder {seed.identity} cannot run after the demo seeder {earlier.identity}",
+                    saw=f"{seed.identity} ({seed.place}) is essential\n{earlier.identity} ({earlier.place}) is demo",
+                    source=f"after= at {seed.place}",
+                    remedy="give both the same tier, or remove it from `after`: essential seeds run where demo seeds "
+                    "may not",
+                )
+            visit(earlier)
+        del path[seed.identity]
+        done[seed.identity] = seed
+
+    for tier in TIERS:
+        for seed in seeds:
+            if seed.tier == tier:
+                visit(seed)
+    return tuple(done.values())
+
+
+def _cycle(seeds: list[Seed]) -> ConfigError:
+    first, last = seeds[0], seeds[-1]
+    lines = [
+        f"{seed.identity} ({seed.place}) runs after {earlier.identity} ({earlier.place})"
+        for seed, earlier in itertools.pairwise([*seeds, first])
+    ]
+    return ConfigError(
+        f"The seeders {first.identity} and {last.identity} wait for each other"
+        if len(seeds) > 1
+        else f"The seeder {first.identity} waits for itself",
+        saw="\n".join(lines),
+        source=f"after= at {last.place}",
+        remedy="remove one of these from its seeder's `after`",
+    )
 
 
 def _sql_files(pattern: str, root: Path, source: str) -> Iterator[SqlSeed]:
-    found = [root / each for each in glob.glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207  # absolute too
-    files = sorted((each for each in found if each.is_file()), key=lambda path: _natural(path.as_posix()))
-    wrong = [each for each in files if each.suffix.lower() != ".sql"]
+    paths = [root / name for name in glob.glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207  # absolute too
+    files = sorted((path for path in paths if path.is_file()), key=lambda path: _natural(path.as_posix()))
+    wrong = [path for path in files if path.suffix.lower() != ".sql"]
     if wrong or not files:
         raise ConfigError(
-            f"The seeds {pattern!r} are no files of SQL",
-            saw=str(wrong[0]) if wrong else f"no file under {root} has such a name",
+            f"The seeds {pattern!r} are not SQL files",
+            saw=str(wrong[0]) if wrong else f"no file under {root} matches this pattern",
             source=source,
             remedy='name a module ("shop.seeds"), a function ("shop.db:init_db") or files ("seeds/*.sql")',
         )

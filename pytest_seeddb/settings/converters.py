@@ -12,11 +12,17 @@ Reader = Callable[[object, Path], object]
 
 OLDEST_POSTGRES: Final = 15
 
+YES_NO: Final[Mapping[str, bool]] = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+"""The words for a boolean."""
+
 _URL: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 
 
 class NotAllowed(ValueError):  # noqa: N818 - read as "the value is not allowed"
-    """The value is of the wrong type or not among those allowed; the text says what is."""
+    """The value is of the wrong type or not among those allowed; the text of a setting's error says which are."""
 
 
 @dataclass(frozen=True)
@@ -114,20 +120,10 @@ def integer(value: object, _root: Path) -> int:
 
 def yes_no(value: object, _root: Path) -> bool:
     """A boolean, or a word for one."""
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
+    if isinstance(value, str) and value.strip().lower() in YES_NO:
+        return YES_NO[value.strip().lower()]
     raise NotAllowed("give true or false")
 
 

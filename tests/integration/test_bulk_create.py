@@ -462,8 +462,8 @@ def test_what_is_no_factory_of_mapped_classes_is_refused(session):
         class Meta:
             model = dict
 
-    assert "is no SQLAlchemyModelFactory" in refused(PlainFactory)
-    assert "builtins.dict, which is no mapped class" in refused(DictFactory)
+    assert "is not a SQLAlchemyModelFactory" in refused(PlainFactory)
+    assert "builtins.dict, which is not a mapped class" in refused(DictFactory)
     assert "has no model to build" in refused(catalogue.Factory)
 
 
@@ -535,6 +535,6 @@ def test_another_driver_is_refused(database):
 def test_without_a_session_it_says_where_one_comes_from(wired, saw, monkeypatch):
     monkeypatch.setattr(StoreFactory._meta, "sqlalchemy_session", wired)
     error = refused(StoreFactory)
-    assert "bulk_create has no session to load the objects of catalogue:StoreFactory through" in error
+    assert "bulk_create has no session for the objects of catalogue:StoreFactory" in error
     assert saw in error
     assert "run_sync" in error

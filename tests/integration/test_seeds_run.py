@@ -319,7 +319,7 @@ def test_a_failing_seeder_names_itself_its_line_and_the_error(project):
         "The seeder shop.seeds:one failed\n"
         "  saw:  LookupError: no such shelf\n"
         '  from: shop/seeds.py:6, in deeper: raise LookupError("no such shelf")\n'
-        "  do:   correct the seeder; nothing of it was kept"
+        "  do:   correct the seeder; nothing that it wrote was kept"
     )
     assert project.rows() == []
 
@@ -397,7 +397,7 @@ def test_a_module_whose_source_says_something_else_is_refused_before_anything_ru
     """)
     error = project.error(kind=ConfigError)
     assert error == (
-        "The seeders of shop.seeds are not those that its source says\n"
+        "The imported seeders of shop.seeds differ from those in its source\n"
         "  saw:  source: roles\n"
         "        imported: roles; draw\n"
         "  from: shop/seeds.py:29\n"

@@ -500,7 +500,7 @@ def test_a_secret_with_a_known_value_is_a_warning_and_in_production_an_error(gua
     assert "warning: shop.seeds:admin: `admin_login`" in errors or value == "changeme"
     assert "s3cret-default" not in output + errors
     if value == "changeme":
-        assert "everybody tries first" in errors
+        assert "has a well-known value" in errors
         return
     _, errors = guarded.apply(code=2, ENVIRONMENT="production", **given)
     assert "Secrets in production need values of their own" in errors

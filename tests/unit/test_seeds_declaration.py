@@ -55,7 +55,7 @@ def test_a_wrong_tier_says_which_there_are():
         seeder(tier="dmeo")(roles)
     line = roles.__code__.co_firstlineno
     assert str(caught.value) == (
-        f"The seeder {__name__}:roles has a tier that there is not\n"
+        f"The seeder {__name__}:roles has an unknown tier\n"
         "  saw:  tier='dmeo'\n"
         f"  from: {__file__}:{line}\n"
         '  do:   write tier="essential" or tier="demo"'

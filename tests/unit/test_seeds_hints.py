@@ -12,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from pytest_seeddb.seeds.hints import NotFitting, allowed, fitted
+from pytest_seeddb.seeds.hints import convert, describe
+from pytest_seeddb.settings.converters import NotAllowed
 
 
 class Color(Enum):
@@ -61,7 +62,7 @@ class Color(Enum):
     ],
 )
 def test_a_value_becomes_what_the_hint_wants(value, hint, expected):
-    found = fitted(value, hint)
+    found = convert(value, hint)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -92,6 +93,6 @@ def test_a_value_becomes_what_the_hint_wants(value, hint, expected):
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_what_is_allowed_is_said(value, hint, words):
-    with pytest.raises(NotFitting):
-        fitted(value, hint)
-    assert allowed(hint) == words
+    with pytest.raises(NotAllowed):
+        convert(value, hint)
+    assert describe(hint) == words

@@ -12,8 +12,7 @@ import pytest
 
 import pytest_seeddb
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.seeds.discovery import Catalogue
-from pytest_seeddb.seeds.loading import imported_seeders
+from pytest_seeddb.seeds.discovery import Catalogue, import_seeders
 from pytest_seeddb.seeds.staging import stages
 from pytest_seeddb.settings.settings import CommandSpec, Settings
 
@@ -191,7 +190,7 @@ def test_the_source_and_the_import_say_the_same(project):
     module = f"{project.package}.seeds"
     read = Catalogue(project.root).seeders(module, source="")
     assert not project.was_imported
-    assert read == imported_seeders(module, root=project.root, source="")
+    assert read == import_seeders(module, root=project.root, source="")
     assert project.was_imported
     assert [[each.name for each in seeder.parameters] for seeder in read] == [
         ["a", "b", "c", "d"],
@@ -325,8 +324,8 @@ def test_a_module_without_seeders_says_what_to_write(project):
 
 def test_a_pattern_without_files_says_where_it_was_looked_for(project):
     assert project.error("sql/*.sql") == (
-        "The seeds 'sql/*.sql' are no files of SQL\n"
-        f"  saw:  no file under {project.root} has such a name\n"
+        "The seeds 'sql/*.sql' are not SQL files\n"
+        f"  saw:  no file under {project.root} matches this pattern\n"
         "  from: `seeds` in pyproject.toml\n"
         '  do:   name a module ("shop.seeds"), a function ("shop.db:init_db") or files ("seeds/*.sql")'
     )
@@ -354,7 +353,7 @@ def test_a_cycle_names_each_end_with_its_line(project):
         "  saw:  shop.seeds:roles (shop/seeds.py:3) runs after shop.seeds:stores (shop/seeds.py:5)\n"
         "        shop.seeds:stores (shop/seeds.py:5) runs after shop.seeds:roles (shop/seeds.py:3)\n"
         "  from: after= at shop/seeds.py:5\n"
-        "  do:   take one of these out of its seeder's `after`"
+        "  do:   remove one of these from its seeder's `after`"
     )
 
 
@@ -371,7 +370,7 @@ def test_an_unknown_after_names_the_seeder_its_line_and_what_was_meant(project):
         def stores(): ...
     """)
     assert project.error() == (
-        "The seeder shop.seeds:stores is to run after 'rolse', which is no seeder\n"
+        "The seeder shop.seeds:stores names 'rolse' in `after`, which is not a seeder\n"
         "  saw:  seeders: shop.seeds:roles (shop/seeds.py:3), shop.seeds:stores (shop/seeds.py:5)\n"
         "  from: after= at shop/seeds.py:5\n"
         "  do:   Did you mean 'roles'? Name one of these, or declare it with @seeder"
@@ -386,7 +385,7 @@ def test_an_unknown_module_in_after_is_reported_where_it_stands(project):
 
 def test_after_something_that_is_no_seeder_says_so(project):
     project.seeds("def plain(): ...\n@seeder(after=[plain])\ndef stores(): ...")
-    assert "The seeder shop.seeds:stores is to run after something that is no seeder" in project.error()
+    assert "The seeder shop.seeds:stores names something in `after` that is not a seeder" in project.error()
 
 
 def test_a_bare_name_that_two_modules_have_is_refused(project):
@@ -394,7 +393,7 @@ def test_a_bare_name_that_two_modules_have_is_refused(project):
     project.write("two.py", "from pytest_seeddb import seeder\n@seeder\ndef roles(): ...\n")
     project.seeds("@seeder(after=['roles'])\ndef stores(): ...")
     error = project.error("shop.one", "shop.two", "shop.seeds")
-    assert "there are several of that name" in error
+    assert "there are several seeders of that name" in error
     assert "shop.one:roles (shop/one.py:2)" in error
     assert 'name the module too: "shop.one:roles"' in error
 
@@ -420,13 +419,13 @@ def test_an_essential_seeder_cannot_wait_for_a_demo_one(project):
         def roles(): ...
     """)
     error = project.error()
-    assert "The essential seeder shop.seeds:roles is to run after the demo seeder shop.seeds:stores" in error
+    assert "The essential seeder shop.seeds:roles cannot run after the demo seeder shop.seeds:stores" in error
     assert "shop.seeds:roles (shop/seeds.py:5) is essential" in error
 
 
 def test_a_wrong_tier_is_told_in_the_decorators_own_words(project):
     project.seeds("@seeder(tier='dmeo')\ndef roles(): ...")
-    assert "The seeder shop.seeds:roles has a tier that there is not" in project.error()
+    assert "The seeder shop.seeds:roles has an unknown tier" in project.error()
 
 
 def test_an_unknown_profile_lists_those_that_there_are(project):
@@ -446,7 +445,7 @@ def test_a_parameter_that_no_seeder_has_is_refused(project):
         "No seeder has a parameter `storse`\n"
         "  saw:  storse = 4\n"
         "  from: profile 'big', `profiles` in pyproject.toml\n"
-        "  do:   Did you mean 'stores'? There are stores (shop.seeds:make)"
+        "  do:   Did you mean 'stores'? Parameters: stores (shop.seeds:make)"
     )
     assert "from: the marker: seeded(storse=...)" in project.error(overrides={"storse": 4})
 
@@ -478,9 +477,9 @@ def test_a_parameter_without_a_value_says_where_to_give_one(project):
 
 def test_a_value_without_a_text_of_its_own_is_refused(project):
     project.seeds("@seeder\ndef make(stores=None): ...")
-    assert "has no text of its own" in project.error(overrides={"stores": object()})
+    assert "cannot be part of the fingerprint" in project.error(overrides={"stores": object()})
 
 
 def test_a_profiles_tier_must_be_one(project):
     project.seeds("@seeder\ndef roles(): ...")
-    assert "A profile's `tier` is not one" in project.error(profile="x", profiles={"x": {"tier": "esential"}})
+    assert "A profile has an unknown `tier`" in project.error(profile="x", profiles={"x": {"tier": "esential"}})

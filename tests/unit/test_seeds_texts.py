@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Optional
 import pytest
 
 from pytest_seeddb.seeds.declaration import Param
-from pytest_seeddb.seeds.hints import ANYTHING, NotFitting
-from pytest_seeddb.seeds.texts import hint_for, read_text
+from pytest_seeddb.seeds.hints import ANYTHING, convert_text, hint_for
+from pytest_seeddb.settings.converters import NotAllowed
 
 
 class Size(Enum):
@@ -70,19 +70,19 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "hint", "value"), GOOD)
 def test_a_text_becomes_what_the_hint_says(text, hint, value):
-    found = read_text(text, hint)
+    found = convert_text(text, hint)
     assert found == value
     assert type(found) is type(value)
 
 
 @pytest.mark.parametrize(("text", "hint"), BAD)
 def test_a_text_that_does_not_fit_is_refused(text, hint):
-    with pytest.raises(NotFitting):
-        read_text(text, hint)
+    with pytest.raises(NotAllowed):
+        convert_text(text, hint)
 
 
 @pytest.mark.parametrize(
     ("hint", "default", "value"), [(ANYTHING, "3", 7), (ANYTHING, "'x'", "7"), (ANYTHING, "None", "7"), (str, "3", "7")]
 )
 def test_without_a_hint_the_default_says_what_is_wanted(hint, default, value):
-    assert read_text("7", hint_for(hint, default)) == value
+    assert convert_text("7", hint_for(hint, default)) == value

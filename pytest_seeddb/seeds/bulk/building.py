@@ -121,7 +121,7 @@ class Batch:
         if not isinstance(state, InstanceState):
             raise BulkError(
                 f"{self.call} cannot load what {factory.__module__}:{factory.__qualname__} builds",
-                saw=f"{type(instance).__module__}.{type(instance).__qualname__}, which is no mapped class",
+                saw=f"{type(instance).__module__}.{type(instance).__qualname__}, which is not a mapped class",
                 remedy="set the factory's model to one",
             )
         if state.transient:

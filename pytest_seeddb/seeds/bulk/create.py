@@ -57,7 +57,7 @@ def bulk_create(factory: type[BaseFactory[T]], n: int, /, **overrides: object) -
     if not issubclass(factory, SQLAlchemyModelFactory):
         raise BulkError(
             f"bulk_create cannot use {_name(factory)}",
-            saw="it is no SQLAlchemyModelFactory, so it knows no session",
+            saw="it is not a SQLAlchemyModelFactory, so it has no session",
             remedy="derive it from factory.alchemy.SQLAlchemyModelFactory",
         )
     options: Any = factory._meta  # noqa: SLF001 - factory_boy's documented way
@@ -81,7 +81,7 @@ def _session_of(factory: Any) -> Session:  # noqa: ANN401 - a factory class
     if isinstance(found, Session):
         return found
     raise BulkError(
-        f"bulk_create has no session to load the objects of {_name(factory)} through",
+        f"bulk_create has no session for the objects of {_name(factory)}",
         saw="none" if found is None else f"{type(found).__module__}.{type(found).__qualname__}",
         remedy="call it in a seeder or a seeded test, or set sqlalchemy_session in the factory's Meta to a Session. "
         "For an AsyncSession that is its sync_session: await session.run_sync(lambda _: bulk_create(...))",

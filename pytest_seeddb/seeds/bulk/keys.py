@@ -84,7 +84,7 @@ def _check(mapper: Mapper[Any]) -> None:
         if not isinstance(each.local_table, Table):
             raise BulkError(
                 f"bulk_create cannot load {each.class_.__module__}:{each.class_.__qualname__}",
-                saw=f"it is mapped to a {type(each.local_table).__name__}, and not to a table",
+                saw=f"it is mapped to a {type(each.local_table).__name__}, not to a table",
                 remedy="use create_batch",
             )
 
