@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli import apply, dump, server, shell, templates, verify
-from pytest_seeddb.cli.init import command as init
+from pytest_seeddb.cli import apply, dump, init, server, shell, templates, verify
 from pytest_seeddb.cli.options import Parser
 from pytest_seeddb.errors import ConfigError, SeedDbError
 

@@ -106,7 +106,7 @@ BROKEN_INI = {"alembic.ini": "[alembic]\nscript_location = nowhere\n"}
 def test_an_alembic_ini_that_leads_nowhere_is_passed_over_and_said_so(project):
     found = project({**BROKEN_INI, **DBMATE})
     assert table(found)[0]["migrations"] == "db/migrations"
-    assert "alembic.ini is passed over: Alembic's script directory has no env.py" in found.notes[0]
+    assert "alembic.ini was skipped: Alembic's script directory has no env.py" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_a_table_further_up_holds_here_too_unless_this_is_a_project_of_its_own(t
     inner = tmp_path / "service"
     (inner / "db").mkdir(parents=True)
     (inner / "db/1.sql").write_text("CREATE TABLE a ();")
-    with pytest.raises(ConfigError, match="The settings are there already") as raised:
+    with pytest.raises(ConfigError, match="The project has settings already") as raised:
         init(inner)
     assert str(tmp_path / "seeddb.toml") in str(raised.value)
     (inner / "pyproject.toml").write_text("")

@@ -1,34 +1,38 @@
-"""Begin: look at a project, and write the settings and a first seeds module for it."""
+"""``seeddb init``: look at a project, and write the settings and a first seeds module for it."""
 
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from pytest_seeddb.cli.init.proposal import Found, propose
+from pytest_seeddb.cli.options import add_command, as_json
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.settings.files import FILE_NAME, find_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
     from pytest_seeddb.cli.init.proposal import Proposal
+    from pytest_seeddb.cli.options import Commands
 
-__all__ = ["Initialised", "Written", "init"]
-
+_ABOUT: Final = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
 _NEXT: Final = ("seeddb build", "pytest --seed-db")
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file that was written, or would be.
+class Finding:
+    """Something that was recognised, and where."""
 
-    Attributes:
-        file: Relative to the project's directory.
-        action: Whether it is a new one.
-        text: What was added to it: all of it where it is new.
-    """
+    what: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written, or would be: its path from the project's directory, and the text that was added."""
 
     file: str
     action: Literal["append", "create"]
@@ -37,107 +41,100 @@ class Written:
 
 @dataclass(frozen=True)
 class Initialised:
-    """What `init` came to.
-
-    Attributes:
-        dry_run: Whether nothing was written.
-        found: What was recognised.
-        notes: What a person should know or look at.
-        files: What was written.
-        next: The commands to go on with.
-    """
+    """What `init` recognised, wrote and advises; with ``dry_run`` nothing was written."""
 
     directory: str
     dry_run: bool
-    found: tuple[Found, ...]
+    found: tuple[Finding, ...]
     notes: tuple[str, ...]
     files: tuple[Written, ...]
     next: tuple[str, ...]
 
 
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    command = add_command(commands, "init", _run, _ABOUT, plan=False, server=False)
+    command.add_argument("--dry-run", action="store_true", help="only show what would be written")
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    result = init((parsed.directory or Path.cwd()).resolve(), dry_run=parsed.dry_run)
+    if parsed.json:
+        print(as_json(result))
+        return 0
+    width = max(len(finding.what) for finding in result.found)
+    for finding in result.found:
+        print(f"found    {finding.what:<{width}}  {finding.where}")
+    for note in result.notes:
+        print(f"note     {note}")
+    for file in result.files:
+        verb = (
+            f"{'would be ' if result.dry_run else ''}{'created' if file.action == 'create' else 'extended at its end'}"
+        )
+        has_text = result.dry_run or not file.file.endswith(".py")
+        lines = file.text.strip().splitlines() if has_text else []
+        print(f"\n{file.file}, {verb}{':' if has_text else ''}", *(f"    {line}".rstrip() for line in lines), sep="\n")
+    print("", *(f"next     {command}" for command in result.next), sep="\n")
+    return 0
+
+
 def init(root: Path, *, dry_run: bool = False) -> Initialised:
     """Write the settings for the project in ``root``, and a seeds module where it has no seeds.
 
-    Nothing is overwritten: the table goes to the end of ``pyproject.toml``, of which every byte stays,
-    or into a new ``seeddb.toml``; a seeds module goes to a file that is not there. When one of the two
-    cannot be written, neither is.
-
-    Raises:
-        ConfigError: There is a table already, or ``pyproject.toml`` is not TOML.
-        SeedDbError: Nothing there makes a schema that this version can build, or a file cannot be written.
+    Nothing is overwritten: the table goes to the end of ``pyproject.toml`` or into a new ``seeddb.toml``. When
+    one of the two files cannot be written, neither is.
     """
-    _refuse_second(root)
-    proposal = propose(root)
+    from pytest_seeddb.cli.init.proposal import Proposal
+
+    table = find_table(root)
+    # A table further up holds here, too, unless this directory is a project of its own.
+    if table.path and (table.path.parent == root or not (root / "pyproject.toml").exists()):
+        raise ConfigError(
+            "The project has settings already",
+            saw=table.heading,
+            source=str(root),
+            remedy="edit them; `seeddb explain` shows what they come to",
+        )
+    proposal = Proposal(root)
     files = _files(root, proposal)
     if not dry_run:
         _write(root, files)
     return Initialised(str(root), dry_run, tuple(proposal.found), tuple(proposal.notes), files, _NEXT)
 
 
-def _refuse_second(root: Path) -> None:
-    """A table further up holds here, too, unless this directory is a project of its own."""
-    table = find_table(root)
-    if table.path and (table.path.parent == root or not (root / "pyproject.toml").exists()):
-        raise ConfigError(
-            "The settings are there already",
-            saw=table.heading,
-            source=str(root),
-            remedy="edit them; `seeddb explain` shows what they come to",
-        )
-
-
 def _files(root: Path, proposal: Proposal) -> tuple[Written, ...]:
-    seeds = proposal.seeds
-    made = [Written(seeds.file, "create", seeds.text)] if seeds else []
-    return (*made, _table(root, proposal.lines))
-
-
-def _table(root: Path, lines: list[str]) -> Written:
-    """At the end of ``pyproject.toml``, unless that cannot take another table, as with ``tool = {...}``."""
-    text = "\n".join(lines)
+    """The table goes to ``pyproject.toml``, unless that cannot take another table, as with ``tool = {...}``."""
+    text = "\n".join(proposal.lines)
+    table = Written(FILE_NAME, "create", f"{text}\n")
     project = root / "pyproject.toml"
     if project.exists():
-        before = _text(project)
-        ending = "\r\n" if "\r\n" in before else "\n"
+        before = project.read_bytes().decode()  # with the line ends that it has
         gap = "" if not before.strip() else "\n" if before.endswith("\n") else "\n\n"
-        added = f"{gap}[tool.seeddb]\n{text}\n".replace("\n", ending)
-        if _adds_only_ours(before, added):
-            return Written(project.name, "append", added)
-    return Written(FILE_NAME, "create", f"{text}\n")
-
-
-def _text(file: Path) -> str:
-    """Its text with the line ends that it has."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        return stream.read()
-
-
-def _adds_only_ours(before: str, added: str) -> bool:
-    try:
-        found = tomllib.loads(before + added)
-    except tomllib.TOMLDecodeError:
-        return False
-    was = tomllib.loads(before)
-    found["tool"].pop("seeddb", None)
-    return found == {**was, "tool": was.get("tool", {})}
+        added = f"{gap}[tool.seeddb]\n{text}\n".replace("\n", "\r\n" if "\r\n" in before else "\n")
+        with suppress(tomllib.TOMLDecodeError):
+            after = tomllib.loads(before + added)
+            del after["tool"]["seeddb"]
+            if after == {"tool": {}, **tomllib.loads(before)}:
+                table = Written(project.name, "append", added)
+    return (proposal.seeds, table) if proposal.seeds else (table,)
 
 
 def _write(root: Path, files: tuple[Written, ...]) -> None:
     """The table last: whoever sees it finds the seeds module that it names."""
-    made: list[Path] = []
-    try:
-        for each in files:
-            path = root / each.file
-            with path.open("x" if each.action == "create" else "a", encoding="utf-8", newline="") as stream:
-                if each.action == "create":
-                    made.append(path)
-                stream.write(each.text)
-    except OSError as error:
-        for path in made:
-            path.unlink(missing_ok=True)
-        raise SeedDbError(
-            f"{each.file} cannot be written",
-            saw=str(error),
-            source=str(root),
-            remedy="let the directory be written to, or write the settings by hand: --dry-run shows them",
-        ) from error
+    created: list[Path] = []
+    for file in files:
+        path = root / file.file
+        try:
+            with path.open("x" if file.action == "create" else "a", encoding="utf-8", newline="") as stream:
+                if file.action == "create":
+                    created.append(path)
+                stream.write(file.text)
+        except OSError as error:
+            for path in created:
+                path.unlink(missing_ok=True)
+            raise SeedDbError(
+                f"{file.file} cannot be written",
+                saw=str(error),
+                source=str(root),
+                remedy="make the directory writable, or write the settings by hand: --dry-run shows them",
+            ) from error

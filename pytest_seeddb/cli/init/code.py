@@ -1,188 +1,249 @@
-"""A project's code, read without importing it: what its names stand for."""
+"""A project's Python code, read without importing it: its engines, the variables it reads, its models and seeders."""
 
 from __future__ import annotations
 
 import ast
 import re
-import tokenize
 import warnings
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections import Counter
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.fingerprint.sources import Sources
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_seeddb.cli.init.files import Files
 
-_LARGEST: Final = 1_000_000
-_HOPS: Final = 10
-"""Modules through which a name is followed to where it is made."""
-
-# Whoever has none of these words has nothing that is looked for.
+_HOPS: Final = 10  # modules through which a name is followed, and bases above a class
+_CANDIDATES: Final = 200  # modules to try before a project's models are said to be in no single one
+_SQLMODEL: Final = "sqlmodel.SQLModel"
+# A module without any of these words has nothing to recognise.
 _WORDS: Final = re.compile(
     r"create_(?:async_)?engine|environ|getenv|_UR[LI]\b|_DSN\b|Settings\b|MetaData|declarative_base|DeclarativeBase"
     r"|generate_base|SQLModel|SQLAlchemy|__tablename__|\bModel\b|\bTable\(|\bseeder\b|relationship|mapped_column"
 )
+# The dotted paths of what is called, derived from and decorated with.
+_SEEDER: Final = re.compile(r"pytest_seeddb\.(?:.*\.)?seeder")
+_ENGINE: Final = re.compile(r"(?:sqlalchemy|sqlmodel)\.(?:.*\.)?create_(async_)?engine")
+_BASE: Final = re.compile(r"sqlalchemy\.(?:.*\.)?DeclarativeBase(?:NoMeta)?")
+_MADE: Final = re.compile(
+    r"(?:sqlalchemy|sqlmodel|flask_sqlalchemy)\.(?:.*\.)?(?:declarative_base|SQLAlchemy|(MetaData))|.*\.generate_base"
+)
+# Pieces of code, as `ast.unparse` writes them: without comments and line breaks, and in single quotes.
+_OTHER_DATABASE: Final = re.compile(r"[\w.]+\('(?:sqlite|mysql|mariadb|oracle|mssql)")
+_VARIABLE: Final = re.compile(r"[A-Z0-9_]*(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|SQL)[A-Z0-9_]*_?(?:URL|URI|DSN)")
+_FIELD: Final = re.compile(rf"((?i:{_VARIABLE.pattern})|\w+(?=: [^=]*PostgresDsn)): ")
+_PREFIX: Final = re.compile(r"\benv_prefix\W+(\w*)'")
+_ALIAS: Final = re.compile(r"\b(?:validation_alias|alias|env)='(\w+)'")
+_DRIVER: Final = re.compile(r"'postgres(?:ql)?\+\w+://", re.IGNORECASE)
+_SQLMODEL_TABLE: Final = re.compile(r"^class .*\btable=True", re.MULTILINE)
+_TABLE: Final = re.compile(
+    r"(?s)\A(?!.*\b__abstract__\b).*(?:\b__table(?:name)?__\b|\b(?:mapped_c|C)olumn\(|\bMapped\[)"
+)
 
 
-@dataclass(frozen=True)
 class Source:
-    """One module as it was read.
+    """One module: the names that it defines or imports when it is imported, and what it does with them."""
 
-    Attributes:
-        module: Its dotted name.
-        file: Its file, relative to the root.
-        tree: Its syntax.
-        names: What its imports bind, with what that stands for.
-        stars: The modules of which it imports everything.
-    """
+    def __init__(self, module: str, file: str, tree: ast.Module) -> None:
+        self.module = module
+        self.file = file
+        self.nodes = tuple(ast.walk(tree))
+        self.definitions: list[tuple[str, ast.AST]] = []
+        self.imports: dict[str, str] = {}
+        self.stars: list[str] = []
+        statements: list[ast.AST] = [tree]
+        for node in statements:  # grows by those in `if` and `try`, which run at the import, too
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                inner = ast.iter_child_nodes(node)
+                statements += [child for child in inner if isinstance(child, ast.stmt | ast.excepthandler)]
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    self.definitions.append((node.name, node))
+                case ast.Assign(targets=targets):
+                    self.definitions += [(target.id, node) for target in targets if isinstance(target, ast.Name)]
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+                    self.definitions.append((name, node))
+                case ast.ImportFrom(names=aliases):
+                    levels = node.level - file.endswith("__init__.py")
+                    parents = module.split(".")[: -levels or None] if node.level else []
+                    start = ".".join([*parents, *filter(None, [node.module])])
+                    self.imports |= {alias.asname or alias.name: f"{start}.{alias.name}" for alias in aliases}
+                    self.stars += [start] if self.imports.pop("*", "") else []
+                case ast.Import(names=aliases):
+                    tops = {alias: alias.name if alias.asname else alias.name.partition(".")[0] for alias in aliases}
+                    self.imports |= {alias.asname or top: top for alias, top in tops.items()}
+        self.defined = dict(self.definitions)
 
-    module: str
-    file: str
-    tree: ast.Module = field(repr=False)
-    names: dict[str, str]
-    stars: tuple[str, ...]
+    def path(self, node: ast.AST) -> str:
+        """The dotted path that a name, an attribute, or a call of one stands for."""
+        node = node.func if isinstance(node, ast.Call) else node
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.insert(0, node.attr)
+            node = node.value
+        head = self.imports.get(node.id, f"{self.module}.{node.id}") if isinstance(node, ast.Name) else ""
+        return ".".join([head, *names])
 
-    @cached_property
-    def statements(self) -> tuple[ast.stmt, ...]:
-        """The statements that run when it is imported, those in ``if`` and ``try`` included."""
-        return tuple(_statements(self.tree.body))
+    def engines(self) -> dict[str, bool]:
+        """The engines that a setting can name, as it spells them, and whether each is asynchronous."""
+        engines: dict[str, bool] = {}
+        for name, node in self.definitions:
+            is_made_once = isinstance(node, ast.Assign | ast.AnnAssign) or (
+                isinstance(node, ast.FunctionDef)
+                and not (node.args.args or node.args.kwonlyargs)
+                and any(self.path(mark) in {"functools.cache", "functools.lru_cache"} for mark in node.decorator_list)
+            )
+            if is_made_once and (kinds := self.engine_kinds(ast.walk(node))):
+                engines[f"{self.module}:{name}"] = kinds[0]
+        return engines
 
-    @cached_property
-    def nodes(self) -> tuple[ast.AST, ...]:
-        """All of its syntax, walked once."""
-        return tuple(ast.walk(self.tree))
+    def engine_kinds(self, nodes: Iterable[ast.AST]) -> list[bool]:
+        """Whether the engines for PostgreSQL that a piece of code makes are asynchronous, one for each."""
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        makers = [(call, maker) for call in calls if (maker := _ENGINE.fullmatch(self.path(call)))]
+        return [bool(maker[1]) for call, maker in makers if not _OTHER_DATABASE.match(ast.unparse(call))]
 
-    @cached_property
-    def defined(self) -> frozenset[str]:
-        """The names that it makes itself."""
-        return frozenset(name for statement in self.statements for name in _made_by(statement))
-
-    def path(self, node: ast.expr) -> str:
-        """The dotted path that a name or an attribute stands for; empty for anything else."""
-        if isinstance(node, ast.Name):
-            return self.names.get(node.id, f"{self.module}.{node.id}")
-        if isinstance(node, ast.Attribute) and (of := self.path(node.value)):
-            return f"{of}.{node.attr}"
-        return ""
+    def variables(self) -> Iterator[tuple[str, bool]]:
+        """``os.environ["DATABASE_URL"]``, any call with such a name, and the fields of pydantic's settings."""
+        for node in self.nodes:
+            match node:
+                case (
+                    ast.Call(func=value, args=[ast.Constant(value=str(name)), *_])
+                    | ast.Subscript(value=value, slice=ast.Constant(value=str(name)))
+                ) if _VARIABLE.fullmatch(name):
+                    if isinstance(node, ast.Call) or self.path(value) == "os.environ":
+                        yield name, bool(_DRIVER.search(ast.unparse(node)))
+                case ast.ClassDef(bases=bases) if any(self.path(base).endswith("Settings") for base in bases):
+                    prefix = _PREFIX.search(ast.unparse(node))
+                    for code in (ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)):
+                        if field := _FIELD.match(code):
+                            alias = _ALIAS.search(code)
+                            name = alias[1] if alias else f"{prefix[1] if prefix else ''}{field[1]}"
+                            yield name.upper(), bool(_DRIVER.search(code))
 
 
 class Code:
-    """All modules of a project, each read when it is first asked for."""
+    """A project's modules, each read when it is first asked for, and what is recognised in them."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._read: dict[str, Source | None] = {}
-        self._alembic = {name.rpartition("/")[0] for name in files.called("script.py.mako")}
+        alembics = tuple(name.removesuffix("script.py.mako") for name in files.ending("/script.py.mako") if "/" in name)
+        sources = [
+            source
+            for module, file in files.modules.items()
+            if not file.startswith(alembics)
+            and _WORDS.search(files.beginning(file).decode(errors="replace"))
+            and (source := self._source(module))
+        ]
+        decorators = {
+            source.module: [source.path(mark) for node in source.nodes for mark in getattr(node, "decorator_list", ())]
+            for source in sources
+        }
+        self.seeding = [module for module, paths in decorators.items() if any(map(_SEEDER.fullmatch, paths))]
+        self.engines = {path: is_async for source in sources for path, is_async in source.engines().items()}
+        # No setting can name the engines of files that make them inside functions only.
+        self.hidden_engines = [
+            source.file for source in sources if source.engine_kinds(source.nodes) and not source.engines()
+        ]
+        # The environment variables with the database's URL: where each is read, and whether its default names a driver.
+        self.variables: dict[str, tuple[str, bool]] = {}
+        for source in sources:
+            for name, has_driver in source.variables():
+                if "TEST" not in name and (name not in self.variables or has_driver):
+                    self.variables[name] = source.file, has_driver
+        models = {path: self._metadata(path) for source in sources for path in self._tables(source)}
+        self._of_models = [*Counter(models.values()).most_common(1), ("", 0)][0][0]
+        self.models = [path for path, metadata in models.items() if metadata == self._of_models]
+        self.classes = [path for path in self.models if isinstance(self._made(path)[2], ast.ClassDef)]
 
-    def interesting(self) -> Iterator[Source]:
-        """The modules that may hold what is looked for, without Alembic's own."""
-        for module, file in self._files.modules.items():
-            text = self._files.beginning(file, _LARGEST)
-            if _WORDS.search(text.decode(errors="replace")) and not self._is_alembics(file):
-                source = self.source(module)
-                if source:
-                    yield source
-
-    def source(self, module: str) -> Source | None:
-        """A module; ``None`` where it is not the project's own, or cannot be read."""
-        if module not in self._read:
-            file = self._files.modules.get(module)
-            self._read[module] = self._parsed(module, file) if file else None
-        return self._read[module]
-
-    def origin(self, path: str) -> str:
-        """Where the thing that a dotted path leads to is made: imports are followed from module to module."""
-        for _ in range(_HOPS):
-            found = self._imported_from(path)
-            if found == path:
+    def metadata(self) -> tuple[str, list[str]]:
+        """A path to the models' ``MetaData``, in the module that imports most; and the files with models that it lacks."""
+        base = self._of_models.removesuffix(".metadata")
+        homes = list(dict.fromkeys(map(_parent, self.models)))
+        # The likely modules first: where the models are, or around them, and where the base is.
+        likely = [*(homes if len(homes) == 1 else map(_parent, homes)), _parent(base), _parent(_parent(base)), *homes]
+        candidates = map(self._source, dict.fromkeys([*likely, *self._files.modules] if self.models else []))
+        wanted = {self._files.modules[module] for module in homes}
+        best, missing = "", wanted
+        reading = Sources(self._files.root)
+        for source in islice(filter(None, candidates), _CANDIDATES):
+            paths = (f"{source.module}.{name}" for name in (*source.imports, *source.defined))
+            origins = {path: self._made(path)[0] for path in paths if self._metadata(path) == self._of_models}
+            path = min(origins, key=lambda path: origins[path] not in {self._of_models, base}, default="")
+            lacking = wanted
+            with suppress(SeedDbError):
+                lacking = wanted - {part.name for part in reading.of_module(source.module)} if path else wanted
+            if path and (not best or len(lacking) < len(missing)):
+                suffix = "" if origins[path] == self._of_models else ".metadata"
+                best, missing = f"{source.module}:{path.rpartition('.')[2]}{suffix}", lacking
+            if not missing:
                 break
-            path = found
-        return path
+        return best, sorted(missing)
 
-    def _imported_from(self, path: str) -> str:
-        source, name, rest = self._split(path)
-        if source is None or not name or name in source.defined:
-            return path
-        if name in source.names:
-            return ".".join([source.names[name], *rest])
-        for star in source.stars:
-            other = self.source(star)
-            if other and (name in other.defined or name in other.names):
-                return ".".join([star, name, *rest])
-        return path
-
-    def _split(self, path: str) -> tuple[Source | None, str, list[str]]:
-        """The longest part of a dotted path that is a module, then a name in it, then what follows."""
-        parts = path.split(".")
-        for end in range(len(parts), 0, -1):
-            if source := self.source(".".join(parts[:end])):
-                name, *rest = [*parts[end:], ""]
-                return source, name, rest[:-1]
-        return None, "", []
-
-    def _is_alembics(self, file: str) -> bool:
-        return any(file.startswith(f"{each}/") for each in self._alembic)
-
-    def _parsed(self, module: str, file: str) -> Source | None:
-        try:
-            with tokenize.open(self._files.root / file) as stream, warnings.catch_warnings():
+    def _source(self, module: str) -> Source | None:
+        """A module; ``None`` where it is not the project's own, or cannot be read."""
+        file = self._files.modules.get(module)
+        if file and module not in self._read:
+            self._read[module] = None
+            with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the user's string escapes
-                tree = ast.parse(stream.read(_LARGEST))
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
-        package = module if file.endswith("__init__.py") else module.rpartition(".")[0]
-        imports = [each for each in _statements(tree.body) if isinstance(each, ast.Import | ast.ImportFrom)]
-        names = {name: path for each in imports for name, path in _bound(each, package)}
-        stars = tuple(_start(each, package) for each in imports if isinstance(each, ast.ImportFrom) and _is_star(each))
-        return Source(module, file, tree, names, stars)
+                source = self._read[module] = Source(module, file, ast.parse(self._files.beginning(file)))
+                for star, other in ((star, self._source(star)) for star in source.stars):
+                    names = [*other.imports, *other.defined] if other else []
+                    source.imports |= {
+                        name: f"{star}.{name}" for name in names if name not in {*source.imports, *source.defined}
+                    }
+        return self._read.get(module)
+
+    def _made(self, path: str, hops: int = _HOPS) -> tuple[str, Source | None, ast.AST | None]:
+        """Where the thing that a dotted path leads to is made, following imports: its path, module and statement."""
+        parts = path.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            if source := self._source(".".join(parts[:end])):
+                name, rest = parts[end], parts[end + 1 :]
+                if hops and name in source.imports and name not in source.defined:
+                    return self._made(".".join([source.imports[name], *rest]), hops - 1)
+                return path, source, None if rest else source.defined.get(name)
+        return path, None, None
+
+    def _metadata(self, path: str, hops: int = _HOPS) -> str:
+        """The path of the ``MetaData`` that a base, a model, a table or the like leads to; empty for anything else."""
+        path, source, statement = self._made(path)
+        if path.removesuffix(".metadata") == _SQLMODEL:
+            return f"{_SQLMODEL}.metadata"
+        if source is None or not hops:
+            return ""
+        parents: list[str] = []
+        match statement:
+            case None if path.endswith((".metadata", ".Model")):  # Flask-SQLAlchemy's models derive from db.Model
+                parents = [_parent(path)]
+            case ast.ClassDef(bases=bases):
+                parents = [source.path(base) for base in bases]
+                if any(map(_BASE.fullmatch, parents)):
+                    return f"{path}.metadata"
+            case ast.Assign(value=ast.Call() as call) | ast.AnnAssign(value=ast.Call() as call):
+                if made := _MADE.fullmatch(source.path(call)):
+                    return path if made[1] else f"{path}.metadata"
+                if source.path(call).endswith(".Table"):
+                    parents = [source.path(argument) for argument in call.args[1:2]]
+        return next(filter(None, (self._metadata(parent, hops - 1) for parent in parents)), "")
+
+    def _tables(self, source: Source) -> Iterator[str]:
+        """The paths of the classes and ``Table`` objects that stand for tables of the database."""
+        for name, node in source.defined.items():
+            path = f"{source.module}.{name}"
+            metadata = self._metadata(path)
+            if metadata not in {"", path, f"{path}.metadata"}:  # what has a MetaData of its own is a base
+                is_table = _SQLMODEL_TABLE if metadata.startswith(_SQLMODEL) else _TABLE
+                if not isinstance(node, ast.ClassDef) or is_table.search(ast.unparse(node)):
+                    yield path
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for statement in body:
-        yield statement
-        for part in ("body", "orelse", "finalbody"):
-            if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield from _statements(getattr(statement, part, []))
-        for handler in getattr(statement, "handlers", []):
-            yield from _statements(handler.body)
-
-
-def _made_by(statement: ast.stmt) -> Iterator[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    yield from targets(statement)
-
-
-def targets(statement: ast.stmt) -> list[str]:
-    """The plain names that an assignment binds."""
-    found: list[ast.expr] = []
-    if isinstance(statement, ast.Assign):
-        found = statement.targets
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        found = [statement.target]
-    return [each.id for each in found if isinstance(each, ast.Name)]
-
-
-def _bound(statement: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, str]]:
-    for each in statement.names:
-        if isinstance(statement, ast.ImportFrom):
-            yield each.asname or each.name, f"{_start(statement, package)}.{each.name}"
-        elif each.asname:
-            yield each.asname, each.name
-        else:
-            top = each.name.partition(".")[0]
-            yield top, top
-
-
-def _is_star(statement: ast.ImportFrom) -> bool:
-    return any(each.name == "*" for each in statement.names)
-
-
-def _start(statement: ast.ImportFrom, package: str) -> str:
-    """The module that a ``from`` names, absolute."""
-    if not statement.level:
-        return statement.module or ""
-    parents = package.split(".")[: len(package.split(".")) - statement.level + 1]
-    return ".".join([*parents, *([statement.module] if statement.module else [])])
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]

@@ -1,103 +1,155 @@
-"""The files of a project that was never seen before: its own, without environments, caches and tests."""
+"""A project's own files, and the schema, dumps and SQL seeds among them."""
 
 from __future__ import annotations
 
+import gzip
 import os
-from dataclasses import dataclass
+import re
+import tomllib
+import zlib
+from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_NOT_ITS_OWN: Final = frozenset(
-    {
-        *("__pycache__", "__pypackages__", "site-packages", "node_modules", "build", "dist", "htmlcov", "vendor"),
-        *("test", "tests", "testing", "docs", "doc", "examples", "benchmarks"),
-    }
+_NOT_ITS_OWN: Final = re.compile(
+    r"\..*|.*\.(?:egg|dist)-info|__pycache__|__pypackages__|site-packages|node_modules|build|dist|htmlcov|vendor"
+    r"|tests?|testing|docs?|examples|benchmarks"
 )
-_ENVIRONMENTS: Final = ("pyvenv.cfg", "conda-meta")
 _MOST: Final = 20_000
-"""Files that are looked at; who has more keeps something else than code there."""
+_BEGINNING: Final = 1_000_000
+_MARKS: Final = re.compile(rb"(?im)^[ \t]*--[ \t]*(?:(migrate:up)|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b")
+_NUMBERED: Final = re.compile(r"[VU]?\d+[^/]*\.sql", re.IGNORECASE)
+_TABLE: Final = re.compile(rb"\bCREATE\s+(?:UNLOGGED\s+)?TABLE\b", re.IGNORECASE)
+_DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
+_ROWS: Final = re.compile(rb"^(?:COPY \S+ .*FROM stdin;|INSERT INTO )", re.MULTILINE)
+_SEEDS: Final = re.compile(r"(?:.*/)?seeds?(?:/[^/]*)?\.sql", re.IGNORECASE)
+_NOT_MIGRATIONS: Final = frozenset({"queries", "query", "fixtures", "seeds", "seed", "functions", "views", "scripts"})
+_ENOUGH: Final = 20
 
 
-@dataclass(frozen=True)
 class Files:
-    """The files below a directory.
+    """A project's own files, the nearest to its root first. Left out: what is hidden, environments, caches and tests."""
 
-    Attributes:
-        root: The directory.
-        names: All files, with ``/`` and relative to the root, those nearest to it first.
-    """
+    def __init__(self, root: Path) -> None:
+        names: list[str] = []
+        for place, directories, files in os.walk(root):
+            within = Path(place)
+            if within != root and ("pyvenv.cfg" in files or "conda-meta" in directories):
+                directories.clear()
+                continue
+            directories[:] = [name for name in directories if not _NOT_ITS_OWN.fullmatch(name)]
+            names += [(within / name).relative_to(root).as_posix() for name in files]
+            if len(names) >= _MOST:
+                break
+        self.root = root
+        self.names = sorted(names[:_MOST], key=lambda name: (name.count("/"), name))
 
-    root: Path
-    names: tuple[str, ...]
+    def ending(self, *ends: str) -> list[str]:
+        """The files whose path ends so; a ``/`` in front means the whole name."""
+        return [name for name in self.names if f"/{name}".endswith(ends)]
 
-    @classmethod
-    def of(cls, root: Path) -> Files:
-        """Those that there are now. Hidden directories are left out, and links are not followed."""
-        found = sorted(_below(root), key=lambda name: (name.count("/"), name))
-        return cls(root, tuple(found))
-
-    def called(self, *names: str) -> list[str]:
-        """The files with one of these names."""
-        return [each for each in self.names if each.rpartition("/")[2] in names]
-
-    def ending(self, *suffixes: str) -> list[str]:
-        """The files with one of these suffixes."""
-        return [each for each in self.names if each.endswith(suffixes)]
-
-    def beginning(self, name: str, size: int) -> bytes:
-        """The first bytes of a file; nothing where it cannot be read."""
+    def beginning(self, name: str) -> bytes:
+        """The first bytes of a file, decompressed; nothing where it cannot be read."""
         try:
-            with (self.root / name).open("rb") as file:
-                return file.read(size)
-        except OSError:
+            with (gzip.open if name.endswith(".gz") else open)(self.root / name, "rb") as file:
+                return file.read(_BEGINNING)
+        except (OSError, EOFError, zlib.error):
             return b""
+
+    @cached_property
+    def pyproject(self) -> dict[str, Any]:
+        """The content of ``pyproject.toml``; nothing without one."""
+        return tomllib.loads(self.beginning("pyproject.toml").decode())
+
+    @cached_property
+    def django(self) -> str:
+        """Where it shows that this is a Django project; or nothing."""
+        for name in self.ending("/manage.py", "/wsgi.py", "/asgi.py"):
+            if b"DJANGO_SETTINGS_MODULE" in self.beginning(name):
+                return name
+        options = self.pyproject.get("tool", {}).get("pytest", {}).get("ini_options", {})
+        return "DJANGO_SETTINGS_MODULE in pyproject.toml" if "DJANGO_SETTINGS_MODULE" in options else ""
+
+    @cached_property
+    def packages(self) -> frozenset[str]:
+        """The directories with an ``__init__.py``."""
+        return frozenset(name.rpartition("/")[0] for name in self.ending("/__init__.py"))
 
     @cached_property
     def modules(self) -> dict[str, str]:
         """The modules that can be imported from the root or from ``src``, each with its file."""
-        found = {module: name for name in self.ending(".py") if (module := self._module(name))}
-        return dict(sorted(found.items()))
+        modules = {self._module(name): name for name in self.ending(".py")}
+        return {module: modules[module] for module in sorted(modules) if module}
 
     @cached_property
     def unreachable(self) -> list[str]:
-        """Top directories that are no packages but have some: those are imported from there, not from the root."""
-        inner = [name for name in self.called("__init__.py") if name.count("/") > 1 and not self._module(name)]
-        return sorted({name.split("/")[0] for name in inner})
-
-    @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.names)
+        """Top directories whose packages are imported from there, not from the root."""
+        inner = [name for name in self.ending("/__init__.py") if name.count("/") > 1 and not self._module(name)]
+        return sorted({name.partition("/")[0] for name in inner})
 
     def _module(self, name: str) -> str:
-        """What a file is imported as; empty where it cannot be."""
-        parts = name.removeprefix("src/").removesuffix(".py").split("/")
+        """The name to import a file by; empty where it cannot be imported."""
         source = "src/" if name.startswith("src/") else ""
-        if not all(each.isidentifier() for each in parts):
-            return ""
-        packages = ["/".join(parts[: end + 1]) for end in range(len(parts) - 1)]
-        regular = [f"{source}{each}/__init__.py" in self._known for each in packages]
-        if any(regular) and not regular[0]:
+        parts = name.removeprefix(source).removesuffix(".py").split("/")
+        regular = [f"{source}{'/'.join(parts[:end])}" in self.packages for end in range(1, len(parts))]
+        if not all(part.isidentifier() for part in parts) or (any(regular) and not regular[0]):
             return ""
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _below(root: Path) -> Iterator[str]:
-    left = _MOST
-    for place, directories, names in os.walk(root):
-        directories[:] = [each for each in directories if _is_its_own(Path(place), each)]
-        below = Path(place).relative_to(root)
-        for name in names[:left]:
-            yield (below / name).as_posix()
-        left -= len(names)
-        if left <= 0:
-            return
+def alembic(files: Files) -> tuple[list[str], str]:
+    """Alembic's configurations, as the setting spells them; and the first directory of Flask-Migrate, if any."""
+    homes = {name: name.rpartition("/")[0] for name in files.ending("/alembic.ini")}
+    flask = [name for name, home in homes.items() if b"current_app" in files.beginning(f"{home}/env.py".lstrip("/"))]
+    names = [name for name in homes if name not in flask]
+    if "alembic" in files.pyproject.get("tool", {}) and "alembic.ini" not in names:
+        names.insert(0, "pyproject.toml")
+    return names, homes[flask[0]] if flask else ""
 
 
-def _is_its_own(place: Path, name: str) -> bool:
-    if name in _NOT_ITS_OWN or name.startswith(".") or name.endswith((".egg-info", ".dist-info")):
-        return False
-    return not any((place / name / each).exists() for each in _ENVIRONMENTS)
+def dumps(files: Files) -> list[str]:
+    """The dumps that hold rows, in any format that PostgreSQL's programs write to one file."""
+    return [
+        name
+        for name in files.ending(".sql", ".gz", ".dump", ".backup", ".pgdump")
+        if (text := files.beginning(name)).startswith(b"PGDMP") or (_DUMPED.search(text) and _ROWS.search(text))
+    ]
+
+
+def sql_seeds(files: Files) -> list[str]:
+    """Patterns for the SQL files that seed, told by their names: whole directories first."""
+    names = [name for name in files.ending(".sql") if _SEEDS.fullmatch(name)]
+    names = [name for name in names if not _DUMPED.search(files.beginning(name))]
+    patterns = dict.fromkeys(re.sub(r"(?i)((?:^|/)seeds?)/[^/]+$", r"\1/*.sql", name) for name in names)
+    return sorted(patterns, key=lambda pattern: not pattern.endswith("/*.sql"))
+
+
+def sql_migrations(files: Files) -> tuple[str, str]:
+    """The directory that looks most like migrations in SQL, and a description; both empty where none does."""
+    directories: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for name in files.ending(".sql"):
+        text = files.beginning(name)
+        place, _, file = name.rpartition("/")
+        if file in {"migration.sql", "up.sql"}:  # Prisma and Diesel have a directory for each migration
+            place = place.rpartition("/")[0]
+        if place and not name.endswith(".down.sql") and not _DUMPED.search(text):
+            directories[place][name] = text
+    best, highest = ("", ""), _ENOUGH - 1
+    for place, texts in directories.items():
+        last = place.rpartition("/")[2].lower()
+        numbered = sum(bool(_NUMBERED.fullmatch(name.rpartition("/")[2])) for name in texts)
+        nested = place != next(iter(texts)).rpartition("/")[0]
+        text = b"\n".join(texts.values())
+        marks = _MARKS.search(text)
+        rating = (
+            100 * bool(marks)
+            + 50 * (last in {"migrations", "migration", "migrate"})
+            + 40 * (2 * numbered > len(texts) or nested)
+            + 20 * bool(_TABLE.search(text))
+            + 5 * (last in {"sql", "db", "schema", "database"})
+        )
+        if last not in _NOT_MIGRATIONS and rating > highest:  # a name alone is not enough
+            tool = f", with {'dbmate' if marks[1] else 'goose or sql-migrate'}'s marks" if marks else ""
+            best, highest = (place, f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"), rating
+    return best

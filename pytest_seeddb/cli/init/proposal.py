@@ -1,256 +1,200 @@
-"""From what a project has to the settings that fit it."""
+"""From a project's files to the settings and the first seeds module that fit it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli.init import django, schema
+from pytest_seeddb.cli.init import Finding, Written
 from pytest_seeddb.cli.init.code import Code
-from pytest_seeddb.cli.init.connections import engines, hidden_engines, variables
-from pytest_seeddb.cli.init.files import Files
-from pytest_seeddb.cli.init.models import models_of
-from pytest_seeddb.cli.init.seeds_module import seeding_modules, seeds_module
+from pytest_seeddb.cli.init.files import Files, alembic, dumps, sql_migrations, sql_seeds
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.sources import DJANGO, stages
 from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_seeddb.cli.init.connections import Engine, Variable
-    from pytest_seeddb.cli.init.models import Models
-    from pytest_seeddb.cli.init.seeds_module import SeedsModule
+_DJANGO_MODEL: Final = re.compile(rb"^class (\w+)\((?:\w+\.)?\w*Model\w*", re.MULTILINE)
+_DJANGO_COMMAND: Final = re.compile(
+    r".*\.management\.commands\.(?:.*\.)?((?:\w+_)?(?:seed|populate|demo|fill)(?:s|ers|ing)?(?:_\w+)?)"
+)
+_TEXT: Final = '''\
+"""The rows that the database holds before the first test.
+
+Essential seeds are rows that the application needs to run. Demo seeds are rows for tests and for trying it out.
+Each seeder runs in a transaction of its own.
+"""
+
+{library}from pytest_seeddb import seeder{models}
 
 
-@dataclass(frozen=True)
-class Found:
-    """Something that was recognised, and where."""
-
-    what: str
-    where: str
+@seeder
+{define} essential({session}) -> None:
+    """Add the rows that the application needs to run."""
+    # {add}
 
 
-@dataclass
+@seeder(tier="demo", after=[essential])
+{define} demo({rows}) -> None:
+    """Add rows for tests and for trying the application out; a profile can set their number."""
+    # {add_all}
+'''
+# JSON's strings and lists are TOML's, but for one character that no name has.
+_toml: Final = partial(json.dumps, ensure_ascii=False)
+
+
 class Proposal:
-    """Settings for a project, and what they were read from.
+    """The settings for a project, a seeds module if it has none, and what shows that they fit.
 
-    Attributes:
-        found: What was recognised.
-        notes: What a person should know or look at.
-        lines: The table's lines, without its heading.
-        seeds: A seeds module to begin with; ``None`` where the project has seeds.
+    The project's files are read; none of its code is imported or run.
     """
 
-    found: list[Found] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    seeds: SeedsModule | None = None
+    def __init__(self, root: Path) -> None:
+        self.found: list[Finding] = []
+        self.notes: list[str] = []
+        self.lines: list[str] = []
+        self.seeds: Written | None = None
+        files = Files(root)
+        code = Code(files)
+        self.lines.append(f"migrations = {self._migrations(files, code)}")
+        self._add_seeds(files, code)
+        self._add_connections(files, code)
+        for dump in dumps(files):
+            self.found.append(Finding("dump", dump))
+            self.lines.append(f"# dump = {_toml(dump)}  # restored first; then only the migrations that it lacks run")
+        for place in files.unreachable:
+            advice = f"if the application is there: seeddb init -C {place}"
+            self.notes.append(f"the modules in {place} cannot be imported from here; {advice}")
 
-    def see(self, what: str, where: str) -> None:
-        """Take note of something that was recognised."""
-        self.found.append(Found(what, where))
+    def _migrations(self, files: Files, code: Code) -> str:
+        """The first source of a schema that is known, as TOML."""
+        if files.django:
+            self.found.append(Finding("Django", files.django))
+            return _toml(DJANGO)
+        configurations, flask = alembic(files)
+        for name in configurations:
+            try:
+                stages(Settings(files.root, migrations=name))
+            except SeedDbError as error:
+                self.notes.append(f"{name} was skipped: {error.what}. {error.saw}")
+            else:
+                self.found.append(Finding("Alembic", name))
+                return _toml(name)
+        if flask:
+            self.found.append(Finding("Flask-Migrate", flask))
+            if code.variables:
+                return f'{{command = "flask db upgrade", inputs = [{_toml(f"{flask}/**/*.py")}]}}'
+            # It migrates the database that the application is configured for, and no other.
+            self.notes.append(
+                f"{flask} needs `flask db upgrade`, and the database's URL is read from no environment variable: "
+                "let the configuration read DATABASE_URL"
+            )
+        directory, description = sql_migrations(files)
+        if directory:
+            self.found.append(Finding("SQL migrations", description))
+            return _toml(directory)
+        path, missing = code.metadata()
+        if not path:
+            raise SeedDbError(
+                "Nothing in this project says how its schema is made",
+                saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, "
+                "no SQLAlchemy models",
+                source=str(files.root),
+                remedy="start in the project's own directory (-C DIR), or write [tool.seeddb] by hand: migrations = "
+                '"package.module:function" runs any function',
+            )
+        self.found.append(Finding("SQLAlchemy models without migrations", path))
+        if missing:
+            module, files_with_models = path.partition(":")[0], ", ".join(missing)
+            self.notes.append(
+                f"importing {module} leaves out {files_with_models}: name a module that imports all models"
+            )
+        return _toml(path)
 
-    def set(self, key: str, value: str | Sequence[str]) -> None:
-        """Add a setting."""
-        self.lines.append(f"{key} = {_toml(value)}")
+    def _add_seeds(self, files: Files, code: Code) -> None:
+        """The seeds that are there; else a new module, and in a comment what seeds a Django project in other ways."""
+        if seeds := [*code.seeding, *sql_seeds(files)]:
+            self.found.append(Finding("seeds", ", ".join(seeds)))
+            self.lines.append(f"seeds = {_toml(seeds)}")
+            return
+        module, self.seeds = _seeds_module(files, code)
+        self.lines.append(f"seeds = {_toml([module])}")
+        entries = [_toml(module)]
+        for command in filter(None, map(_DJANGO_COMMAND.fullmatch, files.modules if files.django else ())):
+            self.found.append(Finding("management command", command[1]))
+            entries.append(f'{{django = {_toml(command[1])}, tier = "demo"}}')
+        for path in files.ending(".json", ".yaml", ".yml", ".xml", ".jsonl"):
+            if files.django and "/fixtures/" in f"/{path}":
+                name = path.rpartition("/")[2]
+                self.found.append(Finding("fixture", name))
+                entries.append(f"{{django = {_toml(f'loaddata {name}')}}}")
+        if len(entries) > 1:
+            self.lines.append(f"# seeds = [{', '.join(entries)}]  # with what the project has already")
 
-    def suggest(self, key: str, value: str, why: str) -> None:
-        """Add a setting as a comment, for somebody to decide."""
-        self.lines.append(f"# {key} = {_toml(value)}  # {why}")
+    def _add_connections(self, files: Files, code: Code) -> None:
+        for path, is_async in code.engines.items():
+            self.found.append(Finding("asynchronous engine" if is_async else "engine", path))
+        if code.engines:
+            self.lines.append(f"engines = {_toml(list(code.engines))}")
+        elif code.hidden_engines:
+            self.found.append(Finding("engine made in a function", ", ".join(code.hidden_engines)))
+            why = "during a seeded test every engine of the process goes to its database"
+            self.lines.append(f'# engines = "all"  # {why}')
+        # Django's connections are pointed at the database without a variable.
+        variables = {} if files.django else code.variables
+        self.found += [
+            Finding("environment variable", f"{name}, read in {file}") for name, (file, _) in variables.items()
+        ]
+        # A clone's URL names no driver, so a variable whose URL must name one is for a person to decide.
+        doubtful = [name for name, (_, has_driver) in variables.items() if has_driver and code.engines]
+        plain = [name for name in variables if name not in doubtful]
+        if plain:
+            self.lines.append(f"env = {_toml(plain if plain[1:] else plain[0])}")
+        why = "a seeded test's URL names a driver only where the variable is set and names one"
+        self.lines += [f"# env = {_toml(name)}  # {why}" for name in doubtful]
 
 
-@dataclass(frozen=True)
-class _Project:
-    """What there is in a project."""
-
-    files: Files
-    engines: Sequence[Engine]
-    hidden: Sequence[str]
-    variables: Sequence[Variable]
-    models: Models | None
-    seeding: Sequence[str]
-
-
-def propose(root: Path) -> Proposal:
-    """Look at the project in ``root``. Reads files, imports and runs nothing of the project's.
-
-    Raises:
-        SeedDbError: Nothing there makes a schema that this version can build.
-    """
-    project = _look(Files.of(root))
-    proposal = Proposal()
-    _schema(project, proposal)
-    _seeds(project, proposal)
-    _connections(project, proposal)
-    for dump in schema.dumps(project.files):
-        proposal.see("dump", dump)
-        proposal.suggest("dump", dump, "restored first; then only the migrations that it lacks run")
-    for place in project.files.unreachable:
-        proposal.notes.append(
-            f"the modules in {place} cannot be imported from here; if the application is there: seeddb init -C {place}"
-        )
-    return proposal
-
-
-def _look(files: Files) -> _Project:
-    code = Code(files)
-    sources = list(code.interesting())
-    return _Project(
-        files,
-        engines(sources),
-        hidden_engines(sources),
-        variables(sources),
-        models_of(code, files.modules, sources, Sources(files.root)),
-        seeding_modules(sources),
+def _seeds_module(files: Files, code: Code) -> tuple[str, Written]:
+    """A module in the application's package, or at the root where there is none; its name is free."""
+    if files.django:  # the application with the most models
+        apps = {
+            module.removesuffix(".models"): [f"{module}.{name.decode()}" for name in names]
+            for module, file in files.modules.items()
+            if module.endswith(".models") and (names := _DJANGO_MODEL.findall(files.beginning(file)))
+        }
+        package = max(apps, key=lambda app: len(apps[app]), default="")
+        models = apps.get(package, [])
+        library, session, rows = "", "", "rows: int = 3"
+        add, add_all = "{0}.objects.create(...)", "{0}.objects.bulk_create({0}(...) for number in range(rows))"
+    else:
+        models = code.classes
+        near = [model.rpartition(".")[0] for model in code.models] + [path.partition(":")[0] for path in code.engines]
+        packages = [module for module, file in files.modules.items() if file.endswith(f"{module}/__init__.py")]
+        tops = [module.partition(".")[0] for module in near if "." in module or module in packages]
+        package = next(iter([*tops, *packages]), "")
+        session, library = "session: Session", "from sqlalchemy.orm import Session\n\n"
+        if code.engines and all(code.engines.values()):
+            session, library = "session: AsyncSession", "from sqlalchemy.ext.asyncio import AsyncSession\n\n"
+        rows = f"{session}, rows: int = 3"
+        add, add_all = "session.add({0}(...))", "session.add_all({0}(...) for number in range(rows))"
+    place = f"{package.replace('.', '/')}/".lstrip("/")
+    place = f"src/{place}" if f"src/{place}".rstrip("/") in files.packages else place
+    taken = {name.removeprefix(place).partition("/")[0] for name in files.names if name.startswith(place)}
+    name = next((name for name in ("seeds", "seeders") if not {name, f"{name}.py"} & taken), "seeddb_seeds")
+    pairs = [model.rpartition(".")[::2] for model in models[:6]]
+    modules = {module: ", ".join(name for home, name in pairs if home == module) for module, _ in pairs}
+    imports = [f"# from {module} import {names}" for module, names in modules.items()]
+    names = [name for _, name in pairs[:2]] or ["Model"]
+    text = _TEXT.format(
+        library=library,
+        models="\n".join(["\n", *imports]) if imports else "",
+        define="async def" if "Async" in session else "def",
+        session=session,
+        rows=rows,
+        add=add.format(names[0]),
+        add_all=add_all.format(names[-1]),
     )
-
-
-# -- the schema ----------------------------------------------------------------------------------
-
-
-def _schema(project: _Project, proposal: Proposal) -> None:
-    """The first of these that is there; the others are told."""
-    ways = (_django, _alembic, _flask_migrate, _sql_directory, _metadata)
-    if not any(way(project, proposal) for way in ways):
-        raise _nothing_found(project)
-
-
-def _django(project: _Project, proposal: Proposal) -> bool:
-    by = schema.django(project.files)
-    if by:
-        proposal.see("Django", by)
-        proposal.set("migrations", DJANGO)
-    return bool(by)
-
-
-def _alembic(project: _Project, proposal: Proposal) -> bool:
-    for name in schema.alembic(project.files):
-        try:
-            stages(Settings(project.files.root, migrations=name))
-        except SeedDbError as error:
-            proposal.notes.append(f"{name} is passed over: {error.what}. {error.saw}")
-            continue
-        proposal.see("Alembic", name)
-        proposal.set("migrations", name)
-        return True
-    return False
-
-
-def _flask_migrate(project: _Project, proposal: Proposal) -> bool:
-    """Flask-Migrate needs its own command, which migrates the database that the variable names and no other."""
-    place = schema.flask_migrate(project.files)
-    if not place:
-        return False
-    proposal.see("Flask-Migrate", place)
-    if not project.variables:
-        proposal.notes.append(
-            f"{place} needs `flask db upgrade`, and the database's URL is read from no environment variable: "
-            "let the configuration read DATABASE_URL"
-        )
-        return False
-    command = f'{{command = "flask db upgrade", inputs = [{_toml(f"{place}/**/*.py")}]}}'
-    proposal.lines.append(f"migrations = {command}")
-    return True
-
-
-def _sql_directory(project: _Project, proposal: Proposal) -> bool:
-    found = schema.sql_directory(project.files)
-    if found is None:
-        return False
-    marks = f", with {found.tool}'s marks" if found.tool else ""
-    files = "1 file" if found.files == 1 else f"{found.files} files"
-    proposal.see("SQL migrations", f"{found.name}: {files}{marks}")
-    proposal.set("migrations", found.name)
-    return True
-
-
-def _metadata(project: _Project, proposal: Proposal) -> bool:
-    if project.models is None or not project.models.path:
-        return False
-    proposal.see("SQLAlchemy models without migrations", project.models.path)
-    proposal.set("migrations", project.models.path)
-    if project.models.missing:
-        proposal.notes.append(
-            f"importing {project.models.path.partition(':')[0]} leaves out {', '.join(project.models.missing)}: "
-            "name a module that imports all models"
-        )
-    return True
-
-
-def _nothing_found(project: _Project) -> SeedDbError:
-    root = project.files.root
-    return SeedDbError(
-        "Nothing in this project says how its schema is made",
-        saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, no SQLAlchemy models",
-        source=str(root),
-        remedy="begin in the project's own directory (-C DIR), or write [tool.seeddb] by hand: migrations = "
-        '"package.module:function" runs any function of yours',
-    )
-
-
-# -- seeds and connections -----------------------------------------------------------------------
-
-
-def _seeds(project: _Project, proposal: Proposal) -> None:
-    there = [*project.seeding, *schema.sql_seeds(project.files)]
-    if there:
-        proposal.see("seeds", ", ".join(there))
-        proposal.set("seeds", there)
-        return
-    if schema.django(project.files):
-        _django_seeds(project, proposal)
-        return
-    models = project.models.models if project.models else ()
-    near = [*(each.module for each in models), *(each.path.partition(":")[0] for each in project.engines)]
-    is_async = bool(project.engines) and all(each.is_async for each in project.engines)
-    proposal.seeds = seeds_module(project.files, near, models, is_async=is_async)
-    proposal.set("seeds", [proposal.seeds.module])
-
-
-def _django_seeds(project: _Project, proposal: Proposal) -> None:
-    proposal.seeds = django.seeds_module_of(project.files)
-    proposal.set("seeds", [proposal.seeds.module])
-    commands, fixtures = django.seeding_commands(project.files), django.fixtures(project.files)
-    there = [f'{{django = {_toml(name)}, tier = "demo"}}' for name in commands]
-    there += [f"{{django = {_toml(f'loaddata {name}')}}}" for name in fixtures]
-    for name in (*commands, *fixtures):
-        proposal.see("fixture" if name in fixtures else "management command", name)
-    if there:
-        every = ", ".join([_toml(proposal.seeds.module), *there])
-        proposal.lines.append(f"# seeds = [{every}]  # with what the project has already")
-
-
-def _connections(project: _Project, proposal: Proposal) -> None:
-    for engine in project.engines:
-        proposal.see("asynchronous engine" if engine.is_async else "engine", engine.path)
-    if project.engines:
-        proposal.set("engines", [each.path for each in project.engines])
-    elif project.hidden:
-        proposal.see("engine made in a function", ", ".join(project.hidden))
-        proposal.suggest("engines", "all", "during a seeded test every engine of the process goes to its database")
-    if not schema.django(project.files):  # Django's connections are pointed at the database by themselves
-        _variables(project, proposal)
-
-
-def _variables(project: _Project, proposal: Proposal) -> None:
-    """Variables whose URL must name a driver are for a person to decide: a clone's URL names none."""
-    plain = [each.name for each in project.variables if not each.has_driver or not project.engines]
-    for each in project.variables:
-        proposal.see("environment variable", f"{each.name}, read in {each.file}")
-    if plain:
-        proposal.set("env", plain[0] if len(plain) == 1 else plain)
-    for each in project.variables:
-        if each.name not in plain:
-            why = "a seeded test's URL names a driver only where the variable is set and names one"
-            proposal.suggest("env", each.name, why)
-
-
-def _toml(value: str | Sequence[str]) -> str:
-    """A string, or a list of them. JSON's strings are TOML's, but for one character that no name has."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return f"[{', '.join(_toml(each) for each in value)}]"
+    return ".".join(filter(None, [package, name])), Written(f"{place}{name}.py", "create", text)
