@@ -79,11 +79,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def init(root: Path, *, dry_run: bool = False) -> Initialised:
-    """Write the settings for the project in ``root``, and a seeds module where it has no seeds.
-
-    Nothing is overwritten: the table goes to the end of ``pyproject.toml`` or into a new ``seeddb.toml``. When
-    one of the two files cannot be written, neither is.
-    """
+    """Write the settings for a project, and a seeds module if it has no seeds: both or neither, over no file."""
     from pytest_seeddb.cli.init.proposal import Proposal
 
     table = find_table(root)

@@ -82,12 +82,11 @@ class Source:
     def path(self, node: ast.AST) -> str:
         """The dotted path that a name, an attribute, or a call of one stands for."""
         node = node.func if isinstance(node, ast.Call) else node
-        names: list[str] = []
+        rest = ""
         while isinstance(node, ast.Attribute):
-            names.insert(0, node.attr)
-            node = node.value
+            rest, node = f".{node.attr}{rest}", node.value
         head = self.imports.get(node.id, f"{self.module}.{node.id}") if isinstance(node, ast.Name) else ""
-        return ".".join([head, *names])
+        return head + rest
 
     def engines(self) -> dict[str, bool]:
         """The engines that a setting can name, as it spells them, and whether each is asynchronous."""
@@ -104,9 +103,8 @@ class Source:
 
     def engine_kinds(self, nodes: Iterable[ast.AST]) -> list[bool]:
         """Whether the engines for PostgreSQL that a piece of code makes are asynchronous, one for each."""
-        calls = [node for node in nodes if isinstance(node, ast.Call)]
-        makers = [(call, maker) for call in calls if (maker := _ENGINE.fullmatch(self.path(call)))]
-        return [bool(maker[1]) for call, maker in makers if not _OTHER_DATABASE.match(ast.unparse(call))]
+        calls = [(node, _ENGINE.fullmatch(self.path(node))) for node in nodes if isinstance(node, ast.Call)]
+        return [bool(maker[1]) for call, maker in calls if maker and not _OTHER_DATABASE.match(ast.unparse(call))]
 
     def variables(self) -> Iterator[tuple[str, bool]]:
         """``os.environ["DATABASE_URL"]``, any call with such a name, and the fields of pydantic's settings."""
@@ -163,7 +161,7 @@ class Code:
         self.classes = [path for path in self.models if isinstance(self._made(path)[2], ast.ClassDef)]
 
     def metadata(self) -> tuple[str, list[str]]:
-        """A path to the models' ``MetaData``, in the module that imports most; and the files with models that it lacks."""
+        """A path to the models' ``MetaData``, in the module that imports most of them; the files of the others."""
         base = self._of_models.removesuffix(".metadata")
         homes = list(dict.fromkeys(map(_parent, self.models)))
         # The likely modules first: where the models are, or around them, and where the base is.

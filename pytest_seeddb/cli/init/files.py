@@ -25,11 +25,10 @@ _DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MU
 _ROWS: Final = re.compile(rb"^(?:COPY \S+ .*FROM stdin;|INSERT INTO )", re.MULTILINE)
 _SEEDS: Final = re.compile(r"(?:.*/)?seeds?(?:/[^/]*)?\.sql", re.IGNORECASE)
 _NOT_MIGRATIONS: Final = frozenset({"queries", "query", "fixtures", "seeds", "seed", "functions", "views", "scripts"})
-_ENOUGH: Final = 20
 
 
 class Files:
-    """A project's own files, the nearest to its root first. Left out: what is hidden, environments, caches and tests."""
+    """A project's own files, the nearest to its root first: no hidden files, environments, caches or tests."""
 
     def __init__(self, root: Path) -> None:
         names: list[str] = []
@@ -72,30 +71,17 @@ class Files:
         return "DJANGO_SETTINGS_MODULE in pyproject.toml" if "DJANGO_SETTINGS_MODULE" in options else ""
 
     @cached_property
-    def packages(self) -> frozenset[str]:
-        """The directories with an ``__init__.py``."""
-        return frozenset(name.rpartition("/")[0] for name in self.ending("/__init__.py"))
-
-    @cached_property
     def modules(self) -> dict[str, str]:
         """The modules that can be imported from the root or from ``src``, each with its file."""
-        modules = {self._module(name): name for name in self.ending(".py")}
-        return {module: modules[module] for module in sorted(modules) if module}
-
-    @cached_property
-    def unreachable(self) -> list[str]:
-        """Top directories whose packages are imported from there, not from the root."""
-        inner = [name for name in self.ending("/__init__.py") if name.count("/") > 1 and not self._module(name)]
-        return sorted({name.partition("/")[0] for name in inner})
-
-    def _module(self, name: str) -> str:
-        """The name to import a file by; empty where it cannot be imported."""
-        source = "src/" if name.startswith("src/") else ""
-        parts = name.removeprefix(source).removesuffix(".py").split("/")
-        regular = [f"{source}{'/'.join(parts[:end])}" in self.packages for end in range(1, len(parts))]
-        if not all(part.isidentifier() for part in parts) or (any(regular) and not regular[0]):
-            return ""
-        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        packages = {name.removesuffix("/__init__.py") for name in self.ending("/__init__.py")}
+        modules: dict[str, str] = {}
+        for name in self.ending(".py"):
+            source = "src/" if name.startswith("src/") else ""
+            parts = name.removeprefix(source).removesuffix(".py").split("/")
+            regular = [f"{source}{'/'.join(parts[:end])}" in packages for end in range(1, len(parts))]
+            if parts != ["__init__"] and all(map(str.isidentifier, parts)) and (not any(regular) or regular[0]):
+                modules[".".join(parts).removesuffix(".__init__")] = name
+        return dict(sorted(modules.items()))
 
 
 def alembic(files: Files) -> tuple[list[str], str]:
@@ -135,7 +121,7 @@ def sql_migrations(files: Files) -> tuple[str, str]:
             place = place.rpartition("/")[0]
         if place and not name.endswith(".down.sql") and not _DUMPED.search(text):
             directories[place][name] = text
-    best, highest = ("", ""), _ENOUGH - 1
+    best, highest = ("", ""), 19
     for place, texts in directories.items():
         last = place.rpartition("/")[2].lower()
         numbered = sum(bool(_NUMBERED.fullmatch(name.rpartition("/")[2])) for name in texts)
@@ -149,7 +135,7 @@ def sql_migrations(files: Files) -> tuple[str, str]:
             + 20 * bool(_TABLE.search(text))
             + 5 * (last in {"sql", "db", "schema", "database"})
         )
-        if last not in _NOT_MIGRATIONS and rating > highest:  # a name alone is not enough
+        if last not in _NOT_MIGRATIONS and rating > highest:
             tool = f", with {'dbmate' if marks[1] else 'goose or sql-migrate'}'s marks" if marks else ""
             best, highest = (place, f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"), rating
     return best

@@ -47,10 +47,7 @@ _toml: Final = partial(json.dumps, ensure_ascii=False)
 
 
 class Proposal:
-    """The settings for a project, a seeds module if it has none, and what shows that they fit.
-
-    The project's files are read; none of its code is imported or run.
-    """
+    """The settings for a project, and a seeds module if it has none. Its files are read; its code is not run."""
 
     def __init__(self, root: Path) -> None:
         self.found: list[Finding] = []
@@ -65,7 +62,8 @@ class Proposal:
         for dump in dumps(files):
             self.found.append(Finding("dump", dump))
             self.lines.append(f"# dump = {_toml(dump)}  # restored first; then only the migrations that it lacks run")
-        for place in files.unreachable:
+        inner = {*files.ending("/__init__.py")} - {*files.modules.values()}
+        for place in sorted({name.partition("/")[0] for name in inner if name.count("/") > 1}):
             advice = f"if the application is there: seeddb init -C {place}"
             self.notes.append(f"the modules in {place} cannot be imported from here; {advice}")
 
@@ -141,13 +139,11 @@ class Proposal:
             self.lines.append(f"engines = {_toml(list(code.engines))}")
         elif code.hidden_engines:
             self.found.append(Finding("engine made in a function", ", ".join(code.hidden_engines)))
-            why = "during a seeded test every engine of the process goes to its database"
-            self.lines.append(f'# engines = "all"  # {why}')
+            self.lines.append('# engines = "all"  # in a seeded test every engine of the process goes to its database')
         # Django's connections are pointed at the database without a variable.
         variables = {} if files.django else code.variables
-        self.found += [
-            Finding("environment variable", f"{name}, read in {file}") for name, (file, _) in variables.items()
-        ]
+        for name, (file, _) in variables.items():
+            self.found.append(Finding("environment variable", f"{name}, read in {file}"))
         # A clone's URL names no driver, so a variable whose URL must name one is for a person to decide.
         doubtful = [name for name, (_, has_driver) in variables.items() if has_driver and code.engines]
         plain = [name for name in variables if name not in doubtful]
@@ -174,19 +170,18 @@ def _seeds_module(files: Files, code: Code) -> tuple[str, Written]:
         near = [model.rpartition(".")[0] for model in code.models] + [path.partition(":")[0] for path in code.engines]
         packages = [module for module, file in files.modules.items() if file.endswith(f"{module}/__init__.py")]
         tops = [module.partition(".")[0] for module in near if "." in module or module in packages]
-        package = next(iter([*tops, *packages]), "")
+        package = [*tops, *packages, ""][0]
         session, library = "session: Session", "from sqlalchemy.orm import Session\n\n"
         if code.engines and all(code.engines.values()):
             session, library = "session: AsyncSession", "from sqlalchemy.ext.asyncio import AsyncSession\n\n"
         rows = f"{session}, rows: int = 3"
         add, add_all = "session.add({0}(...))", "session.add_all({0}(...) for number in range(rows))"
     place = f"{package.replace('.', '/')}/".lstrip("/")
-    place = f"src/{place}" if f"src/{place}".rstrip("/") in files.packages else place
+    place = f"src/{place}" if package and f"src/{place}__init__.py" in files.names else place
     taken = {name.removeprefix(place).partition("/")[0] for name in files.names if name.startswith(place)}
     name = next((name for name in ("seeds", "seeders") if not {name, f"{name}.py"} & taken), "seeddb_seeds")
     pairs = [model.rpartition(".")[::2] for model in models[:6]]
-    modules = {module: ", ".join(name for home, name in pairs if home == module) for module, _ in pairs}
-    imports = [f"# from {module} import {names}" for module, names in modules.items()]
+    imports = [f"# from {home} import {', '.join(name for at, name in pairs if at == home)}" for home in dict(pairs)]
     names = [name for _, name in pairs[:2]] or ["Model"]
     text = _TEXT.format(
         library=library,
