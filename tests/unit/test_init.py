@@ -11,6 +11,7 @@ import tomllib
 import pytest
 
 from pytest_seeddb.cli.init import init
+from pytest_seeddb.cli.init.proposal import Proposal
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.settings.settings import KEYS, load_settings
 
@@ -517,14 +518,13 @@ def test_nothing_is_written_when_a_file_cannot_be(project, tmp_path, monkeypatch
 
 
 def test_a_file_that_has_appeared_meanwhile_is_not_overwritten(project, tmp_path, monkeypatch):
-    module = sys.modules["pytest_seeddb.cli.init"]
-    real = module._files
+    real = Proposal.files
 
-    def overtaken(root, proposal):
-        (root / "seeds.py").write_text("# somebody else's\n")
-        return real(root, proposal)
+    def overtaken(proposal):
+        (tmp_path / "seeds.py").write_text("# somebody else's\n")
+        return real(proposal)
 
-    monkeypatch.setattr(module, "_files", overtaken)
+    monkeypatch.setattr(Proposal, "files", overtaken)
     with pytest.raises(SeedDbError, match=r"seeds\.py cannot be written"):
         project(DBMATE, dry_run=False)
     assert (tmp_path / "seeds.py").read_text() == "# somebody else's\n"

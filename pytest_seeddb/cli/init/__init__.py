@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.options import add_command, as_json
 from pytest_seeddb.errors import ConfigError, SeedDbError
-from pytest_seeddb.settings.files import FILE_NAME, find_table
+from pytest_seeddb.settings.files import find_table
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_seeddb.cli.init.proposal import Proposal
+    from pytest_seeddb.cli.init.proposal import Finding, Written
     from pytest_seeddb.cli.options import Commands
 
 _ABOUT: Final = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
 _NEXT: Final = ("seeddb build", "pytest --seed-db")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that was recognised, and where."""
-
-    what: str
-    where: str
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that was written, or would be: its path from the project's directory, and the text that was added."""
-
-    file: str
-    action: Literal["append", "create"]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -68,18 +49,20 @@ def _run(parsed: argparse.Namespace) -> int:
     for note in result.notes:
         print(f"note     {note}")
     for file in result.files:
-        verb = (
-            f"{'would be ' if result.dry_run else ''}{'created' if file.action == 'create' else 'extended at its end'}"
+        would = "would be " if result.dry_run else ""
+        verb = "created" if file.action == "create" else "extended at its end"
+        lines = file.text.strip().splitlines() if result.dry_run or not file.file.endswith(".py") else []
+        print(
+            f"\n{file.file}, {would}{verb}{':' if lines else ''}",
+            *(f"    {line}".rstrip() for line in lines),
+            sep="\n",
         )
-        has_text = result.dry_run or not file.file.endswith(".py")
-        lines = file.text.strip().splitlines() if has_text else []
-        print(f"\n{file.file}, {verb}{':' if has_text else ''}", *(f"    {line}".rstrip() for line in lines), sep="\n")
     print("", *(f"next     {command}" for command in result.next), sep="\n")
     return 0
 
 
 def init(root: Path, *, dry_run: bool = False) -> Initialised:
-    """Write the settings for a project, and a seeds module if it has no seeds: both or neither, over no file."""
+    """Write a project's settings, and a seeds module if it has none. Overwrites no file; writes both or neither."""
     from pytest_seeddb.cli.init.proposal import Proposal
 
     table = find_table(root)
@@ -89,30 +72,13 @@ def init(root: Path, *, dry_run: bool = False) -> Initialised:
             "The project has settings already",
             saw=table.heading,
             source=str(root),
-            remedy="edit them; `seeddb explain` shows what they come to",
+            remedy="edit them; `seeddb explain` shows the result",
         )
     proposal = Proposal(root)
-    files = _files(root, proposal)
+    files = proposal.files()
     if not dry_run:
         _write(root, files)
     return Initialised(str(root), dry_run, tuple(proposal.found), tuple(proposal.notes), files, _NEXT)
-
-
-def _files(root: Path, proposal: Proposal) -> tuple[Written, ...]:
-    """The table goes to ``pyproject.toml``, unless that cannot take another table, as with ``tool = {...}``."""
-    text = "\n".join(proposal.lines)
-    table = Written(FILE_NAME, "create", f"{text}\n")
-    project = root / "pyproject.toml"
-    if project.exists():
-        before = project.read_bytes().decode()  # with the line ends that it has
-        gap = "" if not before.strip() else "\n" if before.endswith("\n") else "\n\n"
-        added = f"{gap}[tool.seeddb]\n{text}\n".replace("\n", "\r\n" if "\r\n" in before else "\n")
-        with suppress(tomllib.TOMLDecodeError):
-            after = tomllib.loads(before + added)
-            del after["tool"]["seeddb"]
-            if after == {"tool": {}, **tomllib.loads(before)}:
-                table = Written(project.name, "append", added)
-    return (proposal.seeds, table) if proposal.seeds else (table,)
 
 
 def _write(root: Path, files: tuple[Written, ...]) -> None:

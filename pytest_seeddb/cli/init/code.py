@@ -78,6 +78,7 @@ class Source:
                     tops = {alias: alias.name if alias.asname else alias.name.partition(".")[0] for alias in aliases}
                     self.imports |= {alias.asname or top: top for alias, top in tops.items()}
         self.defined = dict(self.definitions)
+        self.decorators = [self.path(mark) for node in self.nodes for mark in getattr(node, "decorator_list", ())]
 
     def path(self, node: ast.AST) -> str:
         """The dotted path that a name, an attribute, or a call of one stands for."""
@@ -139,11 +140,7 @@ class Code:
             and _WORDS.search(files.beginning(file).decode(errors="replace"))
             and (source := self._source(module))
         ]
-        decorators = {
-            source.module: [source.path(mark) for node in source.nodes for mark in getattr(node, "decorator_list", ())]
-            for source in sources
-        }
-        self.seeding = [module for module, paths in decorators.items() if any(map(_SEEDER.fullmatch, paths))]
+        self.seeding = [source.module for source in sources if any(map(_SEEDER.fullmatch, source.decorators))]
         self.engines = {path: is_async for source in sources for path, is_async in source.engines().items()}
         # No setting can name the engines of files that make them inside functions only.
         self.hidden_engines = [
@@ -158,7 +155,7 @@ class Code:
         models = {path: self._metadata(path) for source in sources for path in self._tables(source)}
         self._of_models = [*Counter(models.values()).most_common(1), ("", 0)][0][0]
         self.models = [path for path, metadata in models.items() if metadata == self._of_models]
-        self.classes = [path for path in self.models if isinstance(self._made(path)[2], ast.ClassDef)]
+        self.classes = [path for path in self.models if isinstance(self._definition(path)[2], ast.ClassDef)]
 
     def metadata(self) -> tuple[str, list[str]]:
         """A path to the models' ``MetaData``, in the module that imports most of them; the files of the others."""
@@ -172,7 +169,7 @@ class Code:
         reading = Sources(self._files.root)
         for source in islice(filter(None, candidates), _CANDIDATES):
             paths = (f"{source.module}.{name}" for name in (*source.imports, *source.defined))
-            origins = {path: self._made(path)[0] for path in paths if self._metadata(path) == self._of_models}
+            origins = {path: self._definition(path)[0] for path in paths if self._metadata(path) == self._of_models}
             path = min(origins, key=lambda path: origins[path] not in {self._of_models, base}, default="")
             lacking = wanted
             with suppress(SeedDbError):
@@ -199,20 +196,20 @@ class Code:
                     }
         return self._read.get(module)
 
-    def _made(self, path: str, hops: int = _HOPS) -> tuple[str, Source | None, ast.AST | None]:
+    def _definition(self, path: str, hops: int = _HOPS) -> tuple[str, Source | None, ast.AST | None]:
         """Where the thing that a dotted path leads to is made, following imports: its path, module and statement."""
         parts = path.split(".")
         for end in range(len(parts) - 1, 0, -1):
             if source := self._source(".".join(parts[:end])):
                 name, rest = parts[end], parts[end + 1 :]
                 if hops and name in source.imports and name not in source.defined:
-                    return self._made(".".join([source.imports[name], *rest]), hops - 1)
+                    return self._definition(".".join([source.imports[name], *rest]), hops - 1)
                 return path, source, None if rest else source.defined.get(name)
         return path, None, None
 
     def _metadata(self, path: str, hops: int = _HOPS) -> str:
         """The path of the ``MetaData`` that a base, a model, a table or the like leads to; empty for anything else."""
-        path, source, statement = self._made(path)
+        path, source, statement = self._definition(path)
         if path.removesuffix(".metadata") == _SQLMODEL:
             return f"{_SQLMODEL}.metadata"
         if source is None or not hops:

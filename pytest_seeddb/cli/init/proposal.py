@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from pytest_seeddb.cli.init import Finding, Written
 from pytest_seeddb.cli.init.code import Code
 from pytest_seeddb.cli.init.files import Files, alembic, dumps, sql_migrations, sql_seeds
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.migrations.sources import DJANGO, stages
+from pytest_seeddb.settings.files import FILE_NAME
 from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,8 +45,26 @@ Each seeder runs in a transaction of its own.
     """Add rows for tests and for trying the application out; a profile can set their number."""
     # {add_all}
 '''
+
 # JSON's strings and lists are TOML's, but for one character that no name has.
 _toml: Final = partial(json.dumps, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was recognised, and where."""
+
+    what: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written, or would be: its path from the project's directory, and the text that was added."""
+
+    file: str
+    action: Literal["append", "create"]
+    text: str
 
 
 class Proposal:
@@ -54,6 +75,7 @@ class Proposal:
         self.notes: list[str] = []
         self.lines: list[str] = []
         self.seeds: Written | None = None
+        self.root = root
         files = Files(root)
         code = Code(files)
         self.lines.append(f"migrations = {self._migrations(files, code)}")
@@ -64,8 +86,24 @@ class Proposal:
             self.lines.append(f"# dump = {_toml(dump)}  # restored first; then only the migrations that it lacks run")
         inner = {*files.ending("/__init__.py")} - {*files.modules.values()}
         for place in sorted({name.partition("/")[0] for name in inner if name.count("/") > 1}):
-            advice = f"if the application is there: seeddb init -C {place}"
+            advice = f"if the application is there, run: seeddb init -C {place}"
             self.notes.append(f"the modules in {place} cannot be imported from here; {advice}")
+
+    def files(self) -> tuple[Written, ...]:
+        """The table goes to ``pyproject.toml``, unless that cannot take another table, as with ``tool = {...}``."""
+        text = "\n".join(self.lines)
+        table = Written(FILE_NAME, "create", f"{text}\n")
+        project = self.root / "pyproject.toml"
+        if project.exists():
+            before = project.read_bytes().decode()  # with the line ends that it has
+            gap = "" if not before.strip() else "\n" if before.endswith("\n") else "\n\n"
+            added = f"{gap}[tool.seeddb]\n{text}\n".replace("\n", "\r\n" if "\r\n" in before else "\n")
+            with suppress(tomllib.TOMLDecodeError):
+                after = tomllib.loads(before + added)
+                del after["tool"]["seeddb"]
+                if after == {"tool": {}, **tomllib.loads(before)}:
+                    table = Written(project.name, "append", added)
+        return (self.seeds, table) if self.seeds else (table,)
 
     def _migrations(self, files: Files, code: Code) -> str:
         """The first source of a schema that is known, as TOML."""
