@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.errors import CloneError, ServerError
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
-from pytest_seeddb.servers.opening import open_server, standing
+from pytest_seeddb.servers.opening import embedded_status, open_server
 from pytest_seeddb.templates.inventory import inventory
 from pytest_seeddb.templates.pruning import chosen, drop
 
@@ -104,7 +104,7 @@ def prune(settings: Settings, limits: Limits, *, dry_run: bool = False) -> Prune
     Raises:
         SeedDbError: The settings are wrong, or there is no usable server.
     """
-    stands = standing(settings)
+    stands = embedded_status(settings)
     removal = _Removal(dry_run)
     entries: list[Entry] = []
     if settings.server == "container":

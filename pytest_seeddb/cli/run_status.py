@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
-from pytest_seeddb.servers.opening import describe, open_server, standing
+from pytest_seeddb.servers.opening import describe, embedded_status, open_server
 from pytest_seeddb.templates.inventory import Owner, inventory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_seeddb.servers.embedded import Standing
+    from pytest_seeddb.servers.embedded import EmbeddedStatus
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.inventory import Entry
@@ -130,7 +130,7 @@ def status(settings: Settings) -> Status:
     """
     if settings.server == "container" and not _runs(settings):
         return Status(ServerShown("new", "container", "", describe(settings), ""))
-    stands = standing(settings)
+    stands = embedded_status(settings)
     if stands and not (stands.running or stands.kept):
         shown = ServerShown("new", "embedded", stands.binaries.version, stands.binaries.origin, str(stands.state))
         return Status(shown, remains=_remains(stands))
@@ -146,13 +146,13 @@ def _runs(settings: Settings) -> bool:
     return is_running(settings)
 
 
-def _server(server: Server, stands: Standing | None) -> ServerShown:
+def _server(server: Server, stands: EmbeddedStatus | None) -> ServerShown:
     state: State = "running" if stands is None or stands.running else "started"
     origin = server.address.masked if stands is None else server.origin
     return ServerShown(state, server.kind, server.version, origin, str(stands.state) if stands else "")
 
 
-def _remains(stands: Standing | None) -> tuple[RemainsShown, ...]:
+def _remains(stands: EmbeddedStatus | None) -> tuple[RemainsShown, ...]:
     from pytest_seeddb.servers.remains import remains  # not on Windows
 
     if stands is None:

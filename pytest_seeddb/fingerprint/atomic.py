@@ -24,24 +24,33 @@ _ABANDONED_SECONDS: Final = 24 * 3600.0
 
 
 @contextmanager
-def beside(path: Path, *, directory: bool = False) -> Iterator[Path]:
+def beside(path: Path, *, directory: bool = False, private: bool = False) -> Iterator[Path]:
     """Give an empty file, or directory, beside the path for a block that renames it when it is complete.
 
-    Whatever still has its name afterwards is removed. What killed processes left there is removed first.
+    It is removed if the block leaves it there. What killed processes left is removed first (see `sweep`).
 
     Raises:
         OSError: It cannot be made.
     """
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
-    for leftover in [each for each in path.parent.iterdir() if ours.fullmatch(each.name)]:
-        with suppress(OSError):
-            _remove_abandoned(leftover)
+    sweep(path.parent, re.escape(path.name), private=private)
     partial, lock = _made(path, directory=directory)
     try:
         yield partial
     finally:
         remove(partial)
         _close(lock)
+
+
+def sweep(directory: Path, names: str, *, private: bool = False) -> None:
+    """Remove what killed processes left beside paths with such names, a regular expression, as far as possible.
+
+    Only what belongs to this process's user, unless the directory is ``private``: then all that is in it is ours.
+    """
+    ours = re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.part")
+    for leftover in [path for path in directory.iterdir() if ours.fullmatch(path.name)]:
+        with suppress(OSError):
+            if private or leftover.lstat().st_uid == _own_id():
+                _remove_abandoned(leftover)
 
 
 def free_name(path: Path) -> Path:
@@ -74,8 +83,6 @@ def _made(path: Path, *, directory: bool) -> tuple[Path, int | None]:
 
 
 def _remove_abandoned(leftover: Path) -> None:
-    if leftover.lstat().st_uid != _own_id():
-        return
     lock = _opened(leftover)
     try:
         held = _is_held(lock)

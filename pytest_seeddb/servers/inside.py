@@ -1,8 +1,8 @@
-"""Run a client program inside of a container as if it were here: ``python inside.py CONTAINER PROGRAM ARGUMENTS``.
+"""Run a client program inside a container as if it were here: ``python inside.py CONTAINER PROGRAM ARGUMENTS``.
 
-For machines without PostgreSQL's programs. Standard input, output, errors and the exit code are the program's;
-the file that ``--file=`` names is written here, and one that ``pg_restore`` is to read is sent there. Where the
-server is, it finds by itself: it is in the same container. Users, databases and passwords come from ``PG*``.
+For machines without PostgreSQL's programs. Standard input, output, errors and the exit code are the program's; the file
+that ``--file=`` names is written here, and one that ``pg_restore`` reads is sent there. The program finds the server by
+itself, in the same container. Users, databases and passwords come from ``PG*``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _STDOUT: Final = 1
 
 
 def main(identity: str, program: str, arguments: list[str]) -> int:
-    """Run it, and return its exit code."""
+    """Run it and return its exit code."""
     from testcontainers.core.docker_client import DockerClient
 
     api = DockerClient().client.api
-    written = [each for each in arguments if each.startswith("--file=")]
+    written = [argument for argument in arguments if argument.startswith("--file=")]
     read = arguments[-1:] if program == "pg_restore" and Path(arguments[-1]).is_file() else []
-    command = [program, *(each for each in arguments if each not in written and each not in read)]
+    command = [program, *(argument for argument in arguments if argument not in written and argument not in read)]
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Path(read[0]).open("rb")) if read else sys.stdin.buffer
         sink = stack.enter_context(Path(written[0][7:]).open("wb")) if written else sys.stdout.buffer

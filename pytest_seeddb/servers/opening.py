@@ -11,7 +11,7 @@ from pytest_seeddb.errors import SeedDbError, ServerError, mask
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.servers.embedded import Standing
+    from pytest_seeddb.servers.embedded import EmbeddedStatus
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
 
@@ -20,31 +20,30 @@ if TYPE_CHECKING:
 def open_server(settings: Settings) -> Iterator[Server]:
     """Give a running server for as long as the block runs.
 
-    An embedded server is started, or joined when another process has started it; any number of
-    processes and threads may open it at once and get the same one. It is stopped soon after its last
-    user is gone, however that one ended. An external server is probed with one connection and
-    otherwise left alone.
+    An embedded server is started, or joined when another process has started it; any number of processes and threads
+    may open it at once and get the same one. It is stopped soon after its last user is gone, in any way. An external
+    server is probed with one connection and otherwise left alone.
 
     Raises:
         ServerError: There is no usable server.
         ConfigError: The server's URL cannot be read.
     """
     if _is_url(settings):
-        from pytest_seeddb.servers import external
+        from pytest_seeddb.servers.external import probe_server
 
-        yield external.probed(settings)
+        yield probe_server(settings)
         return
     if os.name == "nt":
         raise _no_windows(settings)
     if settings.server == "container" or (settings.server == "auto" and _needs_container(settings)):
-        from pytest_seeddb.servers import container
+        from pytest_seeddb.servers.container import open_container
 
-        with container.running(settings) as server:
+        with open_container(settings) as server:
             yield server
         return
-    from pytest_seeddb.servers import embedded
+    from pytest_seeddb.servers.embedded import open_embedded
 
-    with embedded.running(settings) as server:
+    with open_embedded(settings) as server:
         yield server
 
 
@@ -63,8 +62,8 @@ def _needs_container(settings: Settings) -> bool:
     return False
 
 
-def standing(settings: Settings) -> Standing | None:
-    """How the embedded server stands, without starting it; ``None`` where the settings name another.
+def embedded_status(settings: Settings) -> EmbeddedStatus | None:
+    """The state of the embedded server, which is not started for it; ``None`` where the settings name another.
 
     Raises:
         ServerError: There can be no embedded server here.
@@ -75,38 +74,33 @@ def standing(settings: Settings) -> Standing | None:
         raise _no_windows(settings)
     from pytest_seeddb.servers import embedded
 
-    return embedded.standing(settings)
+    return embedded.embedded_status(settings)
 
 
 def describe(settings: Settings) -> str:
     """Say which server `open_server` would give, without starting or connecting to anything.
 
-    Takes a few milliseconds and never raises: trouble is said in words.
+    Takes a few milliseconds and never raises: an error is described in words.
     """
     try:
-        return _described(settings)
+        if _is_url(settings):
+            from pytest_seeddb.servers.address import Address
+
+            return f"PostgreSQL at {Address.parse(settings.server, source=settings.source('server')).masked}"
+        if settings.server == "container":
+            from pytest_seeddb.servers.container import Recipe
+
+            return f"PostgreSQL in a container, image {Recipe.of(settings).image}"
+        if os.name == "nt":
+            raise _no_windows(settings)
+        from pytest_seeddb.servers import binaries
+
+        chosen = binaries.choose(settings)
     except SeedDbError as error:
         return error.what
     except OSError as error:
         return f"no embedded PostgreSQL: {error}"
-
-
-def _described(settings: Settings) -> str:
-    if _is_url(settings):
-        from pytest_seeddb.servers.address import Address
-
-        address = Address.parse(settings.server, source=settings.source("server"))
-        return f"PostgreSQL at {address.masked}"
-    if settings.server == "container":
-        from pytest_seeddb.servers.container import Wanted
-
-        return f"PostgreSQL in a container, image {Wanted.of(settings).image}"
-    if os.name == "nt":
-        raise _no_windows(settings)
-    from pytest_seeddb.servers import binaries
-
-    found = binaries.choose(settings)
-    return f"embedded PostgreSQL {found.version} ({found.origin})"
+    return f"embedded PostgreSQL {chosen.version} ({chosen.origin})"
 
 
 def _is_url(settings: Settings) -> bool:
@@ -115,7 +109,7 @@ def _is_url(settings: Settings) -> bool:
 
 def _no_windows(settings: Settings) -> ServerError:
     return ServerError(
-        "A server of our own does not run on Windows",
+        "The embedded server does not run on Windows, and neither does one in a container",
         saw=f"server = {mask(settings.server)!r}",
         source=settings.source("server"),
         remedy="name a running server: --seed-db-server=postgresql://user@host:port/postgres",

@@ -1,64 +1,129 @@
-"""Where the embedded server keeps things: only below our own cache directory, and safe from others."""
+"""The account that runs the embedded server, and the directories that it uses: below our own cache directory only."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard
 
 if TYPE_CHECKING:
-    from pytest_seeddb.servers.accounts import Account
     from pytest_seeddb.servers.binaries import Binaries
 
 SERVERS: Final = "servers"
 """The directory in the cache directory that holds the servers' state directories."""
 
-CONTAINERS: Final = "containers"
-"""The same for containers."""
-
-PARTIAL: Final = "partial-"
-"""What a directory's name begins with that is being made or removed, before eight random digits."""
-
-PARTIALS: Final = PARTIAL + 8 * "[0-9a-f]"
-"""The pattern of such names. Others that begin so are not ours."""
-
+_ACCOUNTS: Final = ("postgres", "_postgres", "nobody")
+"""PostgreSQL refuses to run as root. Debian's account and most others', macOS's, and the one that every system has."""
 _FOR_ROOT: Final = Path("/var/cache/pytest-seeddb")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
+class SpawnOptions(TypedDict, total=False):
+    """Arguments of `subprocess.Popen` that make the child run under another account."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+@dataclass(frozen=True)
+class Account:
+    """An existing account of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process runs under it."""
+        return self.uid == os.geteuid()
+
+    def spawn_options(self) -> SpawnOptions:
+        """The arguments of `subprocess.Popen` that run a child under this account."""
+        return {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def take(self, path: Path) -> None:
+        """Give ``path`` to this account.
+
+        Raises:
+            ServerError: This root may not do so, as in a container that maps one account only.
+        """
+        if self.is_ours:
+            return
+        try:
+            os.chown(path, self.uid, self.gid)
+        except OSError as error:
+            raise ServerError(
+                f"PostgreSQL refuses to run as root, and this root cannot become {self.name!r}",
+                saw=str(error),
+                source="probably a container or namespace that maps a single account",
+                remedy="run pytest as an ordinary user, or name a running server: --seed-db-server=postgresql://...",
+            ) from error
+
+    def may(self, path: Path, wanted: int) -> bool:
+        """Whether this account has the permission bits ``wanted`` (4 read, 1 enter or run).
+
+        Looks at the modes, not at access control lists. A path that does not exist grants nothing.
+        """
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
+        return (status.st_mode >> shift) & wanted == wanted
+
+    def can_enter(self, directory: Path) -> bool:
+        """Whether this account can reach ``directory``; parts that do not exist yet do not count."""
+        return all(self.may(part, stat.S_IXOTH) for part in (directory, *directory.parents) if part.exists())
+
+
+def own_account() -> Account:
+    """That of this process."""
+    return Account("", os.geteuid(), os.getegid())
+
+
+def server_account() -> Account:
+    """The account for the server: our own, or for root the first of those made for such things.
+
+    Raises:
+        ServerError: We are root, and none of them exists.
+    """
+    uid = os.geteuid()
+    if uid != 0:
+        try:
+            return Account(pwd.getpwuid(uid).pw_name, uid, os.getegid())
+        except KeyError:
+            return Account(str(uid), uid, os.getegid())  # containers run under numbers that have no name
+    for name in _ACCOUNTS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    raise ServerError(
+        "PostgreSQL refuses to run as root, and there is no account to run it as",
+        saw=f"none of the accounts {', '.join(_ACCOUNTS)} exists",
+        source="the embedded server",
+        remedy="run pytest as an ordinary user, or make an account: useradd --system postgres",
+    )
+
+
 @dataclass(frozen=True)
 class Place:
-    """One embedded server: its programs, its account, and the directory with its state."""
+    """One embedded server: its programs, its account, and the directory with its state and its locks (see `guard`)."""
 
     binaries: Binaries
     account: Account
     state: Path
-
-    @property
-    def users_lock(self) -> Path:
-        """See `guard` for this lock and the next three."""
-        return self.state / guard.USERS
-
-    @property
-    def start_lock(self) -> Path:
-        """Exclusive around "look for the server, or start it"."""
-        return self.state / guard.START
-
-    @property
-    def guard_lock(self) -> Path:
-        """Held by the guard."""
-        return self.state / guard.GUARD
-
-    @property
-    def server_lock(self) -> Path:
-        """Held by whatever process uses the data directory."""
-        return self.state / guard.SERVER
 
     @property
     def data(self) -> Path:
@@ -79,84 +144,72 @@ def cache_directory(account: Account) -> Path:
     """Our cache directory, made if need be, which ``account`` can enter.
 
     Raises:
-        ServerError: It cannot be made, or belongs to somebody else.
+        ServerError: It cannot be made, or belongs to another user.
     """
     place = cache_place(account)
     if place.parent == _FOR_ROOT:
-        ours(_FOR_ROOT, account)
-    return ours(place, account)
+        make_private(_FOR_ROOT, account)
+    return make_private(place, account)
 
 
 def cache_place(account: Account) -> Path:
     """Where our cache directory is, or will be.
 
-    Root's own is usually closed to the account that runs the server, and with ``sudo`` it may be in
-    another user's hands; then a directory in ``/var/cache`` takes its place.
+    Root's own is usually closed to the account that runs the server, and with ``sudo`` it may be in another user's
+    hands; then a directory in ``/var/cache`` takes its place.
     """
     import platformdirs
 
     wanted = Path(platformdirs.user_cache_dir("pytest-seeddb"))
-    if (os.geteuid() != 0 or _only_roots(wanted)) and (account.is_ours or account.can_enter(wanted)):
+    if (os.geteuid() != 0 or _only_root_can_replace(wanted)) and (account.is_ours or account.can_enter(wanted)):
         return wanted
     return _FOR_ROOT / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
 
 
-def state_directory(cache: Path, binaries: Binaries, account: Account) -> Path:
-    """The directory for the state of the server that these binaries make, made if need be."""
-    place = state_place(cache, binaries.version, binaries.directory)
-    ours(place.parent, account)
-    return ours(place, account)
-
-
-def container_directory(name: str) -> Path:
-    """The directory for what we know of a container, made if need be; only its user's."""
-    from pytest_seeddb.servers.accounts import own_account
-
-    cache = cache_directory(own_account())
-    return ours(ours(cache / CONTAINERS, own_account()) / name, own_account())
-
-
 def state_place(cache: Path, version: str, programs: Path) -> Path:
-    """Where that directory is, or will be."""
+    """Where the state directory is, or will be, of the server that runs from these programs."""
     digest = hashlib.sha256(os.fsencode(programs)).hexdigest()[:12]
     return cache / SERVERS / f"{version}-{digest}"
 
 
-def ours(directory: Path, account: Account) -> Path:
-    """Make ``directory`` if need be, owned by us and writable by nobody else.
+def container_directory(name: str) -> Path:
+    """The directory for what we know of a container, made if need be; only its user's."""
+    account = own_account()
+    return make_private(make_private(cache_directory(account) / "containers", account) / name, account)
+
+
+def make_private(directory: Path, account: Account) -> Path:
+    """Make ``directory`` if need be, owned by us, writable by nobody else, and open to ``account``.
 
     Raises:
-        ServerError: It cannot be made, or belongs to somebody else.
+        ServerError: It cannot be made, or belongs to another user.
     """
     mode = 0o700 if account.is_ours else 0o755
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-            if found.st_mode & _WRITABLE_BY_OTHERS or found.st_mode & mode != mode:
+        status = directory.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            if status.st_mode & _WRITABLE_BY_OTHERS or status.st_mode & mode != mode:
                 directory.chmod(mode)  # whatever the umask says
             return directory
+        saw, cause = f"it is not a directory of user {os.geteuid()}; it belongs to user {status.st_uid}", None
     except OSError as error:
-        raise _unusable(directory, str(error)) from error
-    raise _unusable(directory, f"it is no directory of user {os.geteuid()}, but of user {found.st_uid}")
-
-
-def _only_roots(directory: Path) -> bool:
-    """Whether nobody but root can put another directory in this one's place."""
-    return all(_is_roots(part) for part in (directory, *directory.parents) if part.exists())
-
-
-def _is_roots(directory: Path) -> bool:
-    found = directory.stat()
-    sticky = found.st_mode & stat.S_ISVTX
-    return found.st_uid == 0 and bool(sticky or not found.st_mode & _WRITABLE_BY_OTHERS)
-
-
-def _unusable(directory: Path, saw: str) -> ServerError:
-    return ServerError(
+        saw, cause = str(error), error
+    raise ServerError(
         f"The embedded server cannot keep its data in {directory}",
         saw=saw,
         source="the user's cache directory",
         remedy="set XDG_CACHE_HOME to a directory of yours that can be written to",
-    )
+    ) from cause
+
+
+def _only_root_can_replace(directory: Path) -> bool:
+    """Whether nobody but root can put another directory in this one's place."""
+    for part in (directory, *directory.parents):
+        if part.exists():
+            status = part.stat()
+            sticky = status.st_mode & stat.S_ISVTX
+            if status.st_uid != 0 or (status.st_mode & _WRITABLE_BY_OTHERS and not sticky):
+                return False
+    return True

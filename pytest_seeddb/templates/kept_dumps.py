@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.servers.accounts import own_account
-from pytest_seeddb.servers.places import cache_place
+from pytest_seeddb.servers.places import cache_place, own_account
 from pytest_seeddb.templates.exports import Unusable, export, importing
 
 if TYPE_CHECKING:

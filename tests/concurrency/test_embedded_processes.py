@@ -248,7 +248,7 @@ def test_a_killed_initdb_leaves_nothing_and_the_next_user_starts_anew(empty_cach
     assert not (state_of(empty_cache) / guard.DATA).exists()
     second = User(empty_cache)
     assert run(second.conninfo(), "SELECT 1") == [(1,)]
-    assert list(state_of(empty_cache).glob("partial-*")) == []
+    assert list(state_of(empty_cache).glob(".*.part")) == []
     second.leaves()
 
 
@@ -378,8 +378,8 @@ DISKS = ["tmpfs"] if IS_ROOT and shutil.which("unshare") else []
 def test_a_full_disk_is_named_and_nothing_half_made_is_left(empty_cache, disk):
     """A file-size limit ends a write in the middle as a full disk does, and needs no privileges."""
     script = {
-        "tmpfs": 'mount -t tmpfs -o size=12m none "$XDG_CACHE_HOME"; "$@"; find "$XDG_CACHE_HOME" -name "partial-*"',
-        "limit": 'ulimit -f 200; "$@"; find "$XDG_CACHE_HOME" -name "partial-*"',
+        "tmpfs": 'mount -t tmpfs -o size=12m none "$XDG_CACHE_HOME"; "$@"; find "$XDG_CACHE_HOME" -name ".*.part"',
+        "limit": 'ulimit -f 200; "$@"; find "$XDG_CACHE_HOME" -name ".*.part"',
     }[disk]
     alone = ["unshare", "--mount"] if disk == "tmpfs" else []
     done = subprocess.run(

@@ -15,10 +15,15 @@ import pytest
 from processes import eventually
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import cluster, embedded, guard, postmaster
-from pytest_seeddb.servers.accounts import own_account, server_account
+from pytest_seeddb.servers import embedded, guard, postmaster
 from pytest_seeddb.servers.opening import open_server
-from pytest_seeddb.servers.places import _only_roots, cache_directory, cache_place
+from pytest_seeddb.servers.places import (
+    _only_root_can_replace,
+    cache_directory,
+    cache_place,
+    own_account,
+    server_account,
+)
 from pytest_seeddb.settings.settings import Settings
 
 pytestmark = pytest.mark.long  # servers are started, killed and waited for
@@ -225,7 +230,7 @@ def test_a_log_of_more_than_ten_megabytes_is_emptied_at_the_start(cache):
 
 def test_data_outlives_another_boot_once_the_guard_has_synchronized_it(cache, monkeypatch):
     assert (state_of(cache) / guard.CLEAN).exists()
-    monkeypatch.setattr(cluster, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(postmaster, "boot_id", lambda: "another boot")
     with open_server(settings()) as server:
         rows = run(server.address, "SELECT datname FROM pg_database")
     assert ("made_in_the_first_run",) in rows
@@ -233,14 +238,14 @@ def test_data_outlives_another_boot_once_the_guard_has_synchronized_it(cache, mo
 
 def test_data_that_was_not_synchronized_is_thrown_away_after_another_boot(cache, monkeypatch):
     (state_of(cache) / guard.CLEAN).unlink()
-    monkeypatch.setattr(cluster, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(postmaster, "boot_id", lambda: "another boot")
     with open_server(settings()) as server:
         rows = run(server.address, "SELECT datname FROM pg_database")
     assert ("made_in_the_first_run",) not in rows
 
 
 def test_without_a_boot_identity_only_synchronized_data_is_kept(cache, monkeypatch):
-    monkeypatch.setattr(cluster, "boot_id", lambda: "")
+    monkeypatch.setattr(postmaster, "boot_id", lambda: "")
     with open_server(settings()) as server:
         assert ("made_in_the_first_run",) in run(server.address, "SELECT datname FROM pg_database")
     (settled(cache) / guard.CLEAN).unlink()
@@ -258,7 +263,7 @@ def test_the_promise_of_clean_data_is_taken_back_before_a_start(cache):
 
 def test_a_clean_mark_of_another_start_proves_nothing(cache, monkeypatch):
     (state_of(cache) / guard.CLEAN).write_text("an older token")
-    monkeypatch.setattr(cluster, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(postmaster, "boot_id", lambda: "another boot")
     with open_server(settings()) as server:
         assert ("made_in_the_first_run",) not in run(server.address, "SELECT datname FROM pg_database")
 
@@ -278,11 +283,11 @@ def test_a_process_number_of_a_killed_server_that_is_anothers_now_does_not_matte
 
 def test_what_killed_processes_left_in_the_state_directory_is_removed(cache):
     state = state_of(cache)
-    (state / "partial-01234567").mkdir()
-    (state / "partial-01234567" / "PG_VERSION").touch()
+    (state / ".data.01234567.part").mkdir()
+    (state / ".data.01234567.part" / "PG_VERSION").touch()
     shutil.rmtree(state / guard.DATA)
     with open_server(settings()):
-        assert not (state / "partial-01234567").exists()
+        assert not (state / ".data.01234567.part").exists()
         assert (state / guard.DATA / "PG_VERSION").exists()
 
 
@@ -310,9 +315,13 @@ def test_the_wheels_server_runs_from_a_copy_and_orders_text_likewise(empty_cache
 
 def test_a_copy_that_was_killed_half_way_is_done_again(empty_cache):
     shelf = empty_cache / "pytest-seeddb" / "binaries"
-    (shelf / "partial-01234567" / "bin").mkdir(parents=True)
     with open_server(settings(postgres=18)):
-        assert [each.name for each in shelf.iterdir() if each.name.startswith("partial")] == []
+        (copy,) = [each for each in shelf.iterdir() if each.is_dir()]
+    settled(empty_cache)
+    copy.rename(left := shelf / f".{copy.name}.01234567.part")
+    with open_server(settings(postgres=18)):
+        assert not left.exists()
+        assert copy.is_dir()
 
 
 def test_a_postmaster_that_does_not_answer_is_an_error_with_its_process_and_log(cache, monkeypatch):
@@ -414,7 +423,7 @@ def test_a_cache_directory_in_other_hands_is_not_used_by_root(tmp_path):
     theirs = new_cache()
     try:
         os.chown(theirs, 54321, 54321)
-        assert not _only_roots(theirs / "pytest-seeddb")
+        assert not _only_root_can_replace(theirs / "pytest-seeddb")
     except PermissionError:
         assert not IS_ROOT
     finally:

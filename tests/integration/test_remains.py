@@ -15,7 +15,7 @@ from psycopg import sql
 
 from pytest_seeddb.servers import embedded, guard
 from pytest_seeddb.servers import remains as module
-from pytest_seeddb.servers.opening import open_server, standing
+from pytest_seeddb.servers.opening import embedded_status, open_server
 from pytest_seeddb.servers.remains import remains, remove
 from pytest_seeddb.settings.settings import Settings
 
@@ -79,9 +79,9 @@ def test_a_server_in_use_stays_and_a_stopped_one_goes_and_starts_anew(cache, set
     wait_for_the_end(cache)
     found = data(cache)
     assert (found.size > 10_000_000, found.used) == (True, time.strftime("%Y-%m-%d", time.gmtime()))
-    assert standing(settings).kept
+    assert embedded_status(settings).kept
     assert remove(found)
-    assert not standing(settings).kept
+    assert not embedded_status(settings).kept
     assert not [each for each in remains() if each.kind == "data"]
     assert {each.suffix for each in found.place.iterdir()} == {".lock"}
     with open_server(settings) as server:
@@ -118,12 +118,12 @@ def test_a_removal_that_was_killed_halfway_leaves_what_the_next_start_clears_awa
         pass
     wait_for_the_end(cache)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_clear", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, "sweep", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             remove(data(cache))
     assert not (data(cache).place / guard.DATA).exists()
     with open_server(settings):
-        assert not list(data(cache).place.glob("partial-*"))
+        assert not list(data(cache).place.glob(".data.*"))
 
 
 def test_copied_programs_go_with_their_server_and_are_copied_again(cache, wheels):
@@ -144,7 +144,7 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
         pass
     wait_for_the_end(cache)
     (programs,) = [each for each in remains() if each.kind == "programs"]
-    real, calls = embedded._place, []
+    real, calls = embedded._make_place, []
 
     def overtaken(settings):
         place = real(settings)
@@ -153,7 +153,7 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
             assert remove(programs)
         return place
 
-    monkeypatch.setattr(embedded, "_place", overtaken)
+    monkeypatch.setattr(embedded, "_make_place", overtaken)
     with open_server(wheels) as server:
         assert server.version_num
     assert len(calls) == 2

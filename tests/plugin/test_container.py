@@ -195,7 +195,7 @@ def test_client_programs_that_this_machine_lacks_are_run_inside(project, seeddb,
     hidden = {"PATH": str(tmp_path), "SEEDDB_BINARIES": str(tmp_path)}
     own = Command(project.path, **hidden)
     code = (
-        "import sys; from pytest_seeddb.servers.opening import programs; programs.usual_places = lambda: iter(()); "
+        "import sys; from pytest_seeddb.servers import programs; programs.usual_places = lambda: iter(()); "
         "from pytest_seeddb.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     environment = {**os.environ, **hidden}
@@ -265,7 +265,7 @@ def test_a_socket_that_is_closed_to_this_user_says_how_to_let_him_in(project, tm
             directory.chmod(0o755)
     text = (
         "import os, docker, testcontainers.core.docker_client\n"
-        "from pytest_seeddb.servers.opening.engine import connect\n"
+        "from pytest_seeddb.servers.engine import connect\n"
         "os.setegid(65534); os.seteuid(65534)\n"
         "try: connect('the test')\nexcept Exception as error: print(error)"
     )

@@ -180,7 +180,7 @@ def test_a_cache_directory_that_two_users_share_belongs_to_the_first(site, tried
         assert code == 1
         assert told_by(told) == (
             f"ServerError: The embedded server cannot keep its data in {site.cache}/pytest-seeddb\n"
-            f"  saw:  it is no directory of user 1, but of user {STRANGER}\n"
+            f"  saw:  it is not a directory of user 1; it belongs to user {STRANGER}\n"
             "  from: the user's cache directory\n"
             "  do:   set XDG_CACHE_HOME to a directory of yours that can be written to\n"
         )

@@ -249,8 +249,8 @@ def test_a_pooler_that_lends_sessions_is_refused(plain, site, mode, tried):
         run = site.run(on(plain, port=port), code=1)
     told = re.sub(r"-?\d+", "N", told_by(run))
     assert told == (
-        "ServerError: There is a connection pooler before the server: "
-        "it lends the same session to several users, and locks with it\n"
+        "ServerError: The server is behind a connection pooler, "
+        "which lends one session, with its locks, to several clients\n"
         "  saw:  the connection is announced as process N, the server's is N\n"
         "  from: postgresql://postgres@N.N.N.N:N/postgres, the option --seed-db-server\n"
         "  do:   name the server itself, by its own host and port; "

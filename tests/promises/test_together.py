@@ -17,9 +17,8 @@ from attacks import MIGRATIONS, PASSING, times
 from crowds import ONCE, Checkout, Runs, Visitors
 from processes import AS_STRANGER, CAN_BE_STRANGER, STRANGER, eventually, private_cache, processes_of
 
-from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.places import cache_place
+from pytest_seeddb.servers.places import cache_place, server_account
 from pytest_seeddb.settings.settings import Settings
 
 TEN = 10
@@ -273,7 +272,8 @@ WAITS = """
     import time
     from pathlib import Path
     import pytest
-    from pytest_seeddb.servers.opening import embedded, open_server
+    from pytest_seeddb.servers import embedded
+    from pytest_seeddb.servers.opening import open_server
 
     @pytest.fixture(scope="session")
     def seeddb_server(seeddb_settings):

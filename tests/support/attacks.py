@@ -211,7 +211,7 @@ class Site:
             "locks": _files(self.cache, "*.lock"),
             "sockets": sorted(str(each) for each in _sockets(self.cache)),
             "temporary": _files(self.temporary, "*"),
-            "unfinished": _files(self.cache, "partial-*") + _files(self.cache, "*.tmp") + _files(self.cache, "*.part"),
+            "unfinished": _files(self.cache, "*.tmp") + _files(self.cache, "*.part"),
         }
 
     def _is_of_ours(self, pid, command):

@@ -190,7 +190,7 @@ class DecoyFiles:
     def make(self, states):
         cache = self.site.cache / "pytest-seeddb"
         self._directory(self.elsewhere)
-        for each in ("data", "partial-0badcafe", "seeddb-0badcafe00"):
+        for each in ("data", ".data.0badcafe.part", "seeddb-0badcafe00"):
             self._directory(self.elsewhere / each)
         for each in ("server.json", "server.json.new", "postgres.log", "clean", "users.lock", "data/postmaster.pid"):
             self._file(self.elsewhere / each)
@@ -198,10 +198,11 @@ class DecoyFiles:
         for parent in (cache / "servers", cache / "binaries", *states):
             parent.mkdir(exist_ok=True)
             self._link(parent / "15.2-0badcafe0bad", self.elsewhere)
-            self._link(parent / "partial-0badcafe", self.elsewhere)
-            for name in ("partial-mine", "15.2-notes", "data.bak", "15.2-0BADCAFE0BAD", "seeddb-0badcafe00"):
+            for name in (".data.0badcafe.part", ".15.2-0badcafe0bad.0badcafe.part"):
+                self._link(parent / name, self.elsewhere)
+            for name in (".data.mine.part", "15.2-notes", "data.bak", "15.2-0BADCAFE0BAD", "seeddb-0badcafe00"):
                 self._directory(parent / name)
-            for name in ("partial-mine.txt", "postgres.log.1", "server.json.bak"):
+            for name in (".data.0badcafe.txt", "postgres.log.1", "server.json.bak"):
                 self._file(parent / name)
         self._directory(cache / "dumps")
         self._file(cache / "dumps" / "mine.dump")

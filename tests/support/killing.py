@@ -298,7 +298,7 @@ _EARLY = (
     "pytest_seeddb.cli.run_dump",
     "pytest_seeddb.cli.run_templates",
     "pytest_seeddb.plugin.fixtures",
-    "pytest_seeddb.servers.opening.embedded",
+    "pytest_seeddb.servers.embedded",
     "pytest_seeddb.clones.worker",
 )
 

@@ -17,11 +17,10 @@ import psycopg
 from processes import eventually, free_port
 from psycopg import sql
 
-from pytest_seeddb.servers.accounts import server_account
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import Binaries, choose
 from pytest_seeddb.servers.copies import runnable
-from pytest_seeddb.servers.places import cache_directory
+from pytest_seeddb.servers.places import cache_directory, server_account
 from pytest_seeddb.settings.settings import Settings
 
 _OTHERS = ("randomly", "cacheprovider", "asyncio", "django")

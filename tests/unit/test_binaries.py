@@ -10,7 +10,7 @@ import pytest
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import binaries
 from pytest_seeddb.servers import opening as servers
-from pytest_seeddb.servers.accounts import Account
+from pytest_seeddb.servers.places import Account
 from pytest_seeddb.settings.settings import Settings
 
 ROOT = Path("/")
@@ -146,7 +146,7 @@ def test_the_error_about_a_major_names_it_and_where_it_is_wanted(installation, o
         ("uuid-ossp", "the wheel lacks uuid-ossp"),
         ("pgvector", "under the name 'vector'"),
         ("pg_trigm", "did you mean the extension 'pg_trgm'?"),
-        ("postgis", "install what brings the extension 'postgis'"),
+        ("postgis", "install the package of the extension 'postgis'"),
     ],
 )
 def test_the_error_about_an_extension_says_what_has_it(installation, only, extension, hint):
