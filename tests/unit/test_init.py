@@ -299,6 +299,16 @@ def test_the_metadata_is_named_where_all_models_are_imported(project, files, pat
     assert found.notes == ()
 
 
+def test_modules_that_import_everything_from_each_other_are_read(project):
+    files = {
+        "shop/__init__.py": "",
+        "shop/models.py": "from shop.other import *\n"
+        + textwrap.dedent(BASE + USER.format(base="shop.models", name="User")),
+        "shop/other.py": "from shop.models import *\n",
+    }
+    assert table(project(files))[0]["migrations"] == "shop.models:Base.metadata"
+
+
 def test_models_that_no_module_imports_together_are_told(project):
     files = {
         "shop/__init__.py": "",
@@ -430,6 +440,12 @@ def test_a_dump_is_suggested(project, name, content):
     found = project({**ALEMBIC, name: content})
     assert table(found)[1] == {"dump": name}
     assert table(found)[0]["seeds"] == ["seeds"]
+
+
+def test_a_corrupt_gz_file_is_not_taken_for_a_dump(project):
+    whole = gzip.compress(DUMP.encode() * 100, mtime=0)
+    found = project({**ALEMBIC, "seed-db.sql.gz": whole[:20] + b"\xff" * 20 + whole[40:], "half.sql.gz": whole[:40]})
+    assert table(found)[1] == {}
 
 
 def test_a_dump_of_the_schema_alone_is_neither_suggested_nor_taken_for_a_migration(project):
