@@ -117,7 +117,7 @@ def _error(message: str, statement: str) -> DatabaseError:
 def _line(failure: Failure, line: int, message: str, statement: str) -> int:
     """The line of the file: psql counts to the statement's end, and the server within the data of a COPY."""
     within = _COPY_LINE.search(message)
-    for begin, end in failure.script.copies:
+    for begin, end in failure.script.lexer.copies:
         if begin <= line and (not end or line <= end + 1):
             return begin + (int(within["line"]) if within else 0)
     return max(line - statement.count("\n"), 1)

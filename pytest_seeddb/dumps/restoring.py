@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from lzma import LZMAError
 from typing import IO, TYPE_CHECKING, Final
 
-from pytest_seeddb.dumps import rules
 from pytest_seeddb.dumps.failures import Failure, archive_failed, damaged, failed_statement, unfit
 from pytest_seeddb.dumps.formats import opened
-from pytest_seeddb.dumps.script import Script, Unfit
+from pytest_seeddb.dumps.script import Script, Unfit, rules_for_copies, rules_for_dumps
 from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.servers.address import environment_for
 from pytest_seeddb.servers.programs import find_program
@@ -80,7 +79,7 @@ def restore(wanted: Restoring, target: Target) -> Restored:
         ServerError: There is no client program that can read it.
     """
     server = server_major(target.address)
-    script = Script(rules.for_copies(server) if wanted.exact else rules.for_dumps(server))
+    script = Script(rules_for_copies(server) if wanted.exact else rules_for_dumps(server))
     psql = find_program(wanted.settings, "psql", wanted=server, why=f"restoring {wanted.name}")
     with ExitStack() as stack:
         lines = stack.enter_context(_lines(wanted, server, script))
@@ -95,10 +94,10 @@ def read_through(wanted: Restoring, server: int) -> Restored:
         BuildError: It is damaged or cut, or holds something that is not run.
         ServerError: There is no ``pg_restore`` that can read it.
     """
-    script = Script(rules.for_dumps(server))
+    script = Script(rules_for_dumps(server))
     with _lines(wanted, server, script) as lines:
         try:
-            for _ in script.passed(lines):
+            for _ in script.filter(lines):
                 pass
         except Unfit as error:
             raise unfit(_failure(wanted, script), error) from None
@@ -127,7 +126,7 @@ def _run(psql: Program, wanted: Restoring, target: Target, script: Script, lines
     }
     with tempfile.TemporaryFile() as said, _started(command, environment, said, stdin=subprocess.PIPE) as process:
         try:
-            _feed(process, script.passed(lines))
+            _feed(process, script.filter(lines))
         except Unfit as error:
             raise unfit(_failure(wanted, script), error) from None
         except (OSError, EOFError, zlib.error, LZMAError) as error:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.dumps.lexer import Statement, statements
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
-from pytest_seeddb.migrations.sql_statements import Statement, statements
 from pytest_seeddb.plan.ledger import read
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.database_errors import DatabaseError, database_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import psycopg
@@ -26,14 +26,14 @@ _LISTED: Final = 5
 _DIGITS: Final = re.compile(r"(\d+)")
 # dbmate's, goose's and sql-migrate's marks of what belongs to which direction.
 _UP: Final = re.compile(
-    r"^[ \t]*--[ \t]*(?:migrate:up|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b(?P<rest>[^\n]*)$", re.MULTILINE | re.IGNORECASE
+    rb"^[ \t]*--[ \t]*(?:migrate:up|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b(?P<rest>[^\n]*)$", re.MULTILINE | re.IGNORECASE
 )
 _DOWN: Final = re.compile(
-    r"^[ \t]*--[ \t]*(?:migrate:down|\+goose[ \t]+Down|\+migrate[ \t]+Down)\b", re.MULTILINE | re.IGNORECASE
+    rb"^[ \t]*--[ \t]*(?:migrate:down|\+goose[ \t]+Down|\+migrate[ \t]+Down)\b", re.MULTILINE | re.IGNORECASE
 )
 _ALONE: Final = re.compile(
-    r"^[ \t]*--[ \t]*(?:migrate:up\b.*\btransaction:[ \t]*false|\+goose[ \t]+NO[ \t]+TRANSACTION"
-    r"|\+migrate[ \t]+Up\b.*\bnotransaction)\b",
+    rb"^[ \t]*--[ \t]*(?:migrate:up\b.*\btransaction:[ \t]*false|\+goose[ \t]+NO[ \t]+TRANSACTION"
+    rb"|\+migrate[ \t]+Up\b.*\bnotransaction)\b",
     re.MULTILINE | re.IGNORECASE,
 )
 
@@ -43,14 +43,13 @@ _OUTSIDE: Final = re.compile(
     r"^(?:(?:CREATE|DROP|REINDEX)\b.*\bCONCURRENTLY\b|ALTER TABLE\b.*\bDETACH PARTITION\b.*\bCONCURRENTLY\b"
     r"|VACUUM\b|REINDEX (?:SCHEMA|DATABASE|SYSTEM)\b|CLUSTER(?: VERBOSE)?$|ALTER SYSTEM\b|ALTER TYPE\b.*\bADD VALUE\b"
     r"|(?:CREATE|DROP) (?:DATABASE|TABLESPACE|SUBSCRIPTION)\b|ALTER DATABASE\b.*\bTABLESPACE\b|ALTER SUBSCRIPTION\b"
-    r"|(?:COMMIT|ROLLBACK) PREPARED\b)"
+    r"|(?:COMMIT|ROLLBACK) PREPARED\b"
+    # The file's own transactions.
+    r"|(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b)"
 )
 # The same as the server says it, for what words do not tell: a procedure that commits, and so on.
 _REFUSED_INSIDE: Final = frozenset({"25001", "2D000", "55P04"})
-_CONTROL: Final = re.compile(
-    r"^(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b"
-)
-_HARMLESS_META: Final = ("\\restrict", "\\unrestrict")  # pg_dump's, since the releases of August 2025
+_HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since the releases of August 2025
 
 
 def stage(directory: Path, root: Path, *, source: str) -> Stage:
@@ -63,19 +62,26 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
     """
     files = _files(directory)
     if not files:
+        names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
+        contents = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
+        is_alembics = (directory / "env.py").is_file()
         raise ConfigError(
             "The directory of migrations has no *.sql file",
-            saw=f"{directory}: {_listed(directory)}",
+            saw=f"{directory}: {contents or 'nothing is in it'}",
             source=source,
-            remedy=_empty_remedy(directory),
+            remedy="this is Alembic's script directory: name its alembic.ini instead"
+            if is_alembics
+            else "put the migrations there, or name their directory",
         )
     steps = tuple(
         Step(f"migration {relative_name(file, root)}", (file_part(file, root, source=source),)) for file in files
     )
 
     def run(target: Target, first: int) -> None:
-        done = max(first, _applied(steps, target))
-        for step, file in list(zip(steps, files, strict=True))[done:]:
+        with _connect(target, autocommit=True) as connection:
+            ledger = read(connection)  # a restored dump brings one along
+        done = next((number for number, step in enumerate(steps) if not ledger.is_done(step)), len(steps))
+        for step, file in list(zip(steps, files, strict=True))[max(first, done) :]:
             if target.marks.wants(step):
                 target.started(step)
                 run_sql_file(file, target, step)
@@ -83,11 +89,18 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
     return Stage("migrations", steps, run)
 
 
-def _applied(steps: Sequence[Step], target: Target) -> int:
-    """How many of the steps the database has already, by its own ledger: a restored dump brings one along."""
-    with _connected(target, autocommit=True) as connection:
-        ledger = read(connection)
-    return next((number for number, step in enumerate(steps) if not ledger.is_done(step)), len(steps))
+def _files(directory: Path) -> list[Path]:
+    """The files that migrate upward; those one level down where Prisma's or Diesel's layout is used."""
+    paths = [path for path in directory.glob("*.sql") if not path.name.endswith(".down.sql")]
+    paths = paths or [*directory.glob("*/migration.sql"), *directory.glob("*/up.sql")]
+
+    def natural(path: Path) -> tuple[bool, list[tuple[int, int, str]], str]:
+        """Digits by value, other text by character; Flyway's repeatable ``R__`` files after all others."""
+        name = path.relative_to(directory).as_posix()
+        pieces = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in _DIGITS.split(name) if piece]
+        return name.startswith("R__"), pieces, name
+
+    return sorted((path for path in paths if not path.is_dir()), key=natural)
 
 
 def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
@@ -103,200 +116,134 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
         BuildError: Names the file, the line, the statement, its SQLSTATE and the position. Without
             a transaction, what ran before it stays.
     """
-    script = _Script.read(path, target)
+    script = _Script.read(path, relative_name(path, target.root))
     if script.statements and not script.runs_alone:
         try:
-            _run_together(script, target, target.marks.mark(step) if step else None)
+            script.run_together(target, target.marks.mark(step) if step else None)
         except _Refused as refused:
-            if not refused.may_run_alone:
+            if refused.error.sqlstate not in _REFUSED_INSIDE:
                 raise script.failure(refused) from refused.__cause__
         else:
             return
     with target.marks.around(step) if step else nullcontext():
-        _run_alone(script, target)
+        script.run_alone(target)
 
 
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
     """A statement failed in the server."""
 
-    def __init__(self, statement: Statement, error: DatabaseError) -> None:
+    def __init__(self, statement: Statement, error: Exception) -> None:
         self.statement = statement
-        self.error = error
-        super().__init__(error.message)
-
-    @property
-    def may_run_alone(self) -> bool:
-        return self.error.sqlstate in _REFUSED_INSIDE
-
-
-class _Unmarked(Exception):  # noqa: N818 - it is caught in this module only
-    """The way down is marked and the way up is not, so that nobody can tell where the one ends."""
-
-    def __init__(self, line: int, mark: str) -> None:
-        self._line, self._mark = line, mark
-        super().__init__(mark)
-
-    def explained(self, name: str) -> BuildError:
-        return BuildError(
-            f"{name} marks what migrates downward, and not what migrates upward",
-            saw=self._mark,
-            source=f"{name}:{self._line}",
-            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
-        )
+        self.error = database_error(error) or DatabaseError(str(error))
+        super().__init__(self.error.message)
 
 
 @dataclass(frozen=True)
 class _Script:
-    """A file's text and what of it is run."""
+    """A file's statements that migrate upward."""
 
     name: str
-    text: str
     statements: tuple[Statement, ...]
     runs_alone: bool
 
     @classmethod
-    def read(cls, path: Path, target: Target) -> _Script:
-        name = relative_name(path, target.root)
-        text = _text(path, name)
+    def read(cls, path: Path, name: str) -> _Script:
         try:
-            found = tuple(_section(text))
-        except _Unmarked as unmarked:
-            raise unmarked.explained(name) from None
-        for each in found:
-            if each.is_meta:
-                raise _psql_only(name, text, each)
-        alone = _ALONE.search(text) is not None or any(_is_alone(each) for each in found)
-        return cls(name, text, found, alone)
+            content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+            content.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BuildError(
+                f"{name} cannot be read", saw=str(error), source=str(path), remedy="save it as UTF-8"
+            ) from None
+        part, before = _upward(content, name)
+        script = tuple(
+            replace(statement, line=before + statement.line)
+            for statement in statements(part)
+            if not (statement.is_command and statement.text.startswith(_HARMLESS_COMMANDS))
+        )
+        for statement in script:
+            if statement.is_command:
+                raise BuildError(
+                    f"{name}, line {statement.line}: {statement.text.split()[0].decode()} is a psql command, not SQL",
+                    saw=statement.text.decode(),
+                    source=f"{name}:{statement.line}",
+                    remedy='write it in SQL, or run the file with psql: {command = "psql -f ...", inputs = [...]}',
+                )
+        lines = (" ".join(statement.words) for statement in script)
+        alone = _ALONE.search(content) is not None or any(_OUTSIDE.match(words) for words in lines)
+        return cls(name, script, alone)
+
+    def run_together(self, target: Target, mark: Mark | None) -> None:
+        """In one transaction, with the step's mark."""
+        with _connect(target, autocommit=False) as connection:
+            for statement in self.statements:
+                _run(connection, statement)
+            if mark:
+                connection.execute("RESET ROLE")  # the file may have taken another, which may not write there
+                connection.execute(mark.statement.encode(), mark.finished())
+            try:
+                connection.commit()
+            except Exception as error:
+                raise _Refused(self.statements[-1], error) from error  # a deferred constraint
+
+    def run_alone(self, target: Target) -> None:
+        """Each statement in a transaction of its own, or in those of the file."""
+        from psycopg.pq import TransactionStatus
+
+        with _connect(target, autocommit=True) as connection:
+            try:
+                for statement in self.statements:
+                    _run(connection, statement)
+            except _Refused as refused:
+                raise self.failure(refused) from refused.__cause__
+            if connection.info.transaction_status is not TransactionStatus.IDLE:
+                raise BuildError(
+                    f"{self.name} begins a transaction and does not end it",
+                    saw="the connection is left inside a transaction; its work would be lost",
+                    source=self.name,
+                    remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
+                )
 
     def failure(self, refused: _Refused) -> BuildError:
-        error = refused.error
-        line = refused.statement.line_in(self.text)
-        before = refused.statement.text[: max(error.position - 1, 0)]
+        error, line, text = refused.error, refused.statement.line, refused.statement.text.decode()
+        lines_before = text[: max(error.position - 1, 0)].count("\n")
         return BuildError(
-            f"{self.name}, line {line + before.count(chr(10))}: the statement failed",
-            saw=DatabaseError(error.message, error.sqlstate, refused.statement.text, error.position).describe(),
+            f"{self.name}, line {line + lines_before}: the statement failed",
+            saw=replace(error, statement=text).describe(),
             source=f"{self.name}:{line}",
-            remedy=error.remedy() or "mend the statement",
+            remedy=error.remedy() or "correct the statement",
         )
 
 
-def _run_together(script: _Script, target: Target, mark: Mark | None) -> None:
-    with _connected(target, autocommit=False) as connection:
-        for each in script.statements:
-            _run_one(connection, each)
-        if mark:
-            connection.execute("RESET ROLE")  # the file may have taken another, which may not write there
-            connection.execute(mark.statement.encode(), mark.finished())
-        try:
-            connection.commit()
-        except Exception as error:
-            raise _refused(script.statements[-1], error) from error  # a deferred constraint
+def _upward(script: bytes, name: str) -> tuple[bytes, int]:
+    """The part of a script that migrates upward, all of it where nothing is marked; and the number of lines before."""
+    up = _UP.search(script)
+    down = _DOWN.search(script, up.end() if up else 0)
+    if down and not up:
+        line = script.count(b"\n", 0, down.start()) + 1
+        raise BuildError(
+            f"{name} marks what migrates downward, and not what migrates upward",
+            saw=down.group().strip().decode(),
+            source=f"{name}:{line}",
+            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
+        )
+    start = up.end() if up else 0
+    return script[start : down.start() if down else len(script)], script.count(b"\n", 0, start)
 
 
-def _run_alone(script: _Script, target: Target) -> None:
-    from psycopg.pq import TransactionStatus
-
-    with _connected(target, autocommit=True) as connection:
-        try:
-            for each in script.statements:
-                _run_one(connection, each)
-        except _Refused as refused:
-            raise script.failure(refused) from refused.__cause__
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            raise BuildError(
-                f"{script.name} begins a transaction and does not end it",
-                saw="the connection is left inside a transaction; its work would be lost",
-                source=script.name,
-                remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
-            )
-
-
-def _connected(target: Target, *, autocommit: bool) -> psycopg.Connection:
+def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
     import psycopg
 
     return psycopg.connect(target.address.conninfo, autocommit=autocommit, client_encoding="utf8")
 
 
-def _run_one(connection: psycopg.Connection, statement: Statement) -> None:
+def _run(connection: psycopg.Connection, statement: Statement) -> None:
     try:
         with connection.cursor() as cursor:
             if statement.data is None:
-                cursor.execute(statement.text.encode())
+                cursor.execute(statement.text)
                 return
-            with cursor.copy(statement.text.encode()) as copy:
+            with cursor.copy(statement.text) as copy:
                 copy.write(statement.data)
     except Exception as error:
-        raise _refused(statement, error) from error
-
-
-def _refused(statement: Statement, error: Exception) -> _Refused:
-    return _Refused(statement, database_error(error) or DatabaseError(str(error)))
-
-
-def _is_alone(statement: Statement) -> bool:
-    """Whether the statement cannot run inside a transaction of ours, or is one's beginning or end."""
-    words = " ".join(statement.words)
-    return bool(_OUTSIDE.match(words) or _CONTROL.match(words))
-
-
-def _section(text: str) -> Iterable[Statement]:
-    """The statements of the part that migrates upward: all of them where nothing is marked."""
-    begin = _UP.search(text)
-    if begin is None and (down := _DOWN.search(text)):
-        raise _Unmarked(text.count("\n", 0, down.start()) + 1, down.group().strip())
-    if begin is None:
-        return [each for each in statements(text) if not _is_harmless(each)]
-    start = begin.end()
-    down = _DOWN.search(text, start)
-    # Blanks keep each offset, and so each line number, as it is in the file.
-    kept = " " * start + text[start : down.start() if down else len(text)]
-    return [each for each in statements(kept) if not _is_harmless(each)]
-
-
-def _is_harmless(statement: Statement) -> bool:
-    return statement.is_meta and statement.text.startswith(_HARMLESS_META)
-
-
-def _text(path: Path, name: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(
-            f"{name} cannot be read", saw=str(error), source=str(path), remedy="save it as UTF-8"
-        ) from None
-
-
-def _psql_only(name: str, text: str, statement: Statement) -> BuildError:
-    line = statement.line_in(text)
-    return BuildError(
-        f"{name}, line {line}: {statement.text.split()[0]} is a command of psql's, not SQL",
-        saw=statement.text,
-        source=f"{name}:{line}",
-        remedy='write it in SQL, or run the file with psql: {command = "psql -f ...", inputs = [...]}',
-    )
-
-
-def _files(directory: Path) -> list[Path]:
-    """The files that migrate upward; those one level down where Prisma's or Diesel's layout is used."""
-    found = [each for each in directory.glob("*.sql") if not each.name.endswith(".down.sql")]
-    if not found:
-        found = [*directory.glob("*/migration.sql"), *directory.glob("*/up.sql")]
-    return sorted((each for each in found if not each.is_dir()), key=lambda each: _natural(each, directory))
-
-
-def _natural(path: Path, directory: Path) -> tuple[bool, list[tuple[int, int, str]], str]:
-    """Digits by value, other text by character; Flyway's repeatable ``R__`` files after all others."""
-    name = path.relative_to(directory).as_posix()
-    pieces = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in _DIGITS.split(name) if piece]
-    return name.startswith("R__"), pieces, name
-
-
-def _listed(directory: Path) -> str:
-    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in directory.iterdir())
-    return ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])]) or "nothing is in it"
-
-
-def _empty_remedy(directory: Path) -> str:
-    if (directory / "env.py").is_file():
-        return "this is Alembic's script directory: name its alembic.ini instead"
-    return "put the migrations there, or name their directory"
+        raise _Refused(statement, error) from error

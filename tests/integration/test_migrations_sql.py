@@ -226,7 +226,7 @@ def test_bad_data_of_copy_are_told(run):
 
 @pytest.mark.parametrize("command", ["\\connect other", "\\i other.sql", "\\set x 1"])
 def test_commands_of_psql_are_refused_before_anything_runs(command, run, ask):
-    with pytest.raises(BuildError, match=r"line 2: \\\w+ is a command of psql's"):
+    with pytest.raises(BuildError, match=r"line 2: \\\w+ is a psql command"):
         run(f"CREATE TABLE t ();\n{command}\n")
     assert ask("SELECT to_regclass('t')") == [(None,)]
 
@@ -248,3 +248,9 @@ def test_a_byte_order_mark_and_an_empty_file_do_no_harm(target, ask):
 def test_percent_signs_and_braces_mean_nothing(run, ask):
     run("CREATE TABLE t (x text); INSERT INTO t VALUES ('100%s {a} :b %(c)s');")
     assert ask("TABLE t") == [("100%s {a} :b %(c)s",)]
+
+
+def test_line_ends_inside_literals_stay(target, ask):
+    (target.root / "x.sql").write_bytes(b"CREATE TABLE t (x text);\r\nINSERT INTO t VALUES ('a\r\nb\rc');\r\n")
+    run_sql_file(target.root / "x.sql", target)
+    assert ask("TABLE t") == [("a\r\nb\rc",)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_seeddb.dumps.rules import for_copies, for_dumps
-from pytest_seeddb.dumps.script import Script, Unfit
+from pytest_seeddb.dumps.script import Script, Unfit, rules_for_copies, rules_for_dumps
 
 
 def passed(text, rules=None):
-    script = Script(for_dumps(18) if rules is None else rules)
-    return b"".join(script.passed(text.encode().splitlines(keepends=True))).decode(), script
+    script = Script(rules_for_dumps(18) if rules is None else rules)
+    return b"".join(script.filter(text.encode().splitlines(keepends=True))).decode(), script
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,8 @@ def passed(text, rules=None):
         "CREATE TABLE grants (v int); INSERT INTO grants VALUES (1);\n",
         "\\set x 1\n\\if :x\nSELECT :x \\gset\n\\endif\n",
         "SELECT 1",
+        "CREATE TABLE t (v int)",
+        "COPY a (v) FROM stdin; COPY b (v) FROM stdin;\n1\n\\.\n'2\n\\.\nSELECT 1;\n",
     ],
 )
 def test_text_that_is_to_be_run_passes_as_it_is(text):
@@ -75,8 +76,8 @@ def test_what_belongs_to_the_server_is_left_out_and_lines_keep_their_numbers(tex
 
 def test_a_copy_of_our_own_keeps_all_but_what_the_server_does_not_know():
     text = "SET transaction_timeout = 0;\nALTER TABLE t OWNER TO x;\nGRANT ALL ON t TO x;\n"
-    assert passed(text, for_copies(17))[0] == text
-    assert passed(text, for_copies(16))[0] == "\n" + text.partition("\n")[2]
+    assert passed(text, rules_for_copies(17))[0] == text
+    assert passed(text, rules_for_copies(16))[0] == "\n" + text.partition("\n")[2]
 
 
 def test_a_schema_that_is_there_is_made_only_if_it_is_not():
@@ -100,6 +101,10 @@ def test_the_head_tells_the_versions():
         ("\\copy t from program 'x'\n", 1),
         ("\\if true \\\\ \\c x\n", 1),
         ("\\quit\n", 1),
+        ("COPY t (a) FROM stdin; \\! x\n1\n\\.\n", 1),
+        ("COPY (SELECT 1 FROM stdin) TO STDOUT;\n\\! x\n", 2),
+        ("\\copy (SELECT ' from stdin') to program 'x'\n", 1),
+        ("\\echo ' \\copy t from stdin'\n\\! x\n", 1),
     ],
 )
 def test_what_reaches_outside_is_named_with_its_line(text, line):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_seeddb.migrations.sql_statements import statements
+from pytest_seeddb.dumps.lexer import statements
 
 
 def texts(script):
-    return [each.text for each in statements(script)]
+    return [statement.text.decode() for statement in statements(script.encode())]
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def texts(script):
         (r"SELECT U&'\0061;' , B'1', x'f;'; SELECT 2", [r"SELECT U&'\0061;' , B'1', x'f;'", "SELECT 2"]),
         ('SELECT ";""; ", U&"d;"; SELECT 2', ['SELECT ";""; ", U&"d;"', "SELECT 2"]),
         ("SELECT $$a;b$$; SELECT 2", ["SELECT $$a;b$$", "SELECT 2"]),
-        ("SELECT $a$ $$;$b$; $a$; SELECT 2", ["SELECT $a$ $$;$b$; $a$", "SELECT 2"]),
+        ("SELECT $A$ $$;$a$; $A$; SELECT 2", ["SELECT $A$ $$;$a$; $A$", "SELECT 2"]),
         ("SELECT a$b$c; SELECT d$b$", ["SELECT a$b$c", "SELECT d$b$"]),
         ("PREPARE p AS SELECT $1; SELECT $2", ["PREPARE p AS SELECT $1", "SELECT $2"]),
         ("SELECT 1 -- it's; \n; SELECT 2", ["SELECT 1 -- it's;", "SELECT 2"]),
@@ -58,34 +58,36 @@ def test_a_semicolon_ends_a_statement_only_where_it_does_for_psql(script, expect
 
 def test_each_statement_knows_its_place():
     script = "-- first\nSELECT 1;\n\n/* why\n */ SELECT\n 2;"
-    found = list(statements(script))
-    assert [each.line_in(script) for each in found] == [2, 5]
-    assert all(script[each.offset :].startswith(each.text) for each in found)
+    assert [statement.line for statement in statements(script.encode())] == [2, 5]
 
 
 def test_words_are_those_outside_of_quotes_and_comments():
-    (found,) = statements("create /* table */ index concurrently \"table\" on t ('vacuum')")
-    assert found.words == ("CREATE", "INDEX", "CONCURRENTLY", "ON", "T")
-    assert found.starts("CREATE", "INDEX")
+    (statement,) = statements(b"create /* table */ index concurrently \"table\" on t ('vacuum')")
+    assert statement.words == ("CREATE", "INDEX", "CONCURRENTLY", "ON", "T")
 
 
 def test_data_of_copy_end_at_their_mark():
-    script = "COPY t (a) FROM stdin;\n1\n;'\n\\.\nSELECT 2;\n"
-    copy, after = statements(script)
-    assert copy.data == "1\n;'\n"
-    assert after.text == "SELECT 2"
-    assert after.line_in(script) == 5
+    copy, after = statements(b"COPY t (a) FROM stdin;\n1\n;'\n\\.\nSELECT 2;\n")
+    assert copy.data == b"1\n;'\n"
+    assert after.text == b"SELECT 2"
+    assert after.line == 5
+
+
+def test_copies_on_one_line_read_their_data_in_turn():
+    script = b"COPY t (a) FROM stdin; COPY u FROM stdin; SELECT 1;\n1\n\\.\n2\n\\.\nSELECT 2"
+    assert [statement.data for statement in statements(script)] == [b"1\n", b"2\n", None, None]
 
 
 def test_copy_to_and_from_a_file_have_no_data():
-    assert [each.data for each in statements("COPY t TO STDOUT; COPY t FROM '/x'; SELECT 1")] == [None] * 3
+    script = b"COPY t TO STDOUT; COPY t FROM '/x'; COPY (SELECT 1 FROM stdin) TO STDOUT; SELECT 1"
+    assert [statement.data for statement in statements(script)] == [None] * 4
 
 
 @pytest.mark.parametrize("script", ["\\connect shop\nSELECT 1", "SELECT 1;\n  \\i x.sql\nSELECT 2", "SELECT 1 \\gexec"])
 def test_commands_of_psql_are_told_apart(script):
-    assert any(each.is_meta and each.text.startswith("\\") for each in statements(script))
+    assert any(statement.is_command and statement.text.startswith(b"\\") for statement in statements(script.encode()))
 
 
 def test_a_long_script_takes_no_long_time():
-    script = "INSERT INTO t VALUES (1, 'it''s a longer text; really');\n" * 20_000
-    assert sum(1 for _ in statements(script)) == 20_000
+    script = b"INSERT INTO t VALUES (1, 'it''s a longer text; really');\n" * 20_000
+    assert len(statements(script)) == 20_000
