@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pytest_seeddb import plan_of
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import Found, load_settings
@@ -54,7 +53,7 @@ def measured(worker: Worker, template: Template, address: Address, rounds: int) 
         times["floor"].append(perf_counter() - started)
         for isolation in ISOLATIONS:
             started = perf_counter()
-            with seeded_database(worker, template, isolation, ()) as database:
+            with worker.database(template, isolation) as database:
                 read(database.address)
             times[isolation].append(perf_counter() - started)
     return times

@@ -13,7 +13,6 @@ import psycopg
 
 from comparison import peers
 from pytest_seeddb import plan_of
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.opening import open_server
@@ -130,7 +129,7 @@ def isolated(isolation: str, reset: str = "auto") -> Callable[[Bench], Way]:
 
 @contextmanager
 def _given(worker: Worker, template: Template, isolation: str) -> Iterator[Address]:
-    with seeded_database(worker, template, isolation, ()) as database:
+    with worker.database(template, isolation) as database:
         yield database.address
 
 

@@ -1,40 +1,25 @@
-"""What a test holds in its hands: its own seeded database."""
+"""The seeded database as a test sees it."""
 
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.environment import url_variables
 from pytest_seeddb.clones.changes import report_now
 from pytest_seeddb.clones.shared import writing
-from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import kept_name
-from pytest_seeddb.settings.converters import did_you_mean
-from pytest_seeddb.settings.settings import ISOLATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import psycopg
 
     from pytest_seeddb.clones.changes import Changes, TableChange
-    from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.clones.settle import Settlement
-    from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.templates.templates import Template
-
-
-@dataclass(frozen=True)
-class _Ways:
-    """What a seeded database asks of whoever made it."""
-
-    go_back: Callable[[], object]
-    changes: Callable[[], Changes]
 
 
 class SeededDatabase:
@@ -60,7 +45,8 @@ class SeededDatabase:
         template: Template,
         isolation: str,
         env: tuple[str, ...],
-        ways: _Ways,
+        go_back: Callable[[], object],
+        look: Callable[[], Changes],
     ) -> None:
         self.name = address.database
         self.address = address
@@ -71,7 +57,8 @@ class SeededDatabase:
         self.lasts = True
         self.settlement: Settlement | None = None
         self.beside: Mapping[str, SeededDatabase] = {}
-        self._ways = ways
+        self._go_back = go_back
+        self._look = look
         self._before_reset: list[Callable[[], None]] = []
         self._reporters: list[Callable[[], tuple[TableChange, ...]]] = []
         self._connections: list[psycopg.Connection[Any]] = []
@@ -118,9 +105,9 @@ class SeededDatabase:
         for prepare in reversed(self._before_reset):  # a session before its engine
             prepare()
         self.close_connections()
-        self._ways.go_back()
-        for each in self.beside.values():
-            each.reset()
+        self._go_back()
+        for database in self.beside.values():
+            database.reset()
 
     def changes(self) -> Changes:
         """What has been written so far, table by table, from the server's own counters. Prints as a short table.
@@ -135,9 +122,9 @@ class SeededDatabase:
         """
         for connection in self._connections:
             report_now(connection)
-        told = [row for report in self._reporters for row in report()]
-        changes = self._ways.changes()
-        return replace(changes, tables=(*changes.tables, *told)) if told else changes
+        reported = [row for report in self._reporters for row in report()]
+        changes = self._look()
+        return replace(changes, tables=(*changes.tables, *reported))
 
     def keep(self) -> Address:
         """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
@@ -162,79 +149,3 @@ class SeededDatabase:
         """Close what `connect` opened and the test left open."""
         while self._connections:
             self._connections.pop().close()
-
-
-@contextmanager
-def seeded_database(
-    worker: Worker,
-    template: Template,
-    isolation: str,
-    env: tuple[str, ...],
-    beside: Mapping[str, Template] | None = None,
-) -> Iterator[SeededDatabase]:
-    """A seeded database for a block.
-
-    Args:
-        worker: Who makes and drops it.
-        template: What it is made from.
-        isolation: ``clone``, ``rollback`` or ``readonly``.
-        env: Names of environment variables for `SeededDatabase.env`.
-        beside: What a Django project's further databases are made from, by alias.
-
-    Raises:
-        ConfigError: There is no such isolation.
-        ServerError: The server refused the clone.
-    """
-    if isolation not in ISOLATIONS:
-        raise ConfigError(
-            f"There is no isolation {isolation!r}",
-            saw=f"isolation={isolation!r}",
-            source="the call of seeded_db_factory",
-            remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
-        )
-    opened = _cloned if isolation == "clone" else _shared
-    with ExitStack() as stack:
-        database = stack.enter_context(opened(worker, template, isolation, env))
-        database.beside = {
-            alias: stack.enter_context(opened(worker, each, isolation, ())) for alias, each in (beside or {}).items()
-        }
-        yield database
-
-
-def database_on(worker: Worker, leased: Leased, isolation: str, env: tuple[str, ...]) -> SeededDatabase:
-    """A private clone as a test sees it; it lives as long as the lease."""
-    ways = _Ways(lambda: worker.pool.renew(leased), leased.changes)
-    database = SeededDatabase(leased.clone.address, leased.clone.template, isolation, env, ways)
-    database.lasts = not worker.server.is_ephemeral
-    return database
-
-
-@contextmanager
-def _cloned(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
-    leased = worker.take(template)
-    database = database_on(worker, leased, isolation, env)
-    try:
-        yield database
-    finally:
-        database.close_connections()
-        if database.kept_as:
-            worker.keep(leased, database.kept_as)
-        else:
-            database.settlement = worker.pool.give_back(leased)
-
-
-@contextmanager
-def _shared(worker: Worker, template: Template, isolation: str, env: tuple[str, ...]) -> Iterator[SeededDatabase]:
-    import psycopg
-
-    shared = worker.shared(template)
-    ways = _Ways(shared.restore_sequences, shared.changes)
-    with server_errors("The clone that tests share could not be made", worker.server.address):
-        address = shared.take().address
-    database = SeededDatabase(address, template, isolation, env, ways)
-    try:
-        yield database
-    finally:
-        database.close_connections()
-        with suppress(psycopg.Error):  # given up all the same: a server that cannot be asked leaves doubt, and no more
-            shared.settle(rolled_back=isolation == "rollback")

@@ -47,6 +47,8 @@ class Clone:
     name: str
     address: Address
     template: Template
+    seconds: float = 0.0
+    """The time it took to make."""
 
 
 class Clones:
@@ -75,10 +77,11 @@ class Clones:
         started = perf_counter()
         with server_errors("The clone for a test could not be made", self._admin.address):
             template.carried.clone(admin or self._admin, template.name, name, template.record.strategy)
+        clone = Clone(name, self._admin.address.with_database(name), template, perf_counter() - started)
         with self._counting:
             self.made += 1
-            self.seconds += perf_counter() - started
-        clone = self._living[name] = Clone(name, self._admin.address.with_database(name), template)
+            self.seconds += clone.seconds
+            self._living[name] = clone
         return clone
 
     def discard(self, clone: Clone) -> None:
@@ -132,8 +135,6 @@ class Leased:
     """A clone in a test's hands, with the observer that will settle it; without one it is discarded."""
 
     clone: Clone
-    seconds: float = 0.0
-    """The time it took to make, without its observer."""
     observer: Observer | None = None
 
     def changes(self) -> Changes:
@@ -235,7 +236,7 @@ class Pool:
         while stock.spares:
             if spare := stock.spares.pop(0).wait():
                 return self.watch(spare)
-        return self.watch(self._make(template))
+        return self.watch(Leased(self._clones.make(template)))
 
     def give_back(self, leased: Leased) -> Settlement:
         """Settle it: it goes to the next test, or away."""
@@ -313,13 +314,8 @@ class Pool:
             stock, started = self._stocks[leased.clone.template.name], perf_counter()
             with contextlib.suppress(psycopg.Error, Discard):
                 leased.observer = Observer(leased.clone.address, stock.shape, superuser=self._superuser)
-            stock.costs.learn_clone(leased.seconds + perf_counter() - started)
+            stock.costs.learn_clone(leased.clone.seconds + perf_counter() - started)
         return leased
-
-    def _make(self, template: Template, admin: Admin | None = None) -> Leased:
-        started = perf_counter()
-        clone = self._clones.make(template, admin)
-        return Leased(clone, perf_counter() - started)
 
     def _order_spare(self, template: Template) -> None:
         spares = self._stocks[template.name].spares
@@ -329,6 +325,6 @@ class Pool:
 
     def _make_spare(self, template: Template, spare: Spare, admin: Admin) -> None:
         def clone() -> Leased | None:
-            return self._make(template, admin) if admin.run(_ROOM)[0][0] else None
+            return Leased(self._clones.make(template, admin)) if admin.run(_ROOM)[0][0] else None
 
         spare.make(clone, self.watch)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
+import psycopg
+
+from pytest_seeddb.clones.database import SeededDatabase
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.pool import Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
@@ -21,6 +24,8 @@ from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key, new_lease
 from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.converters import did_you_mean
+from pytest_seeddb.settings.settings import ISOLATIONS
 from pytest_seeddb.templates.building import Build, BuildSupport, finish
 from pytest_seeddb.templates.registry import prune, sweep
 from pytest_seeddb.templates.templates import Templates
@@ -197,6 +202,75 @@ class Worker:
     def beside(self, plan: Plan) -> dict[str, Template]:
         """The templates of a Django project's further databases, by alias."""
         return {alias: self.template(sibling) for alias, sibling in self.siblings(plan).items()}
+
+    @contextmanager
+    def database(
+        self,
+        template: Template,
+        isolation: str = "clone",
+        env: tuple[str, ...] = (),
+        beside: Mapping[str, Template] | None = None,
+    ) -> Iterator[SeededDatabase]:
+        """A seeded database for a block.
+
+        Args:
+            template: What it is made from.
+            isolation: ``clone``, ``rollback`` or ``readonly``.
+            env: Names of environment variables for `SeededDatabase.env`.
+            beside: The templates of a Django project's further databases, by alias.
+
+        Raises:
+            ConfigError: There is no such isolation.
+            ServerError: The server refused the clone.
+        """
+        if isolation not in ISOLATIONS:
+            raise ConfigError(
+                f"There is no isolation {isolation!r}",
+                saw=f"isolation={isolation!r}",
+                source="the call of seeded_db_factory",
+                remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
+            )
+        lend = self._lend_clone if isolation == "clone" else partial(self._lend_shared, isolation)
+        with ExitStack() as stack:
+            database = lend(template, env, stack)
+            database.beside = {alias: lend(sibling, (), stack) for alias, sibling in (beside or {}).items()}
+            yield database
+
+    def _lend_clone(self, template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:
+        leased = self.take(template)
+        database = self.database_on(leased, env)
+        database.lasts = not self.server.is_ephemeral
+
+        def take_back() -> None:
+            database.close_connections()
+            if database.kept_as:
+                self.keep(leased, database.kept_as)
+            else:
+                database.settlement = self.pool.give_back(leased)
+
+        stack.callback(take_back)
+        return database
+
+    def database_on(self, leased: Leased, env: tuple[str, ...]) -> SeededDatabase:
+        """A private clone as a test sees it; it lives as long as the lease."""
+        address, template = leased.clone.address, leased.clone.template
+        return SeededDatabase(address, template, "clone", env, lambda: self.pool.renew(leased), leased.changes)
+
+    def _lend_shared(
+        self, isolation: str, template: Template, env: tuple[str, ...], stack: ExitStack
+    ) -> SeededDatabase:
+        shared = self.shared(template)
+        with server_errors("The clone that tests share could not be made", self.server.address):
+            address = shared.take().address
+        database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, shared.changes)
+
+        def take_back() -> None:
+            database.close_connections()
+            with suppress(psycopg.Error):  # a server that does not answer leaves doubt: the clone is given up
+                shared.settle(rolled_back=isolation == "rollback")
+
+        stack.callback(take_back)
+        return database
 
     def take(self, template: Template) -> Leased:
         """A clone in the seeded state, to be given back to the `pool`.

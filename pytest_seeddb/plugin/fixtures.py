@@ -108,9 +108,7 @@ def _seeddb_worker(
 @pytest.fixture(scope="session")
 def seeddb_template(_seeddb_worker: Worker, seeddb_plan: Plan, pytestconfig: pytest.Config) -> Template:
     """The template of the plan, built unless there is one."""
-    template = _seeddb_worker.template(seeddb_plan)
-    pytestconfig.stash[RUN].own_templates.add(template.name)
-    return template
+    return pytestconfig.stash[RUN].note_template(_seeddb_worker.template(seeddb_plan))
 
 
 @pytest.fixture(scope="session")
@@ -129,15 +127,13 @@ def seeded_db_factory(
     def factory(
         profile: str | None = None, *, isolation: str = "clone", **parameters: object
     ) -> Iterator[SeededDatabase]:
-        from pytest_seeddb.clones.database import seeded_database
-
         try:
             plan = pytestconfig.stash[RUN].plan(Wish(profile, None, parameters), seeddb_settings, seeddb_plan)
         except SeedDbError as error:
             source = error.source.replace("the marker: seeded(", "the call: seeded_db_factory(")
             raise error.with_source(source) from None
         template, beside = _seeddb_worker.template(plan), _seeddb_worker.beside(plan)
-        with seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside) as database:
+        with _seeddb_worker.database(template, isolation, seeddb_settings.env, beside) as database:
             yield database
 
     return factory
@@ -158,7 +154,6 @@ def seeded_db(
 ) -> Iterator[SeededDatabase]:
     """A private database, migrated and seeded. The application's engines and variables point at it."""
     from pytest_seeddb.clones.activation import activated
-    from pytest_seeddb.clones.database import seeded_database
     from pytest_seeddb.plugin.factories import factories_on
 
     wish = wish_of(_place(request))
@@ -166,8 +161,7 @@ def seeded_db(
     template, beside = run.templates(wish, seeddb_settings, request)
     isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
-        opened = seeded_database(_seeddb_worker, template, isolation, seeddb_settings.env, beside)
-        database = stack.enter_context(opened)
+        database = stack.enter_context(_seeddb_worker.database(template, isolation, seeddb_settings.env, beside))
         with activated(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
             yield database

@@ -52,7 +52,6 @@ class Run:
     Attributes:
         settings: Those of the table, the environment and the options.
         server_settings: Those that chose the server; ``None`` before.
-        own_templates: The names of those that the plugin's fixture ``seeddb_template`` gave.
         unsettled: Databases whose fixtures are done with them, each with its test or scope and what ends it.
         shown: The errors that were shown in full, each with the first test that met it.
     """
@@ -60,7 +59,7 @@ class Run:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.server_settings: Settings | None = None
-        self.own_templates: set[str] = set()
+        self._own_templates: set[str] = set()
         self.tally = Tally()
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
         self.shown: dict[str, str] = {}
@@ -83,6 +82,11 @@ class Run:
         own = self.plans.of(settings) if self.plans.has(given) else given
         return self.plans.vary(own, wish.profile, wish.parameters)
 
+    def note_template(self, template: Template) -> Template:
+        """Remember that the plugin's own fixture ``seeddb_template`` gave it."""
+        self._own_templates.add(template.name)
+        return template
+
     def templates(
         self, wish: Wish, settings: Settings, request: pytest.FixtureRequest
     ) -> tuple[Template, dict[str, Template]]:
@@ -101,7 +105,7 @@ class Run:
                 )
         plan = self.plan(wish, settings, request.getfixturevalue("seeddb_plan"))
         template = request.getfixturevalue("seeddb_template") if wish.is_default else None
-        if template is None or template.name in self.own_templates:
+        if template is None or template.name in self._own_templates:
             template = worker.template(plan)
         return template, worker.beside(plan)
 

@@ -90,10 +90,13 @@ class Plans:
     ) -> Plan:
         """As `plan_of`."""
         key = (settings, profile, repr(sorted((overrides or {}).items(), key=lambda pair: pair[0])), alias)
-        plan = next((plan for known, plan in self._known if known == key), None)
-        if plan is None:
-            plan = plan_of(settings, profile, overrides, alias)
-            self._known.append((key, plan))
+        return self._find(key) or self._add(key, plan_of(settings, profile, overrides, alias))
+
+    def _find(self, key: tuple[object, ...]) -> Plan | None:
+        return next((plan for known, plan in self._known if known == key), None)
+
+    def _add(self, key: tuple[object, ...], plan: Plan) -> Plan:
+        self._known.append((key, plan))
         return plan
 
     def has(self, plan: Plan) -> bool:

@@ -135,9 +135,10 @@ class Templates:
             BuildError: A step failed; the server is as it was before.
             ServerError: The server refused something: disk full, no privilege, gone.
         """
-        prints = plan.fingerprints(self.base)
         with server_errors("The template could not be made", self._admin.address):
-            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(prints) - 1)
+            return self._find(plan, plan.fingerprints(self.base)[-1]) or self._ensure(
+                plan, plan.fingerprints(self.base), len(plan.steps)
+            )
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""

@@ -10,7 +10,6 @@ from handmade import Statements
 from sqlalchemy import text
 
 from pytest_seeddb.clones.changes import Changes, TableChange
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.engines import open_async_engine, open_engine
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import SeedDbError
@@ -31,7 +30,7 @@ def template(worker, make_plan):
 def test_under_rollback_the_transactions_own_rows_are_told_and_those_of_savepoints_that_were_rolled_back(
     worker, template
 ):
-    with seeded_database(worker, template, "rollback", ()) as database, open_engine(database) as engine:
+    with worker.database(template, "rollback") as database, open_engine(database) as engine:
         assert database.changes() == Changes()
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO t (v) VALUES (3), (4)"))
@@ -44,7 +43,7 @@ def test_under_rollback_the_transactions_own_rows_are_told_and_those_of_savepoin
 
 
 def test_under_rollback_a_failed_transaction_is_an_error_that_says_to_roll_back(worker, template):
-    with seeded_database(worker, template, "rollback", ()) as database, open_engine(database) as engine:
+    with worker.database(template, "rollback") as database, open_engine(database) as engine:
         with engine.connect() as connection:
             with pytest.raises(Exception, match="division by zero"):
                 connection.execute(text("SELECT 1 / 0"))
@@ -58,14 +57,14 @@ def test_under_rollback_with_an_async_engine_it_is_an_error_that_says_why(worker
         async with engine.begin() as connection:
             await connection.execute(text("INSERT INTO t (v) VALUES (3)"))
 
-    with seeded_database(worker, template, "rollback", ()) as database, open_async_engine(database) as engine:
+    with worker.database(template, "rollback") as database, open_async_engine(database) as engine:
         asyncio.run(write(engine))
         with pytest.raises(SeedDbError, match="belongs to the event loop"):
             database.changes()
 
 
 def test_under_readonly_there_are_none(worker, template):
-    with seeded_database(worker, template, "readonly", ()) as database:
+    with worker.database(template, "readonly") as database:
         with database.connect() as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             connection.execute("INSERT INTO t (v) VALUES (1)")
         assert database.changes() == Changes()
@@ -75,7 +74,7 @@ def test_with_reset_clone_it_is_an_error_that_says_so(embedded_server, make_plan
     with Worker(embedded_server, reset="clone") as worker:
         template = worker.template(make_plan(Statements("schema", SCHEMA)))
         with (
-            seeded_database(worker, template, "clone", ()) as database,
+            worker.database(template) as database,
             pytest.raises(SeedDbError, match='choose reset = "auto"'),
         ):
             database.changes()

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers.admin import Admin
@@ -148,7 +147,7 @@ def test_closing_the_worker_drops_all_that_was_given_up_and_gives_its_locks_back
     with Worker(server) as worker, Admin(server.address) as admin:
         template = worker.template(make_plan(Statements("schema", SCHEMA), Statements("rows", ROWS)))
         for isolation in ("clone", "rollback", "readonly"):
-            with seeded_database(worker, template, isolation, ()) as database, database.connect() as connection:
+            with worker.database(template, isolation) as database, database.connect() as connection:
                 connection.execute("SELECT * FROM shop")
         worker.close()
         assert databases(f"seeddb\\_c\\_{worker._lease}%") == set()
@@ -157,7 +156,7 @@ def test_closing_the_worker_drops_all_that_was_given_up_and_gives_its_locks_back
 
 
 def test_a_seeded_database_is_dropped_also_when_its_test_fails(worker, template, databases):
-    with pytest.raises(ZeroDivisionError), seeded_database(worker, template, "clone", ()) as database:
+    with pytest.raises(ZeroDivisionError), worker.database(template) as database:
         raise ZeroDivisionError
     worker.close()
     assert database.name not in databases()

@@ -10,7 +10,6 @@ import pytest
 from handmade import Statements
 from separate import separate_server
 
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.pool import MAX_SPARES
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.opening import open_server
@@ -32,7 +31,7 @@ def small_server(tmp_path):
 
 
 def spoil(worker, template):
-    with seeded_database(worker, template, "clone", ()) as database, database.connect(autocommit=True) as connection:
+    with worker.database(template) as database, database.connect(autocommit=True) as connection:
         connection.execute("DROP TABLE t")
 
 
@@ -49,7 +48,7 @@ def disposed(worker):
 def test_no_spare_is_made_for_tests_that_use_none_up(worker, make_plan):
     template = worker.template(make_plan(TABLE))
     for _ in range(5):
-        with seeded_database(worker, template, "clone", ()):
+        with worker.database(template):
             pass
     disposed(worker)
     assert worker.clones.made == 1
@@ -111,6 +110,6 @@ def test_a_spare_that_a_test_waits_for_is_settled_like_any_other(worker, make_pl
     template = worker.template(make_plan(TABLE))
     for _ in range(6):
         spoil(worker, template)
-    with seeded_database(worker, template, "clone", ()) as database:
+    with worker.database(template) as database:
         assert not database.changes()
     assert database.settlement.verdict == "keep"

@@ -17,7 +17,6 @@ from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
 
 from pytest_seeddb.clones.changes import TableChange
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.settle import Costs
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
@@ -280,7 +279,7 @@ def test_the_planner_expects_as_many_rows_of_a_rewound_table_as_of_a_fresh_one(b
 
 
 def test_changes_are_told_in_the_middle_of_a_test_table_by_table(bench):
-    with seeded_database(bench.worker, bench.template, "clone", ()) as database:
+    with bench.worker.database(bench.template) as database:
         # A backend whose client has gone may be listed for another moment.
         assert not database.changes()
         assert str(database.changes()).splitlines()[0] == "nothing was written"
@@ -300,7 +299,7 @@ def test_changes_are_told_in_the_middle_of_a_test_table_by_table(bench):
 
 
 def test_a_reset_in_the_middle_rewinds_under_the_same_name(bench):
-    with seeded_database(bench.worker, bench.template, "clone", ()) as database:
+    with bench.worker.database(bench.template) as database:
         for statement in ("INSERT INTO keyless VALUES (1)", "DROP TABLE keyless"):
             run(database.address, [(0, statement)])
             database.reset()
@@ -312,7 +311,7 @@ def test_reset_clone_never_keeps(embedded_server, make_plan):
         template = worker.template(make_plan(Statements("schema", ["CREATE TABLE t (v int)"])))
         names = set()
         for _ in range(4):
-            with seeded_database(worker, template, "clone", ()) as database:
+            with worker.database(template) as database:
                 names.add(database.name)
         assert len(names) == 4
         assert worker.pool.verdicts == {"discard": 4}
@@ -322,7 +321,7 @@ def test_after_a_discard_a_spare_is_ready_and_all_are_gone_at_the_end(embedded_s
     with Worker(embedded_server) as worker:
         template = worker.template(make_plan(Statements("schema", ["CREATE TABLE t (v int)"])))
         for _ in range(6):
-            with seeded_database(worker, template, "clone", ()) as database:
+            with worker.database(template) as database:
                 run(database.address, [(0, "DROP TABLE t")])
         assert worker.clones.made <= 8
         lease = worker._lease

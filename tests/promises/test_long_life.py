@@ -16,7 +16,6 @@ from attacks import times
 from builders import plan_from
 from processes import eventually, guards, killed, postmasters, private_cache
 
-from pytest_seeddb.clones.database import seeded_database
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.guard import postmaster
 from pytest_seeddb.servers.opening import open_server
@@ -68,7 +67,7 @@ def session(server, place, choice):
         template = worker.template(plan_from(place, "aged", STAGES))
         for _ in range(CLONES):
             isolation = choice.choice(["clone", "clone", "clone", "rollback", "readonly"])
-            with seeded_database(worker, template, isolation, ()) as database, database.connect() as connection:
+            with worker.database(template, isolation) as database, database.connect() as connection:
                 assert connection.execute(READS).fetchone() == (100,)
                 assert connection.execute("SHOW work_mem").fetchone() == ("12345kB",)
                 if isolation == "clone":

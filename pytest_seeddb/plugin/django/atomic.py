@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django_connections import KeptRedirection
 from pytest_seeddb.clones.activation import activated
-from pytest_seeddb.clones.database import database_on
 from pytest_seeddb.plugin.factories import counting_on
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class AtomicClones:
     def clone(self, template: Template) -> Iterator[None]:
         """A clone in the seeded state for one test, with Django's connection to it open."""
         held = self._held.pop(template.name, None) or self._new(template)
-        database = database_on(self._worker, held.leased, "clone", self._settings.env)
+        database = self._worker.database_on(held.leased, self._settings.env)
         as_it_was = False
         try:
             with held.redirection.on() as redirection:

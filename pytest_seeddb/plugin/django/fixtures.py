@@ -287,9 +287,8 @@ def _opened(
     settings: Settings, worker: Worker, template: Template, beside: dict[str, Template]
 ) -> Iterator[SeededDatabase]:
     from pytest_seeddb.clones.activation import activated
-    from pytest_seeddb.clones.database import seeded_database
 
-    opened = seeded_database(worker, template, "clone", settings.env, beside)
+    opened = worker.database(template, env=settings.env, beside=beside)
     with opened as database, activated(settings, database), counting_on(database):
         yield database
 
