@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli import make_parser
+from pytest_seeddb.cli.parser import make_parser
 from pytest_seeddb.plugin.markers import SIGNATURE
 from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, RESETS, SCOPES
 

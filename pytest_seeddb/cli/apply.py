@@ -1,96 +1,111 @@
-"""``seeddb apply``."""
+"""``seeddb apply``: bring a database to the plan's state."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.cli.options import add_command, as_json, settings_of
-from pytest_seeddb.cli.progress import shown_progress
+from pytest_seeddb.cli.applying import Wish, apply_to, guard
+from pytest_seeddb.cli.database import database_of, further_databases
+from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.plan.ledger import Ledger
+from pytest_seeddb.seeds.declaration import TIERS
+from pytest_seeddb.seeds.planning import Plans, plan_of
+from pytest_seeddb.seeds.staging import weak_secrets_of
+from pytest_seeddb.settings.production import environment_of
 
 if TYPE_CHECKING:
-    from pytest_seeddb.cli.applying import Applied, Todo
-    from pytest_seeddb.cli.options import Commands
+    import argparse
+    from collections.abc import Iterator, Mapping
 
-_ABOUT = "bring a database to the plan's state: migrate it, then seed it, as far as that was not done"
+    from pytest_seeddb.cli.applying import Applied
+    from pytest_seeddb.plan.plan import Progress
+    from pytest_seeddb.settings.settings import Settings
 
 
-def add(commands: Commands) -> None:
-    """Declare it."""
-    apply = add_command(commands, "apply", _apply, _ABOUT, server=False)
-    apply.add_argument("--url", metavar="URL", default="", help="the database; that of DATABASE_URL by default")
-    tiers = ("none", "essential", "demo")
-    apply.add_argument(
-        "--tier", choices=tiers, default="", help="how far to seed; none: only migrate; the profile says"
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command."""
+    wish = Wish(
+        parsed.url, parsed.tier, parsed.force, parsed.accept, parsed.reset, parsed.yes, parsed.dry_run, parsed.wait
     )
-    apply.add_argument("--force", action="store_true", help="run all seeders again, whatever was noted")
-    apply.add_argument("--accept", action="store_true", help="note what may not run again as applied, and leave it")
-    apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless --yes is there")
-    apply.add_argument("--yes", action="store_true", help="do not ask")
-    apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    apply.add_argument(
-        "--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for the server to come up"
-    )
-
-
-def _seconds(given: str) -> float:
-    try:
-        found = float(given)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < float("inf"):
-        raise argparse.ArgumentTypeError(f"give a number of seconds, not {given!r}")
-    return found
-
-
-def _apply(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.cli.applying import Wish
-    from pytest_seeddb.cli.run_apply import Request, apply
-
-    wish = Wish(parsed.force, parsed.accept, parsed.reset, parsed.dry_run, parsed.wait)
-    request = Request(wish, parsed.url, parsed.tier, _always if parsed.yes else _confirmed, _warn)
-    found = apply(settings_of(parsed), request, shown_progress())
-    if found is None:
+    applied = apply(settings_of(parsed), wish, make_progress())
+    if applied is None:
         print("seeddb: nothing was done", file=sys.stderr)
         return 1
-    print(as_json(found) if parsed.json else _shown(found))
+    print(as_json(applied) if parsed.json else "\n".join(_lines(applied)))
     return 0
 
 
-def _always(_database: str) -> bool:
-    return True
+def apply(settings: Settings, wish: Wish, progress: Progress) -> Applied | None:
+    """Migrate and seed a database; ``None`` where emptying it was not confirmed.
+
+    Raises:
+        ConfigError: The settings are wrong, or production refuses it.
+        BuildError: A step failed, or may not run again.
+        ServerError: The database cannot be reached.
+    """
+    overrides = {"tier": wish.tier} if wish.tier in TIERS else {}
+    plan = plan_of(settings, overrides=overrides)
+    if wish.tier == "none":
+        plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))
+    wish = replace(wish, environment=environment_of(settings))
+    address = database_of(settings, wish.url)
+    guard(plan, wish, Ledger())
+    if wish.tier != "none":
+        _check_secrets(settings, wish, overrides)
+    if wish.reset and not (wish.dry_run or wish.yes or _is_confirmed(address.masked)):
+        return None
+    if wish.url:
+        return apply_to(address, plan, wish, progress)
+    beside = further_databases(settings)
+    plans = Plans().siblings(plan) if beside else {}
+    others = [apply_to(beside[alias], plans[alias].without_seeds, wish, progress) for alias in beside]
+    applied = apply_to(address, plan, replace(wish, beside=beside), progress)
+    steps = tuple(replace(todo, step=f"{other.plan}: {todo.step}") for other in others for todo in other.steps)
+    up_to_date = all(database.up_to_date for database in (applied, *others))
+    return replace(applied, steps=(*steps, *applied.steps), up_to_date=up_to_date)
 
 
-def _confirmed(database: str) -> bool:
+def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str]) -> None:
+    weak = weak_secrets_of(settings, overrides)
+    if wish.environment.is_production and (declared := [str(secret) for secret in weak if secret.declared]):
+        raise ConfigError(
+            "Secrets in production need values of their own",
+            saw="\n".join(declared),
+            source=wish.environment.source,
+            remedy="give them in the environment: SEEDDB_SEED_<NAME>=...",
+        )
+    for secret in weak:
+        variable = f"SEEDDB_SEED_{secret.parameter.upper()}"
+        print(f"seeddb: warning: {secret}; in production give it a value of its own: {variable}=...", file=sys.stderr)
+
+
+def _is_confirmed(database: str) -> bool:
     if not sys.stdin.isatty():
         raise ConfigError(
-            "--reset empties the database, and nobody is there to be asked",
+            "--reset empties the database, and there is no terminal on which to ask for confirmation",
             saw=database,
             source="the command line",
             remedy="add --yes if that is what you want",
         )
-    print(f"All that is in {database} will be dropped. Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    print(f"Everything in {database} will be dropped. Type yes to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() == "yes"
 
 
-def _warn(text: str) -> None:
-    print(f"seeddb: warning: {text}", file=sys.stderr)
-
-
-def _shown(found: Applied) -> str:
-    how_far = ", no seeds" if found.tier == "none" else f"/{found.profile}, {found.tier}"
-    label = f"{found.database}: {found.plan}{how_far}"
-    if found.up_to_date:
-        return f"{label}: up to date"
-    lines = [_line(each, dry_run=found.dry_run) for each in found.steps if each.action != "done"]
-    done = len(found.steps) - len(lines)
-    head = "would do" if found.dry_run else f"applied in {found.seconds:.1f} s"
-    return "\n".join([f"{label}: {head}", *lines, *([f"  {done} steps were done before"] if done else [])])
-
-
-def _line(todo: Todo, *, dry_run: bool) -> str:
-    words = {"run": "run" if dry_run else "ran", "accept": "accepted, not run", "refuse": "cannot be run"}
-    seconds = "" if dry_run or todo.action != "run" else f", {todo.seconds:.1f} s"
-    return f"  {words[todo.action]}: {todo.step} ({todo.reason}{seconds})"
+def _lines(applied: Applied) -> Iterator[str]:
+    seeds = ", no seeds" if applied.tier == "none" else f"/{applied.profile}, {applied.tier}"
+    label = f"{applied.database}: {applied.plan}{seeds}"
+    if applied.up_to_date:
+        yield f"{label}: up to date"
+        return
+    yield f"{label}: {'would do' if applied.dry_run else f'applied in {applied.seconds:.1f} s'}"
+    words = {"run": "run" if applied.dry_run else "ran", "accept": "accepted, not run", "refuse": "cannot be run"}
+    for todo in applied.steps:
+        if todo.action != "done":
+            seconds = "" if applied.dry_run or todo.action != "run" else f", {todo.seconds:.1f} s"
+            yield f"  {words[todo.action]}: {todo.step} ({todo.reason}{seconds})"
+    if done := sum(todo.action == "done" for todo in applied.steps):
+        yield f"  {done} steps were done before"

@@ -1,7 +1,6 @@
-"""Bring a database that people work with to a plan's state, and note in it what was done.
+"""Bring one database that people work with to a plan's state, and note in it what was done.
 
-The counterpart of `pytest_seeddb.templates.templates` for databases that are not ours: nothing here creates,
-drops or renames one, and whatever was done before stays when a step fails.
+Nothing here creates, drops or renames a database, and what was done before stays when a step fails.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ import contextlib
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import psycopg
 from psycopg import sql
 
-from pytest_seeddb.cli.emptying import empty
 from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
-from pytest_seeddb.plan.plan import Progress, Target
+from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.seeds.counters import drawn_now
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
@@ -31,7 +30,7 @@ from pytest_seeddb.templates.contents import label, tables
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_seeddb.plan.plan import Plan, Stage, Step
+    from pytest_seeddb.plan.plan import Plan, Progress, Stage, Step
     from pytest_seeddb.servers.address import Address
 
 Action = Literal["done", "run", "accept", "refuse"]
@@ -40,10 +39,9 @@ _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
 """Seconds between attempts to reach a server that is coming up."""
 
-_NOT_APPLIED: Final = "The plan could not be applied"
 _NEEDED: Final = "it makes a schema in this database, for its notes of what was applied, beside what the plan makes"
+# These errors end by themselves when a server has started.
 _COMES_LATER: Final = re.compile("Connection refused|No such file or directory|starting up|failed to resolve host")
-"""What libpq says of a server that may still be starting."""
 
 _OF_MIGRATIONS: Final = frozenset(
     {"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"}
@@ -54,21 +52,23 @@ _OF_MIGRATIONS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Wish:
-    """How a plan is to be applied.
+    """How a plan is to be applied, and where.
 
     Attributes:
-        force: Run all seeders again, whatever the ledger says.
+        url: The database; where it is empty, the environment names it.
+        tier: ``essential``, ``demo``, or ``none`` to migrate only; where it is empty, the profile decides.
         accept: Note what may not run again as applied, without running it.
-        reset: Empty the database first.
-        dry_run: Say what would be done, and do nothing.
+        yes: Empty the database without asking.
         wait: Seconds to wait for the server to come up.
-        environment: Where this is.
-        beside: Where a Django project's further databases are, by alias.
+        beside: A Django project's further databases, by alias.
     """
 
+    url: str = field(default="", repr=False)
+    tier: str = ""
     force: bool = False
     accept: bool = False
     reset: bool = False
+    yes: bool = False
     dry_run: bool = False
     wait: float = 0.0
     environment: Environment = NOWHERE
@@ -77,14 +77,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Todo:
-    """What is to be done about one step.
-
-    Attributes:
-        step: The step's name.
-        action: ``done`` already, to ``run``, to ``accept`` without running, or ``refuse``.
-        reason: Why.
-        seconds: How long it took, once it has run.
-    """
+    """What is to be done about one step, why, and how many seconds it took."""
 
     step: str
     action: Action
@@ -94,15 +87,7 @@ class Todo:
 
 @dataclass(frozen=True)
 class Applied:
-    """What `apply` came to.
-
-    Attributes:
-        database: The URL, its password masked.
-        tier: How far it was seeded: ``essential``, ``demo``, or ``none`` where the plan has no seeds.
-        up_to_date: Whether there was nothing to do.
-        waited: Whether another one was at work first.
-        steps: Each step of the plan, with what was done about it.
-    """
+    """The result: each step with what was done about it, and whether another ``seeddb apply`` worked here first."""
 
     database: str
     plan: str
@@ -115,7 +100,7 @@ class Applied:
     steps: tuple[Todo, ...]
 
 
-def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Applied:
+def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Applied:
     """Migrate the database and seed it, as far as that was not done before.
 
     Concurrency: a second one on the same database waits for the first, and then finds its work done.
@@ -128,34 +113,41 @@ def apply(plan: Plan, address: Address, wish: Wish, progress: Progress) -> Appli
         ServerError: The database cannot be reached, or refused something.
     """
     started, own = perf_counter(), marker_of(plan)
-    with _connected(address, wish.wait) as connection, server_errors(_NOT_APPLIED, address, needed=_NEEDED):
+    errors = server_errors("The plan could not be applied", address, needed=_NEEDED)
+    with _connection(address, wish.wait) as connection, errors:
         waited = not wish.dry_run and _lock(connection, progress)
-        found = ledgers.read(connection)
-        guard(plan, wish, found)
+        ledger = ledgers.read(connection)
+        guard(plan, wish, ledger)
         if wish.reset and not wish.dry_run:
             empty(connection)
-        ledger = Ledger() if wish.reset else found
-        strange = "" if wish.reset else _unknown_rows(ledger, connection)
+        if wish.reset:
+            ledger = Ledger()
+        strange_table = "" if wish.reset else _unknown_rows(ledger, connection)
         is_current = ledger.marker is not None and ledger.marker.fingerprint == own.fingerprint
-        todo = _todo(plan, ledger, wish, strange, is_current=is_current)
+        todos = []
+        for stage in plan.stages:
+            for step in stage.steps:
+                todo = _todo(stage, step, ledger, wish, is_current=is_current)
+                if strange_table and stage.tier and step.rerun == "never" and not (wish.force or wish.accept):
+                    reason = f"{strange_table} already has rows, and no ledger says where they come from"
+                    todo = replace(todo, action="refuse", reason=reason)
+                todos.append(todo)
         if not wish.dry_run:
-            marker = _marker(own, wish, ledger, strange)
+            marker = _marker(own, wish, ledger, strange_table)
             target = Target(address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside)
-            todo = _Application(plan, target, connection, progress).run(todo, _begun(marker, ledger), marker)
+            application = _Application(plan, target, connection, progress)
+            todos = application.run(todos, _marker_meanwhile(marker, ledger), marker)
     return Applied(
         database=address.masked,
         plan=plan.name,
         profile=plan.profile,
         tier=own.tier,
-        up_to_date=all(each.action == "done" for each in todo),
+        up_to_date=all(todo.action == "done" for todo in todos),
         dry_run=wish.dry_run,
         waited=waited,
         seconds=round(perf_counter() - started, 3),
-        steps=tuple(todo),
+        steps=tuple(todos),
     )
-
-
-# -- what production allows ------------------------------------------------------------------------
 
 
 def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
@@ -164,53 +156,44 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
     Raises:
         ConfigError: Says what was refused and who says that this is production.
     """
-    said = ledger.marker.environment if ledger.marker else ""
-    marked = Environment(said, f"the marker of the database, which says {said}")
-    where = next((each for each in (wish.environment, marked) if each.is_production), None)
-    if where is None:
+    name = ledger.marker.environment if ledger.marker else ""
+    marked = Environment(name, f"the marker of the database, which says {name}")
+    production = next((place for place in (wish.environment, marked) if place.is_production), None)
+    if production is None:
         return
     if wish.reset:
-        raise refused("Emptying the database", where, saw="--reset", remedy="leave --reset out")
+        raise refused("Emptying the database", production, saw="--reset", remedy="leave --reset out")
     if wish.force:
-        raise refused("Seeding again", where, saw="--force", remedy="leave --force out")
+        raise refused("Seeding again", production, saw="--force", remedy="leave --force out")
     demo = [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
     if demo:
-        raise refused("Demo data", where, saw="\n".join(demo), remedy="take --tier essential")
+        raise refused("Demo data", production, saw="\n".join(demo), remedy="take --tier essential")
 
 
-def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange: str) -> Marker:
-    """What the database will say of itself: once production, always production; once demo data, always so."""
+def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange_table: str) -> Marker:
+    """The database's marker in the end: once production, always production; once demo data, always demo data."""
     before = ledger.marker or _NOTHING
     was = Environment(before.environment)
     environment = was.name if was.is_production else wish.environment.name
     if marker.tier == "none":
-        # Of seeds this plan says nothing: what was known of them before is.
-        kept = before if before.tier else replace(marker, tier="" if strange else "none")
+        # This plan has no seeds: what was known about seeds stays.
+        kept = before if before.tier else replace(marker, tier="" if strange_table else "none")
         return replace(kept, fingerprint=marker.fingerprint, environment=environment)
     return replace(marker, environment=environment, tier="demo" if before.tier == "demo" else marker.tier)
 
 
-def _begun(marker: Marker, ledger: Ledger) -> Marker:
-    """What it says while steps run, and afterwards if one of them fails.
+def _marker_meanwhile(marker: Marker, ledger: Ledger) -> Marker:
+    """The marker while steps run, which stays if one of them fails.
 
-    Else rows that migrations made would look foreign to the next attempt, and what made its own
-    notes in a database with foreign rows would look as if they were ours.
+    Without it, rows that migrations made would look foreign to the next attempt, and a database with
+    foreign rows would look like one that was seeded.
     """
     before = ledger.marker or _NOTHING
     tier = (before.tier or "none") if marker.tier else ""
     return replace(before, fingerprint="", tier=tier, environment=marker.environment)
 
 
-# -- what is to be done ----------------------------------------------------------------------------
-
-
-def _todo(plan: Plan, ledger: Ledger, wish: Wish, strange: str, *, is_current: bool) -> list[Todo]:
-    found = [_about(stage, step, ledger, wish, is_current=is_current) for stage in plan.stages for step in stage.steps]
-    doubted = _unsafe(plan) if strange and not (wish.force or wish.accept) else set()
-    return [_doubted(each, strange) if each.step in doubted else each for each in found]
-
-
-def _about(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: bool) -> Todo:
+def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: bool) -> Todo:
     noted = ledger.steps.get(step.name)
     if stage.tier and wish.force:
         return Todo(step.name, "run", "it was asked for")
@@ -227,7 +210,7 @@ def _about(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: 
 
 
 def _unknown_rows(ledger: Ledger, connection: psycopg.Connection[Any]) -> str:
-    """A table with rows of which nobody knows whose they are; empty where there is none."""
+    """A table with rows that seeddb did not write; empty where there is none."""
     if ledger.marker.tier if ledger.marker else ledger.steps:
         return ""
     for schema, name in tables(connection):
@@ -237,17 +220,6 @@ def _unknown_rows(ledger: Ledger, connection: psycopg.Connection[Any]) -> str:
     return ""
 
 
-def _unsafe(plan: Plan) -> set[str]:
-    return {step.name for stage in plan.stages if stage.tier for step in stage.steps if step.rerun == "never"}
-
-
-def _doubted(todo: Todo, table: str) -> Todo:
-    return replace(todo, action="refuse", reason=f"{table} has rows already, and no ledger says whose")
-
-
-# -- doing it --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Application:
     plan: Plan
@@ -255,75 +227,54 @@ class _Application:
     connection: psycopg.Connection[Any]
     progress: Progress
 
-    def run(self, todo: list[Todo], begun: Marker, marker: Marker) -> list[Todo]:
-        """Do what is to be done, stage by stage, and say so in the ledger."""
-        self._refuse(todo)
-        if all(each.action == "done" for each in todo):
-            return todo
-        marks = LedgerMarks(self.connection, [each.step for each in todo if each.action == "run"], begun, drawn_now)
-        watch = _Watch(self.progress)
+    def run(self, todos: list[Todo], begun: Marker, finished: Marker) -> list[Todo]:
+        """Do what is to be done, stage by stage, and note it in the ledger."""
+        if refusals := [f"{todo.step}: {todo.reason}" for todo in todos if todo.action == "refuse"]:
+            raise BuildError(
+                "The database cannot be brought to the plan's state without running steps twice",
+                saw="\n".join(refusals),
+                source=f"the ledger in {self.target.address.masked}, schema {ledgers.SCHEMA}",
+                remedy="declare @seeder(idempotent=True) where a seeder may run again; --accept notes these steps as "
+                "applied and leaves the rows as they are; --force runs all seeders again; --reset empties the database "
+                "first. Do not change an SQL migration that was applied: write another",
+            )
+        if all(todo.action == "done" for todo in todos):
+            return todos
+        running = [todo.step for todo in todos if todo.action == "run"]
+        marks = LedgerMarks(self.connection, running, begun, drawn_now)
         steps = {step.name: step for step in self.plan.steps}
-        for each in todo:
-            if each.action == "accept":
-                marks.accept(steps[each.step])
-        target = replace(self.target, started=watch.step, marks=marks)
-        with watch, contextlib.chdir(self.plan.root):
+        for todo in todos:
+            if todo.action == "accept":
+                marks.accept(steps[todo.step])
+        starts: list[tuple[str, float]] = []
+
+        def start(step: Step) -> None:
+            starts.append((step.name, perf_counter()))
+            self.progress.step(step)
+
+        target = replace(self.target, started=start, marks=marks)
+        with contextlib.chdir(self.plan.root):
             stages = [stage for stage in self.plan.stages if any(map(marks.wants, stage.steps))]
-            total = sum(each.action == "run" for each in todo)
-            self.progress.begin(self.plan, ", ".join(stage.name for stage in stages), total)
-            for stage in stages:
-                stage.run(target, 0)
-        ledgers.write_marker(self.connection, marker)
-        return [watch.timed(each) for each in todo]
-
-    def _refuse(self, todo: list[Todo]) -> None:
-        refused_steps = [each for each in todo if each.action == "refuse"]
-        if not refused_steps:
-            return
-        raise BuildError(
-            "The database cannot be brought to the plan's state without doing work twice",
-            saw="\n".join(f"{each.step}: {each.reason}" for each in refused_steps),
-            source=f"the ledger in {self.target.address.masked}, schema {ledgers.SCHEMA}",
-            remedy="say @seeder(idempotent=True) where a seeder may run again; --accept notes these as applied and "
-            "leaves the rows as they are; --force runs all seeders again; --reset empties the database first. An SQL "
-            "migration that was applied stays as it is: write another",
-        )
-
-
-class _Watch:
-    """How long each step took."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._begun = perf_counter()
-        self._current = ""
-        self._seconds: dict[str, float] = {}
-
-    def __enter__(self) -> None:
-        self._begun = perf_counter()
-
-    def __exit__(self, *_error: object) -> None:
-        self._note()
-        self._progress.end()
-
-    def step(self, step: Step) -> None:
-        self._note()
-        self._current, self._begun = step.name, perf_counter()
-        self._progress.step(step)
-
-    def timed(self, todo: Todo) -> Todo:
-        # What its own tool did not find missing was done.
-        if todo.action == "run" and todo.step not in self._seconds:
-            return replace(todo, action="done", reason="up to date")
-        return replace(todo, seconds=round(self._seconds.get(todo.step, 0.0), 3))
-
-    def _note(self) -> None:
-        if self._current:
-            self._seconds[self._current] = perf_counter() - self._begun
+            try:
+                self.progress.begin(self.plan, ", ".join(stage.name for stage in stages), len(running))
+                for stage in stages:
+                    stage.run(target, 0)
+            finally:
+                self.progress.end()
+        ended = [*starts, ("", perf_counter())]
+        seconds = {name: round(after - before, 3) for (name, before), (_, after) in pairwise(ended)}
+        ledgers.write_marker(self.connection, finished)
+        # A step that its own tool did not run was done already.
+        return [
+            replace(todo, action="done", reason="up to date")
+            if todo.action == "run" and todo.step not in seconds
+            else replace(todo, seconds=seconds.get(todo.step, 0.0))
+            for todo in todos
+        ]
 
 
 @contextmanager
-def _connected(address: Address, wait: float) -> Iterator[psycopg.Connection[Any]]:
+def _connection(address: Address, wait: float) -> Iterator[psycopg.Connection[Any]]:
     """A connection that holds the lock and the ledger; waits for a server that is coming up."""
     deadline = monotonic() + wait
     while True:
@@ -332,15 +283,28 @@ def _connected(address: Address, wait: float) -> Iterator[psycopg.Connection[Any
             break
         except psycopg.OperationalError as error:
             if monotonic() >= deadline:
-                raise _unreachable(address, error, wait) from error
+                raise ServerError(
+                    f"The database cannot be reached{f' within {wait:g} s' if wait else ''}",
+                    saw=str(error).strip(),
+                    source=address.masked,
+                    remedy=_remedy(str(error), address),
+                ) from error
             sleep(_POLL)
     with contextlib.closing(connection):
         connection.execute("SET idle_session_timeout = 0; SET statement_timeout = 0; SET lock_timeout = 0")
         yield connection
 
 
+def _remedy(message: str, address: Address) -> str:
+    if 'FATAL:  database "' in message:
+        return f"make it: createdb {address.database}; or correct the URL"
+    if _COMES_LATER.search(message):
+        return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
+    return connection_remedy(message) or "start the server, or wait for it: --wait 60"
+
+
 def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:
-    """Wait until no other one is at work on this database; whether there was one."""
+    """Wait until no other ``seeddb apply`` works on this database; whether there was one."""
     key = lock_key("apply")
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
     waits = not (row and row[0])
@@ -354,20 +318,58 @@ def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:
     return waits
 
 
-def _unreachable(address: Address, error: psycopg.OperationalError, wait: float) -> ServerError:
-    waited = f" within {wait:g} s" if wait else ""
-    return ServerError(
-        f"The database cannot be reached{waited}",
-        saw=str(error).strip(),
-        source=address.masked,
-        remedy=_reaching(address, error),
-    )
+# -- emptying --------------------------------------------------------------------------------------
+
+_OWN: Final = """
+NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = o.oid AND e.refobjid <> o.oid AND e.deptype IN ('e', 'i', 'a'))
+"""
+"""Not made by an extension, nor with another object. A partitioned table depends on itself, by its key's columns."""
+
+_EXTENSIONS: Final = """
+SELECT extname FROM pg_extension
+WHERE extnamespace <> 'pg_catalog'::regnamespace AND pg_has_role(extowner, 'USAGE') ORDER BY oid
+"""
+# public itself stays: what is granted on it, nobody would grant again.
+_SCHEMAS: Final = f"""
+SELECT nspname FROM pg_namespace o
+WHERE nspname NOT IN ('public', 'information_schema') AND nspname NOT LIKE 'pg\\_%' AND {_OWN} ORDER BY oid
+"""  # noqa: S608 - constants of ours
+
+_RELATIONS: Final = """
+CASE relkind WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+             WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, o.oid::regclass::text
+FROM pg_class o WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND relnamespace"""
+_ROUTINES: Final = """
+CASE prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, o.oid::regprocedure::text
+FROM pg_proc o WHERE pronamespace"""
+_TYPES: Final = """
+CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, o.oid::regtype::text FROM pg_type o
+WHERE typelem = 0 AND (typrelid = 0 OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c')
+  AND typnamespace"""
+_COLLATIONS: Final = "'COLLATION', o.oid::regcollation::text FROM pg_collation o WHERE collnamespace"
+_CONFIGURATIONS: Final = "'TEXT SEARCH CONFIGURATION', o.oid::regconfig::text FROM pg_ts_config o WHERE cfgnamespace"
+_DICTIONARIES: Final = "'TEXT SEARCH DICTIONARY', o.oid::regdictionary::text FROM pg_ts_dict o WHERE dictnamespace"
+_OBJECTS: Final = (_RELATIONS, _ROUTINES, _TYPES, _COLLATIONS, _CONFIGURATIONS, _DICTIONARIES)
+"""What DROP calls each object, its name as PostgreSQL quotes it, and in the end the column of its schema."""
 
 
-def _reaching(address: Address, error: psycopg.OperationalError) -> str:
-    told = str(error)
-    if 'FATAL:  database "' in told:
-        return f"make it: createdb {address.database}; or correct the URL"
-    if _COMES_LATER.search(told):
-        return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
-    return connection_remedy(str(error)) or "start the server, or wait for it: --wait 60"
+def empty(connection: psycopg.Connection[Any]) -> None:
+    """Drop all schemas but ``public``, all that is in it, our role's extensions and all large objects.
+
+    In one transaction: killed in the middle, everything is as before. What is granted on ``public``,
+    on the database and by default privileges stays, and so do extensions of other roles.
+
+    Raises:
+        psycopg.Error: The role may not drop an object, or it is in use; nothing is dropped then.
+    """
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '30s'")
+        for word, query in (("EXTENSION", _EXTENSIONS), ("SCHEMA", _SCHEMAS)):
+            for (name,) in connection.execute(query).fetchall():
+                drop = sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.Identifier(name))
+                connection.execute(drop)
+        for objects in _OBJECTS:
+            query = f"SELECT {objects} = 'public'::regnamespace AND {_OWN} ORDER BY o.oid"
+            for word, name in connection.execute(query).fetchall():
+                connection.execute(sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.SQL(name)))
+        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")

@@ -1,4 +1,4 @@
-"""``seeddb shell``."""
+"""``seeddb shell``: a prompt on the database of a failed test, or on a fresh clone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import code
 import contextlib
 import signal
 import subprocess
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli.options import add_command, settings_of
-from pytest_seeddb.cli.progress import shown_progress
+from pytest_seeddb.cli.output import make_progress
+from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.address import environment_for
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.templates.registry import kept_databases
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_seeddb.cli.options import Commands
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
@@ -23,55 +32,75 @@ _BANNER: Final = """{url}
 engine, session: SQLAlchemy; connection: psycopg; url: text. The application's engines reach this database, too."""
 
 
-def add(commands: Commands) -> None:
-    """Declare it."""
-    about = "open psql on the database of a failed test, or on a fresh clone"
-    shell = add_command(commands, "shell", _shell, about, json=False)
-    which = shell.add_mutually_exclusive_group()
-    which.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; the newest by default")
-    which.add_argument("--fresh", action="store_true", help="a clone of the template, discarded afterwards")
-    shell.add_argument(
-        "--python",
-        action="store_true",
-        help="a Python prompt instead, with engine, session, connection and url",
-    )
-
-
-def _shell(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.cli.run_shell import fresh_clone, kept_database
-
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command: 0 where the prompt ended well."""
     settings = settings_of(parsed)
-    opened = fresh_clone(settings, shown_progress()) if parsed.fresh else kept_database(settings, parsed.database)
+    opened = _fresh_clone(settings) if parsed.fresh else _kept_database(settings, parsed.database)
     with opened as address:
         return _python(settings, address) if parsed.python else _psql(settings, address)
 
 
-def _psql(settings: Settings, address: Address) -> int:
-    from pytest_seeddb.cli.run_shell import psql, psql_environment
+@contextmanager
+def _kept_database(settings: Settings, database: str) -> Iterator[Address]:
+    """A database of a failed test, by default the newest; the server runs for the block."""
+    with open_server(settings) as server, Admin(server.address) as admin:
+        kept = [entry.name for entry in kept_databases(admin)]
+        wanted = database or (kept[-1] if kept else "")
+        if not wanted or not admin.exists(wanted):
+            named = "name one of those (a failed test's report shows its name)"
+            failing = "let a test fail: its database is kept, unless the setting `keep` says none"
+            raise ConfigError(
+                f"There is no database {wanted!r}" if wanted else "No database of a failed test was kept",
+                saw="\n".join(kept) or "none is kept",
+                source=server.address.masked,
+                remedy=f"{named if kept else failing}; or take a clone with --fresh",
+            )
+        yield server.address.with_database(wanted)
 
-    # In its environment, so that no password stands in the list of processes.
-    environment = psql_environment(settings, address)
-    with _interrupts_for_the_child():
-        ended = subprocess.run([psql(settings)], check=False, env=environment)  # noqa: S603 - psql, as it was found
+
+@contextmanager
+def _fresh_clone(settings: Settings) -> Iterator[Address]:
+    """A clone of the plan's template for the block; the template is built if need be."""
+    begin(settings.root)
+    plan = plan_of(settings)
+    with open_worker(settings, make_progress()) as worker:
+        yield worker.clones.make(worker.template(plan)).address
+
+
+def _psql(settings: Settings, address: Address) -> int:
+    program = find_program(settings, "psql", why="seeddb shell; --python takes a Python prompt instead")
+    # Ctrl-C reaches both processes: in psql it ends a query, and this one waits for psql all the same.
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which psql would inherit
+    try:
+        # The password is in its environment, where the list of processes does not show it.
+        environment = environment_for(address, settings.env)
+        ended = subprocess.run([str(program.path)], check=False, env=environment)  # noqa: S603 - psql, as it was found
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0 if ended.returncode == 0 else 1
 
 
-@contextlib.contextmanager
-def _interrupts_for_the_child() -> Iterator[None]:
-    """Ctrl-C reaches both of us: in psql it ends a query, and this process is to wait for psql all the same."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which psql would inherit
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _python(settings: Settings, address: Address) -> int:
-    from pytest_seeddb.cli.run_shell import python_names
+    """A Python prompt. The project's modules can be imported, and their engines reach this database and no other."""
+    import psycopg
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import Session
+
+    from pytest_seeddb.application.surroundings import surroundings
+    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.servers.database_errors import server_errors
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives the prompt its history; not everywhere
 
-    with python_names(settings, address) as names, contextlib.suppress(SystemExit):
-        code.interact(_BANNER.format(url=address.masked), local=names, exitmsg="")
+    with ExitStack() as stack:
+        stack.enter_context(surroundings(Target(address, settings.root, settings.env)))
+        with server_errors("The database cannot be opened", address):
+            connection = stack.enter_context(psycopg.connect(address.conninfo))
+        engine = create_engine(address.url_for("postgresql+psycopg"))
+        stack.callback(engine.dispose)
+        session = stack.enter_context(Session(engine))
+        names = {"engine": engine, "session": session, "connection": connection, "url": address.url}
+        with contextlib.suppress(SystemExit):
+            code.interact(_BANNER.format(url=address.masked), local=names, exitmsg="")
     return 0

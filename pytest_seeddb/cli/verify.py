@@ -1,97 +1,430 @@
-"""``seeddb verify``."""
+"""``seeddb verify``: whether the seeds are sound, and whether a committed dump is what the migrations make.
+
+For the seeds the plan is built twice, in two processes with other hash seeds, one after the other, and the tables
+are compared after each step: what depends on the clock, on ``uuid4`` or on the order of a set comes out otherwise,
+and the step after which it first does is the one to blame. Then each seeder runs once more, on a copy of the
+finished database.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import contextlib
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from time import monotonic, perf_counter, sleep
+from typing import TYPE_CHECKING, Final, Literal, Self
 
-from pytest_seeddb.cli.options import add_command, as_json, settings_of
-from pytest_seeddb.cli.progress import shown_progress
+import psycopg
+
+from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.restoring import Restoring, read_through
+from pytest_seeddb.dumps.schema import SchemaDifference, differences, schema_of
+from pytest_seeddb.dumps.stage import dump_stage
+from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.fingerprint.digests import relative_name
+from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.plan import ledger
+from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.plan.plan import Marks, Progress, Target
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.templates.building import Build, fill
+from pytest_seeddb.templates.contents import Held, held, rows_made, shown_difference
+from pytest_seeddb.templates.scratch import Scratch
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_seeddb.cli.options import Commands
-    from pytest_seeddb.cli.run_verify import DumpVerdict, Verified
-    from pytest_seeddb.cli.soundness import SeederFound, Soundness
+    from pytest_seeddb.plan.plan import Step
+    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.settings.settings import Settings
 
-_ABOUT: Final = "see whether the seeds are sound, and whether the committed dump is what the migrations make"
+_APART: Final = 1.1
+"""Seconds between the two builds' beginnings at least, so that a clock of seconds reads otherwise."""
 
-
-def add(commands: Commands) -> None:
-    """Declare it."""
-    verify = add_command(commands, "verify", _verify, _ABOUT)
-    verify.add_argument("--dump", action="store_true", help="only the dump that the settings name")
-
-
-def _verify(parsed: argparse.Namespace) -> int:
-    from pytest_seeddb.cli.run_verify import verify
-
-    found = verify(settings_of(parsed), shown_progress(), only_dump=parsed.dump)
-    print(as_json(found) if parsed.json else "\n".join(_shown(found)))
-    return 0 if found.holds else 1
+_ADVICE: Final = "draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets"
+_HASH_SEED: Final = "PYTHONHASHSEED"
+_SCHEMA_STAGES: Final = ("extensions", "migrations")
 
 
-def _shown(found: Verified) -> Iterator[str]:
-    if found.seeds:
-        yield from _seeds_verdict(found.seeds)
-    if found.dump:
-        yield from _dump_verdict(found.dump)
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command: 1 where something does not hold. Leaves nothing but templates on the server."""
+    settings = settings_of(parsed)
+    seeds = None if parsed.dump else verify_seeds(settings)
+    dump = verify_dump(settings, make_progress()) if parsed.dump or settings.dump is not None else None
+    if parsed.json:
+        print(as_json({"seeds": seeds, "dump": dump}))
+    else:
+        lines = (*(_seeds_lines(seeds) if seeds else ()), *(_dump_lines(dump) if dump else ()))
+        print("\n".join(lines))
+    return 1 if (seeds and not seeds.is_sound) or (dump and dump.stale) else 0
 
 
-# -- the seeds --------------------------------------------------------------------------------------
+# -- the seeds -------------------------------------------------------------------------------------
 
 
-def _seeds_verdict(found: Soundness) -> Iterator[str]:
-    for each in found.seeders:
-        rows = ", ".join(f"{number} {table}" for table, number in each.rows.items()) or "no rows"
-        yield f"{each.step}: {rows}, {each.seconds:.2f} s"
-        yield from _unlike(each)
-        yield from _again(each)
-    wrong = sum(not each.is_sound for each in found.seeders)
-    yield f"{found.plan}/{found.profile}: {f'{wrong} unsound' if wrong else 'sound: the same rows in two builds'}"
+@dataclass(frozen=True)
+class Difference:
+    """Rows of a table, with ``-`` and ``+`` before them: of the first build and the second, or before and after."""
+
+    table: str
+    lines: tuple[str, ...]
 
 
-def _unlike(found: SeederFound) -> Iterator[str]:
-    for each in found.unlike:
-        yield f"  not the same each time: {each.table}"
-        yield from (f"    {line}" for line in each.lines)
-    if found.unlike:
-        yield "    draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets"
+@dataclass(frozen=True)
+class SeederVerdict:
+    """What is known of one seeder, or of a migration that is unsound.
+
+    Attributes:
+        rows: Rows that it made, by table.
+        unlike: Tables that came out otherwise in the second build, and had not before it.
+        again: The outcome of running it once more, with what that changed or the error that it ended in.
+        claims: Whether it is declared idempotent.
+    """
+
+    step: str
+    seconds: float
+    rows: Mapping[str, int]
+    unlike: tuple[Difference, ...] = ()
+    again: Literal["same", "other rows", "error"] = "same"
+    claims: bool = False
+    changed: tuple[Difference, ...] = ()
+    error: str = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it makes the same rows each time, and is idempotent if it says so."""
+        return not self.unlike and (self.again == "same" or not self.claims)
 
 
-def _again(found: SeederFound) -> Iterator[str]:
-    if found.again == "same":
-        if not found.claims and found.rows:
+@dataclass(frozen=True)
+class SeedsVerdict:
+    """What is known of a plan's seeds."""
+
+    plan: str
+    profile: str
+    seeders: tuple[SeederVerdict, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all of them are."""
+        return all(seeder.is_sound for seeder in self.seeders)
+
+
+def verify_seeds(settings: Settings) -> SeedsVerdict:
+    """Build twice, run each seeder twice, and compare. Nothing is left on the server.
+
+    Takes about as long as three builds without a template, and at least a second.
+
+    Raises:
+        ConfigError: The settings are wrong.
+        BuildError: A step failed the first time.
+        ServerError: There is no usable server, or it refused something.
+    """
+    settings = replace(settings, dump=None)  # which holds rows that the seeders would not make any more
+    with open_server(settings) as server, Scratch(server.address) as scratch:
+        return prove(settings, scratch)
+
+
+def prove(settings: Settings, scratch: Scratch) -> SeedsVerdict:
+    """As `verify_seeds`, on the server of ``scratch``."""
+    plan = plan_of(settings)
+    seeds = {step.name: step for stage in plan.stages if stage.tier for step in stage.steps}
+    one, other = scratch.empty(), scratch.empty()
+    with _Rehearsal(settings, 1) as first, _Rehearsal(settings, 2) as second:
+        begun = monotonic()
+        performed = first.run(one)
+        sleep(max(0.0, begun + _APART - monotonic()))
+        unlike = _unlike_tables(performed, second.run(other), one, other)
+        finished = held(one)
+        migrations, seeders = [], []
+        for ran in performed:
+            verdict = SeederVerdict(ran.step, ran.seconds, rows_made(ran.before, ran.after), unlike.get(ran.step, ()))
+            if ran.step in seeds:
+                verdict = replace(verdict, seconds=round(ran.seconds, 3), claims=seeds[ran.step].rerun == "safe")
+                seeders.append(_repeat(verdict, first, scratch, one, finished))
+            elif verdict.unlike:
+                migrations.append(verdict)
+    return SeedsVerdict(plan.name, plan.profile, (*migrations, *seeders))
+
+
+def _unlike_tables(
+    performed: Sequence[_Performed], again: Sequence[_Performed], one: Address, other: Address
+) -> dict[str, tuple[Difference, ...]]:
+    """By step, the tables that differ after it and did not before."""
+    unlike: dict[str, tuple[Difference, ...]] = {}
+    known: set[str] = set()
+    for mine, others in zip(performed, again, strict=False):
+        tables = {name for name in {*mine.after, *others.after} if mine.after.get(name) != others.after.get(name)}
+        if fresh := sorted(tables - known):
+            unlike[mine.step] = tuple(Difference(name, shown_difference(name, one, other)) for name in fresh)
+        known |= tables
+    return unlike
+
+
+def _repeat(
+    verdict: SeederVerdict, rehearsal: _Rehearsal, scratch: Scratch, finished: Address, before: Mapping[str, Held]
+) -> SeederVerdict:
+    """The verdict after the seeder has run once more, on a copy of the finished database."""
+    copy = scratch.copy(finished)
+    try:
+        rehearsal.run(copy, verdict.step)
+    except SeedDbError as error:
+        return replace(verdict, again="error", error=str(error))
+    else:
+        after, changed = held(copy), []
+        for name in sorted({*before, *after}):
+            mine, others = before.get(name), after.get(name)
+            if mine is None or others is None or mine.which != others.which:
+                changed.append(Difference(name, shown_difference(name, finished, copy)))
+        return replace(verdict, again="other rows" if changed else "same", changed=tuple(changed))
+    finally:
+        scratch.drop(copy)
+
+
+def _seeds_lines(verdict: SeedsVerdict) -> Iterator[str]:
+    for seeder in verdict.seeders:
+        rows = ", ".join(f"{number} {table}" for table, number in seeder.rows.items()) or "no rows"
+        yield f"{seeder.step}: {rows}, {seeder.seconds:.2f} s"
+        for difference in seeder.unlike:
+            yield f"  not the same each time: {difference.table}"
+            yield from (f"    {line}" for line in difference.lines)
+        if seeder.unlike:
+            yield f"    {_ADVICE}"
+        yield from _lines_again(seeder)
+    wrong = sum(not seeder.is_sound for seeder in verdict.seeders)
+    yield f"{verdict.plan}/{verdict.profile}: {f'{wrong} unsound' if wrong else 'sound: the same rows in two builds'}"
+
+
+def _lines_again(seeder: SeederVerdict) -> Iterator[str]:
+    if seeder.again == "same":
+        if not seeder.claims and seeder.rows:
             yield "  run again, it changes nothing: it could say @seeder(idempotent=True)"
         return
-    claim = "says idempotent=True, and is not: " if found.claims else ""
-    yield f"  {claim}run again, it {'fails' if found.error else 'makes other rows'}"
-    if not found.claims:
-        return
-    yield from (f"    {line}" for line in found.error.splitlines())
-    for each in found.changed:
-        yield f"    {each.table}"
-        yield from (f"      {line}" for line in each.lines)
+    claim = "says idempotent=True, and is not: " if seeder.claims else ""
+    yield f"  {claim}run again, it {'fails' if seeder.error else 'makes other rows'}"
+    if seeder.claims:
+        yield from (f"    {line}" for line in seeder.error.splitlines())
+        for difference in seeder.changed:
+            yield f"    {difference.table}"
+            yield from (f"      {line}" for line in difference.lines)
 
 
-# -- the dump ---------------------------------------------------------------------------------------
+# -- a process that runs steps -------------------------------------------------------------------------
 
 
-def _dump_verdict(found: DumpVerdict) -> Iterator[str]:
-    if not found.stale:
-        held = f"holds all {found.migrations} migrations" if found.migrations else "needs no migration"
-        yield f"{found.dump} {held}, and its schema is that of migrating from scratch"
-    for what, names in (("lacks", found.lacks), ("holds in another version", found.changed)):
+@dataclass(frozen=True)
+class _Performed:
+    """A step that ran, with what the tables held before and after."""
+
+    step: str
+    seconds: float
+    before: Mapping[str, Held]
+    after: Mapping[str, Held]
+
+
+class _Rehearsal:
+    """A process that runs steps of one plan, until the block ends; it prints on standard error.
+
+    Another process has another hash seed, other object addresses and another clock reading.
+    """
+
+    def __init__(self, settings: Settings, hash_seed: int) -> None:
+        self._settings = settings
+        self._hash_seed = str(hash_seed)
+        # The standard output belongs to the result.
+        spawning = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, mp_context=spawning, initializer=os.dup2, initargs=(2, 1))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.shutdown(cancel_futures=True)
+
+    def run(self, address: Address, only: str = "") -> tuple[_Performed, ...]:
+        """Run the plan, or one step of it, on a database.
+
+        Factories' sequences begin for one step where they did when the plan ran.
+
+        Raises:
+            ConfigError: A declaration or a parameter is wrong.
+            BuildError: A step failed.
+        """
+        before = os.environ.get(_HASH_SEED)
+        os.environ[_HASH_SEED] = self._hash_seed  # read when the process starts, and never again
+        try:
+            future = self._process.submit(_perform, self._settings, address, only)
+        finally:
+            os.environ.pop(_HASH_SEED)
+            if before is not None:
+                os.environ[_HASH_SEED] = before
+        return future.result()
+
+
+_of_the_plan: Final = Numbering()
+"""In the process that runs it."""
+
+
+def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performed, ...]:
+    """Run the plan or one step, and look at the tables between steps; that takes no time of theirs."""
+    plan = plan_of(settings)
+    performed: list[_Performed] = []
+    current: tuple[str, float, Mapping[str, Held]] | None = None
+
+    def end() -> None:
+        nonlocal current
+        if current:
+            step, started, before = current
+            performed.append(_Performed(step, perf_counter() - started, before, held(address)))
+            current = None
+
+    def begin(step: Step) -> None:
+        nonlocal current
+        end()
+        before = performed[-1].after if performed else held(address)
+        current = step.name, perf_counter(), before
+
+    numbering = _of_the_plan.copy() if only else _of_the_plan
+    target = Target(address, plan.root, plan.env, begin, _Only(only) if only else Marks(), numbering)
+    with contextlib.chdir(plan.root):
+        for stage in plan.stages:
+            if not only or any(step.name == only for step in stage.steps):
+                stage.run(target, 0)
+                end()
+    return tuple(performed)
+
+
+class _Only(Marks):
+    """Wants one step."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def wants(self, step: Step) -> bool:
+        return step.name == self._name
+
+
+# -- the dump --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DumpVerdict:
+    """What is known of a dump.
+
+    Attributes:
+        migrations: How many there are.
+        lacks: Those that it does not hold.
+        changed: Those that it holds in another version.
+        differences: How its schema (``-``) differs from that of migrating from scratch (``+``), where it
+            holds all migrations.
+        profile: The profile that it is of; empty where it does not say.
+        left_out: How many of its statements are not run when it is restored, by what they are about.
+    """
+
+    dump: str
+    stale: bool
+    migrations: int
+    lacks: tuple[str, ...]
+    changed: tuple[str, ...]
+    differences: tuple[SchemaDifference, ...]
+    profile: str
+    left_out: Mapping[str, int]
+
+
+def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
+    """Restore the settings' dump by itself, and compare it with the migrations.
+
+    Both are restored and migrated into templates, as for a run of tests, so that what was not changed since
+    is not done again. Nothing else is left on the server, and the dump is only read.
+
+    Raises:
+        ConfigError: The settings name no dump or no migrations, or are wrong.
+        BuildError: The dump cannot be restored, or a migration failed.
+        ServerError: There is no usable server, or no client program.
+    """
+    stage = dump_stage(settings)
+    if stage is None or settings.dump is None or settings.migrations is None:
+        raise ConfigError(
+            "There is no dump that could be verified",
+            saw=f"no `{'dump' if settings.dump is None else 'migrations'}` in the settings",
+            source=str(settings.origin or settings.root),
+            remedy='name both: dump = "seed-db.sql", which `seeddb dump -o seed-db.sql` writes, and migrations = ...',
+        )
+    begin(settings.root)
+    plan = plan_of(replace(settings, dump=None))
+    schema = replace(plan, stages=tuple(part for part in plan.stages if part.name in _SCHEMA_STAGES), recipe=None)
+    migrations = [step for step in schema.steps if _is_migration(step)]
+    lacks: list[str] = []
+    differing: Sequence[SchemaDifference] = ()
+    with open_worker(settings, progress) as worker:
+        major = worker.server.major
+        pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="comparing schemas")
+        alone = replace(plan, profile="the dump alone", stages=(stage,), recipe=None)
+        clone = worker.clones.make(worker.template(alone))
+        before = schema_of(clone.address, pg_dump)
+        with psycopg.connect(clone.address.conninfo) as connection:
+            noted = ledger.read(connection)
+        # Of migration files only the ledger knows in which version they ran.
+        files = [step for step in migrations if step.rerun == "never" and step.name in noted.steps]
+        changed = [step.name for step in files if not noted.is_done(step)]
+        if not changed:
+            lacks = _lacking(Build(worker.admin, clone.name, schema, Progress()))
+        if not changed and not lacks:
+            scratch = worker.clones.make(worker.template(replace(schema, profile="the migrations alone")))
+            differing = differences(before, schema_of(scratch.address, pg_dump))
+    dump = recognized(settings.dump, source=settings.source("dump"))
+    return DumpVerdict(
+        dump=relative_name(settings.dump, settings.root),
+        stale=bool(lacks or changed or differing),
+        migrations=len(migrations),
+        lacks=tuple(lacks),
+        changed=tuple(changed),
+        differences=tuple(differing),
+        profile=dump.origin.profile if dump.origin else "",
+        left_out=read_through(Restoring(dump, settings, settings.source("dump")), major).left_out,
+    )
+
+
+def _lacking(build: Build) -> list[str]:
+    """Migrate the restored dump: which migrations the tool itself found missing."""
+    steps: list[Step] = []
+
+    class Heard(Progress):
+        def step(self, step: Step) -> None:
+            steps.append(step)
+
+    fill(replace(build, progress=Heard()), [(stage, 0) for stage in build.plan.stages])
+    return [step.name for step in steps if _is_migration(step)]
+
+
+def _is_migration(step: Step) -> bool:
+    """Whether it is one of many; a callable or a command, which runs every time, is not."""
+    return step.name.startswith("migration ")
+
+
+def _dump_lines(verdict: DumpVerdict) -> Iterator[str]:
+    if not verdict.stale:
+        held_by_it = f"holds all {verdict.migrations} migrations" if verdict.migrations else "needs no migration"
+        yield f"{verdict.dump} {held_by_it}, and its schema is that of migrating from scratch"
+    for verb, names in (("lacks", verdict.lacks), ("holds in another version", verdict.changed)):
         if names:
-            yield f"{found.dump} is stale: it {what}"
+            yield f"{verdict.dump} is stale: it {verb}"
             yield from (f"  {name}" for name in names)
-    if found.differences:
-        yield f"{found.dump} is stale: its schema (-) is not that of migrating from scratch (+)"
-        for each in found.differences:
-            yield f"  {each.name}"
-            yield from (f"    {line}" for line in each.lines)
-    if found.left_out:
-        yield f"not run when it is restored: {', '.join(f'{number} {what}' for what, number in found.left_out.items())}"
-    if found.stale:
+    if verdict.differences:
+        yield f"{verdict.dump} is stale: its schema (-) is not that of migrating from scratch (+)"
+        for difference in verdict.differences:
+            yield f"  {difference.name}"
+            yield from (f"    {line}" for line in difference.lines)
+    if verdict.left_out:
+        left_out = ", ".join(f"{number} {kind}" for kind, number in verdict.left_out.items())
+        yield f"not run when it is restored: {left_out}"
+    if verdict.stale:
         yield "make it anew: seeddb dump, or seeddb dump --from-scratch"

@@ -126,7 +126,7 @@ def test_a_reset_makes_the_same_rows_each_time(platform, target):
 
 @pytest.mark.slow
 def test_db_reset_does_nothing_unless_somebody_says_yes(platform):
-    assert "nobody is there to be asked" in platform.make("db-reset", code=2)
+    assert "no terminal on which to ask" in platform.make("db-reset", code=2)
     assert "nothing was done" in platform.make("db-reset", code=2, answer="no")
     assert platform.is_empty
 

@@ -10,7 +10,7 @@ import pytest
 from dumping import contents, fill, pg_dump, restored
 from psycopg import sql
 
-from pytest_seeddb.cli.run_dump import Request, dump
+from pytest_seeddb.cli.dump import Request, dump
 from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import Settings, load_settings

@@ -13,12 +13,11 @@ import pytest
 from dumping import ODD, contents, restored, run, text_of
 from workloads import ROWS, SCHEMA
 
+from pytest_seeddb.cli.apply import apply
 from pytest_seeddb.cli.applying import Wish
-from pytest_seeddb.cli.run_apply import Request as ToApply
-from pytest_seeddb.cli.run_apply import apply
-from pytest_seeddb.cli.run_dump import Request, dump
-from pytest_seeddb.cli.run_templates import build
-from pytest_seeddb.cli.run_verify import verify_dump
+from pytest_seeddb.cli.build import build
+from pytest_seeddb.cli.dump import Request, dump
+from pytest_seeddb.cli.verify import verify_dump
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.dumps.formats import recognized
 from pytest_seeddb.dumps.writing import settled
@@ -87,7 +86,7 @@ class Project:
 
     def apply(self, address):
         heard = Heard()
-        apply(self.settings, ToApply(Wish(), address.url), heard)
+        apply(self.settings, Wish(address.url), heard)
         return heard.steps
 
     def verify(self):
@@ -223,7 +222,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_touched(project, name,
 
 
 def test_no_file_at_all_is_a_question(project):
-    with pytest.raises(ConfigError, match="Into which file"):
+    with pytest.raises(ConfigError, match="No file is named"):
         dump(project.settings, Request(), Progress())
 
 
@@ -236,7 +235,7 @@ def test_a_failed_dump_leaves_the_old_one_and_nothing_beside_it(project, monkeyp
         "#!/bin/sh\ncase $1 in --version) echo 'pg_dump (PostgreSQL) 99.0';; *) echo half >&2; exit 1; esac\n"
     )
     broken.chmod(0o755)
-    monkeypatch.setattr("pytest_seeddb.cli.run_dump.find_program", lambda *_, **__: _Program(broken))
+    monkeypatch.setattr("pytest_seeddb.cli.dump.find_program", lambda *_, **__: _Program(broken))
     with pytest.raises(ServerError, match="pg_dump could not dump the database"):
         project.dump()
     assert path.read_bytes() == before
@@ -308,7 +307,7 @@ def test_a_password_is_neither_shown_nor_in_the_list_of_processes(project, serve
         f'#!/bin/sh\necho "$@" >> {tmp_path}/arguments\necho "$PGPASSWORD" >> {tmp_path}/password\nexec {real} "$@"\n'
     )
     spy.chmod(0o755)
-    monkeypatch.setattr("pytest_seeddb.cli.run_dump.find_program", lambda *_, **__: _Program(spy))
+    monkeypatch.setattr("pytest_seeddb.cli.dump.find_program", lambda *_, **__: _Program(spy))
     found = dump(
         project.settings, Request(project.root / "a.sql", url=url.replace("no_such_database", "postgres")), Progress()
     )

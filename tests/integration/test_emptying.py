@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pytest_seeddb.cli.emptying import empty
+from pytest_seeddb.cli.applying import empty
 
 EVERYTHING = [
     "CREATE EXTENSION IF NOT EXISTS plpgsql",

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pytest_seeddb.cli.run_templates import Files, build
+from pytest_seeddb.cli.build import build
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plan.plan import Progress
@@ -60,7 +60,7 @@ class Project:
         return load_settings(self.root)
 
     def build(self, **files):
-        return build(self.settings, Progress(), Files(**files))
+        return build(self.settings, Progress(), **files)
 
     def export(self):
         found = self.build(exported=self.file)
@@ -159,7 +159,7 @@ def test_no_step_runs_for_an_import(project):
         def step(self, step):
             heard.append(step.name)
 
-    build(project.settings, Heard(), Files(imported=project.file))
+    build(project.settings, Heard(), imported=project.file)
     assert heard == ["import template.dump"]
 
 

@@ -7,7 +7,7 @@ import uuid
 import psycopg
 import pytest
 
-from pytest_seeddb.cli.soundness import prove
+from pytest_seeddb.cli.verify import prove
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.settings.settings import load_settings
 from pytest_seeddb.templates.contents import held, shown_difference
@@ -79,7 +79,7 @@ class Project:
     def prove(self, *seeders):
         self.write(f"{self.package}/seeds.py", HEAD + "\n".join(seeders))
         with Scratch(self.server.address) as scratch:
-            result = prove(load_settings(self.path, environ={}), {}, scratch)
+            result = prove(load_settings(self.path, environ={}), scratch)
         return result, {each.step.rpartition(":")[2]: each for each in result.seeders}
 
 

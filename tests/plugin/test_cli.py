@@ -12,7 +12,7 @@ import time
 import psycopg
 import pytest
 
-from pytest_seeddb.cli import make_parser
+from pytest_seeddb.cli.parser import make_parser
 
 
 @pytest.mark.slow

@@ -419,7 +419,7 @@ def test_a_database_with_rows_that_nobody_noted_is_not_seeded_on_top(database):
     database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
     database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
     _, errors = database.apply(code=1)
-    assert "shop has rows already, and no ledger says whose" in errors
+    assert "shop already has rows, and no ledger says where they come from" in errors
     database.apply("--accept")
     assert database.rows == {"shop": 1, "item": 0}
 
@@ -623,7 +623,7 @@ def test_migrating_alone_does_not_vouch_for_rows_that_nobody_noted(database):
     for flags in ((), ("--accept",)):
         database.apply("--tier", "none", *flags)
         _, errors = database.apply(code=1)
-        assert "shop has rows already, and no ledger says whose" in errors
+        assert "shop already has rows, and no ledger says where they come from" in errors
     database.apply("--accept")
     assert "up to date" in database.apply()[0]
     assert database.rows == {"shop": 1, "item": 0}
@@ -636,7 +636,7 @@ def test_a_failure_while_it_migrates_alone_vouches_for_nothing_either(database):
     database.apply("--tier", "none", code=1)
     database.project.write("db/002_wrong.sql", "SELECT 1;")
     _, errors = database.apply(code=1)
-    assert "shop has rows already, and no ledger says whose" in errors
+    assert "shop already has rows, and no ledger says where they come from" in errors
 
 
 # -- reaching it -----------------------------------------------------------------------------------

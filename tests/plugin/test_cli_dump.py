@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_imported_is_told_and_no_failure(seeddb, project):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("dump",), "Into which file?"),
+        (("dump",), "No file is named to write the dump to"),
         (("dump", "-o", "seed-db.txt"), "does not tell the format"),
         (("dump", "-o", "x.sql", "--format", "zip"), "there is no 'zip'"),
         (("dump", "-o", "x.sql", "--url", "mysql://app:s3cret@db/x"), "is not a PostgreSQL URL"),

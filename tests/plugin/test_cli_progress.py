@@ -16,8 +16,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 
 BUILD = """
 import sys, time, types
-from pytest_seeddb.cli.progress import shown_progress
-progress = shown_progress()
+from pytest_seeddb.cli.output import make_progress
+progress = make_progress()
 progress.waiting("somebody else is at work")
 progress.begin(types.SimpleNamespace(name="shop", profile="demo"), "migrations", 2)
 for name in ("one [bold]", "two"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli.options import add_command, as_json
+from pytest_seeddb.cli.output import as_json
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.settings.files import find_table
 
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_seeddb.cli.init.proposal import Finding, Written
-    from pytest_seeddb.cli.options import Commands
 
-_ABOUT: Final = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
 _NEXT: Final = ("seeddb build", "pytest --seed-db")
 
 
@@ -32,13 +30,8 @@ class Initialised:
     next: tuple[str, ...]
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    command = add_command(commands, "init", _run, _ABOUT, plan=False, server=False)
-    command.add_argument("--dry-run", action="store_true", help="only show what would be written")
-
-
-def _run(parsed: argparse.Namespace) -> int:
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command."""
     result = init((parsed.directory or Path.cwd()).resolve(), dry_run=parsed.dry_run)
     if parsed.json:
         print(as_json(result))

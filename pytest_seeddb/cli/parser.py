@@ -1,0 +1,209 @@
+"""The options of each command, and the settings that they make."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.cli.output import UNITS
+from pytest_seeddb.errors import mask
+from pytest_seeddb.settings.converters import did_you_mean
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from pytest_seeddb.settings.settings import Settings
+
+    Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001 - it has no public name
+
+_SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?b|[kmgt])", re.IGNORECASE)
+_DAYS: Final = re.compile(r"(?P<number>\d{1,5})\s*(?P<unit>d|days?|w|weeks?)", re.IGNORECASE)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the word that was meant, in the same text on every Python, and masks passwords."""
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse does it, with passwords masked."""
+        super().error(mask(message))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
+        allowed = None if action.choices is None else [str(choice) for choice in action.choices]
+        if allowed is None or value in allowed:
+            return
+        parts = (f"there is no {value!r}.", did_you_mean(str(value), allowed), f"Choose from {', '.join(allowed)}")
+        raise argparse.ArgumentError(action, " ".join(filter(None, parts)))
+
+
+def make_parser() -> Parser:
+    """The parser; the documentation of the command line is made from it."""
+    parser = Parser(
+        prog="seeddb",
+        description="Seeded PostgreSQL databases from one declaration, [tool.seeddb] in pyproject.toml or seeddb.toml.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_commands_for_plans(commands)
+    _add_commands_for_servers(commands)
+    return parser
+
+
+def _add_commands_for_plans(commands: Commands) -> None:
+    about = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
+    init = _add(commands, "init", about, plan=False, server=False)
+    init.add_argument("--dry-run", action="store_true", help="only show what would be written")
+
+    about = "bring a database to the plan's state: migrate it, then seed it, as far as that was not done"
+    apply = _add(commands, "apply", about, server=False)
+    apply.add_argument("--url", metavar="URL", default="", help="the database; that of DATABASE_URL by default")
+    about = "how far to seed; none: only migrate; the profile says"
+    apply.add_argument("--tier", choices=("none", "essential", "demo"), default="", help=about)
+    apply.add_argument("--force", action="store_true", help="run all seeders again, whatever was noted")
+    apply.add_argument("--accept", action="store_true", help="note what may not run again as applied, and leave it")
+    apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless --yes is there")
+    apply.add_argument("--yes", action="store_true", help="do not ask")
+    apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    about = "wait so long for the server to come up"
+    apply.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=about)
+
+    dump = _add(
+        commands, "dump", "write the plan's state, or another database, into a file that psql or pg_restore reads"
+    )
+    about = "the file or directory; the settings' own `dump` by default"
+    dump.add_argument("--output", "-o", type=Path, metavar="FILE", help=about)
+    about = "that which the name tells by default: .sql and .sql.gz are plain, .dump is custom"
+    dump.add_argument("--format", choices=("plain", "custom", "directory", "tar"), default="", help=about)
+    about = "a database to dump instead of the plan's state; that of DATABASE_URL where no URL follows"
+    dump.add_argument("--url", metavar="URL", nargs="?", const="", help=about)
+    about = "with --url: rows in the order of their keys, through a private copy"
+    dump.add_argument("--in-order", action="store_true", help=about)
+    dump.add_argument("--privileges", action="store_true", help="with owners and privileges, which are left out else")
+    about = "migrate and seed from the beginning, without the settings' `dump`"
+    dump.add_argument("--from-scratch", action="store_true", help=about)
+
+    about = "see whether the seeds are sound, and whether the committed dump is what the migrations make"
+    verify = _add(commands, "verify", about)
+    verify.add_argument("--dump", action="store_true", help="only the dump that the settings name")
+
+    explain = _add(commands, "explain", "show what determines the template, part by part, and whether there is one")
+    only = explain.add_mutually_exclusive_group()
+    about = "only what differs from the last build of this plan and profile"
+    only.add_argument("--diff", action="store_true", help=about)
+    only.add_argument("--digest", action="store_true", help="only the fingerprint: a key for a cache in CI")
+
+    build = _add(commands, "build", "build the template now, unless there is one")
+    fresh = build.add_mutually_exclusive_group()
+    fresh.add_argument("--reseed", action="store_true", default=None, help="build although there is one")
+    about = "restore what an earlier build exported; build where it is of another plan, damaged or not there"
+    fresh.add_argument("--import", dest="imported", type=Path, metavar="FILE", help=about)
+    about = "write the template into a file, for --import"
+    build.add_argument("--export", dest="exported", type=Path, metavar="FILE", help=about)
+
+
+def _add_commands_for_servers(commands: Commands) -> None:
+    shell = _add(commands, "shell", "open psql on the database of a failed test, or on a fresh clone", json=False)
+    which = shell.add_mutually_exclusive_group()
+    which.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; the newest by default")
+    which.add_argument("--fresh", action="store_true", help="a clone of the template, discarded afterwards")
+    about = "a Python prompt instead, with engine, session, connection and url"
+    shell.add_argument("--python", action="store_true", help=about)
+
+    about = "show the server, its templates, and what else of pytest-seeddb's it holds"
+    _add(commands, "status", about, plan=False)
+
+    about = "drop templates, kept databases and leftovers that nobody uses; what is in use stays"
+    prune = _add(commands, "prune", about, plan=False)
+    about = "drop what was last used longer ago than this, 14d or 2w; 14d where no other choice is made"
+    prune.add_argument("--older-than", type=_days, metavar="AGE", help=about)
+    about = "drop the least recently used until the rest fits, 5GB"
+    prune.add_argument("--budget", type=_size, metavar="SIZE", help=about)
+    prune.add_argument("--kept", action="store_true", help="drop all databases of failed tests")
+    prune.add_argument("--all", action="store_true", help="drop everything")
+    prune.add_argument("--dry-run", action="store_true", help="only show what would go, and drop nothing")
+
+    about = "end the containers of pytest-seeddb's that nobody uses, with all that they hold"
+    server = _add(commands, "server", about, plan=False, server=False)
+    server.add_argument("action", choices=("stop",), help="stop: remove them")
+
+
+def _add(
+    commands: Commands, name: str, about: str, *, json: bool = True, server: bool = True, plan: bool = True
+) -> Parser:
+    """Declare a command, run by the module of its name, with the options that most of them have."""
+    command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
+    if plan:
+        command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
+        about = "a seed parameter; repeatable"
+        command.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help=about)
+    if server:
+        command.add_argument("--server", metavar="SERVER", help="auto, embedded, container or a postgresql:// URL")
+    command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
+    if json:
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(module=f"pytest_seeddb.cli.{name}")
+    return command
+
+
+# -- the values of options -------------------------------------------------------------------------
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {text!r}")
+    return Path(text)
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        # The value may be a secret, with its name or alone.
+        shown = repr(f"{name}=...") if equals else "a value without a name"
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {shown}")
+    return name.strip(), value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"give a number of seconds, not {text!r}")
+    return seconds
+
+
+def _size(text: str) -> int:
+    """Bytes, from ``500MB``, ``1.5 GB`` or ``2G``."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"write a size as a number and a unit, 500MB or 5GB, not {text!r}")
+    power = [unit[0].lower() for unit in UNITS].index(match["unit"][0].lower())
+    return int(float(match["number"]) * 1024**power)
+
+
+def _days(text: str) -> int:
+    """Days, from ``14d``, ``2w`` or ``3 weeks``."""
+    match = _DAYS.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"write days or weeks, 14d or 2w (uses are known to the day), not {text!r}")
+    return int(match["number"]) * (7 if match["unit"][0] in "wW" else 1)
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """The settings, with what was given on the command line.
+
+    Raises:
+        ConfigError: They are wrong.
+    """
+    from pytest_seeddb.settings.settings import Found, load_settings
+
+    options = {
+        name: Found(value, f"the option --{name}")
+        for name in ("profile", "server", "reseed")
+        if (value := getattr(parsed, name, None)) is not None
+    }
+    parameters = {name: Found(value, f"the option --set {name}=...") for name, value in getattr(parsed, "set", [])}
+    return load_settings((parsed.directory or Path.cwd()).resolve(), options=options, parameters=parameters)

@@ -1,0 +1,144 @@
+"""``seeddb prune``: drop what nobody uses."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.cli.output import as_json, size_text, table
+from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.errors import CloneError, ConfigError, ServerError
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.database_errors import server_errors
+from pytest_seeddb.servers.opening import embedded_status, open_server
+from pytest_seeddb.templates.inventory import inventory
+from pytest_seeddb.templates.pruning import Limits, chosen, drop
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.inventory import Entry
+
+_DEFAULT_DAYS: Final = 14
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A database or a directory that may go, and why; the size is ``None`` where our role may not know it."""
+
+    kind: str
+    name: str
+    label: str
+    size: int | None
+    reason: str
+
+
+@dataclass
+class _Removal:
+    """What is gone, and what stays after all."""
+
+    dry_run: bool
+    gone: list[_Item] = field(default_factory=list)
+    stays: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, item: _Item, remove: Callable[[], bool]) -> None:
+        """Remove it; a refusal is noted, and the others go all the same."""
+        try:
+            if self.dry_run or remove():
+                self.gone.append(item)
+            else:
+                self.stays.append({"name": item.name, "reason": "it is in use by now", "failed": False})
+        except (CloneError, ServerError, OSError) as error:
+            self.stays.append({"name": item.name, "reason": str(error), "failed": True})
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command: 1 where something could not be dropped."""
+    given = {"--older-than": parsed.older_than, "--budget": parsed.budget}
+    others = [option for option, value in given.items() if value is not None]
+    if parsed.all and others:
+        raise ConfigError(
+            "These options do not go together",
+            saw=f"--all with {' and '.join(others)}",
+            source="the command line",
+            remedy="leave --all out to drop only what the others let go, or leave them out to drop everything",
+        )
+    unused = parsed.older_than if others or parsed.kept or parsed.all else _DEFAULT_DAYS
+    limits = Limits(unused, parsed.budget, kept=parsed.kept, everything=parsed.all)
+    removal = _Removal(parsed.dry_run)
+    entries = _prune(settings_of(parsed), limits, removal)
+    gone = {item.name for item in removal.gone}
+    result = {
+        "dry_run": removal.dry_run,
+        "gone": removal.gone,
+        "stays": removal.stays,
+        "freed": sum(item.size or 0 for item in removal.gone),
+        "left": sum(entry.size or 0 for entry in entries if entry.name not in gone),
+        "in_use": sum(entry.in_use for entry in entries),
+    }
+    print(as_json(result) if parsed.json else "\n".join(_lines(result)))
+    return 1 if any(item["failed"] for item in removal.stays) else 0
+
+
+def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[Entry]:
+    """Remove what the limits let go, and orphans; gives all databases of ours that were there.
+
+    On an embedded server also what others of its kind have left in the cache directory, as far as no process
+    holds their locks. Killed in between, it has dropped a part, and nothing is broken.
+    """
+    if settings.server == "container":
+        _stop_containers(settings.source("server"), removal)
+        return ()
+    entries: Sequence[Entry] = ()
+    stands = embedded_status(settings)
+    opened = stands is None or stands.running or stands.kept
+    with ExitStack() as stack:
+        if opened:
+            server = stack.enter_context(open_server(settings))
+            stack.enter_context(server_errors("The databases could not be pruned", server.address))
+            admin = stack.enter_context(Admin(server.address))
+            entries = inventory(admin)
+            for choice in chosen(entries, limits):
+                entry, record = choice.entry, choice.entry.record
+                kind = "layer" if record and record.layer else entry.kind
+                label = f"{record.plan}/{record.profile}" if record else ""
+                item = _Item(kind, entry.name, label, entry.size, choice.reason)
+                removal.take(item, partial(drop, admin, entry))
+        if stands is not None:
+            _remove_remains(stands.state if opened else None, limits, removal)
+    return entries
+
+
+def _stop_containers(source: str, removal: _Removal) -> None:
+    """A container's databases go with it; those that nobody uses go as a whole."""
+    from pytest_seeddb.servers import container  # not on Windows
+
+    unused = [running for running in container.containers(source) if not running.in_use]
+    for running in unused if removal.dry_run else container.stop(source):
+        removal.take(_Item("container", running.identity, running.image, None, "nobody uses it"), lambda: True)
+
+
+def _remove_remains(current: Path | None, limits: Limits, removal: _Removal) -> None:
+    """What embedded servers have left, but for the one whose databases are pruned one by one."""
+    from pytest_seeddb.servers.remains import remains, remove  # not on Windows
+
+    for left in remains():
+        if left.state != current and not left.in_use and (limits.everything or limits.is_old(left.used)):
+            reason = "nobody uses it" if limits.everything else f"last used on {left.used}"
+            removal.take(_Item(left.kind, str(left.place), "", left.size, reason), partial(remove, left))
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    if result["gone"]:
+        rows = [(item.kind, size_text(item.size), item.label, item.reason, item.name) for item in result["gone"]]
+        yield from table(("", "SIZE", "", "WHY", "NAME"), rows)
+    yield from (f"{item['name']} stays: {item['reason']}" for item in result["stays"])
+    verb = "would go" if result["dry_run"] else "went"
+    databases = "1 database" if result["in_use"] == 1 else f"{result['in_use']} databases"
+    freed, left = size_text(result["freed"]), size_text(result["left"])
+    yield f"{len(result['gone'])} {verb}, {freed}; {left} stay, {databases} in use"

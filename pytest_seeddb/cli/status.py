@@ -1,0 +1,184 @@
+"""``seeddb status``: the server, its templates, and what else of ours it holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.cli.output import ago, as_json, size_text, table
+from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.database_errors import server_errors
+from pytest_seeddb.servers.opening import describe, embedded_status, open_server
+from pytest_seeddb.templates.inventory import inventory
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_seeddb.servers.embedded import EmbeddedStatus
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.inventory import Entry, Owner
+
+    Row = dict[str, Any]
+    Cells = Callable[[Row], tuple[str, ...]]
+
+_STATES: Final = {
+    "running": "running",
+    "started": "had stopped; started for this look, and stops again",
+    "new": "never started; the first build or test run makes it",
+}
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command."""
+    status = _status(settings_of(parsed))
+    print(as_json(status) if parsed.json else "\n".join(_lines(status)))
+    return 0
+
+
+def _status(settings: Settings) -> dict[str, Any]:
+    """Look at the server that the settings name. Changes nothing, sweeps nothing, imports nothing of the user's.
+
+    An embedded server that has stopped, as it has soon after each run, is started for the look: that takes
+    a tenth of a second, and nothing else tells what it keeps. One that keeps nothing is not started.
+    """
+    if settings.server == "container":
+        from pytest_seeddb.servers.container import is_running  # not on Windows
+
+        if not is_running(settings):
+            return _result(_server("new", "container", "", describe(settings)))
+    stands = embedded_status(settings)
+    if stands and not (stands.running or stands.kept):
+        binaries = stands.binaries
+        server = _server("new", "embedded", binaries.version, binaries.origin, str(stands.state))
+        return _result(server, remains=_remains(stands))
+    with open_server(settings) as opened, Admin(opened.address) as admin:
+        with server_errors("The databases could not be listed", opened.address):
+            entries = inventory(admin)
+        state = "running" if stands is None or stands.running else "started"
+        origin = opened.origin if stands else opened.address.masked
+        server = _server(state, opened.kind, opened.version, origin, str(stands.state) if stands else "")
+        return _result(server, entries, _remains(stands) if stands else ())
+
+
+def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
+    return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data}
+
+
+def _remains(stands: EmbeddedStatus) -> list[Row]:
+    """What embedded servers of other versions or places have left in the cache directory."""
+    from pytest_seeddb.servers.remains import remains  # not on Windows
+
+    return [
+        {"kind": item.kind, "place": str(item.place), "size": item.size, "used": item.used, "in_use": item.in_use}
+        for item in remains()
+        if item.state != stands.state
+    ]
+
+
+def _result(server: Row, entries: Sequence[Entry] = (), remains: Sequence[Row] = ()) -> dict[str, Any]:
+    leased = [_clone(entry, entries) for entry in entries if entry.kind in {"clone", "build"}]
+    clones = Counter(row["templates"] for row in leased)
+    templates = [_template(entry, clones[(entry.name,)]) for entry in entries if entry.kind == "template"]
+    templates.sort(key=lambda row: (row["plan"], row["profile"], not row["layer"], row["created"]))
+    kept = [
+        {"name": entry.name, "size": entry.size, "created": entry.created, "connections": entry.connections}
+        for entry in entries
+        if entry.kind == "kept"
+    ]
+    return {
+        "server": server,
+        "templates": templates,
+        "clones": [row for row in leased if row["owner"]],
+        "orphans": [row for row in leased if not row["owner"]],
+        "kept": kept,
+        "remains": remains,
+    }
+
+
+def _clone(entry: Entry, entries: Sequence[Entry]) -> Row:
+    """A clone or an unfinished build, with the templates that its owner makes clones from; layers are for builds."""
+    owner = entry.users[0] if entry.users else None
+    templates = [
+        other.name
+        for other in entries
+        if other.kind == "template" and owner in other.users and not (other.record and other.record.layer)
+    ]
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "size": entry.size,
+        "owner": owner,
+        "templates": tuple(templates) if entry.kind == "clone" else (),
+    }
+
+
+def _template(entry: Entry, clones: int) -> Row:
+    """A template, with the clones of processes that use no other template."""
+    record = entry.record
+    return {
+        "name": entry.name,
+        "plan": record.plan if record else "",
+        "profile": record.profile if record else "",
+        "layer": bool(record and record.layer),
+        "size": entry.size,
+        "created": entry.created,
+        "used": entry.used,
+        "days": record.days if record else 0,
+        "users": entry.users,
+        "clones": clones,
+    }
+
+
+# -- the lines -------------------------------------------------------------------------------------
+
+
+def _lines(status: dict[str, Any]) -> Iterator[str]:
+    server = status["server"]
+    yield f"server     PostgreSQL {server['version']} ({server['kind']}, {server['origin']})"
+    yield f"           {_STATES[server['state']]}"
+    if server["data"]:
+        yield f"data       {server['data']}"
+    headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE")
+    yield from _section("templates", status["templates"], headings, _template_cells)
+    for name in ("clones", "orphans"):
+        yield from _section(name, status[name], ("", "SIZE", "OWNER", "DATABASE"), _clone_cells)
+    yield from _section("kept", status["kept"], ("SIZE", "AGE", "CLIENTS", "DATABASE"), _kept_cells)
+    if status["remains"]:
+        yield from _section("others", status["remains"], ("", "SIZE", "LAST USE", "", "DIRECTORY"), _remains_cells)
+
+
+def _section(name: str, rows: Sequence[Row], headings: tuple[str, ...], cells: Cells) -> Iterator[str]:
+    if not rows:
+        yield f"{name:<10} none"
+        return
+    yield f"{name:<10} {len(rows)}, {size_text(sum(row['size'] or 0 for row in rows))}"
+    yield from table(headings, [cells(row) for row in rows])
+
+
+def _template_cells(row: Row) -> tuple[str, ...]:
+    label = f"{row['plan']}/{row['profile']}" if row["plan"] else "unknown"
+    used = (ago(row["created"]), row["used"] or "?", str(row["days"]), str(len(row["users"])), str(row["clones"]))
+    return (label, "layer" if row["layer"] else "", size_text(row["size"]), *used, row["name"])
+
+
+def _clone_cells(row: Row) -> tuple[str, ...]:
+    return row["kind"], size_text(row["size"]), _owner(row["owner"]), row["name"]
+
+
+def _owner(owner: Owner | None) -> str:
+    if owner is None:
+        return "gone"
+    host = f" on {owner.host}" if owner.host else ""
+    process = f"process {owner.process}{host}" if owner.process else f"the server's process {owner.backend}"
+    address = f" from {owner.address}" if owner.address else ""
+    return f"{process}, {owner.role or 'another role'}{address}, {ago(owner.since)}"
+
+
+def _kept_cells(row: Row) -> tuple[str, ...]:
+    return size_text(row["size"]), ago(row["created"]), str(row["connections"]), row["name"]
+
+
+def _remains_cells(row: Row) -> tuple[str, ...]:
+    return row["kind"], size_text(row["size"]), row["used"], "in use" if row["in_use"] else "", row["place"]
