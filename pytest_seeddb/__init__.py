@@ -14,7 +14,7 @@ from pytest_seeddb.seeds.declaration import Param, seeder
 if TYPE_CHECKING:
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.plan.plan import Plan, Stage, Step, Target
-    from pytest_seeddb.seeds.bulk.create import bulk_create
+    from pytest_seeddb.seeds.bulk import bulk_create
     from pytest_seeddb.seeds.planning import plan_of
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
@@ -50,7 +50,7 @@ _LATER = {
     "Step": "plan.plan",
     "Target": "plan.plan",
     "Template": "templates.templates",
-    "bulk_create": "seeds.bulk.create",
+    "bulk_create": "seeds.bulk",
     "plan_of": "seeds.planning",
 }
 
