@@ -77,7 +77,7 @@ def call(
     with target.marks.around(step) if step and bound.notes_nothing else nullcontext():
         if is_async(function):
             return run(bound.called_async())
-        result = in_own_thread_if_needed(bound.called)
+        result = call_without_loop(bound.called)
         return run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
@@ -104,10 +104,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     There it runs in a thread of its own, with this one's context variables, and this thread waits:
     the running loop stands still meanwhile.
     """
-    return in_own_thread_if_needed(lambda: asyncio.run(coroutine))
+    return call_without_loop(lambda: asyncio.run(coroutine))
 
 
-def in_own_thread_if_needed(function: Callable[[], T]) -> T:
+def call_without_loop(function: Callable[[], T]) -> T:
     """Call a function that may start an event loop, in a thread of its own where this one runs one."""
     try:
         asyncio.get_running_loop()

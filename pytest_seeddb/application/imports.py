@@ -1,7 +1,8 @@
-"""Import paths of the user's: ``package.module`` and ``package.module:attribute.of.it``."""
+"""Import paths of the user's code, ``package.module:attribute.of.it``: finding, loading, and acting on an import."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
@@ -10,13 +11,13 @@ import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 _PATH: Final = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
@@ -34,15 +35,9 @@ def module_of(path: str) -> str:
 
 
 def load(path: str, *, source: str, root: Path) -> object:
-    """Import the module that ``path`` names and return it, or its attribute.
+    """Import the module that ``path`` names, and return it or its attribute.
 
-    ``root``, and ``root/src`` where there is one, stay on ``sys.path`` afterwards: what the module
-    imports later must be found as well.
-
-    Args:
-        path: ``shop.seeds``, ``shop.db:engine`` or ``shop.models:Base.metadata``.
-        source: Where the path came from, for the error.
-        root: The project's root.
+    ``root`` and ``root/src`` stay on ``sys.path``: what the module imports later must be found as well.
 
     Raises:
         ConfigError: There is no such module or attribute, or the module fails while it is imported.
@@ -51,65 +46,116 @@ def load(path: str, *, source: str, root: Path) -> object:
     put_on_path(root)
     name, _, attributes = path.partition(":")
     try:
-        found: object = importlib.import_module(name)
+        value: object = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise _failed_import(name, source, error, root) from error
+        raise ConfigError(
+            f"The module {name!r} fails while it is imported",
+            saw=describe(error, root),
+            source=source,
+            remedy=f"correct the module; `python -c 'import {name}'` shows the whole traceback",
+        ) from error
     for attribute in filter(None, attributes.split(".")):
-        found = _attribute(found, attribute, path, source)
-    return found
+        value = _attribute(value, attribute, path, source)
+    return value
+
+
+def _attribute(owner: object, attribute: str, path: str, source: str) -> object:
+    with contextlib.suppress(AttributeError):
+        return getattr(owner, attribute)
+    name = getattr(owner, "__name__", type(owner).__name__)
+    kind = "module" if isinstance(owner, ModuleType) else "object"
+    raise ConfigError(
+        f"There is no {attribute!r} in the {kind} {name!r}",
+        saw=f"{path}. {did_you_mean(attribute, dir(owner))}".strip(),
+        source=source,
+        remedy="name an attribute that exists",
+    )
 
 
 def check(path: str, *, source: str, root: Path) -> None:
-    """Find the module's file without importing anything of the user's.
+    """Find the module's file without importing any of the user's code.
 
     Raises:
         ConfigError: The path is misspelled or there is no such module.
     """
     if not is_import_path(path):
+        file, colon, attribute = path.partition(":")
+        meant = file.removesuffix(".py").replace("/", ".") + colon + attribute
+        hint = f"Did you mean {meant!r}? " if file.endswith(".py") and is_import_path(meant) else ""
         raise ConfigError(
             f"{path!r} is not an import path",
             saw=path,
             source=source,
-            remedy=f"{_as_module(path)} Write package.module or package.module:attribute".strip(),
+            remedy=f"{hint}Write package.module or package.module:attribute",
         )
     name = module_of(path)
-    if name not in sys.modules and _found(name, _places(root)) is None:
+    if name not in sys.modules and find(name, root) is None:
         raise _no_module(name, source, root)
 
 
-def _as_module(path: str) -> str:
-    """The import path that a file's path may stand for."""
-    file, colon, attribute = path.partition(":")
-    meant = file.removesuffix(".py").replace("/", ".") + colon + attribute
-    return f"Did you mean {meant!r}?" if file.endswith(".py") and is_import_path(meant) else ""
+def _no_module(name: str, source: str, root: Path) -> ConfigError:
+    parents = name.split(".")
+    specs, places = _descend(parents, _places(root))
+    parent, last = ".".join(parents[: len(specs)]), parents[len(specs)]
+    paths = (path for place in (places if specs else _places(root)) for path in Path(place).glob("*"))
+    siblings = {
+        inspect.getmodulename(path.name) or path.name for path in paths if path.is_dir() or path.suffix == ".py"
+    }
+    where = f"the package {parent}" if parent else f"{root} or on sys.path"
+    return ConfigError(
+        f"There is no module {name!r}",
+        saw=f"no {last!r} in {where}. {did_you_mean(last, filter(str.isidentifier, siblings))}".strip(),
+        source=source,
+        remedy="name a module that can be imported, or install its package into this environment",
+    )
 
 
 def put_on_path(root: Path) -> None:
     """Let modules be imported from ``root`` and ``root/src``, before those installed."""
-    for place in _places(root):
-        if place not in sys.path:
-            sys.path.insert(0, place)
+    sys.path[:0] = [place for place in reversed(_places(root)) if place not in sys.path]
+
+
+def _places(root: Path) -> list[str]:
+    source = root / "src"
+    return [str(source), str(root)] if source.is_dir() else [str(root)]
 
 
 def find(name: str, root: Path, *more: str) -> ModuleSpec | None:
-    """The module's spec, without running its code or its packages'.
+    """The module's spec, without running its code or its packages'; ``more`` directories come before the root's."""
+    parents = name.split(".")
+    specs, _ = _descend(parents, [*more, *_places(root)])
+    return specs[-1] if len(specs) == len(parents) else None
 
-    Args:
-        name: The dotted name.
-        root: The project's root; ``root/src`` is looked through as well.
-        more: Further directories, looked through before ``sys.path``.
-    """
-    return _found(name, [*more, *_places(root)])
+
+def _descend(parents: Sequence[str], places: Iterable[str]) -> tuple[list[ModuleSpec], list[str]]:
+    """The specs of a module's packages and of itself, as far as they exist, and where the next one would be."""
+    importlib.invalidate_caches()
+    specs: list[ModuleSpec] = []
+    path = [*places, *sys.path]
+    for depth in range(1, len(parents) + 1):
+        spec = PathFinder.find_spec(".".join(parents[:depth]), path)
+        if spec is None and depth == 1:  # frozen modules and those of editable installs, which no path leads to
+            finders: list[Any] = [finder for finder in sys.meta_path if finder is not PathFinder]
+            found = (finder.find_spec(parents[0], None) for finder in finders if hasattr(finder, "find_spec"))
+            spec = next(filter(None, found), None)
+        if spec is None:
+            break
+        specs.append(spec)
+        path = list(spec.submodule_search_locations or ())
+    return specs, path
 
 
 def innermost_frame(error: BaseException, root: Path) -> traceback.FrameSummary | None:
     """The last line of the user's own code that an error went through.
 
-    That is the innermost frame in a file under ``root`` that no package manager put there; where
-    there is none, the innermost one that is not the import system's or ours.
+    That is the innermost frame in a file under ``root`` that no package manager put there. If there is
+    none, it is the innermost one that belongs neither to the import system nor to this package.
     """
-    frames = [frame for frame in _frames(error) if _is_code(frame.filename)]
-    return next((frame for frame in reversed(frames) if is_users(frame.filename, root)), frames[-1] if frames else None)
+    frames = list(traceback.extract_tb(error.__traceback__))
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(traceback.FrameSummary(error.filename, error.lineno, "<module>"))
+    code = [frame for frame in reversed(frames) if _is_code(frame.filename)]
+    return next((frame for frame in code if is_users(frame.filename, root)), code[0] if code else None)
 
 
 def is_users(filename: str, root: Path) -> bool:
@@ -117,6 +163,10 @@ def is_users(filename: str, root: Path) -> bool:
     path = Path(filename)
     installed = {"site-packages", "dist-packages"}.intersection(path.parts)
     return not installed and _is_code(filename) and path.is_relative_to(root)
+
+
+def _is_code(filename: str) -> bool:
+    return not filename.startswith(("<", _OWN))
 
 
 def place_of(error: BaseException, root: Path) -> str:
@@ -127,99 +177,62 @@ def place_of(error: BaseException, root: Path) -> str:
     return f"{Path(frame.filename).relative_to(root)}:{frame.lineno}"
 
 
-def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
-    yield from traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) and error.filename:
-        yield traceback.FrameSummary(error.filename, error.lineno, "<module>")
+def describe(error: BaseException, root: Path) -> str:
+    """The error's type and text, with the place in the user's code where it happened."""
+    place = place_of(error, root)
+    return f"{type(error).__name__}: {error}" + (f"\nat {place}" if place else "")
 
 
-def _is_code(filename: str) -> bool:
-    return not filename.startswith(("<", _OWN))
+@contextlib.contextmanager
+def on_import(name: str, action: Callable[[ModuleType], object]) -> Iterator[None]:
+    """Call ``action`` with the module ``name``: at once if it is imported, else when that happens in the block.
 
-
-def _places(root: Path) -> list[str]:
-    source = root / "src"
-    return [str(place) for place in (source, root) if place is root or source.is_dir()]
-
-
-def _found(name: str, places: Iterable[str]) -> ModuleSpec | None:
-    """The module's spec, going down through its packages without running their code."""
-    path = [*places, *sys.path]
-    importlib.invalidate_caches()
-    spec = None
-    parents = name.split(".")
-    for depth in range(1, len(parents) + 1):
-        spec = PathFinder.find_spec(".".join(parents[:depth]), path) or _built_in(parents[:depth])
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or ())
-    return spec
-
-
-def _built_in(parents: list[str]) -> ModuleSpec | None:
-    """Modules that no path finder knows: frozen ones, and those of editable installs."""
-    if len(parents) > 1:
-        return None
-    for finder in sys.meta_path:
-        if finder is not PathFinder and (find := getattr(finder, "find_spec", None)) is not None:
-            spec: ModuleSpec | None = find(parents[0], None)
-            if spec is not None:
-                return spec
-    return None
-
-
-def _no_module(name: str, source: str, root: Path) -> ConfigError:
-    parent, last, siblings = _missing_level(name, root)
-    where = f"the package {parent}" if parent else f"{root} or on sys.path"
-    return ConfigError(
-        f"There is no module {name!r}",
-        saw=f"no {last!r} in {where}. {did_you_mean(last, siblings)}".strip(),
-        source=source,
-        remedy="name a module that can be imported, or install its package into this environment",
-    )
-
-
-def _missing_level(name: str, root: Path) -> tuple[str, str, set[str]]:
-    parents = name.split(".")
-    path = _places(root)
-    for depth, last in enumerate(parents):
-        spec = _found(".".join(parents[: depth + 1]), _places(root))
-        if spec is None:
-            return ".".join(parents[:depth]), last, _modules_in(path)
-        path = list(spec.submodule_search_locations or ())
-    return "", name, set()
-
-
-def _modules_in(places: Iterable[str]) -> set[str]:
-    found = (each for place in places if Path(place).is_dir() for each in Path(place).iterdir())
-    return {
-        name
-        for each in found
-        if each.is_dir() or each.suffix == ".py"
-        if (name := inspect.getmodulename(each.name) or each.name).isidentifier()
-    }
-
-
-def _failed_import(name: str, source: str, error: BaseException, root: Path) -> ConfigError:
-    where = place_of(error, root)
-    return ConfigError(
-        f"The module {name!r} fails while it is imported",
-        saw=f"{type(error).__name__}: {error}" + (f"\nat {where}" if where else ""),
-        source=source,
-        remedy=f"mend it; `python -c 'import {name}'` shows the whole traceback",
-    )
-
-
-def _attribute(owner: object, attribute: str, path: str, source: str) -> object:
+    ``action`` runs in the thread that imports, after the module's own code. What it raises fails the import.
+    """
+    if name in sys.modules:
+        action(sys.modules[name])
+        yield
+        return
+    finder: Any = _Finder(name, action)
+    sys.meta_path.insert(0, finder)
     try:
-        return getattr(owner, attribute)
-    except AttributeError:
-        pass
-    name = getattr(owner, "__name__", type(owner).__name__)
-    kind = "module" if isinstance(owner, ModuleType) else "object"
-    raise ConfigError(
-        f"There is no {attribute!r} in the {kind} {name!r}",
-        saw=f"{path}. {did_you_mean(attribute, dir(owner))}".strip(),
-        source=source,
-        remedy="name an attribute that exists",
-    ) from None
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Finder:
+    """Has the finders after it find the module, and puts a loader that also calls the action before theirs."""
+
+    def __init__(self, name: str, action: Callable[[ModuleType], object]) -> None:
+        self._name = name
+        self.action = action
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        finders: list[Any] = list(sys.meta_path)
+        if name != self._name or self not in finders:
+            return None
+        for finder in finders[finders.index(self) + 1 :]:
+            spec: ModuleSpec | None = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
+            if spec is not None:
+                spec.loader = _Loader(self, spec.loader)  # type: ignore[assignment]  # passes on what it has not
+                return spec
+        return None
+
+
+class _Loader:
+    def __init__(self, finder: Any, loader: Any) -> None:  # noqa: ANN401 - many kinds of loaders
+        self._finder = finder
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of the module's own loader
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Whoever asks the module for its loader later finds its own.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            self._finder.action(module)

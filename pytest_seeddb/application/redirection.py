@@ -9,20 +9,21 @@ covers the engine is on. It is never taken away: another thread may be connectin
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import getpass
 import sys
 import threading
 import weakref
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
-from pytest_seeddb.application.driver_arguments import connect_arguments
-from pytest_seeddb.application.hanging_up import discard, hang_up, note_holder, run_now
-from pytest_seeddb.application.open_sessions import close_sessions
+from pytest_seeddb.application.disconnection import close_sessions, discard, empty_pool, hang_up, note_holder
+from pytest_seeddb.application.imports import on_import
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -32,17 +33,52 @@ if TYPE_CHECKING:
 
 _OPENED_BY: Final = "pytest_seeddb.application.redirection"
 
-_active: list[Redirection] = []
+_active: Final[list[Redirection]] = []
 _changing: Final = threading.RLock()
-_listening: list[bool] = []
+
+
+@contextlib.contextmanager
+def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Iterator[Redirection]:
+    """Send every new PostgreSQL connection of SQLAlchemy to ``address`` inside the block.
+
+    That holds for all threads of the process, for synchronous and asynchronous engines, and for
+    each driver. What the application told its driver beside where to connect and as whom (its
+    application name, JSON serialisers, cache sizes, cursor classes, ...) is kept. Connections that
+    were pooled before are not used inside the block; those opened inside it are closed at its end,
+    also those that are still held. Blocks may be nested: the innermost that covers an engine wins.
+
+    Does not import SQLAlchemy: that takes 0.2 seconds, and not all applications need it.
+
+    Args:
+        address: Where the connections go.
+        engines: The engines to redirect; for an asynchronous one its ``sync_engine``. ``None`` for
+            all PostgreSQL engines, also those that are made inside the block.
+
+    Raises:
+        ConfigError: A named engine is not for PostgreSQL, or was made with ``creator=`` or
+            ``async_creator=``: such a function opens the connection itself.
+    """
+    engines = None if engines is None else tuple(engines)
+    for engine in engines or ():
+        _check_redirectable(engine)
+    redirection = Redirection(address, None if engines is None else tuple(engine.dialect for engine in engines))
+    with on_import("sqlalchemy", lambda _module: _listen()):
+        with _changing:
+            _active.append(redirection)
+        try:
+            for engine in engines or ():
+                empty_pool(engine)
+            yield redirection
+        finally:
+            with _changing:
+                _active.remove(redirection)
+            redirection.close_connections()
+            for engine in engines or ():
+                empty_pool(engine)
 
 
 class Redirection:
-    """One ``with redirected(...)``: what it covers and what was opened through it.
-
-    Attributes:
-        address: Where the connections go.
-    """
+    """One ``with redirect(...)``: what it covers and what was opened through it."""
 
     def __init__(self, address: Address, dialects: tuple[Dialect, ...] | None) -> None:
         self.address = address
@@ -53,11 +89,11 @@ class Redirection:
         """Whether the engine with this dialect is redirected; each engine has a dialect of its own."""
         if self._dialects is None:
             return dialect.name == "postgresql"
-        return any(dialect is each for each in self._dialects)
+        return any(dialect is covered for covered in self._dialects)
 
-    def connect(self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: dict[str, Any]) -> DBAPIConnection:
+    def connect(self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: Mapping[str, Any]) -> DBAPIConnection:
         """Open a connection for a pool's entry and remember the entry."""
-        positional, named = connect_arguments(self.address, dialect, cparams)
+        positional, named = _connect_arguments(self.address, dialect, cparams)
         entry.info[_OPENED_BY] = self
         with _changing:
             self._entries.add(entry)
@@ -70,72 +106,72 @@ class Redirection:
         Whoever needs a connection afterwards gets a new one.
         """
         with _changing:
-            entries = [each for each in self._entries if each.info.get(_OPENED_BY) is self]
+            entries = [entry for entry in self._entries if entry.info.get(_OPENED_BY) is self]
             self._entries.clear()
         for entry in entries:
             discard(entry)
         close_sessions(self.covers)
 
 
-@contextlib.contextmanager
-def redirected(address: Address, engines: Iterable[Engine] | None = None) -> Iterator[Redirection]:
-    """Send every new PostgreSQL connection of SQLAlchemy's to ``address`` inside the block.
+@cache
+def _listen() -> None:
+    from sqlalchemy import Engine, event
+    from sqlalchemy.pool import Pool
 
-    That holds for all threads of the process, for synchronous and asynchronous engines, and for
-    each driver. What the application told its driver beside where to connect and as whom (its
-    application name, JSON serialisers, cache sizes, cursor classes, ...) is kept. Connections that
-    were pooled before are not used inside the block; those opened inside it are closed at its end,
-    also those that somebody still holds. Blocks may be nested: the innermost that covers an engine
-    wins.
+    event.listen(Engine, "do_connect", _on_connect, insert=True)
+    event.listen(Pool, "checkout", _on_checkout, insert=True)
+
+
+def _covering(dialect: Dialect) -> Redirection | None:
+    return next((redirection for redirection in reversed(tuple(_active)) if redirection.covers(dialect)), None)
+
+
+def _on_connect(
+    dialect: Dialect, entry: ConnectionPoolEntry, _cargs: list[Any], cparams: dict[str, Any]
+) -> DBAPIConnection | None:
+    redirection = _covering(dialect)
+    return None if redirection is None else redirection.connect(dialect, entry, cparams)
+
+
+def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """Have the pool replace a connection that was opened under another redirection, or under none."""
+    import asyncio
+
+    pool: Any = proxy._pool  # noqa: SLF001 - SQLAlchemy tells it nowhere else
+    dialect: Dialect = pool._dialect  # noqa: SLF001 - as above
+    redirection = _covering(dialect)
+    fits = entry.info.get(_OPENED_BY) is redirection
+    if fits and redirection is not None:
+        # asyncpg's belongs to an event loop, and inside a redirection each asynchronous seeder runs in one of its own.
+        loop = getattr(entry.driver_connection, "_loop", None)
+        fits = not isinstance(loop, asyncio.AbstractEventLoop) or loop is asyncio.get_running_loop()
+    if fits or foreign_creator(pool) is not None:
+        note_holder(entry, proxy)
+        return
+    from sqlalchemy.exc import DisconnectionError
+
+    if dialect.is_async:
+        hang_up(entry.driver_connection)
+    raise DisconnectionError("opened for another database")
+
+
+def session_to(address: Address, session: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - scoped or not
+    """The ORM session, if it is synchronous and a redirection lets it write ``model`` to ``address``; else ``None``.
 
     Args:
-        address: Where the connections go.
-        engines: The engines to redirect; for an asynchronous one its ``sync_engine``. ``None`` for
-            all PostgreSQL engines, also those that are made inside the block.
-
-    Raises:
-        ConfigError: A named engine is not for PostgreSQL, or was made with ``creator=`` or
-            ``async_creator=``: such a function opens the connection itself.
+        address: Where it should lead.
+        session: Returns it; where that fails there is none.
+        model: A mapped class; sessions may have an engine for each.
     """
-    named = None if engines is None else tuple(engines)
-    for engine in named or ():
-        _check_redirectable(engine)
-    _listen()
-    redirection = Redirection(address, None if named is None else tuple(each.dialect for each in named))
-    with _changing:
-        _active.append(redirection)
     try:
-        for engine in named or ():
-            empty_pool(engine)
-        yield redirection
-    finally:
-        with _changing:
-            _active.remove(redirection)
-        redirection.close_connections()
-        for engine in named or ():
-            empty_pool(engine)
-
-
-def empty_pool(engine: Engine) -> None:
-    """Close the engine's idle connections now, also an asynchronous one's, from wherever it is called.
-
-    No event loop needs to run, and the one in which the connections were opened may be closed.
-    """
-    from sqlalchemy import event
-
-    if not engine.dialect.is_async:
-        engine.dispose()
-        return
-
-    def on_close(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        hang_up(entry.driver_connection)
-
-    pool = engine.pool
-    event.listen(pool, "close", on_close)
-    try:
-        run_now(engine.dispose)
-    finally:
-        event.remove(pool, "close", on_close)  # also from the new pool, which took over its listeners
+        orm_session = session()
+        engine: Engine = orm_session.get_bind(model).engine
+    except Exception:  # noqa: BLE001 - the user's code may need what is not there: an application, a request
+        return None
+    redirection = _covering(engine.dialect)
+    if redirection is None or redirection.address != address or foreign_creator(engine.pool) is not None:
+        return None
+    return None if engine.dialect.is_async else orm_session
 
 
 def engines_of(value: object) -> tuple[Engine, ...]:
@@ -149,48 +185,44 @@ def engines_of(value: object) -> tuple[Engine, ...]:
     Raises:
         ConfigError: It is none of these, or is bound to no engine.
     """
-    found = _engines(value)
-    if found is None and callable(value) and not isinstance(value, type):
+    engines = _engines(value)
+    if engines is None and callable(value) and not isinstance(value, type):
         value = value()
-        found = _engines(value)
-    if found is None:
+        engines = _engines(value)
+    if engines is None:
         raise ConfigError(
-            "This is no SQLAlchemy engine",
+            "This is not a SQLAlchemy engine",
             saw=f"a value of the type {type(value).__qualname__}",
             remedy="name an Engine, AsyncEngine, sessionmaker, async_sessionmaker or scoped_session, or a "
             "function without parameters that returns one",
         )
-    if not found:
+    if not engines:
         raise ConfigError(
             "This session factory is bound to no engine",
             saw=repr(value),
             remedy="name the engine itself, or bind the factory to it where it is made: sessionmaker(engine)",
         )
-    return tuple({id(engine): engine for engine in found}.values())
+    return tuple({id(engine): engine for engine in engines}.values())
 
 
-def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - whatever stands at the import path
+def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - any object
     from sqlalchemy import Engine
     from sqlalchemy.orm import scoped_session, sessionmaker
 
-    scoped: tuple[Any, ...] = (scoped_session, *_asynchronous("async_scoped_session"))
-    factories: tuple[Any, ...] = (sessionmaker, *_asynchronous("async_sessionmaker"))
+    asynchronous = sys.modules.get("sqlalchemy.ext.asyncio")  # its import needs greenlet
+    async_engine: Any = getattr(asynchronous, "AsyncEngine", ())
+    scoped: Any = (scoped_session, getattr(asynchronous, "async_scoped_session", ()))
+    factory: Any = (sessionmaker, getattr(asynchronous, "async_sessionmaker", ()))
     if isinstance(value, Engine):
         return [value]
-    if isinstance(value, _asynchronous("AsyncEngine")):
+    if isinstance(value, async_engine):
         return [value.sync_engine]
     if isinstance(value, scoped):
         return _engines(value.session_factory)
-    if isinstance(value, factories):
+    if isinstance(value, factory):
         binds = [value.kw.get("bind"), *(value.kw.get("binds") or {}).values()]
         return [engine for bind in binds for engine in _engines(bind) or ()]
     return None
-
-
-def _asynchronous(name: str) -> tuple[Any, ...]:
-    """The class of SQLAlchemy's asyncio module; none where nobody imported that, which needs greenlet."""
-    module = sys.modules.get("sqlalchemy.ext.asyncio")
-    return () if module is None else (getattr(module, name),)
 
 
 def _check_redirectable(engine: Engine) -> None:
@@ -217,69 +249,86 @@ def foreign_creator(pool: Pool) -> Any:  # noqa: ANN401 - any callable
     return None if getattr(creator, "__module__", None) == "sqlalchemy.engine.create" else creator
 
 
-def _listen() -> None:
-    from sqlalchemy import Engine, event
-    from sqlalchemy.pool import Pool
-
-    with _changing:
-        if not _listening:
-            event.listen(Engine, "do_connect", _on_connect, insert=True)
-            event.listen(Pool, "checkout", _on_checkout, insert=True)
-            _listening.append(True)
-
-
-def _covering(dialect: Dialect) -> Redirection | None:
-    return next((each for each in reversed(tuple(_active)) if each.covers(dialect)), None)
-
-
-def _on_connect(
-    dialect: Dialect, entry: ConnectionPoolEntry, _cargs: list[Any], cparams: dict[str, Any]
-) -> DBAPIConnection | None:
-    redirection = _covering(dialect)
-    return None if redirection is None else redirection.connect(dialect, entry, cparams)
+# Every argument of psycopg, psycopg2, asyncpg and pg8000 that says where to connect or as whom.
+# libpq's are those of its "Parameter Key Words"; the others are in each driver's ``connect``.
+_WHERE: Final = frozenset({
+    "async_creator_fn", "channel_binding", "conninfo", "database", "db", "dbname", "direct_tls", "dsn", "host",
+    "hostaddr", "krbspn", "krbsrvname", "load_balance_hosts", "passfile", "password", "port", "replication",
+    "require_auth", "requirepeer", "requiressl", "service", "servicefile", "sock", "source_address",
+    "target_session_attrs", "unix_sock", "user",
+})  # fmt: skip
+_WHERE_PREFIXES: Final = ("ssl", "gss", "scram_", "oauth_", "min_protocol", "max_protocol")
+# Those of libpq's parameters that asyncpg reads from a DSN only.
+_ASYNCPG_DSN: Final = {
+    "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "ssl_min_protocol_version",
+    "ssl_max_protocol_version", "target_session_attrs",
+}  # fmt: skip
 
 
-def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
-    """Have the pool replace a connection that was opened under another redirection, or under none."""
-    pool: Any = proxy._pool  # noqa: SLF001 - SQLAlchemy tells it nowhere else
-    dialect: Dialect = pool._dialect  # noqa: SLF001 - likewise
-    redirection = _covering(dialect)
-    is_ours = entry.info.get(_OPENED_BY) is redirection
-    if foreign_creator(pool) is not None or (is_ours and not _is_stranded(redirection, entry)):
-        note_holder(entry, proxy)
-        return
-    from sqlalchemy.exc import DisconnectionError
-
-    if dialect.is_async:
-        hang_up(entry.driver_connection)
-    raise DisconnectionError("opened for another database")
+def says_where(key: str) -> bool:
+    """Whether an argument of a driver says where to connect or as whom."""
+    return key in _WHERE or key.startswith(_WHERE_PREFIXES)
 
 
-def leading_to(address: Address, session: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - scoped or not
-    """A synchronous ORM session, if a redirection that is on now lets it write a model to ``address``; else ``None``.
+def _connect_arguments(
+    address: Address, dialect: Dialect, cparams: Mapping[str, Any]
+) -> tuple[Iterable[Any], dict[str, Any]]:
+    """What the dialect's ``connect`` takes to reach the address, with the application's own arguments.
 
-    Args:
-        address: Where it should lead.
-        session: Finds it; where that fails there is none.
-        model: A mapped class; sessions may have an engine for each.
+    Of those, the ones that say where or as whom are left out. Positional ones do not come here: only a
+    DSN is ever among them.
     """
-    try:
-        found = session()
-        engine: Engine = found.get_bind(model).engine
-    except Exception:  # noqa: BLE001 - code of the user's that may need what is not there: an application, a request
-        return None
-    redirection = _covering(engine.dialect)
-    if redirection is None or redirection.address != address or foreign_creator(engine.pool) is not None:
-        return None
-    return None if engine.dialect.is_async else found
+    from sqlalchemy import make_url
+
+    kept = {key: value for key, value in cparams.items() if not says_where(key)}
+    match dialect.driver:
+        case "asyncpg":
+            return (), _asyncpg_arguments(address.params, kept)
+        case "pg8000":
+            return (), _pg8000_arguments(address.params, kept)
+        case "psycopg" | "psycopg_async" | "psycopg2" | "psycopg2cffi":
+            # An empty ``hostaddr`` keeps ``PGHOSTADDR`` from leading elsewhere.
+            return (), {"hostaddr": "", **address.params, **kept}
+    positional, named = dialect.create_connect_args(make_url(address.url_for(f"postgresql+{dialect.driver}")))
+    return positional, {**named, **kept}
 
 
-def _is_stranded(redirection: Redirection | None, entry: ConnectionPoolEntry) -> bool:
-    """Whether it is asyncpg's and belongs to another event loop than the one that wants it now.
+def _asyncpg_arguments(params: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The place by name, TLS in a DSN, settings of the session apart."""
+    place: dict[str, Any] = {key: params[key] for key in ("user", "password") if key in params}
+    place["database"] = params.get("dbname")
+    if hosts := params.get("host"):
+        place["host"] = hosts.split(",") if "," in hosts else hosts
+    if ports := params.get("port"):
+        place["port"] = [int(port) for port in ports.split(",")] if "," in ports else int(ports)
+    if secure := {key: value for key, value in params.items() if key in _ASYNCPG_DSN}:
+        place["dsn"] = f"postgresql://?{urlencode(secure)}"
+    session = {key: params[key] for key in ("application_name", "options") if key in params}
+    return {**kept, **place, "server_settings": {**session, **(kept.get("server_settings") or {})}}
 
-    Inside a redirection that is our doing: each asynchronous seeder runs in a loop of its own.
-    """
-    if redirection is None:
-        return False
-    loop = getattr(entry.driver_connection, "_loop", None)
-    return isinstance(loop, asyncio.AbstractEventLoop) and loop is not asyncio.get_running_loop()
+
+def _pg8000_arguments(params: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A socket is named by its file, and the user must be named."""
+    import ssl
+
+    host, port = params.get("host", "localhost"), int(params.get("port") or 5432)
+    place: dict[str, Any] = {
+        "user": params.get("user") or getpass.getuser(),
+        "database": params.get("dbname"),
+        "password": params.get("password"),
+    }
+    mode = params.get("sslmode")
+    if host.startswith("/"):
+        place["unix_sock"] = f"{host}/.s.PGSQL.{port}"
+    else:
+        place |= {"host": host, "port": port}
+        # ``None`` tries TLS and does without, ``False`` does without, ``True`` wants it unverified.
+        unverified = {"disable": False, "allow": None, "prefer": None, "require": True}
+        if mode in unverified:
+            place["ssl_context"] = unverified[mode]
+        elif mode:
+            place["ssl_context"] = ssl.create_default_context(cafile=params.get("sslrootcert"))
+            place["ssl_context"].check_hostname = mode == "verify-full"
+    if "application_name" in params:
+        place["application_name"] = params["application_name"]
+    return {**place, **kept}

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.awaited_imports import once_imported
-from pytest_seeddb.application.environment import url_in_environment
 from pytest_seeddb.application.imports import put_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from types import ModuleType
 
     from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.servers.address import Address
+
+_SCHEME: Final = re.compile(r"(postgres(?:ql)?(?:\+[a-z0-9_]+)?)://", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -25,44 +26,47 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
 
     Inside the block every SQLAlchemy engine of the process and Django's connections are redirected to
     the target (Django's further aliases to ``target.beside``), the variables in ``target.env`` hold its
-    URL, modules are found from ``target.root``, and the working directory is ``directory``. All of it
-    is as before afterwards, whatever happened.
-
-    Args:
-        target: The database being built.
-        directory: Where to run; ``target.root`` by default.
+    URL, modules are found from ``target.root``, and the working directory is ``directory``, or
+    ``target.root``. Afterwards all of it is as before.
     """
-    from pytest_seeddb.application.django_connections import django_redirected
+    from pytest_seeddb.application.django import redirect_django
+    from pytest_seeddb.application.redirection import redirect
 
-    with (
-        contextlib.chdir(directory or target.root),
-        _search_path(target.root),
-        url_in_environment(target.env, target.address),
-        _sqlalchemy_redirected(target.address),
-        django_redirected({target.alias: target.address, **target.beside}),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _sqlalchemy_redirected(address: Address) -> Iterator[None]:
-    """At once where SQLAlchemy is there, else when somebody imports it: that takes 0.2 seconds, and not all need it."""
-
-    def redirect(_module: ModuleType) -> None:
-        from pytest_seeddb.application.redirection import redirected
-
-        stack.enter_context(redirected(address))
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(once_imported("sqlalchemy", redirect))
-        yield
-
-
-@contextlib.contextmanager
-def _search_path(root: Path) -> Iterator[None]:
     before = list(sys.path)
-    put_on_path(root)
+    put_on_path(target.root)
+    try:
+        with (
+            contextlib.chdir(directory or target.root),
+            url_in_environment(target.env, target.address),
+            redirect(target.address),
+            redirect_django({target.alias: target.address, **target.beside}),
+        ):
+            yield
+    finally:
+        sys.path[:] = before
+
+
+@contextlib.contextmanager
+def url_in_environment(names: Iterable[str], address: Address) -> Iterator[None]:
+    """Set the variables for a block, in this process; afterwards they are as they were."""
+    variables = url_variables(names, address)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        sys.path[:] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def url_variables(names: Iterable[str], address: Address) -> dict[str, str]:
+    """The variables with the address's URL in the scheme that each has now.
+
+    An application that expects ``postgresql+asyncpg://`` in its ``DATABASE_URL`` has that in its
+    environment. If the variable holds no URL of PostgreSQL, the scheme is ``postgresql``.
+    """
+    schemes = {name: _SCHEME.match(os.environ.get(name, "")) for name in names}
+    return {name: address.url_for(match[1] if match else "postgresql") for name, match in schemes.items()}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.application.django_connections import address_of
-from pytest_seeddb.application.django_project import DEFAULT, is_postgres, postgres_aliases, set_up
+from pytest_seeddb.application.django import DEFAULT, address_of, is_postgres, postgres_aliases, set_up
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations.sources import DJANGO
 from pytest_seeddb.servers.address import Address

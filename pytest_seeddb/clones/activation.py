@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.application.django_project import DEFAULT, is_set_up
-from pytest_seeddb.application.environment import url_in_environment
+from pytest_seeddb.application.django import DEFAULT, is_set_up
+from pytest_seeddb.application.surroundings import url_in_environment
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,22 +45,22 @@ def activated(
 
 @contextmanager
 def _django(database: SeededDatabase) -> Iterator[None]:
-    from pytest_seeddb.application.django_connections import django_redirected
+    from pytest_seeddb.application.django import redirect_django
 
     beside = {alias: each.address_for_writing for alias, each in database.beside.items()}
-    with django_redirected({DEFAULT: database.address_for_writing, **beside}) as redirection:
+    with redirect_django({DEFAULT: database.address_for_writing, **beside}) as redirection:
         database.before_reset(redirection.close_connections)
         yield
 
 
 @contextmanager
 def _redirected(settings: Settings, database: SeededDatabase) -> Iterator[None]:
-    from pytest_seeddb.application.redirection import redirected
+    from pytest_seeddb.application.redirection import redirect
 
     engines = None if settings.engines == ("all",) else _engines(settings)
     with ExitStack() as stack:
         with _sourced(settings.source("engines")):
-            redirection = stack.enter_context(redirected(database.address, engines))
+            redirection = stack.enter_context(redirect(database.address, engines))
         database.before_reset(redirection.close_connections)
         yield
 

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.application.environment import url_variables
+from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.changes import report_now
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.servers.naming import kept_name

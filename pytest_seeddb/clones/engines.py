@@ -21,7 +21,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, StaticPool
 
-from pytest_seeddb.application.hanging_up import tracked
+from pytest_seeddb.application.disconnection import track
 from pytest_seeddb.clones.changes import changes_in_transaction, report_now
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.errors import SeedDbError
@@ -89,7 +89,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
         return
     engine = create_engine(make_url(database.address.url_for(_DRIVER)))
     # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
-    with tracked(engine) as connections:
+    with track(engine) as connections:
 
         def report() -> tuple[TableChange, ...]:
             for driver in connections.drivers():
@@ -118,7 +118,7 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
     else:
         # No pool: a connection belongs to the loop in which it was opened.
         engine = create_async_engine(make_url(database.address.url_for(_DRIVER)), poolclass=NullPool)
-    with tracked(engine.sync_engine) as connections:
+    with track(engine.sync_engine) as connections:
         database.before_reset(connections.close)
         yield engine
 

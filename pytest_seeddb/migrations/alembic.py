@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.calling import in_own_thread_if_needed
+from pytest_seeddb.application.calling import call_without_loop
 from pytest_seeddb.application.imports import innermost_frame, place_of, put_on_path
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
@@ -191,7 +191,7 @@ class _Upgrade:
             contextlib.redirect_stderr(self._output),
         ):
             try:
-                in_own_thread_if_needed(self._run_env)
+                call_without_loop(self._run_env)
             except SeedDbError:
                 raise
             except (Exception, SystemExit) as error:

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.calling import in_own_thread_if_needed
-from pytest_seeddb.application.django_project import DEFAULT, require_postgres, set_up
+from pytest_seeddb.application.calling import call_without_loop
+from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up
 from pytest_seeddb.application.imports import is_users, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError, names_a_secret
@@ -239,7 +239,7 @@ class _Migrations:
         quiet = _Quiet()
         run = _Run(self._history, target, quiet)
         with _explained(run.what, self._history, quiet), quiet.around(target):
-            in_own_thread_if_needed(run.migrate)
+            call_without_loop(run.migrate)
 
 
 class _Run:
@@ -324,7 +324,7 @@ class _Sender:
         """Raises `BuildError` that says where the receiver failed."""
         quiet = _Quiet()
         with _explained(lambda: "A receiver of Django's signals", self._history, quiet), quiet.around(self._target):
-            in_own_thread_if_needed(self._send)
+            call_without_loop(self._send)
 
     def _send(self) -> None:
         from django.core.management import call_command

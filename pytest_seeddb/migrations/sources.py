@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.django_project import DEFAULT
+from pytest_seeddb.application.django import DEFAULT
 from pytest_seeddb.application.imports import find, is_import_path
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts

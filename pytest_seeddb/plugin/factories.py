@@ -111,11 +111,11 @@ class _Room:
         return self._others[-1]
 
     def kept(self, wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired
-        from pytest_seeddb.application.redirection import leading_to
+        from pytest_seeddb.application.redirection import session_to
 
         if self._database.isolation == "rollback" or {_PLAIN, _ASYNC}.intersection(self._request.fixturenames):
             return None
-        return leading_to(self._database.address, wired, model)
+        return session_to(self._database.address, wired, model)
 
     def close(self) -> None:
         for session in self._others:

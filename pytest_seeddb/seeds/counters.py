@@ -11,7 +11,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.awaited_imports import once_imported
+from pytest_seeddb.application.imports import on_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,9 +87,7 @@ def going_on(start: Mapping[str, int]) -> Iterator[Counters]:
     """
     counters = Counters(start)
     with ExitStack() as stack:
-        stack.enter_context(
-            once_imported("factory.base", lambda module: stack.enter_context(_counted(module, counters)))
-        )
+        stack.enter_context(on_import("factory.base", lambda module: stack.enter_context(_counted(module, counters))))
         yield counters
 
 

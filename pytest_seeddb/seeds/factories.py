@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.awaited_imports import once_imported
+from pytest_seeddb.application.imports import on_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def writing_through(source: Source) -> Iterator[None]:
     block = _Block(source)
     before = _inside.get()
     with ExitStack() as stack:
-        stack.enter_context(once_imported("factory.alchemy", lambda module: stack.enter_context(_hooked(module))))
+        stack.enter_context(on_import("factory.alchemy", lambda module: stack.enter_context(_hooked(module))))
         with _changing:
             _blocks.append(block)
         _inside.set(block)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.application.django_project import DEFAULT, postgres_aliases
+from pytest_seeddb.application.django import DEFAULT, postgres_aliases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations import sources as migrations
 from pytest_seeddb.migrations.extensions import extension_stage

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.awaited_imports import once_imported
+from pytest_seeddb.application.imports import on_import
 from pytest_seeddb.fingerprint.digests import digest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def own_randomness(seed: int) -> Iterator[None]:
     """
     with _python(seed), ExitStack() as stack:
         for name, seeding in _GENERATORS.items():
-            stack.enter_context(once_imported(name, partial(_seeded, stack, seeding, seed)))
+            stack.enter_context(on_import(name, partial(_seeded, stack, seeding, seed)))
         yield
 
 
@@ -55,7 +55,7 @@ def own_iterators() -> Iterator[None]:
     """
     with ExitStack() as stack:
         name = "factory.declarations"
-        stack.enter_context(once_imported(name, lambda module: stack.enter_context(_iterators(module))))
+        stack.enter_context(on_import(name, lambda module: stack.enter_context(_iterators(module))))
         yield
 
 

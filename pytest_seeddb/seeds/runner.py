@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.application.django_project import is_set_up
+from pytest_seeddb.application.django import is_set_up
 from pytest_seeddb.application.imports import innermost_frame, is_users, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, BulkError, SeedDbError
@@ -96,7 +96,7 @@ class Runner:
         given = arguments(declaration, self.profile)
         transaction: Transaction | None = None
         if seed.is_seeder and is_set_up():
-            from pytest_seeddb.application.django_connections import in_transaction
+            from pytest_seeddb.application.django import in_transaction
 
             transaction = in_transaction  # for a seeder that asks for none: it writes through Django's own connection
 
@@ -131,9 +131,9 @@ def _factories_write(target: Target, given: SyncResources | AsyncResources) -> A
     has_own = given.has_transaction
 
     def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - what the user wired
-        from pytest_seeddb.application.redirection import leading_to
+        from pytest_seeddb.application.redirection import session_to
 
-        session = None if has_own else leading_to(target.address, wired, model)
+        session = None if has_own else session_to(target.address, wired, model)
         if session is not None:
             given.adopt(session)
         return session
@@ -145,12 +145,12 @@ def _run_management_command(seed: DjangoSeed, target: Target) -> None:
     """Run it in this process, on the target; what it prints is shown only when it fails."""
     from django.core.management import call_command
 
-    from pytest_seeddb.application.calling import in_own_thread_if_needed
+    from pytest_seeddb.application.calling import call_without_loop
 
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            in_own_thread_if_needed(lambda: call_command(*shlex.split(seed.spec.command), stdout=output, stderr=output))
+            call_without_loop(lambda: call_command(*shlex.split(seed.spec.command), stdout=output, stderr=output))
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:

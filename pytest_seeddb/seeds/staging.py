@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.django_project import is_set_up, set_up, settings_module
+from pytest_seeddb.application.django import is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.fingerprint.sources import Sources

@@ -1,4 +1,4 @@
-"""`django_redirected`: every connection of Django's goes to our databases, and everything is put back."""
+"""`redirect_django`: every connection of Django's goes to our databases, and everything is put back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_inside_the_block_it_is_ours_and_afterwards_everything_is_as_it_was(run)
 
         before = copy.deepcopy(connections.settings)
         own = backend()
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert where() == "first"
             assert connection.settings_dict["NAME"] == first.database
             inside = backend()
@@ -65,11 +65,11 @@ def test_inside_the_block_it_is_ours_and_afterwards_everything_is_as_it_was(run)
         assert where() == "outside" and backend() == own and inside != own
         assert all_end(inside)
         connections.close_all()
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert where() == "first"
         assert connection.connection is None and where() == "outside"
         try:
-            with django_redirected({"default": first}):
+            with redirect_django({"default": first}):
                 where()
                 raise KeyError("mine")
         except KeyError:
@@ -85,22 +85,22 @@ def test_redirections_nest_and_each_end_gives_the_one_before_it_back(run):
         set_up()
         from django.db import connection, transaction
 
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert where() == "first"
             own = backend()
             with transaction.atomic():
                 insert()
-                with django_redirected({"default": second}):
+                with redirect_django({"default": second}):
                     assert where() == "second" and not connection.in_atomic_block
                     insert()
-                    with django_redirected({"default": first}):
+                    with redirect_django({"default": first}):
                         assert where() == "first" and entries() == 0
                     assert where() == "second" and entries() == 1
                 assert where() == "first" and backend() == own and entries() == 1
                 transaction.set_rollback(True)
             assert entries() == 0
         assert where() == "outside"
-        with django_redirected({"default": second}):
+        with redirect_django({"default": second}):
             connection.cursor().execute("TRUNCATE entry")
         """
     )
@@ -119,7 +119,7 @@ def test_an_open_transaction_outside_survives_a_redirection_with_its_savepoints_
             with transaction.atomic():
                 insert()
                 transaction.on_commit(lambda: called.append("outside"))
-                with django_redirected({"default": first}) as redirection:
+                with redirect_django({"default": first}) as redirection:
                     assert not connection.in_atomic_block and entries() == 0
                     with transaction.atomic():
                         insert()
@@ -142,17 +142,17 @@ def test_a_transaction_that_is_left_open_inside_is_rolled_back_and_harms_nobody(
         set_up()
         from django.db import connection, transaction
 
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             atomic = transaction.atomic()
             atomic.__enter__()
             insert()
         assert where() == "outside" and not connection.in_atomic_block
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert entries() == 0 and not connection.in_atomic_block
             transaction.set_autocommit(False)
             insert()
         assert connection.get_autocommit() and where() == "outside"
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert entries() == 0
         """
     )
@@ -168,18 +168,18 @@ def test_other_threads_are_redirected_and_their_connections_end_with_the_block(r
         def told(function):
             return worker.submit(function).result()
 
-        with django_redirected({"default": first}) as redirection:
+        with redirect_django({"default": first}) as redirection:
             assert [told(where), in_a_thread(where), where()] == ["first"] * 3
             inside = told(backend)
             redirection.close_connections()
             assert told(where) == "first" and told(backend) != inside
-            with django_redirected({"default": second}):
+            with redirect_django({"default": second}):
                 assert told(where) == "second"
             assert told(where) == "first"
         assert told(where) == "outside" and where() == "outside"
 
         left = []
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             told(lambda: left.append(backend()))
         assert all_end(*left)
         from django.db import connections
@@ -199,7 +199,7 @@ def test_a_thread_that_was_connected_before_the_first_redirection_is_redirected(
         worker = ThreadPoolExecutor(1)
 
         assert worker.submit(where).result() == "outside"
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             found = [worker.submit(where).result()]
         found.append(worker.submit(where).result())
         worker.submit(connections.close_all).result()
@@ -227,7 +227,7 @@ def test_a_thread_that_begins_inside_and_ends_outside_never_reaches_the_other_da
             connections.close_all()
 
         thread = threading.Thread(target=work)
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             thread.start()
             begun.wait()
         go_on.set()
@@ -248,9 +248,9 @@ def test_a_mirror_and_another_name_of_the_same_database_go_along(run):
         from django.db import connections
 
         before = copy.deepcopy(connections.settings)
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert [where(alias) for alias in connections] == ["first"] * 4
-            with django_redirected({"default": second}):
+            with redirect_django({"default": second}):
                 assert [where(alias) for alias in connections] == ["second"] * 4
             assert [where(alias) for alias in connections] == ["first"] * 4
         assert connections.settings == before
@@ -269,13 +269,13 @@ def test_an_alias_without_a_database_cannot_connect_and_those_of_other_vendors_a
         assert where("other") == "second"
         connections["lite"].cursor().execute("CREATE TABLE place AS SELECT 'lite' AS name")
         before = copy.deepcopy(connections.settings)
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert where() == "first" and where("lite") == "lite"
             told = refused(lambda: where("other"))
             assert "this alias has no database here" in told, told
             assert second.database not in told
         assert connections.settings == before
-        with django_redirected({"default": first, "other": outside}):
+        with redirect_django({"default": first, "other": outside}):
             assert [where(), where("other"), where("lite")] == ["first", "outside", "lite"]
         assert [where(), where("other"), where("lite")] == ["outside", "second", "lite"]
         connections.close_all()
@@ -295,7 +295,7 @@ def test_settings_that_say_how_stay_and_those_that_say_where_are_replaced(run):
         from django.db import connection, connections, transaction
 
         before = copy.deepcopy(connections.settings)
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert where() == "first"
             with connection.cursor() as cursor:
                 wanted = {"statement_timeout": "77s", "application_name": "mine", "timezone": "Asia/Tokyo"}
@@ -315,7 +315,7 @@ def test_settings_that_say_how_stay_and_those_that_say_where_are_replaced(run):
 def test_django_that_is_set_up_inside_the_block_is_redirected_and_afterwards_as_its_settings_say(run):
     run(
         """
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             assert "django" not in sys.modules
             set_up(other=lead_to(second))
             assert where() == "first" and in_a_thread(where) == "first"
@@ -323,7 +323,7 @@ def test_django_that_is_set_up_inside_the_block_is_redirected_and_afterwards_as_
         assert where() == "outside" and where("other") == "second"
         from django.db import connections
         assert connections.settings["default"]["NAME"] == outside.database
-        with django_redirected({"default": second}):
+        with redirect_django({"default": second}):
             assert where() == "second"
         assert where() == "outside"
         connections.close_all()
@@ -334,8 +334,8 @@ def test_django_that_is_set_up_inside_the_block_is_redirected_and_afterwards_as_
 def test_a_nested_redirection_before_django_is_set_up_is_the_one_that_counts(run):
     run(
         """
-        with django_redirected({"default": first}):
-            with django_redirected({"default": second}):
+        with redirect_django({"default": first}):
+            with redirect_django({"default": second}):
                 set_up()
                 assert where() == "second"
             assert where() == "first"
@@ -347,7 +347,7 @@ def test_a_nested_redirection_before_django_is_set_up_is_the_one_that_counts(run
 def test_a_process_without_django_is_left_without(run):
     run(
         """
-        with django_redirected({"default": first}):
+        with redirect_django({"default": first}):
             pass
         assert not [name for name in sys.modules if name.partition(".")[0] == "django"]
         """
@@ -367,7 +367,7 @@ def test_a_kept_redirection_keeps_its_connection_from_block_to_block(run):
                 found.append(backend())
                 assert kept.backend() == found[-1]
             assert where() == "outside"
-            with django_redirected({"default": second}):
+            with redirect_django({"default": second}):
                 assert where() == "second"
         assert len(set(found)) == 1
         with kept.on():

@@ -30,7 +30,8 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
-from pytest_seeddb.application.redirection import empty_pool, engines_of, redirected
+from pytest_seeddb.application.disconnection import empty_pool
+from pytest_seeddb.application.redirection import engines_of, redirect
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.address import Address
 
@@ -116,7 +117,7 @@ def own_engine(address, scheme, **options):
 @pytest.mark.parametrize("scheme", SYNC)
 def test_a_named_engine_connects_to_the_address(scheme, empty_database):
     engine = create_engine(f"{scheme}://{NOWHERE}")
-    with redirected(empty_database, [engine]), engine.connect() as connection:
+    with redirect(empty_database, [engine]), engine.connect() as connection:
         assert where(connection) == empty_database.database
     assert backends(empty_database) == 0
 
@@ -127,14 +128,14 @@ def test_the_environment_does_not_lead_elsewhere(scheme, empty_database, monkeyp
         monkeypatch.setenv(name, value)
     address = Address({"port": "5432", **empty_database.params})
     engine = create_engine(f"{scheme}://{NOWHERE}")
-    with redirected(address, [engine]), engine.connect() as connection:
+    with redirect(address, [engine]), engine.connect() as connection:
         assert where(connection) == empty_database.database
     monkeypatch.undo()
 
 
 @pytest.mark.parametrize("scheme", SYNC)
 def test_engines_made_inside_are_redirected_when_all_are(scheme, empty_database):
-    with redirected(empty_database):
+    with redirect(empty_database):
         engine = create_engine(f"{scheme}://{NOWHERE}")
         with engine.connect() as connection:
             assert where(connection) == empty_database.database
@@ -150,7 +151,7 @@ def test_an_async_engine_connects_to_the_address_and_nothing_stays_open(scheme, 
         async with engine.connect() as connection:
             return (await connection.execute(text("SELECT current_database()"))).scalar_one()
 
-    with redirected(empty_database, [engine.sync_engine] if named else None):
+    with redirect(empty_database, [engine.sync_engine] if named else None):
         assert asyncio.run(main()) == empty_database.database
         assert asyncio.run(main()) == empty_database.database, "also in another loop"
     assert backends(empty_database) == 0
@@ -171,7 +172,7 @@ def test_connections_of_a_closed_loop_are_closed_without_a_word(scheme, named, e
         await pooled.close()
 
     kept = []
-    with redirected(empty_database, [engine.sync_engine] if named else None):
+    with redirect(empty_database, [engine.sync_engine] if named else None):
         asyncio.run(leave_open())
     assert backends(empty_database) == 0
     kept.clear()
@@ -185,7 +186,7 @@ def test_it_can_be_left_while_the_loop_runs(scheme, empty_database):
     engine = create_async_engine(f"{scheme}://{NOWHERE}")
 
     async def main():
-        with redirected(empty_database, [engine.sync_engine]):
+        with redirect(empty_database, [engine.sync_engine]):
             held = await engine.connect()
             async with engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
@@ -202,7 +203,7 @@ def test_pooled_connections_do_not_cross_the_border(scheme, named, empty_databas
     engine = own_engine(other_database, scheme)
     with engine.connect() as connection:
         assert where(connection) == other_database.database
-    with redirected(empty_database, [engine] if named else None):
+    with redirect(empty_database, [engine] if named else None):
         for _ in range(2):
             with engine.connect() as connection:
                 assert where(connection) == empty_database.database
@@ -228,12 +229,12 @@ def test_async_pooled_connections_do_not_cross_the_border(
 
     async def one_loop():
         assert await look() == other_database.database
-        with redirected(empty_database, [engine.sync_engine] if named else None):
+        with redirect(empty_database, [engine.sync_engine] if named else None):
             assert await look() == empty_database.database
         assert await look() == other_database.database
 
     asyncio.run(one_loop())
-    with redirected(empty_database, [engine.sync_engine] if named else None):
+    with redirect(empty_database, [engine.sync_engine] if named else None):
         assert asyncio.run(look()) == empty_database.database
     assert asyncio.run(look()) == other_database.database
     empty_pool(engine.sync_engine)
@@ -245,10 +246,10 @@ def test_async_pooled_connections_do_not_cross_the_border(
 
 def test_the_innermost_redirection_wins(empty_database, other_database):
     engine = create_engine(f"postgresql+psycopg://{NOWHERE}")
-    with redirected(empty_database):
+    with redirect(empty_database):
         with engine.connect() as connection:
             assert where(connection) == empty_database.database
-        with redirected(other_database, [engine]), engine.connect() as connection:
+        with redirect(other_database, [engine]), engine.connect() as connection:
             assert where(connection) == other_database.database
         with engine.connect() as connection:
             assert where(connection) == empty_database.database
@@ -257,7 +258,7 @@ def test_the_innermost_redirection_wins(empty_database, other_database):
 def test_an_inner_one_for_another_engine_changes_nothing(empty_database, other_database):
     engine = create_engine(f"postgresql+psycopg://{NOWHERE}")
     another = create_engine(f"postgresql+psycopg://{NOWHERE}")
-    with redirected(empty_database, [engine]), redirected(other_database, [another]):
+    with redirect(empty_database, [engine]), redirect(other_database, [another]):
         with engine.connect() as connection:
             assert where(connection) == empty_database.database
         with another.connect() as connection:
@@ -271,13 +272,13 @@ def test_it_wins_over_a_listener_of_the_application(empty_database):
     def token(dialect, record, cargs, cparams):
         pytest.fail("the application's own listener was asked")
 
-    with redirected(empty_database), engine.connect() as connection:
+    with redirect(empty_database), engine.connect() as connection:
         assert where(connection) == empty_database.database
 
 
 def test_other_databases_are_left_alone(empty_database):
     engine = create_engine("sqlite://")
-    with redirected(empty_database), engine.connect() as connection:
+    with redirect(empty_database), engine.connect() as connection:
         assert connection.execute(text("SELECT sqlite_version()")).scalar_one()
     engine.dispose()
 
@@ -287,7 +288,7 @@ def test_what_is_no_address_is_kept(empty_database):
         f"postgresql+psycopg://{NOWHERE}?application_name=shop",
         connect_args={"options": "-c work_mem=3MB", "sslmode": "require", "prepare_threshold": 7},
     )
-    with redirected(empty_database, [engine]), engine.connect() as connection:
+    with redirect(empty_database, [engine]), engine.connect() as connection:
         assert connection.execute(text("SHOW application_name")).scalar_one() == "shop"
         assert connection.execute(text("SHOW work_mem")).scalar_one() == "3MB"
         assert connection.connection.driver_connection.prepare_threshold == 7
@@ -306,7 +307,7 @@ def test_asyncpg_keeps_its_server_settings_and_cache_sizes(empty_database):
             assert raw.dbapi_connection._prepared_statement_cache.capacity == 5
             return (await connection.execute(text("SHOW application_name"))).scalar_one()
 
-    with redirected(empty_database, [engine.sync_engine]):
+    with redirect(empty_database, [engine.sync_engine]):
         assert asyncio.run(main()) == "shop"
 
 
@@ -316,7 +317,7 @@ def test_a_password_and_a_port_reach_the_driver(scheme, way, guarded_server):
     address = guarded_server[way]
     wait_for(address)
     engine = create_engine(f"{scheme}://{NOWHERE}")
-    with redirected(address, [engine]), engine.connect() as connection:
+    with redirect(address, [engine]), engine.connect() as connection:
         assert connection.execute(text("SELECT current_user")).scalar_one() == "owner"
 
 
@@ -330,14 +331,14 @@ def test_a_password_and_a_port_reach_asyncpg(way, guarded_server):
         async with engine.connect() as connection:
             return (await connection.execute(text("SELECT current_user"))).scalar_one()
 
-    with redirected(Address({**address.params, "sslmode": "prefer"}), [engine.sync_engine]):
+    with redirect(Address({**address.params, "sslmode": "prefer"}), [engine.sync_engine]):
         assert asyncio.run(main()) == "owner"
 
 
 @pytest.mark.parametrize("scheme", SYNC)
 def test_a_connection_that_is_still_held_is_closed_at_the_end(scheme, empty_database):
     engine = create_engine(f"{scheme}://{NOWHERE}")
-    with redirected(empty_database, [engine]):
+    with redirect(empty_database, [engine]):
         held = engine.connect()
         session = Session(engine)
         session.execute(text("SELECT 1"))
@@ -349,10 +350,10 @@ def test_a_connection_that_is_still_held_is_closed_at_the_end(scheme, empty_data
 def test_a_session_that_is_held_over_two_redirections_works_after_a_rollback(empty_database, other_database):
     engine = create_engine(f"postgresql+psycopg://{NOWHERE}")
     session = Session(engine)
-    with redirected(empty_database, [engine]):
+    with redirect(empty_database, [engine]):
         assert where(session) == empty_database.database
     session.close()
-    with redirected(other_database, [engine]):
+    with redirect(other_database, [engine]):
         assert where(session) == other_database.database
         session.close()
 
@@ -363,7 +364,7 @@ def test_every_kind_of_pool_is_redirected(pool, empty_database, other_database):
     with engine.connect() as connection:
         assert where(connection) == other_database.database
     for named in ([engine], None):
-        with redirected(empty_database, named), engine.connect() as connection:
+        with redirect(empty_database, named), engine.connect() as connection:
             assert where(connection) == empty_database.database
     with engine.connect() as connection:
         assert where(connection) == other_database.database
@@ -378,7 +379,7 @@ def test_threads_of_the_application_are_redirected(empty_database):
         with engine.connect() as connection:
             found.append(where(connection))
 
-    with redirected(empty_database, [engine]):
+    with redirect(empty_database, [engine]):
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -396,14 +397,14 @@ def test_engines_with_a_creator_are_refused_when_named(empty_database):
     for each in (engine, asynchronous.sync_engine):
         with (
             pytest.raises(ConfigError, match="made with creator= or async_creator="),
-            redirected(empty_database, [each]),
+            redirect(empty_database, [each]),
         ):
             pass
 
 
 def test_engines_with_a_creator_still_work_when_all_are_redirected(empty_database, other_database):
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(other_database.conninfo))
-    with redirected(empty_database), engine.connect() as connection:
+    with redirect(empty_database), engine.connect() as connection:
         assert where(connection) == other_database.database
     engine.dispose()
 
@@ -411,14 +412,14 @@ def test_engines_with_a_creator_still_work_when_all_are_redirected(empty_databas
 def test_an_engine_for_another_database_is_refused_when_named(empty_database):
     with (
         pytest.raises(ConfigError, match="not for PostgreSQL"),
-        redirected(empty_database, [create_engine("sqlite://")]),
+        redirect(empty_database, [create_engine("sqlite://")]),
     ):
         pass
 
 
 def test_it_ends_also_after_an_error(empty_database, other_database):
     engine = create_engine(other_database.url_for("postgresql+psycopg"))
-    with pytest.raises(ZeroDivisionError), redirected(empty_database), engine.connect():
+    with pytest.raises(ZeroDivisionError), redirect(empty_database), engine.connect():
         _ = 1 / 0
     with engine.connect() as connection:
         assert where(connection) == other_database.database
@@ -443,9 +444,9 @@ def test_engines_are_found_behind_what_applications_keep():
 
 
 def test_what_is_no_engine_is_refused():
-    with pytest.raises(ConfigError, match="no SQLAlchemy engine"):
+    with pytest.raises(ConfigError, match="not a SQLAlchemy engine"):
         engines_of("postgresql://x")
-    with pytest.raises(ConfigError, match="no SQLAlchemy engine"):
+    with pytest.raises(ConfigError, match="not a SQLAlchemy engine"):
         engines_of(lambda: 7)
     with pytest.raises(ConfigError, match="bound to no engine"):
         engines_of(sessionmaker())
@@ -491,7 +492,7 @@ def test_connections_whose_loop_runs_in_another_thread_are_closed_in_that_thread
         return await engine.connect()
 
     held = []
-    with redirected(empty_database, [engine.sync_engine]) as redirection:
+    with redirect(empty_database, [engine.sync_engine]) as redirection:
         for _ in range(50):
             held.append(asyncio.run_coroutine_threadsafe(opened(), loop).result(20))
             redirection.close_connections()

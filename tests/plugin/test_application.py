@@ -410,7 +410,7 @@ def test_an_engine_that_is_made_in_a_function_on_first_use_is_redirected(applica
     ("entry", "told"),
     [
         ("app.db:psycop", "There is no 'psycop' in the module 'app.db'"),
-        ("app.db:OWN", "This is no SQLAlchemy engine"),
+        ("app.db:OWN", "This is not a SQLAlchemy engine"),
         ("app.db:lite", "This engine is not for PostgreSQL"),
     ],
 )

@@ -147,9 +147,9 @@ def test_a_run_without_them_and_a_quiet_run_tell_nothing_of_options(clinic):
     [
         (
             {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}},
-            ["None of Django's databases is PostgreSQL's", "default: django.db.backends.sqlite3"],
+            ["None of Django's databases is a PostgreSQL database", "default: django.db.backends.sqlite3"],
         ),
-        ({}, ["None of Django's databases is PostgreSQL's", "default: django.db.backends.dummy"]),
+        ({}, ["None of Django's databases is a PostgreSQL database", "default: django.db.backends.dummy"]),
         (
             {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}, "other": {"ENGINE": "postgres"}},
             ["Django cannot use its databases", "'postgres'"],

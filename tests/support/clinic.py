@@ -143,7 +143,7 @@ def get(url):
 SCRIPT = """
     import copy, json, os, sys, threading, time
     from pytest_seeddb.servers.address import Address
-    from pytest_seeddb.application.django_connections import KeptRedirection, django_redirected
+    from pytest_seeddb.application.django import KeptRedirection, redirect_django
 
     outside, first, second = (Address(each) for each in json.loads(os.environ["PLACES"]))
 

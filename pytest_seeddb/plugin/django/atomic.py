@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.django_connections import KeptRedirection
+from pytest_seeddb.application.django import KeptRedirection
 from pytest_seeddb.clones.activation import activated
 from pytest_seeddb.plugin.factories import counting_on
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.application.django_project import DEFAULT
+from pytest_seeddb.application.django import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_seeddb.application.django_connections import DjangoRedirection
+    from pytest_seeddb.application.django import DjangoRedirection
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plan.plan import Plan
@@ -36,10 +36,10 @@ class Base:
     @contextmanager
     def activated(self) -> Iterator[None]:
         """Point Django at it."""
-        from pytest_seeddb.application.django_connections import django_redirected
+        from pytest_seeddb.application.django import redirect_django
 
         addresses = {alias: leased.clone.address for alias, leased in self._leased.items()}
-        with django_redirected(addresses) as self._redirection:
+        with redirect_django(addresses) as self._redirection:
             yield
 
     def templates(self) -> tuple[Template, dict[str, Template]]:

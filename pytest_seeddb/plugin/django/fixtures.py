@@ -105,7 +105,7 @@ def _others(request: pytest.FixtureRequest) -> Iterator[None]:
     from django.db import connections
     from django.test.utils import setup_databases, teardown_databases
 
-    from pytest_seeddb.application.django_project import is_postgres
+    from pytest_seeddb.application.django import is_postgres
 
     wanted = [alias for alias in connections.settings if not is_postgres(alias)]
     if not wanted:
@@ -145,7 +145,7 @@ def _settled_instead_of_flushed(request: pytest.FixtureRequest) -> Iterator[None
     """
     from django.test import TransactionTestCase
 
-    from pytest_seeddb.application.django_project import is_postgres
+    from pytest_seeddb.application.django import is_postgres
 
     flush, reset_sequences = TransactionTestCase._fixture_teardown, TransactionTestCase._reset_sequences  # noqa: SLF001 - Django names them so
 
@@ -219,7 +219,7 @@ def _is_alone() -> bool:
     """Whether the project has one PostgreSQL database, without a pool of connections."""
     from django.db import connections
 
-    from pytest_seeddb.application.django_project import DEFAULT, postgres_aliases
+    from pytest_seeddb.application.django import DEFAULT, postgres_aliases
 
     return postgres_aliases() == (DEFAULT,) and not connections.settings[DEFAULT]["OPTIONS"].get("pool")
 

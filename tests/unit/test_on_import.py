@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pytest_seeddb.application.awaited_imports import once_imported
+from pytest_seeddb.application.imports import on_import
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def module(tmp_path, monkeypatch):
 
 def test_a_module_that_is_there_is_acted_on_at_once():
     seen = []
-    with once_imported("json", seen.append):
+    with on_import("json", seen.append):
         assert seen == [sys.modules["json"]]
     assert len(seen) == 1
 
 
 def test_a_module_that_comes_is_acted_on_when_its_code_has_run_and_is_as_it_was(module):
     seen = []
-    with once_imported(module, lambda found: seen.append(found.value)):
+    with on_import(module, lambda found: seen.append(found.value)):
         importlib.import_module("awaited_package.other")
         assert seen == []
         found = importlib.import_module(module)
@@ -45,7 +45,7 @@ def test_a_module_that_comes_is_acted_on_when_its_code_has_run_and_is_as_it_was(
 
 def test_a_module_that_comes_too_late_is_not_acted_on(module):
     seen = []
-    with once_imported(module, seen.append):
+    with on_import(module, seen.append):
         pass
     importlib.import_module(module)
     assert seen == []
@@ -53,15 +53,15 @@ def test_a_module_that_comes_too_late_is_not_acted_on(module):
 
 def test_several_may_wait_for_a_module_and_blocks_may_be_nested(module):
     seen = []
-    with once_imported(module, lambda _: seen.append("outer")):
-        with once_imported(module, lambda _: seen.append("inner")):
+    with on_import(module, lambda _: seen.append("outer")):
+        with on_import(module, lambda _: seen.append("inner")):
             importlib.import_module(module)
         assert seen == ["outer", "inner"]
 
 
 def test_looking_for_a_module_is_not_importing_it(module):
     seen = []
-    with once_imported(module, seen.append):
+    with on_import(module, seen.append):
         assert importlib.util.find_spec(module) is not None
         assert importlib.util.find_spec("awaited_package.missing") is None
         assert seen == []
@@ -69,6 +69,6 @@ def test_looking_for_a_module_is_not_importing_it(module):
 
 def test_a_module_that_fails_is_not_acted_on_and_its_error_passes(module):
     seen = []
-    with once_imported("awaited_package.broken", seen.append), pytest.raises(LookupError):
+    with on_import("awaited_package.broken", seen.append), pytest.raises(LookupError):
         importlib.import_module("awaited_package.broken")
     assert seen == []
