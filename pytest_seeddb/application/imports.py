@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 _PATH: Final = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
-_OWN: Final = str(Path(__file__).parent)
+_OWN: Final = str(Path(__file__).parents[1])
 
 
 def is_import_path(text: str) -> bool:

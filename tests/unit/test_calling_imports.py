@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
-from pytest_seeddb.application.imports import check, is_import_path, load
+from pytest_seeddb.application.imports import check, innermost_frame, is_import_path, load
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.servers.address import Address
 
 WHERE = "seeds in /x/pyproject.toml"
 
@@ -75,3 +77,11 @@ def test_a_module_that_fails_is_told_with_the_line_of_the_users(text, seen, pack
         load(module, source=WHERE, root=tmp_path)
     assert seen in str(caught.value)
     assert "broken.py:3" in str(caught.value)
+
+
+def test_a_line_of_this_package_is_never_the_users_line():
+    with pytest.raises(ConfigError) as caught:
+        Address.parse("nothing", source=WHERE)
+    frame = innermost_frame(caught.value, Path(__file__).parents[2])
+    assert frame is not None
+    assert frame.filename == __file__
