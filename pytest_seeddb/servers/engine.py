@@ -43,11 +43,7 @@ class Engine:
         return str(self._reached.get_connection_mode().value)
 
     def address_of(self, container: Any, port: int) -> tuple[str, int]:  # noqa: ANN401 - of docker-py
-        """Host and port by which a container's port is reached from here.
-
-        Raises:
-            LookupError: It has none (yet).
-        """
+        """Host and port by which a container's port is reached from here; `LookupError` where it has none yet."""
         identity = str(container.id)
         if self._mode == "bridge_ip":
             return str(self._reached.bridge_ip(identity)), port
@@ -63,10 +59,7 @@ def connect(source: str) -> Engine:
     """Reach the engine of Testcontainers' configuration, of ``DOCKER_HOST`` or of Docker's active context.
 
     Where none of them is set: the one whose socket is there, Docker's or Podman's. ``source`` is what asks for a
-    container, for the error.
-
-    Raises:
-        ServerError: No engine answers.
+    container, for the error. Raises `ServerError`.
     """
     try:
         import docker

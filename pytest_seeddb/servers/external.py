@@ -42,14 +42,6 @@ class Probe(NamedTuple):
     """The evidence that a pooler lends us the connection; empty where it is our own."""
 
 
-class Finding(NamedTuple):
-    """A reason why a server cannot be used."""
-
-    what: str
-    saw: str
-    remedy: str
-
-
 def probe_server(settings: Settings) -> Server:
     """Connect once to the server that the settings name, and see what our role can do there.
 
@@ -80,18 +72,14 @@ def probe_server(settings: Settings) -> Server:
             remedy=connection_remedy(str(error)) or "correct the URL, or leave it out to have a server started",
         ) from None
     origin = f"{given.masked}, {settings.source('server')}"
-    if finding := objection(answer, settings):
-        raise ServerError(finding.what, saw=finding.saw, source=origin, remedy=finding.remedy)
+    if refusal := objection(answer, settings, origin):
+        raise refusal
     version = answer.version.split()[0]
     return Server("external", address, version, answer.version_num, origin, answer.superuser, answer.fsync)
 
 
 def probe(address: Address) -> Probe:
-    """Ask a server what it is, and what our role may do there.
-
-    Raises:
-        psycopg.Error: It cannot be reached.
-    """
+    """Ask a server what it is, and what our role may do there, or raise `Error`."""
     import psycopg
 
     params = dict(address.params)
@@ -104,40 +92,31 @@ def probe(address: Address) -> Probe:
         return Probe._make([connection.info.server_version, *row[:-1], "" if announced == actual else pooled])
 
 
-def objection(probe: Probe, settings: Settings) -> Finding | None:
+def objection(probe: Probe, settings: Settings, source: str) -> ServerError | None:
     """Why the server cannot be used; ``None`` where it can."""
     major = probe.version_num // 10_000
     if major < OLDEST:
-        return Finding(
-            f"The server is too old: PostgreSQL {OLDEST} is the oldest that works",
-            probe.banner or f"version {probe.version}",
-            f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer",
-        )
-    if settings.postgres is not None and settings.postgres != major:
-        return Finding(
-            f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}",
-            f"postgres = {settings.postgres}, {settings.source('postgres')}",
-            f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres",
-        )
-    if probe.pooled:
-        return Finding(
-            "The server is behind a connection pooler, which lends one session, with its locks, to several clients",
-            probe.pooled,
-            "name the server itself, by its own host and port; PgBouncer has them under [databases] in its settings",
-        )
-    if probe.replica:
-        return Finding(
-            "The server is a read-only replica: no database can be created there",
-            "pg_is_in_recovery() is true",
-            "name the primary server",
-        )
-    if not (probe.createdb or probe.superuser):
+        what = f"The server is too old: PostgreSQL {OLDEST} is the oldest that works"
+        saw = probe.banner or f"version {probe.version}"
+        remedy = f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer"
+    elif settings.postgres is not None and settings.postgres != major:
+        what = f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}"
+        saw = f"postgres = {settings.postgres}, {settings.source('postgres')}"
+        remedy = f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres"
+    elif probe.pooled:
+        what = "The server is behind a connection pooler, which lends one session, with its locks, to several clients"
+        saw = probe.pooled
+        remedy = "name the server itself, by its own host and port: PgBouncer's settings have them under [databases]"
+    elif probe.replica:
+        what, saw = "The server is a read-only replica: no database can be created there", "pg_is_in_recovery() is true"
+        remedy = "name the primary server"
+    elif not (probe.createdb or probe.superuser):
         from psycopg import sql
 
-        return Finding(
-            f"The role {probe.role!r} may not create databases on this server",
-            "it has neither CREATEDB nor SUPERUSER",
-            f"as a superuser: ALTER ROLE {sql.Identifier(probe.role).as_string()} CREATEDB;  "
-            "(or name another role in the URL)",
-        )
-    return None
+        role = sql.Identifier(probe.role).as_string()
+        what = f"The role {probe.role!r} may not create databases on this server"
+        saw = "it has neither CREATEDB nor SUPERUSER"
+        remedy = f"as a superuser: ALTER ROLE {role} CREATEDB;  (or name another role in the URL)"
+    else:
+        return None
+    return ServerError(what, saw=saw, source=source, remedy=remedy)

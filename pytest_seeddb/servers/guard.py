@@ -71,8 +71,7 @@ def main(state: str, guard_lock: int, kind: Kind = "server") -> None:
     os.close(guard_lock)  # before USERS: the next user must find no guard, and spawn one
     fcntl.flock(users, fcntl.LOCK_UN)
     if token:
-        _synchronize_all(os.path.join(state, DATA))
-        _mark_clean(state, users, token)
+        _make_durable(state, users, token)
 
 
 def remove_container(state: str) -> None:
@@ -211,18 +210,13 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _synchronize_all(data: str) -> None:
-    """Write the data directory to the disk: the server itself ran with ``fsync=off``."""
+def _make_durable(state: str, users: int, token: str) -> None:
+    """Write the data to the disk (the server ran with ``fsync=off``), and mark it so unless a server started since."""
     os.sync()
-    if _SYNC_WAITS:
-        return
-    for directory, _, names in os.walk(data):
-        for path in (directory, *(os.path.join(directory, name) for name in names)):
-            synchronize(path)
-
-
-def _mark_clean(state: str, users: int, token: str) -> None:
-    """Say that the data directory survives a power cut, unless a server has been started since."""
+    if not _SYNC_WAITS:
+        for directory, _, names in os.walk(os.path.join(state, DATA)):
+            for path in (directory, *(os.path.join(directory, name) for name in names)):
+                synchronize(path)
     unused = _try_lock(users) and os.fstat(users).st_nlink > 0  # else the directory is being removed
     if unused and record(state).get("token", "") == token:
         path = os.path.join(state, CLEAN)

@@ -8,7 +8,7 @@ import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard
@@ -25,14 +25,6 @@ _FOR_ROOT: Final = Path("/var/cache/pytest-seeddb")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-class SpawnOptions(TypedDict, total=False):
-    """Arguments of `subprocess.Popen` that make the child run under another account."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
 @dataclass(frozen=True)
 class Account:
     """An existing account of this machine."""
@@ -46,16 +38,12 @@ class Account:
         """Whether this process runs under it."""
         return self.uid == os.geteuid()
 
-    def spawn_options(self) -> SpawnOptions:
+    def spawn_options(self) -> dict[str, Any]:
         """The arguments of `subprocess.Popen` that run a child under this account."""
         return {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def take(self, path: Path) -> None:
-        """Give ``path`` to this account.
-
-        Raises:
-            ServerError: This root may not do so, as in a container that maps one account only.
-        """
+        """Give ``path`` to this account, or raise `ServerError`."""
         if self.is_ours:
             return
         try:
@@ -91,11 +79,7 @@ def own_account() -> Account:
 
 
 def server_account() -> Account:
-    """The account for the server: our own, or for root the first of those made for such things.
-
-    Raises:
-        ServerError: We are root, and none of them exists.
-    """
+    """The account for the server: our own, or for root one that is made for servers. Raises `ServerError`."""
     uid = os.geteuid()
     if uid != 0:
         try:
@@ -141,11 +125,7 @@ class Place:
 
 
 def cache_directory(account: Account) -> Path:
-    """Our cache directory, made if need be, which ``account`` can enter.
-
-    Raises:
-        ServerError: It cannot be made, or belongs to another user.
-    """
+    """Our cache directory, made if need be, which ``account`` can enter. Raises `ServerError`."""
     place = cache_place(account)
     if place.parent == _FOR_ROOT:
         make_private(_FOR_ROOT, account)

@@ -32,6 +32,10 @@ _KILLED: Final = ("terminated by signal 9", "is still in use")
 _LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
 _TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 20_000
+_OTHERWISE: Final = (
+    "name other binaries (binaries = '/path/to/bin') or a running server "
+    "(--seed-db-server=postgresql://user@host:port/postgres)"
+)
 _INITDB: Final = (
     f"--username={_SUPERUSER}",
     "--auth=trust",  # nobody else can enter the socket directory, and there is no TCP
@@ -83,21 +87,22 @@ class StartError(ServerError):
 
 def failure(what: str, place: Place, words: str) -> ServerError:
     """An error with PostgreSQL's last words, where its programs came from, and what to do."""
-    remedy = start_remedy(words) or (
-        "name other binaries (binaries = '/path/to/bin') or a running server "
-        "(--seed-db-server=postgresql://user@host:port/postgres)"
+    return ServerError(what, **describe(place, words))
+
+
+def describe(place: Place, words: str) -> dict[str, str]:
+    """The other parts of such an error."""
+    remedy = (start_remedy(words) or _OTHERWISE).format(
+        state=place.state,
+        account=place.account.name,
+        origin=place.binaries.origin,
+        programs=place.binaries.directory,
     )
-    return ServerError(
-        what,
-        saw="\n".join([line for line in words.splitlines() if line.strip()][-_TAIL_LINES:]),
-        source=f"PostgreSQL {place.binaries.version} ({place.binaries.origin}), account {place.account.name}",
-        remedy=remedy.format(
-            state=place.state,
-            account=place.account.name,
-            origin=place.binaries.origin,
-            programs=place.binaries.directory,
-        ),
-    )
+    return {
+        "saw": "\n".join([line for line in words.splitlines() if line.strip()][-_TAIL_LINES:]),
+        "source": f"PostgreSQL {place.binaries.version} ({place.binaries.origin}), account {place.account.name}",
+        "remedy": remedy,
+    }
 
 
 def log_since(place: Place, position: int) -> str:
@@ -136,12 +141,9 @@ def is_kept(place: Place) -> bool:
 
 
 def make_data(place: Place, server_lock: int) -> None:
-    """Put a new, empty data directory in the place of what is there, complete or not at all.
+    """Put a new, empty data directory in the place of what is there, complete or not at all, or raise `ServerError`.
 
     ``initdb`` inherits ``server_lock``, so that one whose parent was killed still keeps others away until it has ended.
-
-    Raises:
-        ServerError: ``initdb`` failed; what it had written is removed.
     """
     guard.note(server_lock, 0, "")  # a dead postmaster's number must not be taken for initdb's
     try:
@@ -165,20 +167,13 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
     checksums = ["--no-data-checksums"] if place.binaries.major >= _CHECKSUMS_BY_DEFAULT_SINCE else []
     for locale in locales:
         # A refused locale leaves an empty directory, which the next attempt takes.
-        done = subprocess.run(  # noqa: S603  # the program that was chosen for this
-            [str(place.binaries.program("initdb")), f"--pgdata={target}", *_INITDB, *locale, *checksums],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            env=server_environment(),
-            pass_fds=(server_lock,),
-            start_new_session=True,  # Ctrl-C is ours to handle
-            check=False,
-            **place.account.spawn_options(),
-        )
-        if done.returncode == 0:
+        command = [str(place.binaries.program("initdb")), f"--pgdata={target}", *_INITDB, *locale, *checksums]
+        env, account = server_environment(), place.account
+        with spawn(command, server_lock, output=subprocess.PIPE, env=env, account=account) as initdb:
+            stdout, stderr = initdb.communicate()
+        if initdb.returncode == 0:
             return
-        words = (done.stderr or done.stdout).decode(errors="replace")
+        words = (stderr or stdout).decode(errors="replace")
         if "invalid locale" not in words:
             break
     raise failure("initdb failed to make the embedded server's data directory", place, words)
@@ -188,14 +183,10 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
 
 
 def start(place: Place, server_lock: int) -> None:
-    """Start the postmaster and wait until it accepts connections.
+    """Start the postmaster and wait until it accepts connections, or raise `StartError` or `ServerError`.
 
     It inherits ``server_lock``, and so do its backends: the lock is free again when the last one is gone. The caller
     holds it, so no process uses the data directory.
-
-    Raises:
-        StartError: It ended at once.
-        ServerError: It does not become ready.
     """
     sockets = _make_socket_directory(place)
     (place.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one: its number may be another's now
@@ -208,9 +199,7 @@ def start(place: Place, server_lock: int) -> None:
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     try:
         with place.log.open("ab") as log:
-            process = spawn(
-                command, server_lock, output=log, env=server_environment(), account=place.account.spawn_options()
-            )
+            process = spawn(command, server_lock, output=log, env=server_environment(), account=place.account)
     except OSError as error:
         raise failure("The embedded server cannot be started", place, str(error)) from error
     try:
@@ -226,11 +215,7 @@ def address(place: Place) -> Address:
 
 
 def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
-    """Connect once to the server that was started last.
-
-    Raises:
-        psycopg.OperationalError: It does not accept connections (yet).
-    """
+    """Connect once to the server that was started last, or raise `OperationalError`."""
     import psycopg
 
     server = address(place)
@@ -305,8 +290,7 @@ def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None
         if (code := process.poll()) is not None:
             log = log_since(place, position)
             what = f"The embedded server ended with code {code} before it was ready; its log is {place.log}"
-            cause = failure(what, place, log)
-            ended = StartError(cause.what, saw=cause.saw, source=cause.source, remedy=cause.remedy)
+            ended = StartError(what, **describe(place, log))
             ended.log = log
             ended.killed = code == -signal.SIGKILL or any(sign in log for sign in _KILLED)
             raise ended

@@ -20,7 +20,7 @@ from pytest_seeddb.servers import guard
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_seeddb.servers.places import SpawnOptions
+    from pytest_seeddb.servers.places import Account
 
 # The part of our environment that a server may see. PG* would change what it does, and an application's secrets have no
 # business in the environment of a process that outlives it.
@@ -39,10 +39,7 @@ _released: Final[set[int]] = set()
 def hold_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock on ``path`` for a block; wait for it in the kernel, however long.
 
-    A forked child that is still alive keeps the lock with its parent: it may use what is locked.
-
-    Raises:
-        ServerError: The file cannot be opened, or its file system has no locks.
+    A forked child that is still alive keeps the lock with its parent: it may use what is locked. Raises `ServerError`.
     """
     descriptor = _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
@@ -52,13 +49,10 @@ def hold_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take the lock on ``path`` exclusively, without waiting.
+    """Take the lock on ``path`` exclusively, without waiting, or raise `ServerError`.
 
     Returns:
         The descriptor that holds it, to be closed or given to a child; ``None`` where another process has the lock.
-
-    Raises:
-        ServerError: The file cannot be opened, or its file system has no locks.
     """
     try:
         return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,13 +101,9 @@ def spawn(
     *,
     output: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None,
-    account: SpawnOptions | None = None,
+    account: Account | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that outlives us and inherits a lock.
-
-    Raises:
-        OSError: It cannot be started.
-    """
+    """Start a process that outlives us and inherits a lock, or raise `OSError`."""
     return subprocess.Popen(  # noqa: S603  # our own script, or a program that was chosen for this
         command,
         stdin=subprocess.DEVNULL,
@@ -123,7 +113,7 @@ def spawn(
         env=env,
         pass_fds=(lock,),
         start_new_session=True,  # Ctrl-C in the terminal is for pytest alone
-        **(account or {}),
+        **(account.spawn_options() if account else {}),
     )
 
 

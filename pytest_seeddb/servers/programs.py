@@ -17,7 +17,7 @@ from pytest_seeddb.servers.binaries import named_place, usual_places, version_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_seeddb.servers.binaries import Place
+    from pytest_seeddb.servers.binaries import Search
     from pytest_seeddb.settings.settings import Settings
 
 
@@ -115,7 +115,7 @@ def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[tuple[Pat
         yield "PATH, scripts that choose", [(directory, "from PATH") for directory in others]
 
 
-def _directories(places: Iterable[Place]) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
+def _directories(places: Iterable[Search]) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
     for place, find in places:
         yield place, [(candidate.directory, candidate.origin) for candidate in find()]
 

@@ -56,11 +56,7 @@ class Remains:
 
 
 def remains() -> list[Remains]:
-    """What there is, sorted by place. Makes nothing and disturbs nobody.
-
-    Raises:
-        ServerError: There is no account that a server could run under.
-    """
+    """What there is, sorted by place. Makes nothing and disturbs nobody. Raises `ServerError`."""
     cache = cache_place(server_account())
     left = [
         Remains("data", state, state, _last_use(state), _is_in_use(state))
@@ -78,10 +74,7 @@ def remove(entry: Remains) -> bool:
     """Remove it, unless a process uses it by now; whether it was removed.
 
     A process that wants to use it meanwhile waits, then finds an empty directory and makes everything anew. Killed in
-    between, it leaves what the next start or the next copy removes.
-
-    Raises:
-        ServerError: Its locks cannot be used.
+    between, it leaves what the next start or the next copy removes. Raises `ServerError`.
     """
     make_private(entry.state, server_account())
     with ExitStack() as stack:

@@ -194,9 +194,9 @@ class Templates:
     def _hold(self, name: str, record: Record) -> bool:
         """Keep the template from being pruned; whether it is still there, and what was built."""
         if name not in self._held:
-            self._admin.share_lock(lock_key("use", name))
+            self._admin.lock(lock_key("use", name), shared=True)
             if not self._admin.exists(name) or self._is_worn(name, record):
-                self._admin.unshare_lock(lock_key("use", name))
+                self._admin.unlock(lock_key("use", name), shared=True)
                 return False
             self._held.add(name)
         return True
@@ -344,7 +344,7 @@ class Templates:
         final = template_name(record.plan, record.fingerprint, new_lease())
         carried = Carried.of(self._admin, build.name)
         record = replace(record, carried=carried.digest)
-        self._admin.share_lock(lock_key("use", final))
+        self._admin.lock(lock_key("use", final), shared=True)
         self._held.add(final)
         sealed = self._admin.publish(build.name, final, lambda sealed: replace(record, sealed=sealed).to_json())
         return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)

@@ -269,11 +269,11 @@ def test_a_lock_is_held_against_other_connections_until_it_is_given_back_or_its_
 def test_a_shared_lock_keeps_the_exclusive_one_out_until_all_have_given_it_back(server_address):
     key = lock_key("test", new_lease())
     with Admin(server_address) as one, Admin(server_address) as two, Admin(server_address) as three:
-        one.share_lock(key)
-        two.share_lock(key)
-        one.unshare_lock(key)
+        one.lock(key, shared=True)
+        two.lock(key, shared=True)
+        one.unlock(key, shared=True)
         assert not three.try_lock(key)
-        two.unshare_lock(key)
+        two.unlock(key, shared=True)
         assert three.try_lock(key)
 
 

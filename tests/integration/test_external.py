@@ -130,7 +130,7 @@ def test_a_replica_is_refused(own_server):
 
 def test_an_older_server_is_refused_by_its_version():
     probe = external.Probe(140009, "app", True, True, False, True, "14.9", "PostgreSQL 14.9 on x86_64")
-    finding = external.objection(probe, Settings(root=ROOT))
+    finding = external.objection(probe, Settings(root=ROOT), SOURCE)
     assert finding.what == "The server is too old: PostgreSQL 15 is the oldest that works"
     assert finding.saw == "PostgreSQL 14.9 on x86_64"
 

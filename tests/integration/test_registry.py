@@ -99,7 +99,7 @@ def test_templates_of_other_plans_stay_also_with_names_that_look_alike(admin, te
 def test_a_template_that_another_process_holds_stays(admin, template, server_address, monkeypatch):
     held, free = template("held", used=60), template("held", used=50)
     with Admin(server_address) as user:
-        user.share_lock(lock_key("use", held))
+        user.lock(lock_key("use", held), shared=True)
         with few_kept(monkeypatch, 0):
             assert prune(admin, "held") == [free]
         assert not drop_unused(admin, held)
@@ -123,15 +123,15 @@ def test_a_template_that_was_pruned_while_somebody_looked_is_built_again(server,
     plan = make_plan(Statements("migration", ["CREATE TABLE a ()"]))
     with Worker(server) as builder:
         name = builder.template(plan).name
-    real = Admin.share_lock
+    real = Admin.lock
 
-    def pruned_first(self, key):
+    def pruned_first(self, key, **options):
         if key == lock_key("use", name):
-            monkeypatch.setattr(Admin, "share_lock", real)
+            monkeypatch.setattr(Admin, "lock", real)
             assert drop_unused(admin, name)
-        real(self, key)
+        real(self, key, **options)
 
-    monkeypatch.setattr(Admin, "share_lock", pruned_first)
+    monkeypatch.setattr(Admin, "lock", pruned_first)
     with Worker(server) as worker:
         again = worker.template(plan)
         assert again.built
@@ -248,7 +248,7 @@ def test_what_has_come_into_use_since_it_was_listed_stays(admin, made, template,
     entries = {each.name: each for each in inventory(admin) if each.name in names}
     assert not any(each.in_use for each in entries.values())
     with Admin(server_address) as user, psycopg.connect(server_address.with_database(names[2]).conninfo):
-        user.share_lock(lock_key("use", names[0]))
+        user.lock(lock_key("use", names[0]), shared=True)
         user.lock(lock_key("lease", lease))
         assert [drop(admin, entries[name]) for name in names] == [False] * 3
         assert {each.name for each in inventory(admin) if each.in_use} >= set(names)

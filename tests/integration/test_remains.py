@@ -144,16 +144,16 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
         pass
     wait_for_the_end(cache)
     (programs,) = [each for each in remains() if each.kind == "programs"]
-    real, calls = embedded._make_place, []
+    real, calls = embedded._place, []
 
-    def overtaken(settings):
-        place = real(settings)
+    def overtaken(settings, **options):
+        place = real(settings, **options)
         calls.append(place)
         if len(calls) == 1:
             assert remove(programs)
         return place
 
-    monkeypatch.setattr(embedded, "_make_place", overtaken)
+    monkeypatch.setattr(embedded, "_place", overtaken)
     with open_server(wheels) as server:
         assert server.version_num
     assert len(calls) == 2

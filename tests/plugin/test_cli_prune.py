@@ -71,7 +71,7 @@ def pruned(seeddb):
 @contextmanager
 def held(server, *words):
     with Admin(server) as user:
-        user.share_lock(lock_key(*words))
+        user.lock(lock_key(*words), shared=True)
         yield
 
 

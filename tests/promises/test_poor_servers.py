@@ -253,8 +253,8 @@ def test_a_pooler_that_lends_sessions_is_refused(plain, site, mode, tried):
         "which lends one session, with its locks, to several clients\n"
         "  saw:  the connection is announced as process N, the server's is N\n"
         "  from: postgresql://postgres@N.N.N.N:N/postgres, the option --seed-db-server\n"
-        "  do:   name the server itself, by its own host and port; "
-        "PgBouncer has them under [databases] in its settings\n"
+        "  do:   name the server itself, by its own host and port: "
+        "PgBouncer's settings have them under [databases]\n"
     )
     assert plain.databases() == before
     tried(f"a run through PgBouncer, pool_mode = {mode}")
