@@ -84,11 +84,7 @@ class Changes:
 
 
 def changes_in_transaction(connection: psycopg.Connection[Any]) -> tuple[TableChange, ...]:
-    """What the transaction has written that a connection is in.
-
-    Raises:
-        SeedDbError: It has failed, and answers nothing before it is rolled back.
-    """
+    """What a connection's present transaction has written so far."""
     if connection.info.transaction_status == TransactionStatus.INERROR:
         raise SeedDbError(
             "The changes of the test cannot be read now",

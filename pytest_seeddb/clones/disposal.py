@@ -59,21 +59,16 @@ class Disposal:
                 job, otherwise = queued
                 try:
                     admin = admin or stack.enter_context(Admin(self._address))
-                    self._do(job, admin)
+                    if admin.is_lost:
+                        admin.reconnect()
+                    try:
+                        job(admin)
+                    except psycopg.Error:
+                        if not admin.is_lost:
+                            raise
+                        admin.reconnect()
+                        job(admin)  # once more: the connection was lost meanwhile
                 except (SeedDbError, psycopg.Error) as error:
                     if str(error) not in self.failures:  # of a second sweep
                         self.failures.append(str(error))
                     otherwise()
-
-    def _do(self, job: _Job, admin: Admin) -> None:
-        """Do it, once more where the connection was lost meanwhile."""
-        if not admin.is_lost:
-            try:
-                job(admin)
-            except psycopg.Error:
-                if not admin.is_lost:
-                    raise
-            else:
-                return
-        admin.reconnect()
-        job(admin)

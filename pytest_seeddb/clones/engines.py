@@ -3,11 +3,9 @@
 Under ``isolation="rollback"`` commits work, and nothing is ever committed: the whole test happens in one
 transaction. ``commit()`` marks a savepoint, ``rollback()`` goes back to the latest mark, and taking the
 connection from a pool marks one too, so that giving it back undoes only what its borrower left uncommitted.
-All marks have the same name: PostgreSQL keeps the older ones behind the newest, so whatever an inner block
-releases, there is one to go back to.
-
-This is done at the driver's connection, below SQLAlchemy, so that it holds for every way to write:
-``Session``, ``engine.begin()``, a plain psycopg cursor, sync and async.
+All marks have the same name: PostgreSQL keeps the older ones behind the newest, so if an inner block releases one,
+there is still one to go back to. All this is done at the driver's connection, below SQLAlchemy, so that it holds for
+every way to write: ``Session``, ``engine.begin()``, a plain psycopg cursor, sync and async.
 """
 
 from __future__ import annotations
@@ -105,8 +103,8 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
 def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
     """An async engine for a block.
 
-    Its connections are ended without the event loop at the end, which may be closed by then: the
-    fixture works with pytest-asyncio and with anyio, in whatever scope each keeps its loop.
+    Its connections are ended without the event loop, which may be closed by then: the fixture works with
+    pytest-asyncio and with anyio, in any scope of their loops.
     """
     from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet, which not everybody has
 

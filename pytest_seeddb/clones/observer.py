@@ -156,7 +156,7 @@ class TableCounts:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the server counts for a clone, and the first transaction number not used yet."""
+    """A clone's seeded state: what the server counts for it, and the first transaction number not used yet."""
 
     counters: Counters
     tables: dict[int, TableCounts]
@@ -177,7 +177,7 @@ class SequenceWatch:
 
     def __init__(self, sequences: Sequences, connection: Connection) -> None:
         self._sequences = sequences
-        self._connection = connection
+        self.connection = connection
         self._oids = list(sequences.names)
         self._fetched = self._counts()
 
@@ -201,28 +201,25 @@ class SequenceWatch:
         self._set_back(self._oids)
 
     def _counts(self) -> dict[int, int]:
-        return dict(self._connection.execute(_FETCHED, [self._oids]).fetchall()) if self._oids else {}
+        return dict(self.connection.execute(_FETCHED, [self._oids]).fetchall()) if self._oids else {}
 
     def _touched(self, counts: dict[int, int]) -> list[int]:
         return [oid for oid in self._oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
 
     def _differences(self, oids: list[int]) -> list[int]:
-        states = self._sequences.states(self._connection, oids)
+        states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
 
     def _set_back(self, oids: list[int]) -> None:
         for oid in self._differences(oids):
-            self._connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
+            self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
 
 
 class Observer:
     """A connection that stays on a clone from before its first test, and the clone's seeded state.
 
-    Lifetime: that of the clone. It belongs to the clone's holder; one thread at a time.
-
-    Raises:
-        psycopg.Error: Wherever the server refuses something; the clone is then to be discarded.
-        Discard: From the constructor, where another client is connected.
+    It belongs to the clone's holder; one thread at a time. After a `psycopg.Error` or `Discard`, which the constructor
+    raises if another client is connected, discard the clone.
     """
 
     def __init__(self, address: Address, shape: Shape, *, superuser: bool) -> None:
@@ -246,25 +243,8 @@ class Observer:
         """End the connection."""
         self.connection.close()
 
-    # -- after a test ----------------------------------------------------------------------------
-
-    def wait_until_alone(self) -> Counters:
-        """End idle connections that the test left open, and wait until nobody is connected.
-
-        `left` has those whom the test left connected afterwards.
-
-        Raises:
-            Discard: One is busy or does not go.
-        """
-        self.left = self.wrote = ()
-        return self._wait("a connection was left inside a transaction, or does not end").counters
-
     def row_counts(self, now: Counters) -> dict[int, TableCounts]:
-        """The rows written since the clone was seeded, by table. `wrote` has the tables' names afterwards.
-
-        Raises:
-            Discard: Something was written that is not a row of a table.
-        """
+        """The rows written since the clone was seeded, by table; `wrote` has the tables' names afterwards."""
         counts, tables = self._difference(), self.shape.tables
         self.wrote = tuple(tables[oid].label for oid in counts if oid in tables)
         if self._is_more_than(counts, now):
@@ -278,15 +258,20 @@ class Observer:
         self.seeded = self._moment()
 
     def _moment(self) -> Moment:
-        moment = self._wait("another client connected meanwhile")
-        return Moment(moment.counters, self._table_counts(), moment.newest)
+        counters, newest = self.wait_until_alone("another client connected meanwhile")
+        return Moment(counters, self._table_counts(), newest)
 
-    def _wait(self, otherwise: str) -> Moment:
+    def wait_until_alone(self, otherwise: str) -> tuple[Counters, str]:
+        """End idle connections that the test left open, and wait until nobody is connected; `left` has them afterwards.
+
+        Returns the counters and the first transaction number not used yet. Where a connection is busy or does not go,
+        ``otherwise`` is why the clone is to be discarded.
+        """
         started, looks = time.monotonic(), 0
         while True:
             rows, counters, newest = self.connection.execute(_LOOK).fetchall()[0]
             if counters is not None:
-                return Moment(Counters(*counters), {}, newest)
+                return Counters(*counters), newest
             others = tuple(OpenConnection(*row) for _, *row in rows or ())
             waited, looks = time.monotonic() - started, looks + 1
             stays = waited > _CLOSING and looks > _LOOKS
@@ -301,8 +286,6 @@ class Observer:
                 idle = [pid for pid, _, state, _ in rows or () if state == "idle"]
                 self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
             time.sleep(_POLL)
-
-    # -- during a test ---------------------------------------------------------------------------
 
     def changes(self) -> Changes:
         """What has been written, as far as the server has been told."""
@@ -336,8 +319,6 @@ class Observer:
         """Whether the database counts rows that stand in none of these tables."""
         return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
 
-    # -- beside a backend that stays connected ----------------------------------------------------
-
     def watch(self, backend: int) -> None:
         """Take the present state for the seeded one, while one idle backend is connected that is to stay.
 
@@ -350,9 +331,8 @@ class Observer:
     def is_as_watched(self, backend: int) -> bool:
         """Whether nothing was committed since `watch`, and only that backend is connected. Sets the sequences back.
 
-        A commit that wrote nothing counts as well: it may have changed the session.
-        The backend must have told the server what it did. What was written and rolled back has left dead
-        rows: settle the clone now and then.
+        A commit that wrote nothing counts as well: it may have changed the session. The backend must have told the
+        server what it did. What was written and rolled back has left dead rows: settle the clone now and then.
         """
         with self.connection.transaction(force_rollback=True):
             now, before = self._glance(backend), self._watched

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import Future
+from collections import Counter
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -23,7 +23,7 @@ from pytest_seeddb.servers.naming import clone_name
 from pytest_seeddb.templates.registry import drop_oldest_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_seeddb.clones.changes import Changes
     from pytest_seeddb.clones.disposal import Disposal
@@ -68,11 +68,7 @@ class Clones:
         self._living: dict[str, Clone] = {}
 
     def make(self, template: Template, admin: Admin | None = None) -> Clone:
-        """A new clone of the template, made through ``admin`` where another thread makes it.
-
-        Raises:
-            ServerError: The server refused it; there is no new database then.
-        """
+        """A new clone of the template, made through ``admin`` where another thread makes it; nothing after an error."""
         name = clone_name(self._lease, next(self._numbers))
         started = perf_counter()
         with server_errors("The clone for a test could not be made", self._admin.address):
@@ -116,8 +112,7 @@ class Clones:
     def renew(self, clone: Clone) -> None:
         """Put the seeded state back under the clone's own name. Every connection to it is ended.
 
-        What was there before is renamed away first, so that only two renames and one clone are
-        waited for, not the drop.
+        The old database is renamed away first, so that only two renames and one clone are waited for, not the drop.
         """
         with server_errors("The clone of a test could not be reset", self._admin.address):
             fresh = self.make(clone.template)
@@ -138,11 +133,7 @@ class Leased:
     observer: Observer | None = None
 
     def changes(self) -> Changes:
-        """What was written.
-
-        Raises:
-            SeedDbError: Nothing is known without an observer.
-        """
+        """What was written."""
         if self.observer is None:
             raise SeedDbError(
                 "The changes of the test are not known: nobody looked at its clone before the test",
@@ -158,41 +149,26 @@ class Leased:
             self.observer = None
 
 
+@dataclass
 class Spare:
-    """A clone that is made beside the tests.
+    """A clone that is made beside the tests; ``None`` where it could not be made."""
 
-    Its observer is made beside them, too, unless a test waits already: that test makes it while the
-    maker's connection goes on with the drops that are due.
-    """
-
-    def __init__(self) -> None:
-        self._made: Future[Leased | None] = Future()
-        self._wanted = threading.Event()
+    made: Future[Leased | None] = field(default_factory=Future)
+    wanted: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> Leased | None:
-        """The clone; ``None`` where it could not be made."""
-        self._wanted.set()
-        return self._made.result()
+        """Wait until it is made."""
+        self.wanted.set()
+        return self.made.result()
 
     def give_up(self) -> Leased | None:
         """Have it not made, or get what was made."""
-        return None if self._made.cancel() else self.wait()
+        return None if self.made.cancel() else self.wait()
 
     def fail(self) -> None:
         """Let nobody wait for it any longer, where it was not made."""
-        self.make(lambda: None, lambda _: None)
-
-    def make(self, clone: Callable[[], Leased | None], watch: Callable[[Leased], object]) -> None:
-        """Make it, unless it was given up."""
-        if self._made.done() or not self._made.set_running_or_notify_cancel():
-            return
-        made = None
-        try:
-            made = clone()
-            if made and not self._wanted.is_set():
-                watch(made)
-        finally:
-            self._made.set_result(made)
+        with contextlib.suppress(InvalidStateError):
+            self.made.set_result(None)
 
 
 @dataclass
@@ -220,16 +196,12 @@ class Pool:
         self._superuser = superuser
         self._observes = reset == "auto"
         self._stocks: dict[str, Stock] = {}
-        self.verdicts: dict[str, int] = {}
+        self.verdicts: Counter[str] = Counter()
         self.seconds = 0.0
         self.unused = 0
 
     def take(self, template: Template) -> Leased:
-        """A clone in the seeded state.
-
-        Raises:
-            ServerError: The server refused it.
-        """
+        """A clone in the seeded state."""
         stock = self._stocks.setdefault(template.name, Stock())
         if stock.ready:
             return stock.ready.pop()
@@ -250,7 +222,8 @@ class Pool:
             self._discard(leased)
         else:
             stock.ready.append(leased)
-        self._count(settlement.verdict, settlement.seconds)
+        self.verdicts[settlement.verdict] += 1
+        self.seconds += settlement.seconds
         return settlement
 
     def is_as_watched(self, leased: Leased, backend: int) -> bool:
@@ -261,13 +234,10 @@ class Pool:
         started = perf_counter()
         with contextlib.suppress(psycopg.Error):
             if leased.observer and leased.observer.is_as_watched(backend):
-                self._count("keep", perf_counter() - started)
+                self.verdicts["keep"] += 1
+                self.seconds += perf_counter() - started
                 return True
         return False
-
-    def _count(self, verdict: str, seconds: float) -> None:
-        self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
-        self.seconds += seconds
 
     def keep(self, leased: Leased, name: str) -> None:
         """Let it stay on the server under ``name`` after the run."""
@@ -276,11 +246,7 @@ class Pool:
         self._clones.keep(leased.clone, name)
 
     def renew(self, leased: Leased) -> None:
-        """Put the seeded state back in the middle of a test, under the same name. Ends every connection to it.
-
-        Raises:
-            ServerError: The server refused a new clone.
-        """
+        """Put the seeded state back in the middle of a test, under the same name. Ends every connection to it."""
         costs = self._stocks[leased.clone.template.name].costs
         if leased.observer and settle(leased.observer, costs).verdict != "discard":
             return
@@ -303,13 +269,8 @@ class Pool:
         leased.release()
         self._clones.discard(leased.clone)
 
-    # -- making ----------------------------------------------------------------------------------
-
     def watch(self, leased: Leased) -> Leased:
-        """Give it an observer, unless it has one or needs none.
-
-        It gets none where the server has no connection left for it, or refuses it: such a clone is discarded.
-        """
+        """Give it an observer, unless it has one. A clone without one (the server may refuse it) will be discarded."""
         if self._observes and leased.observer is None:
             stock, started = self._stocks[leased.clone.template.name], perf_counter()
             with contextlib.suppress(psycopg.Error, Discard):
@@ -320,11 +281,19 @@ class Pool:
     def _order_spare(self, template: Template) -> None:
         spares = self._stocks[template.name].spares
         if not spares and sum(len(stock.spares) for stock in self._stocks.values()) < MAX_SPARES:
-            spares.append(Spare())
-            self._disposal.do(partial(self._make_spare, template, spares[-1]), spares[-1].fail)
+            spare = Spare()
+            spares.append(spare)
+            self._disposal.do(lambda admin: self._make_spare(template, spare, admin), spare.fail)
 
     def _make_spare(self, template: Template, spare: Spare, admin: Admin) -> None:
-        def clone() -> Leased | None:
-            return Leased(self._clones.make(template, admin)) if admin.run(_ROOM)[0][0] else None
-
-        spare.make(clone, self.watch)
+        # A test that waits already makes the observer itself, while this thread goes on with the drops that are due.
+        if spare.made.done() or not spare.made.set_running_or_notify_cancel():  # done: tried again, or given up
+            return
+        leased = None
+        try:
+            if admin.run(_ROOM)[0][0]:
+                leased = Leased(self._clones.make(template, admin))
+                if not spare.wanted.is_set():
+                    self.watch(leased)
+        finally:
+            spare.made.set_result(leased)

@@ -4,8 +4,8 @@ Rewinding puts back the rows of a few tables, and their physical order with them
 foreign keys are off meanwhile (``session_replication_role = replica``). Rows that are newer than the
 lease are deleted. Where then rows of the template are missing, the table is emptied, vacuumed so that
 it starts from its first page again, and reloaded in the template's order. The vacuum is not optional:
-without it new rows would come to stand elsewhere than in a fresh clone, and a test that reads without
-an order would see it.
+without it new rows would stand elsewhere than in a fresh clone, and a test that reads without an order
+would see it.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class Costs:
     _dearer: Iterator[int] = field(default_factory=partial(count, 1), repr=False)
 
     def learn_clone(self, seconds: float) -> None:
-        """Learn from a clone that was made."""
+        """Learn from a new clone."""
         self.clone = seconds if not self.clone else (1 - _WEIGHT) * self.clone + _WEIGHT * seconds
 
     def learn_rewind(self, estimate: float, seconds: float) -> None:
-        """Learn from a rewind that was done."""
+        """Learn from a rewind."""
         if estimate:
             self.factor = (1 - _WEIGHT) * self.factor + _WEIGHT * seconds / estimate
 
@@ -100,12 +100,9 @@ class Costs:
 
 
 def settle(observer: Observer, costs: Costs) -> Settlement:
-    """Decide, and rewind where that is the decision.
-
-    After ``keep`` and ``rewind`` the clone equals a fresh one; after ``discard`` it is in no defined
-    state. Any doubt, and any error of the server's, means ``discard``.
-    """
+    """Keep or rewind the clone, so that it equals a fresh one. In doubt, or after a server error, discard it."""
     started = perf_counter()
+    observer.left, observer.wrote = (), ()
     verdict: Verdict = "discard"
     try:
         verdict, reason = _keep_or_rewind(observer, costs)
@@ -117,7 +114,8 @@ def settle(observer: Observer, costs: Costs) -> Settlement:
 
 
 def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
-    now, seeded = observer.wait_until_alone(), observer.seeded.counters
+    seeded = observer.seeded.counters
+    now, _ = observer.wait_until_alone("a connection was left inside a transaction, or does not end")
     if now.beyond_rows(seeded):
         raise Discard("roles, settings of the database or the server's counters changed")
     if now.tuples == seeded.tuples and observer.sequences.is_settled():
@@ -155,12 +153,7 @@ class Rewind:
         return seconds
 
     def run(self) -> None:
-        """Undo it.
-
-        Raises:
-            Discard: It cannot be done exactly; the clone is then in no defined state.
-            psycopg.Error: The server refused something; the clone is then in no defined state, either.
-        """
+        """Undo it. After `Discard` (it cannot be done exactly) or `psycopg.Error`, the clone is in no defined state."""
         clone = self.observer.connection
         spoilt: list[Table] = []
         tables = [self.observer.shape.tables[oid] for oid in self.written]
@@ -194,11 +187,8 @@ class Rewind:
         )
 
     def _shrink(self, tables: list[Table]) -> None:
-        """Vacuum, and see that each table is as long as the template's: a longer one takes its next rows elsewhere.
-
-        VACUUM leaves a few empty pages where they are less than a sixteenth of the table. A small one is
-        then written anew, once.
-        """
+        """Vacuum, and see that each table is as long as the template's: a longer one takes its next rows elsewhere."""
+        # VACUUM leaves a few empty pages if they are less than a sixteenth of the table. A small one is written anew.
         for attempt in (1, 2):
             self.observer.connection.execute(_VACUUM.format(sql.SQL(", ").join(table.identifier for table in tables)))
             sizes = [[table.oid for table in tables], [table.pages for table in tables]]

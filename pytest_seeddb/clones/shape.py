@@ -87,7 +87,7 @@ class Sequences:
 
 @dataclass
 class Shape:
-    """The tables and sequences of one template, and the rows of those whose rows were asked for.
+    """The tables and sequences of one template, and the rows of the tables that were asked for.
 
     Concurrency: one thread reads it from a fresh clone while another settles; each step is one assignment.
     """

@@ -8,7 +8,8 @@ given up and the next test gets a new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -37,7 +38,6 @@ class SharedClone:
         self._clones = clones
         self._template = template
         self._clone: Clone | None = None
-        self._connection: psycopg.Connection[Any] | None = None
         self._watch: SequenceWatch | None = None
         self._before: Counters | None = None
 
@@ -47,10 +47,9 @@ class SharedClone:
             self._clone = self._clones.make(self._template)
             try:
                 self._admin.make_read_only(self._clone.name)
-                conninfo = writing(self._clone.address).conninfo
-                self._connection = psycopg.connect(conninfo, application_name=NAME)
-                self._watch = SequenceWatch(Sequences(self._connection), self._connection)
-                self._connection.rollback()
+                connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
+                self._watch = SequenceWatch(Sequences(connection), connection)
+                connection.rollback()
                 self._before = Counters.of(self._admin, self._clone.name)
             except BaseException:
                 self.give_up()
@@ -58,56 +57,46 @@ class SharedClone:
         return self._clone
 
     def settle(self, *, rolled_back: bool) -> None:
-        """After a test: end its connections, set the sequences back, and keep the clone or give it up.
+        """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
 
-        It is given up also where this fails.
-
-        Args:
-            rolled_back: Whether the test was allowed to write in transactions that are rolled back.
+        ``rolled_back`` says that the test was allowed to write in transactions that are rolled back.
         """
-        kept = False
+        is_seeded = False
         try:
-            kept = self._is_seeded(rolled_back=rolled_back)
+            if self._clone and self._watch and self._before:
+                self._admin.evict(self._clone.name, spare=self._watch.connection.info.backend_pid)
+                now, before = Counters.of(self._admin, self._clone.name), self._before
+                self._before = now
+                if not (now.committed_writes(before) if rolled_back else now.wrote(before)):
+                    with contextlib.suppress(psycopg.Error):
+                        self._watch.settle()
+                        self._watch.connection.rollback()
+                        is_seeded = True
         finally:
-            if not kept:
+            if not is_seeded:
                 self.give_up()
-
-    def _is_seeded(self, *, rolled_back: bool) -> bool:
-        if self._clone is None or self._connection is None or self._watch is None or self._before is None:
-            return False
-        self._admin.evict(self._clone.name, spare=self._connection.info.backend_pid)
-        now, before = Counters.of(self._admin, self._clone.name), self._before
-        self._before = now
-        if now.committed_writes(before) if rolled_back else now.wrote(before):
-            return False
-        try:
-            self._watch.settle()
-            self._connection.rollback()
-        except psycopg.Error:
-            return False
-        return True
 
     def restore_sequences(self) -> None:
         """Set the sequences back while the test may be in the middle of something."""
-        if self._connection is not None and self._watch is not None:
+        if self._watch:
             self._watch.restore()
-            self._connection.rollback()
+            self._watch.connection.rollback()
 
     def changes(self) -> Changes:
         """The sequences that moved; rows can only be written in the test's own transaction."""
-        if self._connection is None or self._watch is None:
+        if self._watch is None:
             return Changes()
         names = self._watch.moves()
-        self._connection.rollback()
+        self._watch.connection.rollback()
         return Changes(sequences=tuple(names))
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._clone is not None:
+        if self._watch:
+            self._watch.connection.close()
+        if self._clone:
             self._clones.discard(self._clone)
-        self._clone = self._connection = self._watch = self._before = None
+        self._clone = self._watch = self._before = None
 
 
 def writing(address: Address) -> Address:
