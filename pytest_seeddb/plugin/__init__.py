@@ -130,49 +130,33 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Settle a test's database once the whole tear-down is over."""
     if RUN not in item.config.stash or not is_enabled(item.config):
         return (yield)
-    from pytest_seeddb.plugin.teardown import torn_down
+    from pytest_seeddb.plugin.teardown import settle_after
 
     is_last = nextitem is None and item.get_closest_marker(markers.NAME) is not None
-    with torn_down(item, is_last=is_last):
-        return (yield)
+    return (yield from settle_after(item, is_last=is_last))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ANN401 - pytest's own
-    """Show an error of ours without our traceback, and explain a write that the isolation forbids."""
-    ours = call.excinfo if call.excinfo is not None and isinstance(call.excinfo.value, SeedDbError) else None
-    if ours is not None:
-        from pytest_seeddb.plugin.plain_errors import shorten
+    """Show errors of the plugin without its traceback, a failed test's database, and no secrets."""
+    if call.excinfo is not None:
+        from pytest_seeddb.plugin import failures
 
-        shorten(item, ours, call.when)
+        failures.shorten(item, call)
     report: pytest.TestReport = yield
-    if ours is not None:
-        from pytest_seeddb.plugin.plain_errors import keep_first_traceback, without_traceback
+    if RUN in item.config.stash and (call.excinfo is not None or report.failed):
+        from pytest_seeddb.plugin import failures
 
-        without_traceback(report, item, ours)
-        keep_first_traceback(ours.value)
-    if call.excinfo is not None and RUN in item.config.stash and item.get_closest_marker(markers.NAME):
-        from pytest_seeddb.plugin.fixtures import explain_longer_life, explain_refused_write
-
-        if text := explain_refused_write(item, call.excinfo.value) or explain_longer_life(item, call.excinfo.value):
-            report.sections.append(("seeddb", text))
-    if report.failed and RUN in item.config.stash:
-        from pytest_seeddb.plugin.teardown import show_database
-
-        report.sections.extend(("seeddb", text) for text in show_database(item, call.when))
-    if report.longrepr is not None and RUN in item.config.stash:
-        from pytest_seeddb.plugin.concealed_reports import without_secrets
-
-        without_secrets(report)
+        failures.explain(report, item, call)
     return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what this process did to xdist's controller, if there is one; say no secret after Ctrl-C."""
-    from pytest_seeddb.plugin.concealed_reports import without_secrets_of_an_interrupt
+    """Hand what this process did to xdist's controller, if there is one; show no secret after Ctrl-C."""
+    from pytest_seeddb.plugin import failures
 
-    without_secrets_of_an_interrupt(session.config)
+    failures.hide_secrets_of_an_interrupt(session.config)
     output = getattr(session.config, "workeroutput", None)
     if output is not None and RUN in session.config.stash:
         output[_OUTPUT] = asdict(session.config.stash[RUN].tally)

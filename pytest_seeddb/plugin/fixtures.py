@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.plugin.markers import FIXTURES, NAME, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.markers import NAME, Wish, uses_a_fixture, wish_of
 from pytest_seeddb.plugin.package_scope import package_of
-from pytest_seeddb.plugin.run import DATABASE, DISABLED, ELSEWHERE, RUN, check_settings, is_enabled
+from pytest_seeddb.plugin.run import DATABASE, DISABLED, ELSEWHERE, ISOLATION, RUN, check_settings, is_enabled
 from pytest_seeddb.plugin.teardown import settle_now
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 _XDIST_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable in which xdist's workers find what they have in common."""
-
-_ISOLATION: Final = pytest.StashKey[str]()
-"""Kept with the test, or with the scope that shares a database."""
 
 # -- the session's chain -------------------------------------------------------------------------
 
@@ -159,7 +156,7 @@ def seeded_db(
     wish = wish_of(_place(request))
     run = request.config.stash[RUN]
     template, beside = run.templates(wish, seeddb_settings, request)
-    isolation = request.node.stash[_ISOLATION] = wish.isolation or seeddb_settings.isolation
+    isolation = request.node.stash[ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
         database = stack.enter_context(_seeddb_worker.database(template, isolation, seeddb_settings.env, beside))
         with activated(seeddb_settings, database), factories_on(database, request):
@@ -278,50 +275,3 @@ def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededData
     seeded_db.before_reset(session.sync_session.expunge_all)
     yield session
     session.sync_session.expunge_all()
-
-
-# -- what the plugin's hooks ask ------------------------------------------------------------------
-
-
-def explain_refused_write(item: pytest.Item, error: BaseException) -> str:
-    """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
-    taken = (node.stash[_ISOLATION] for node in reversed(item.listchain()) if _ISOLATION in node.stash)
-    isolation = next(taken, None) or wish_of(item).isolation or item.config.stash[RUN].settings.isolation
-    if isolation == "clone" or not _is_read_only_refusal(error):
-        return ""
-    writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
-    return (
-        f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
-        f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
-    )
-
-
-def explain_longer_life(item: pytest.Item, error: BaseException) -> str:
-    """What a fixture can use that wants to keep a test's database for longer than the test; else nothing."""
-    told = str(error)
-    if not told.startswith("ScopeMismatch") or not any(f"fixture {name} " in told for name in FIXTURES):
-        return ""
-    settings = item.config.stash[RUN].settings
-    return (
-        f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
-        "fixture of a larger scope can make one of its own with seeded_db_factory; or give the fixture that scope, "
-        "or change the setting."
-    )
-
-
-def _is_read_only_refusal(error: BaseException | None) -> bool:
-    while error is not None:
-        if "25006" in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _sqlstate(error: object) -> str | None:
-    """As psycopg and asyncpg, psycopg2, or pg8000 tell it."""
-    told: tuple[object, ...] = getattr(error, "args", None) or ({},)
-    return (
-        getattr(error, "sqlstate", None)
-        or getattr(error, "pgcode", None)
-        or (told[0].get("C") if isinstance(told[0], dict) else None)
-    )

@@ -33,6 +33,12 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 DATABASE: pytest.StashKey[SeededDatabase] = pytest.StashKey()
 """Kept with the test, or with the scope that shares a database."""
 
+ISOLATION: pytest.StashKey[str] = pytest.StashKey()
+"""That of the database, kept where the database is, and also after it is gone."""
+
+LAST_STATE: pytest.StashKey[list[str]] = pytest.StashKey()
+"""Kept with a test whose tear-down failed: what its databases held."""
+
 ENDING: pytest.StashKey[bool] = pytest.StashKey()
 """Kept with a test whose tear-down has begun."""
 

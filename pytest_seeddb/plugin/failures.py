@@ -1,0 +1,181 @@
+"""A failure as pytest shows it: errors of the plugin without its traceback, a test's database, and no secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_seeddb.errors import SeedDbError, hide_secrets
+from pytest_seeddb.plugin.markers import FIXTURES, NAME, wish_of
+from pytest_seeddb.plugin.run import DATABASE, ISOLATION, LAST_STATE, RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_seeddb.clones.database import SeededDatabase
+
+_OWN: Final = str(Path(__file__).parents[1])
+
+
+# -- errors of the plugin ------------------------------------------------------------------------
+# ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
+
+
+def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Let the traceback of an error that a test gets from the plugin end where the test called the plugin.
+
+    The report of a fixture's error shows none, see `explain`. One entry of it is left: pytest would take 0.1 s to
+    format all.
+    """
+    if call.excinfo is None or not isinstance(call.excinfo.value, SeedDbError) or not _is_shortened(item):
+        return
+    if call.when != "call":
+        call.excinfo.traceback = call.excinfo.traceback[-1:]
+        return
+    entries, entry = [], call.excinfo.value.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    while len(entries) > 1 and entries[-1].tb_frame.f_code.co_filename.startswith((_OWN, contextlib.__file__)):
+        entries.pop()
+        entries[-1].tb_next = None
+
+
+def _is_shortened(item: pytest.Item) -> bool:
+    option = item.config.option
+    return option.tbstyle in {"auto", "short", "line"} and not option.fulltrace
+
+
+def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Change the report of a test that did not just pass."""
+    error = call.excinfo and call.excinfo.value
+    if call.excinfo is not None and isinstance(error, SeedDbError):
+        if report.when != "call" and _is_shortened(item):
+            report.longrepr = _text_alone(item, call.excinfo)
+        if pytest.version_tuple < (8, 3):  # 8.2 lengthens the traceback for each test that meets a fixture's error
+            error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)
+    texts = []
+    if error is not None and item.get_closest_marker(NAME):
+        texts.append(_refused_write(item, error) or _longer_life(item, error))
+    if report.failed:
+        texts.extend(_database(item, call.when))
+    report.sections.extend(("seeddb", text) for text in texts if text)
+    _hide_secrets(report)
+
+
+def _text_alone(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # noqa: ANN401 - pytest's own
+    """A fixture's error as its text; in full for the first test, in one line for the others."""
+    text = f"{type(excinfo.value).__name__}: {excinfo.value}"
+    first = item.config.stash[RUN].shown.setdefault(text, item.nodeid)
+    if first != item.nodeid:
+        text = f"{text.splitlines()[0]}\n  as in {first}, which shows it in full"
+    shown = excinfo.getrepr(style="value", chain=False)
+    # The style "value" leaves the error's class out.
+    entries = [dataclasses.replace(entry, lines=text.splitlines()) for entry in shown.reprtraceback.reprentries[-1:]]
+    shown.reprtraceback.reprentries = entries
+    return shown
+
+
+# -- the causes of some failures -----------------------------------------------------------------
+
+
+def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
+    """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
+    used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
+    isolation = next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings.isolation
+    while error is not None and "25006" not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
+        error = error.__cause__ or error.__context__
+    if isolation == "clone" or error is None:
+        return ""
+    writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
+    return (
+        f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
+        f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
+    )
+
+
+def _sqlstate(error: object) -> str | None:
+    """As psycopg and asyncpg, psycopg2, or pg8000 have it."""
+    args: tuple[object, ...] = getattr(error, "args", None) or ({},)
+    of_pg8000 = args[0].get("C") if isinstance(args[0], dict) else None
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or of_pg8000
+
+
+def _longer_life(item: pytest.Item, error: BaseException) -> str:
+    """What a fixture can use that keeps a test's database for longer than the test; else nothing."""
+    text = str(error)
+    if not text.startswith("ScopeMismatch") or not any(f"fixture {name} " in text for name in FIXTURES):
+        return ""
+    settings = item.config.stash[RUN].settings
+    return (
+        f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
+        "fixture of a larger scope can make its own database with seeded_db_factory. Or give the fixture that scope, "
+        "or change the setting."
+    )
+
+
+# -- the database --------------------------------------------------------------------------------
+
+
+def _database(item: pytest.Item, when: str) -> list[str]:
+    """What a failed test's database holds and how to reach it."""
+    if when == "teardown":
+        return item.stash.get(LAST_STATE, [])
+    database = next((node.stash[DATABASE] for node in reversed(item.listchain()) if DATABASE in node.stash), None)
+    return [] if database is None else list(show_database(item, database))
+
+
+def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
+    """What the database of a failed test holds, and how to reach it. It is kept unless the settings say otherwise."""
+    if database.isolation != "clone":
+        return
+    try:
+        changes = str(database.changes())
+    except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
+        changes = f"the changes cannot be listed: {error}"
+    if item.config.stash[RUN].settings.keep == "none" or not database.lasts:
+        yield changes
+    else:
+        kept = database.keep()
+        yield f"seeddb shell {kept.database}\npsql '{kept.without_password.url}'\n{changes}"
+
+
+# -- secrets -------------------------------------------------------------------------------------
+
+
+def _hide_secrets(report: pytest.TestReport) -> None:
+    """Put ``***`` in the place of every secret that this process knows, and leave the report's form as it is.
+
+    pytest shows the arguments of a failing test, and with ``--showlocals`` every variable on the way: `seeded_url`
+    is a text with a password, and what a driver was called with is another.
+    """
+    report.sections = [(name, hide_secrets(text) if name == "seeddb" else text) for name, text in report.sections]
+    text = str(report.longrepr)
+    hidden = hide_secrets(text)
+    if report.longrepr is None or hidden == text:
+        return
+    report.longrepr = _without_secrets(report.longrepr)
+    if str(report.longrepr) != hidden:  # not a dataclass: only its text can be changed
+        report.longrepr = hidden
+
+
+def hide_secrets_of_an_interrupt(config: pytest.Config) -> None:
+    """The same for what ``--full-trace`` shows at the end of the place where Ctrl-C was pressed."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if (memo := getattr(reporter, "_keyboardinterrupt_memo", None)) is not None:
+        _without_secrets(memo)  # in place
+
+
+def _without_secrets(part: Any) -> Any:  # noqa: ANN401 - anything that a report is made of
+    if isinstance(part, str):
+        return hide_secrets(part)
+    if isinstance(part, list | tuple):
+        return type(part)([_without_secrets(element) for element in part])
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        for field in dataclasses.fields(part):
+            object.__setattr__(part, field.name, _without_secrets(getattr(part, field.name)))
+    return part
