@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import threading
 import types
 import typing
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
-from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, is_resource, resource
+from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, resource
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -32,8 +34,6 @@ _MAY_ASK: Final = (
     "Connection, AsyncConnection of psycopg; give every other parameter a default or a value"
 )
 _VARIABLE: Final = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-
-__all__ = ["Resource", "call", "is_async", "is_resource", "name_of", "run", "wanted"]
 
 
 def call(
@@ -68,34 +68,95 @@ def call(
 
     Whatever ``function`` raises is passed on unchanged.
     """
-    bound = _Bound(function, target, dict(arguments or {}))
-    bound.around = around
-    if step and bound.has_transaction:
-        bound.mark = target.marks.mark(step)
+    given = dict(arguments or {})
+    wanted = _check(function, given)
+    marks: AbstractContextManager[object] = nullcontext()
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+    mark: Mark | None = None
+    if step and any(resource.has_transaction for resource in wanted.values()):
+        mark = target.marks.mark(step)
     elif step and transaction and not is_async(function):
-        bound.within = partial(transaction, target.alias, target.marks.mark(step))
-    with target.marks.around(step) if step and bound.notes_nothing else nullcontext():
+        within = partial(transaction, target.alias, target.marks.mark(step))
+    elif step:
+        marks = target.marks.around(step)
+
+    def call_plain() -> Any:  # noqa: ANN401 - what the user's function returns
+        with SyncResources(target.address, mark) as resources:
+            values = {name: resources.get(resource) for name, resource in wanted.items()}
+            with around(resources), within():
+                return _apply(function, {**values, **given})
+
+    async def call_async() -> Any:  # noqa: ANN401 - as above
+        async with AsyncResources(target.address, mark) as resources:
+            values = {name: await resources.get(resource) for name, resource in wanted.items()}
+            with around(resources):
+                return await _apply(function, {**values, **given})
+
+    with marks:
         if is_async(function):
-            return run(bound.called_async())
-        result = call_without_loop(bound.called)
-        return run(_awaited(result)) if inspect.isawaitable(result) else result
+            return run(call_async())
+        result = call_without_loop(call_plain)
+        return run(_wait_for(result)) if inspect.isawaitable(result) else result
 
 
-def wanted(function: Callable[..., Any]) -> Mapping[str, Resource]:
-    """The parameters that `call` fills with the database, by name; all others are the caller's."""
-    hints = hints_of(function)
-    found = {each.name: _resource_of(each, hints, function) for each in parameters_of(function)}
-    return {name: each for name, each in found.items() if each is not None}
+def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Resource]:
+    """What to fill the parameters with that are not given.
+
+    Connections come before sessions, so that a session joins the connection that is asked for with it.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        # Nothing takes what it yields, and until then none of it runs: the database would stay empty.
+        raise ConfigError(
+            f"{name_of(function)} is a generator function: a call runs none of its code",
+            saw="it has a `yield`",
+            source=_signature(function),
+            remedy="remove the `yield`: what the function needs is open while it runs, and is closed afterwards",
+        )
+    resources = resources_of(function)
+    parameters = parameters_of(function)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    parameters = tuple(parameter for parameter in parameters if parameter.kind not in _VARIABLE)
+    for parameter in parameters:
+        if parameter.name in given:
+            continue
+        if parameter.name not in resources and parameter.default is parameter.empty:
+            raise _unfilled(function, parameter, "")
+        if parameter.name in resources and resources[parameter.name].needs_loop and not is_async(function):
+            raise _unfilled(function, parameter, "; the function is not async, so it cannot use that")
+    names = {parameter.name for parameter in parameters}
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is not None and not takes_any:
+        names -= resources.keys()
+        raise ConfigError(
+            f"{name_of(function)} has no parameter {unknown!r}",
+            saw=f"it has {', '.join(sorted(names)) or 'none'}. {did_you_mean(unknown, names)}".strip(),
+            source=f"the signature of {name_of(function)}",
+            remedy="correct the name",
+        )
+    wanted = {name: resource for name, resource in resources.items() if name not in given}
+    return dict(sorted(wanted.items(), key=lambda item: item[1].is_session))
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling ``function`` makes a coroutine, also where it is wrapped, partial or an object."""
-    inner: Any = inspect.unwrap(function)
-    while hasattr(inner, "func") and not inspect.isroutine(inner):  # functools.partial
-        inner = inspect.unwrap(inner.func)
-    if not inspect.isroutine(inner) and not isinstance(inner, type):
-        inner = getattr(type(inner), "__call__", inner)  # noqa: B004 - the function itself is wanted
-    return inspect.iscoroutinefunction(inner)
+def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: str) -> ConfigError:
+    return ConfigError(
+        f"{name_of(function)} asks for {parameter.name!r}, which has no value here",
+        saw=f"{parameter}{why}",
+        source=_signature(function),
+        remedy=_MAY_ASK,
+    )
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    place = f", defined in {code.co_filename}:{code.co_firstlineno}" if code else ""
+    return f"the signature of {name_of(function)}{place}"
+
+
+def _apply(function: Callable[..., Any], values: dict[str, object]) -> Any:  # noqa: ANN401 - what it returns
+    parameters = parameters_of(function)
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+    positional = [values.pop(name) for name in names if name in values]
+    return function(*positional, **values)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -105,6 +166,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     the running loop stands still meanwhile.
     """
     return call_without_loop(lambda: asyncio.run(coroutine))
+
+
+async def _wait_for(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 def call_without_loop(function: Callable[[], T]) -> T:
@@ -131,6 +196,16 @@ def call_without_loop(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling ``function`` makes a coroutine, also where it is wrapped, partial or an object."""
+    inner: Any = inspect.unwrap(function)
+    while hasattr(inner, "func") and not inspect.isroutine(inner):  # functools.partial
+        inner = inspect.unwrap(inner.func)
+    if not inspect.isroutine(inner) and not isinstance(inner, type):
+        inner = getattr(type(inner), "__call__", inner)  # noqa: B004 - the function itself is wanted
+    return inspect.iscoroutinefunction(inner)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """How people find the function: ``shop.seeds:roles``."""
     inner: Any = inspect.unwrap(function)
@@ -139,94 +214,24 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{getattr(inner, '__module__', '?')}:{name}"
 
 
-class _Bound:
-    """A function, a database, and how the one is filled from the other."""
-
-    def __init__(self, function: Callable[..., Any], target: Target, arguments: dict[str, object]) -> None:
-        self._function = function
-        self._target = target
-        self._arguments = arguments
-        self._parameters = tuple(parameters_of(function))
-        self._resources = wanted(function)
-        self.mark: Mark | None = None
-        self.around: Around = nullcontext
-        self.within: Callable[[], AbstractContextManager[object]] = nullcontext
-        _refuse_generator(function)
-        self._check()
-
-    @property
-    def notes_nothing(self) -> bool:
-        """Whether the step has no transaction in which it is noted."""
-        return not self.has_transaction and self.within is nullcontext
-
-    @property
-    def has_transaction(self) -> bool:
-        return any(each.has_transaction for _, each in self._filled())
-
-    def called(self) -> Any:  # noqa: ANN401 - whatever the user's function returns
-        with SyncResources(self._target.address, self.mark) as resources:
-            self._refuse_async()
-            filled = {name: resources.get(each) for name, each in self._filled()}
-            with self.around(resources), self.within():
-                return self._call(filled)
-
-    async def called_async(self) -> Any:  # noqa: ANN401 - likewise
-        async with AsyncExitStack() as stack:
-            given = await stack.enter_async_context(AsyncResources(self._target.address, self.mark))
-            filled = {name: await given.get(each) for name, each in self._filled()}
-            with self.around(given):
-                return await self._call(filled)
-
-    def _filled(self) -> Iterator[tuple[str, Resource]]:
-        """Connections before sessions, so that a session joins the connection that is asked for with it."""
-        found = [pair for pair in self._resources.items() if pair[0] not in self._arguments]
-        return iter(sorted(found, key=lambda pair: "session" in pair[1].kind))
-
-    def _call(self, resources: dict[str, object]) -> Any:  # noqa: ANN401 - likewise
-        values = {**resources, **self._arguments}
-        positional = [
-            values.pop(each.name)
-            for each in self._parameters
-            if each.kind is each.POSITIONAL_ONLY and each.name in values
-        ]
-        return self._function(*positional, **values)
-
-    def _check(self) -> None:
-        for each in self._parameters:
-            if not self._is_filled(each):
-                raise _unfilled(self._function, each, "")
-        known = {each.name for each in self._parameters if each.kind not in _VARIABLE}
-        takes_any = any(each.kind is each.VAR_KEYWORD for each in self._parameters)
-        for name in self._arguments:
-            if name not in known and not takes_any:
-                raise _unknown(self._function, name, known - set(self._resources))
-
-    def _is_filled(self, each: inspect.Parameter) -> bool:
-        given = each.name in self._resources or each.name in self._arguments
-        return given or each.default is not each.empty or each.kind in _VARIABLE
-
-    def _refuse_async(self) -> None:
-        for each in self._parameters:
-            found = self._resources.get(each.name)
-            if found is not None and found.needs_loop and each.name not in self._arguments:
-                raise _unfilled(self._function, each, "; the function is not async, so it cannot use that")
-
-
 def parameters_of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """The parameters of its signature; none for a function written in C that has no signature."""
     try:
         return tuple(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a function written in C need not have a signature
+    except (TypeError, ValueError):
         return ()
 
 
-def _resource_of(
-    parameter: inspect.Parameter, hints: Mapping[str, Any], function: Callable[..., Any]
-) -> Resource | None:
-    if parameter.kind in _VARIABLE:
-        return None
-    hint = hints.get(parameter.name, parameter.annotation)
-    found = [resource(parameter.name, each, is_async=is_async(function)) for each in _alternatives(hint)]
-    return next((each for each in found if each is not None), None)
+def resources_of(function: Callable[..., Any]) -> dict[str, Resource]:
+    """The parameters that `call` fills with the database, by name; all others are the caller's."""
+    hints, needs_loop = hints_of(function), is_async(function)
+    resources = {}
+    for parameter in parameters_of(function):
+        hint = hints.get(parameter.name, parameter.annotation)
+        wanted = (resource(parameter.name, option, is_async=needs_loop) for option in _alternatives(hint))
+        if parameter.kind not in _VARIABLE and (first := next(filter(None, wanted), None)) is not None:
+            resources[parameter.name] = first
+    return resources
 
 
 def _alternatives(hint: Any) -> Iterator[object]:  # noqa: ANN401 - an annotation is any object
@@ -235,8 +240,8 @@ def _alternatives(hint: Any) -> Iterator[object]:  # noqa: ANN401 - an annotatio
     if origin is Annotated:
         yield from _alternatives(typing.get_args(hint)[0])
     elif origin in {Union, types.UnionType}:
-        for each in typing.get_args(hint):
-            yield from _alternatives(each) if each is not type(None) else ()
+        for option in typing.get_args(hint):
+            yield from _alternatives(option) if option is not type(None) else ()
     elif isinstance(hint, str):
         yield from (part.strip() for part in hint.split("|") if part.strip() != "None")
     else:
@@ -251,56 +256,9 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         name = "__init__" if isinstance(inner, type) else "__call__"
         inner = getattr(inner if isinstance(inner, type) else type(inner), name, inner)
     scope = getattr(inner, "__globals__", {})
-    annotations = getattr(inner, "__annotations__", {})
-    return {name: _evaluated(each, scope) for name, each in annotations.items()}
-
-
-def _evaluated(annotation: object, scope: dict[str, Any]) -> object:
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, scope)  # noqa: S307 - the user's own code, as typing.get_type_hints does
-    except Exception:  # noqa: BLE001 - an annotation is any code at all
-        return annotation
-
-
-async def _awaited(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-def _refuse_generator(function: Callable[..., Any]) -> None:
-    """Nobody takes what it yields, and until then nothing of it runs: the database would stay empty."""
-    if not (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
-        return
-    raise ConfigError(
-        f"{name_of(function)} is a generator function: calling it runs nothing of it",
-        saw="it has a `yield`",
-        source=_signature(function),
-        remedy="take the `yield` out: what it needs is open while it runs, and is closed afterwards",
-    )
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    place = f", defined in {code.co_filename}:{code.co_firstlineno}" if code else ""
-    return f"the signature of {name_of(function)}{place}"
-
-
-def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: str) -> ConfigError:
-    return ConfigError(
-        f"{name_of(function)} asks for {parameter.name!r}, which nothing here can give",
-        saw=f"{parameter}{why}",
-        source=_signature(function),
-        remedy=_MAY_ASK,
-    )
-
-
-def _unknown(function: Callable[..., Any], name: str, known: set[str]) -> ConfigError:
-    from pytest_seeddb.settings.converters import did_you_mean
-
-    return ConfigError(
-        f"{name_of(function)} has no parameter {name!r}",
-        saw=f"it has {', '.join(sorted(known)) or 'none'}. {did_you_mean(name, known)}".strip(),
-        source=f"the signature of {name_of(function)}",
-        remedy="mend the name",
-    )
+    hints = dict(getattr(inner, "__annotations__", {}))
+    for name, annotation in hints.items():
+        if isinstance(annotation, str):
+            with contextlib.suppress(Exception):  # an annotation is any code at all
+                hints[name] = eval(annotation, scope)  # noqa: S307 - as typing.get_type_hints does
+    return hints

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.orm import Session
 
     from pytest_seeddb.plan.plan import Mark
@@ -56,40 +54,31 @@ _BY_CLASS: Final[Mapping[tuple[str, str], Kind]] = {
 # Names that say enough by themselves where an annotation cannot be evaluated.
 _DISTINCT: Final = frozenset({"Engine", "AsyncEngine", "AsyncConnection", "Session", "AsyncSession"})
 
-_COMMITTED: Final[Mapping[Kind, int]] = {
-    "session": 0,
-    "async session": 0,
-    "connection": 1,
-    "async connection": 1,
-    "psycopg connection": 1,
-    "psycopg async connection": 1,
-}
-"""What is committed at the end, and in which order: a session that is bound to a connection flushes into it."""
-
 _FOREIGN: Final = frozenset({"asyncpg", "psycopg2", "pg8000"})
+"""Drivers whose connections are not made here."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing that a parameter asks for.
-
-    Attributes:
-        kind: What it is.
-        factory: The class that the annotation names, where it is one of the project's own sessions.
-    """
+    """One thing that a parameter asks for; ``factory`` is the class of a session that the annotation names."""
 
     kind: Kind
     factory: Callable[..., Any] | None = field(default=None, compare=False)
 
     @property
-    def needs_loop(self) -> bool:
-        """Whether it can be used in a coroutine function only."""
-        return self.kind in {"async connection", "async session", "psycopg async connection"}
+    def is_session(self) -> bool:
+        """Whether it is an ORM session."""
+        return self.kind in {"session", "async session"}
 
     @property
     def has_transaction(self) -> bool:
         """Whether what is written through it is committed when the function returns."""
-        return self.kind in _COMMITTED
+        return self.kind.endswith(("session", "connection"))
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether it can be used in a coroutine function only."""
+        return self.has_transaction and "async" in self.kind
 
 
 def is_resource(name: str, path: str = "") -> bool:
@@ -104,44 +93,23 @@ def is_resource(name: str, path: str = "") -> bool:
 
 
 def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
-    """What a parameter asks for; ``None`` where it is no business of the database's.
-
-    A known class decides, then the name.
-    """
-    found = _by_class(hint) or _by_text(hint)
-    if found is not None:
-        return found
-    if name not in _BY_NAME or _is_foreign(hint):
-        return None
-    return Resource(_BY_NAME[name][is_async])
-
-
-def _is_foreign(hint: object) -> bool:
-    """Whether it is a class of a driver that no resource is made for, such as ``asyncpg.Connection``."""
-    path = hint.__module__ if isinstance(hint, type) else hint if isinstance(hint, str) else ""
-    return path.partition(".")[0] in _FOREIGN
-
-
-def _by_class(hint: object) -> Resource | None:
-    if not isinstance(hint, type):
-        return None
-    factory: Callable[..., Any] = hint
-    for cls in inspect.getmro(hint):
-        kind = _BY_CLASS.get((cls.__module__.partition(".")[0], cls.__name__))
-        if kind is not None:
-            return Resource(kind, factory if kind in {"session", "async session"} else None)
+    """What a parameter asks for, by its class if that is known, else by its name; ``None`` if not for the database."""
+    package, classes = "", []
+    if isinstance(hint, type):
+        package = hint.__module__.partition(".")[0]
+        classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in inspect.getmro(hint)]
+    elif isinstance(hint, str):  # only type checkers see it: ``AsyncSession``, ``orm.Session``, ``psycopg.Connection``
+        path = hint.partition("[")[0].strip("'\" ")
+        package, cls = path.partition(".")[0], path.rpartition(".")[2]
+        if package == "psycopg" or cls in _DISTINCT:
+            classes = [("psycopg" if package == "psycopg" else "sqlalchemy", cls)]
+    for key in classes:
+        if key in _BY_CLASS:
+            wanted = Resource(_BY_CLASS[key])
+            return Resource(wanted.kind, hint) if wanted.is_session and isinstance(hint, type) else wanted
+    if name in _BY_NAME and package not in _FOREIGN:
+        return Resource(_BY_NAME[name][is_async])
     return None
-
-
-def _by_text(hint: object) -> Resource | None:
-    """An annotation that is seen by type checkers only: ``AsyncSession``, ``orm.Session``, ``psycopg.Connection``."""
-    if not isinstance(hint, str):
-        return None
-    path = hint.partition("[")[0].strip("'\" ")
-    package, _, name = path.rpartition(".")
-    if package.partition(".")[0] == "psycopg":
-        return Resource(_BY_CLASS[("psycopg", name)]) if ("psycopg", name) in _BY_CLASS else None
-    return Resource(_BY_CLASS[("sqlalchemy", name)]) if name in _DISTINCT else None
 
 
 class SyncResources:
@@ -152,10 +120,10 @@ class SyncResources:
     """
 
     def __init__(self, address: Address, mark: Mark | None = None) -> None:
+        self.mark = mark
         self._address = address
-        self._mark = mark
         self._marked: Any = None
-        self._made: dict[Resource, object] = {}
+        self._made: dict[Resource, Any] = {}
         self._more: list[Any] = []
         self._closing = ExitStack()
 
@@ -166,17 +134,19 @@ class SyncResources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._closing:
-            if error is None and self._mark and self._marked:
-                _execute(self._marked, self._mark.statement, self._mark.finished())
-            for each in (*self._more, *_commit_order(self._made)) if error is None else ():
-                each.commit()
+            if error is not None:
+                return
+            if self.mark and self._marked:
+                _execute(self._marked, self.mark.statement, self.mark.finished())
+            for transaction in (*self._more, *_in_commit_order(self._made)):
+                transaction.commit()
 
     @property
     def has_transaction(self) -> bool:
         """Whether anything was asked for that is committed at the end."""
-        return any(each.has_transaction for each in self._made)
+        return any(wanted.has_transaction for wanted in self._made)
 
-    def session(self) -> Any:  # noqa: ANN401 - of whichever class was asked for
+    def session(self) -> Any:  # noqa: ANN401 - of the class that was asked for
         """The session that was asked for; else one on the connection that was; else on one of its own."""
         return self.get(Resource("session"))
 
@@ -189,55 +159,48 @@ class SyncResources:
         return session
 
     def adopt(self, session: Any) -> None:  # noqa: ANN401 - a session, scoped or not
-        """Commit a session of somebody else's with the rest; closing it is their own affair."""
-        if all(session is not each for each in self._more):
+        """Commit a session of the application with the rest; the application closes it."""
+        if all(session is not adopted for adopted in self._more):
             self._more.append(session)
 
     def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         """The resource; the same object each time."""
         if wanted not in self._made:
-            self._made[wanted] = getattr(self, f"_{wanted.kind.replace(' ', '_')}")(wanted)
-            if self._mark and self._marked is None and wanted.has_transaction:
+            self._made[wanted] = self._make(wanted)
+            if self.mark and self._marked is None and wanted.has_transaction:
                 self._marked = self._made[wanted]
-                _execute(self._marked, self._mark.statement, self._mark.begun)
+                _execute(self._marked, self.mark.statement, self.mark.begun)
         return self._made[wanted]
 
-    def _url(self, _wanted: Resource) -> str:
-        return self._address.url
+    def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+        made: Any = self._address.url
+        if wanted.kind == "psycopg connection":
+            import psycopg
 
-    def _sqlalchemy_url(self, _wanted: Resource) -> object:
-        return _sqlalchemy_url(self._address)
+            made = self._closing.enter_context(closing(psycopg.connect(self._address.conninfo)))
+        elif wanted.kind == "connection":
+            made = self._closing.enter_context(self.get(Resource("engine")).connect())
+        elif wanted.is_session:
+            from sqlalchemy.orm import Session
 
-    def _engine(self, _wanted: Resource) -> Engine:
-        from sqlalchemy import create_engine
+            bind = self._made.get(Resource("connection")) or self.get(Resource("engine"))
+            made = self._closing.enter_context((wanted.factory or Session)(bind=bind))
+        elif wanted.kind == "engine":
+            from sqlalchemy import create_engine
 
-        engine = create_engine(_sqlalchemy_url(self._address))
-        self._closing.callback(engine.dispose)
-        return engine
+            made = create_engine(self._address.url_for(DRIVER))
+            self._closing.callback(made.dispose)
+        elif wanted.kind == "async engine":
+            from sqlalchemy.ext.asyncio import create_async_engine
+            from sqlalchemy.pool import NullPool
 
-    def _async_engine(self, _wanted: Resource) -> AsyncEngine:
-        """For a plain function that starts event loops itself: each of its connections is its own."""
-        from sqlalchemy.ext.asyncio import create_async_engine
-        from sqlalchemy.pool import NullPool
+            # For a plain function that starts event loops itself: each of its connections is its own.
+            made = create_async_engine(self._address.url_for(DRIVER), poolclass=NullPool)
+        elif wanted.kind == "sqlalchemy url":
+            from sqlalchemy import make_url
 
-        return create_async_engine(_sqlalchemy_url(self._address), poolclass=NullPool)
-
-    def _connection(self, _wanted: Resource) -> Connection:
-        engine: Engine = self.get(Resource("engine"))
-        return self._closing.enter_context(engine.connect())
-
-    def _session(self, wanted: Resource) -> object:
-        from sqlalchemy.orm import Session
-
-        bind: Any = self._made.get(Resource("connection")) or self.get(Resource("engine"))
-        return self._closing.enter_context((wanted.factory or Session)(bind=bind))
-
-    def _psycopg_connection(self, _wanted: Resource) -> object:
-        import psycopg
-
-        connection = psycopg.connect(self._address.conninfo)
-        self._closing.callback(connection.close)
-        return connection
+            made = make_url(self._address.url_for(DRIVER))
+        return made
 
 
 class AsyncResources:
@@ -247,7 +210,7 @@ class AsyncResources:
         self._address = address
         self._mark = mark
         self._marked: Any = None
-        self._made: dict[Resource, object] = {}
+        self._made: dict[Resource, Any] = {}
         self._plain = SyncResources(address)
         self._closing = AsyncExitStack()
 
@@ -261,25 +224,25 @@ class AsyncResources:
         try:
             if error is None and self._mark and self._marked:
                 await _execute_async(self._marked, self._mark.statement, self._mark.finished())
-            for each in _commit_order(self._made) if error is None else ():
-                await each.commit()
-        except BaseException as failed:
-            await self._closing.__aexit__(type(failed), failed, failed.__traceback__)
+            for transaction in _in_commit_order(self._made) if error is None else ():
+                await transaction.commit()
+        except BaseException as failure:
+            await self._closing.__aexit__(type(failure), failure, failure.__traceback__)
             raise
         return await self._closing.__aexit__(kind, error, trace)
 
     @property
     def has_transaction(self) -> bool:
         """Whether anything was asked for that is committed at the end."""
-        return self._plain.has_transaction or any(each.has_transaction for each in self._made)
+        return self._plain.has_transaction or any(wanted.has_transaction for wanted in self._made)
 
-    def session(self) -> Any:  # noqa: ANN401 - of whichever class was asked for
+    def session(self) -> Any:  # noqa: ANN401 - of the class that was asked for
         """As `SyncResources.session`; of an asynchronous session the synchronous one inside of it."""
-        if Resource("async connection") in self._made and Resource("async session") not in self._made:
-            session = self._made[Resource("async session")] = self._new_session(Resource("async session"))
-            self._closing.push_async_callback(session.close)
-        made: Any = self._made.get(Resource("async session"))
-        return self._plain.session() if made is None else made.sync_session
+        wanted = Resource("async session")
+        if wanted not in self._made and Resource("async connection") in self._made:
+            self._made[wanted] = self._new_session(wanted)
+            self._closing.push_async_callback(self._made[wanted].close)
+        return self._made[wanted].sync_session if wanted in self._made else self._plain.session()
 
     def further_session(self) -> Session:
         """As `SyncResources.further_session`."""
@@ -291,56 +254,49 @@ class AsyncResources:
 
     async def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         """The resource; the same object each time."""
-        make = getattr(self, f"_{wanted.kind.replace(' ', '_')}", None)
-        if make is None:  # a coroutine function may use what does not wait for a loop, too
+        if "async" not in wanted.kind:  # a coroutine function may use what does not wait for a loop, too
+            if wanted.has_transaction and self._marked is None:
+                self._plain.mark, self._mark = self._plain.mark or self._mark, None
             return self._plain.get(wanted)
         if wanted not in self._made:
-            self._made[wanted] = await make(wanted)
+            self._made[wanted] = await self._make(wanted)
             if self._mark and self._marked is None and wanted.has_transaction:
                 self._marked = self._made[wanted]
                 await _execute_async(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
-    async def _async_engine(self, _wanted: Resource) -> AsyncEngine:
+    async def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+        if wanted.kind == "psycopg async connection":
+            import psycopg
+
+            connection = await psycopg.AsyncConnection.connect(self._address.conninfo)
+            self._closing.push_async_callback(connection.close)
+            return connection
+        if wanted.kind == "async connection":
+            engine = await self.get(Resource("async engine"))
+            return await self._closing.enter_async_context(engine.connect())
+        if wanted.is_session:
+            if Resource("async connection") not in self._made:
+                await self.get(Resource("async engine"))
+            return await self._closing.enter_async_context(self._new_session(wanted))
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        engine = create_async_engine(_sqlalchemy_url(self._address))
+        engine = create_async_engine(self._address.url_for(DRIVER))
         self._closing.push_async_callback(engine.dispose)
         return engine
 
-    async def _async_connection(self, _wanted: Resource) -> AsyncConnection:
-        engine: AsyncEngine = await self.get(Resource("async engine"))
-        return await self._closing.enter_async_context(engine.connect())
-
-    async def _async_session(self, wanted: Resource) -> object:
-        if Resource("async connection") not in self._made:
-            await self.get(Resource("async engine"))
-        return await self._closing.enter_async_context(self._new_session(wanted))
-
-    def _new_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of whichever class is asked for
+    def _new_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of the class that is asked for
         from sqlalchemy.ext.asyncio import AsyncSession
 
-        bind: Any = self._made.get(Resource("async connection")) or self._made[Resource("async engine")]
+        bind = self._made.get(Resource("async connection")) or self._made[Resource("async engine")]
         # Objects stay readable after a commit inside the function: reloading them would need an await.
         return (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
 
-    async def _psycopg_async_connection(self, _wanted: Resource) -> object:
-        import psycopg
 
-        connection = await psycopg.AsyncConnection.connect(self._address.conninfo)
-        self._closing.push_async_callback(connection.close)
-        return connection
-
-
-def _sqlalchemy_url(address: Address) -> Any:  # noqa: ANN401 - a sqlalchemy.URL, imported late
-    from sqlalchemy import make_url
-
-    return make_url(address.url_for(DRIVER))
-
-
-def _commit_order(made: Mapping[Resource, Any]) -> Iterator[Any]:
-    found = [(_COMMITTED[wanted.kind], each) for wanted, each in made.items() if wanted.has_transaction]
-    yield from (each for _, each in sorted(found, key=lambda pair: pair[0]))
+def _in_commit_order(made: Mapping[Resource, Any]) -> list[Any]:
+    """What has a transaction, sessions first: one that is bound to a connection flushes into it."""
+    wanted = [wanted for wanted in made if wanted.has_transaction]
+    return [made[key] for key in sorted(wanted, key=lambda key: not key.is_session)]
 
 
 def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - one of three types
@@ -349,6 +305,6 @@ def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  
     getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters)
 
 
-async def _execute_async(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - likewise
+async def _execute_async(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - as above
     connection = await on.connection() if callable(getattr(on, "connection", None)) else on
     await getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters)

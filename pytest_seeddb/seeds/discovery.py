@@ -224,9 +224,9 @@ def _function(path: str, function: Callable[..., Any], root: Path) -> Declaratio
 
 def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """The parameters that calling does not fill by itself."""
-    from pytest_seeddb.application.calling import hints_of, parameters_of, wanted
+    from pytest_seeddb.application.calling import hints_of, parameters_of, resources_of
 
-    resources, hints = wanted(function), hints_of(function)
+    resources, hints = resources_of(function), hints_of(function)
     parameters = []
     for parameter in parameters_of(function):
         if parameter.name in resources or parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:

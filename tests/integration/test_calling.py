@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pytest_seeddb.application.calling import call
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.plan.plan import Mark, Marks, Step, Target
 
 INSERT = "INSERT INTO t VALUES (1)"
 
@@ -134,6 +135,19 @@ def test_it_can_be_called_while_a_loop_runs(function, target, rows):
     assert rows() == 1
 
 
+@pytest.mark.parametrize("function", [by_session, by_async_session, by_async_psycopg, by_plain_session_in_a_coroutine])
+def test_the_step_is_noted_in_the_functions_own_transaction(function, target):
+    class Noting(Marks):
+        def mark(self, _step):
+            return Mark("INSERT INTO t VALUES (%s)", (2,), lambda: (3,))
+
+    call(function, replace(target, marks=Noting()), step=Step("seed"))
+    with psycopg.connect(target.address.conninfo) as own:
+        written = own.execute("SELECT n, xmin::text FROM t").fetchall()
+    assert [n for n, _ in written] == [2, 1, 3]
+    assert len({transaction for _, transaction in written}) == 1
+
+
 @pytest.mark.parametrize("function", [by_session, by_connection, by_psycopg])
 def test_what_a_failing_function_did_is_rolled_back(function, target, rows):
     def failing(**given):
@@ -219,7 +233,7 @@ def test_what_nothing_can_fill_is_told_with_all_that_may_be_asked(target):
     with pytest.raises(ConfigError) as caught:
         call(seed, target)
     message = str(caught.value)
-    assert "seed asks for 'stores', which nothing here can give" in message
+    assert "seed asks for 'stores', which has no value here" in message
     assert "test_calling.py" in message
     assert "url, engine, connection or session" in message
 

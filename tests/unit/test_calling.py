@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, orm
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from pytest_seeddb.application.calling import is_async, name_of, wanted
+from pytest_seeddb.application.calling import is_async, name_of, resources_of
 from pytest_seeddb.application.resources import is_resource
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OwnSession(Session):
 
 
 def kinds(function):
-    return {name: each.kind for name, each in wanted(function).items()}
+    return {name: each.kind for name, each in resources_of(function).items()}
 
 
 def test_by_name():
@@ -73,7 +73,7 @@ def test_by_annotation_whatever_the_name():
         "h": "async engine",
         "url": "sqlalchemy url",
     }
-    assert wanted(seed)["g"].factory is OwnSession
+    assert resources_of(seed)["g"].factory is OwnSession
 
 
 def test_an_annotation_goes_before_the_name_and_before_async():
