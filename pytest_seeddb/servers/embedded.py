@@ -51,9 +51,17 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
             _place(settings)  # removed as unused before the lock was ours: copied again
         with hold_lock(place.state / guard.START):
             ensure_guard(place.state, "server", server_environment())
-            server = _join_or_start(place)
+            version_num = _join_or_start(place)
         try:
-            yield server
+            yield Server(
+                kind="embedded",
+                address=postmaster.address(place),
+                version=place.binaries.version,
+                version_num=version_num,
+                origin=place.binaries.origin,
+                superuser=True,
+                fsync=False,
+            )
         finally:
             # Ours may be the last to leave, and the guard may have been killed since. Should this fail,
             # the next user's guard stops the server: no reason to fail a run that has ended.
@@ -90,8 +98,8 @@ def _place(settings: Settings, *, make: bool = True) -> Place:
     return Place(binaries, account, state)
 
 
-def _join_or_start(place: Place) -> Server:
-    """Join the server that runs, or start it when no process of one is left."""
+def _join_or_start(place: Place) -> int:
+    """Join the server that runs, or start it when no process of one is left. Gives its version as a number."""
     import psycopg
 
     began = time.monotonic()
@@ -101,15 +109,7 @@ def _join_or_start(place: Place) -> Server:
             _start(place, lock)
         try:
             with postmaster.connect(place) as connection:
-                return Server(
-                    kind="embedded",
-                    address=postmaster.address(place),
-                    version=place.binaries.version,
-                    version_num=connection.info.server_version,
-                    origin=place.binaries.origin,
-                    superuser=True,
-                    fsync=False,
-                )
+                return connection.info.server_version
         except psycopg.OperationalError as error:
             refusal = str(error)
         with suppress(OSError), (place.state / guard.SERVER).open("rb") as server:

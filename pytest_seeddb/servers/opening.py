@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import SeedDbError, ServerError, mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pytest_seeddb.servers.embedded import EmbeddedStatus
     from pytest_seeddb.servers.server import Server
@@ -28,23 +29,24 @@ def open_server(settings: Settings) -> Iterator[Server]:
         ServerError: There is no usable server.
         ConfigError: The server's URL cannot be read.
     """
+    with _opener(settings)(settings) as server:
+        yield server
+
+
+def _opener(settings: Settings) -> Callable[[Settings], AbstractContextManager[Server]]:
     if _is_url(settings):
         from pytest_seeddb.servers.external import probe_server
 
-        yield probe_server(settings)
-        return
+        return lambda settings: nullcontext(probe_server(settings))
     if os.name == "nt":
         raise _no_windows(settings)
     if settings.server == "container" or (settings.server == "auto" and _needs_container(settings)):
         from pytest_seeddb.servers.container import open_container
 
-        with open_container(settings) as server:
-            yield server
-        return
+        return open_container
     from pytest_seeddb.servers.embedded import open_embedded
 
-    with open_embedded(settings) as server:
-        yield server
+    return open_embedded
 
 
 def _needs_container(settings: Settings) -> bool:
