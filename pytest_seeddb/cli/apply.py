@@ -19,7 +19,7 @@ from pytest_seeddb.settings.production import environment_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pytest_seeddb.cli.applying import Applied
     from pytest_seeddb.plan.plan import Progress
@@ -35,7 +35,22 @@ def run(parsed: argparse.Namespace) -> int:
     if applied is None:
         print("seeddb: nothing was done", file=sys.stderr)
         return 1
-    print(as_json(applied) if parsed.json else "\n".join(_lines(applied)))
+    if parsed.json:
+        print(as_json(applied))
+        return 0
+    seeds = ", no seeds" if applied.tier == "none" else f"/{applied.profile}, {applied.tier}"
+    label = f"{applied.database}: {applied.plan}{seeds}"
+    if applied.up_to_date:
+        print(f"{label}: up to date")
+        return 0
+    print(f"{label}: {'would do' if applied.dry_run else f'applied in {applied.seconds:.1f} s'}")
+    words = {"run": "run" if applied.dry_run else "ran", "accept": "accepted, not run", "refuse": "cannot be run"}
+    for todo in applied.steps:
+        if todo.action != "done":
+            seconds = "" if applied.dry_run or todo.action != "run" else f", {todo.seconds:.1f} s"
+            print(f"  {words[todo.action]}: {todo.step} ({todo.reason}{seconds})")
+    if done := sum(todo.action == "done" for todo in applied.steps):
+        print(f"  {done} steps were done before")
     return 0
 
 
@@ -76,7 +91,7 @@ def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str])
             "Secrets in production need values of their own",
             saw="\n".join(declared),
             source=wish.environment.source,
-            remedy="give them in the environment: SEEDDB_SEED_<NAME>=...",
+            remedy="set them in the environment: SEEDDB_SEED_<NAME>=...",
         )
     for secret in weak:
         variable = f"SEEDDB_SEED_{secret.parameter.upper()}"
@@ -93,19 +108,3 @@ def _is_confirmed(database: str) -> bool:
         )
     print(f"Everything in {database} will be dropped. Type yes to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() == "yes"
-
-
-def _lines(applied: Applied) -> Iterator[str]:
-    seeds = ", no seeds" if applied.tier == "none" else f"/{applied.profile}, {applied.tier}"
-    label = f"{applied.database}: {applied.plan}{seeds}"
-    if applied.up_to_date:
-        yield f"{label}: up to date"
-        return
-    yield f"{label}: {'would do' if applied.dry_run else f'applied in {applied.seconds:.1f} s'}"
-    words = {"run": "run" if applied.dry_run else "ran", "accept": "accepted, not run", "refuse": "cannot be run"}
-    for todo in applied.steps:
-        if todo.action != "done":
-            seconds = "" if applied.dry_run or todo.action != "run" else f", {todo.seconds:.1f} s"
-            yield f"  {words[todo.action]}: {todo.step} ({todo.reason}{seconds})"
-    if done := sum(todo.action == "done" for todo in applied.steps):
-        yield f"  {done} steps were done before"

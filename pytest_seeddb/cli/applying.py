@@ -167,7 +167,7 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
         raise refused("Seeding again", production, saw="--force", remedy="leave --force out")
     demo = [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
     if demo:
-        raise refused("Demo data", production, saw="\n".join(demo), remedy="take --tier essential")
+        raise refused("Demo data", production, saw="\n".join(demo), remedy="use --tier essential")
 
 
 def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange_table: str) -> Marker:
@@ -203,7 +203,7 @@ def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: b
         return Todo(step.name, "accept" if wish.accept and stage.tier else "run", "new")
     if ledger.is_done(step):
         return Todo(step.name, "done", "up to date")
-    reason = "it has changed since it was applied" if noted.finished else "it was begun and not finished"
+    reason = "it has changed since it was applied" if noted.finished else "it was started but not finished"
     if step.rerun == "safe":
         return Todo(step.name, "run", reason)
     return Todo(step.name, "accept" if wish.accept else "refuse", reason)
@@ -297,7 +297,7 @@ def _connection(address: Address, wait: float) -> Iterator[psycopg.Connection[An
 
 def _remedy(message: str, address: Address) -> str:
     if 'FATAL:  database "' in message:
-        return f"make it: createdb {address.database}; or correct the URL"
+        return f"create it: createdb {address.database}; or correct the URL"
     if _COMES_LATER.search(message):
         return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
     return connection_remedy(message) or "start the server, or wait for it: --wait 60"

@@ -108,7 +108,7 @@ def _output(settings: Settings, request: Request) -> Output:
     elif request.from_scratch and request.url is not None:
         saw, remedy = "--from-scratch with --url", "leave one out: another database is dumped as it is"
     if saw:
-        raise ConfigError("These options do not go together", saw=saw, source="the command line", remedy=remedy)
+        raise ConfigError("These options cannot be combined", saw=saw, source="the command line", remedy=remedy)
     path = request.output or settings.dump
     if path is None:
         raise ConfigError(
@@ -120,10 +120,10 @@ def _output(settings: Settings, request: Request) -> Output:
     named = format_by_name(path)
     if not request.format and named is None:
         raise ConfigError(
-            f"The name {path.name} does not tell the format of the dump",
+            f"The name {path.name} does not say which format the dump has",
             saw=str(path),
             source="the option --output",
-            remedy="end it in .sql, .sql.gz, .dump or .tar, or give --format plain, custom, directory or tar",
+            remedy="use the ending .sql, .sql.gz, .dump or .tar, or give --format plain, custom, directory or tar",
         )
     kind: Kind = request.format or named[0]  # type: ignore[assignment, index]  # the parser knows the choices
     compression = "gzip" if kind == "plain" and path.name.endswith(".gz") else ""

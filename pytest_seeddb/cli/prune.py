@@ -63,10 +63,10 @@ def run(parsed: argparse.Namespace) -> int:
     others = [option for option, value in given.items() if value is not None]
     if parsed.all and others:
         raise ConfigError(
-            "These options do not go together",
+            "These options cannot be combined",
             saw=f"--all with {' and '.join(others)}",
             source="the command line",
-            remedy="leave --all out to drop only what the others let go, or leave them out to drop everything",
+            remedy="leave out --all to drop only what the other options select, or leave those out to drop everything",
         )
     unused = parsed.older_than if others or parsed.kept or parsed.all else _DEFAULT_DAYS
     limits = Limits(unused, parsed.budget, kept=parsed.kept, everything=parsed.all)

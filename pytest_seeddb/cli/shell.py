@@ -35,13 +35,13 @@ engine, session: SQLAlchemy; connection: psycopg; url: text. The application's e
 def run(parsed: argparse.Namespace) -> int:
     """Run the command: 0 where the prompt ended well."""
     settings = settings_of(parsed)
-    opened = _fresh_clone(settings) if parsed.fresh else _kept_database(settings, parsed.database)
+    opened = _fresh_clone(settings) if parsed.fresh else _database_of_failed_test(settings, parsed.database)
     with opened as address:
         return _python(settings, address) if parsed.python else _psql(settings, address)
 
 
 @contextmanager
-def _kept_database(settings: Settings, database: str) -> Iterator[Address]:
+def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Address]:
     """A database of a failed test, by default the newest; the server runs for the block."""
     with open_server(settings) as server, Admin(server.address) as admin:
         kept = [entry.name for entry in kept_databases(admin)]

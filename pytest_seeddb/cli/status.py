@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pytest_seeddb.templates.inventory import Entry, Owner
 
     Row = dict[str, Any]
-    Cells = Callable[[Row], tuple[str, ...]]
+    Cells = Callable[[Row, str], tuple[str, ...]]
 
 _STATES: Final = {
     "running": "running",
-    "started": "had stopped; started for this look, and stops again",
+    "started": "was stopped; started for this command, and will stop again",
     "new": "never started; the first build or test run makes it",
 }
 
@@ -143,10 +143,25 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE")
     yield from _section("templates", status["templates"], headings, _template_cells)
     for name in ("clones", "orphans"):
-        yield from _section(name, status[name], ("", "SIZE", "OWNER", "DATABASE"), _clone_cells)
-    yield from _section("kept", status["kept"], ("SIZE", "AGE", "CLIENTS", "DATABASE"), _kept_cells)
+        yield from _section(
+            name,
+            status[name],
+            ("", "SIZE", "OWNER", "DATABASE"),
+            lambda row, size: (row["kind"], size, _owner(row["owner"]), row["name"]),
+        )
+    yield from _section(
+        "kept",
+        status["kept"],
+        ("SIZE", "AGE", "CLIENTS", "DATABASE"),
+        lambda row, size: (size, ago(row["created"]), str(row["connections"]), row["name"]),
+    )
     if status["remains"]:
-        yield from _section("others", status["remains"], ("", "SIZE", "LAST USE", "", "DIRECTORY"), _remains_cells)
+        yield from _section(
+            "others",
+            status["remains"],
+            ("", "SIZE", "LAST USE", "", "DIRECTORY"),
+            lambda row, size: (row["kind"], size, row["used"], "in use" if row["in_use"] else "", row["place"]),
+        )
 
 
 def _section(name: str, rows: Sequence[Row], headings: tuple[str, ...], cells: Cells) -> Iterator[str]:
@@ -154,17 +169,13 @@ def _section(name: str, rows: Sequence[Row], headings: tuple[str, ...], cells: C
         yield f"{name:<10} none"
         return
     yield f"{name:<10} {len(rows)}, {size_text(sum(row['size'] or 0 for row in rows))}"
-    yield from table(headings, [cells(row) for row in rows])
+    yield from table(headings, [cells(row, size_text(row["size"])) for row in rows])
 
 
-def _template_cells(row: Row) -> tuple[str, ...]:
+def _template_cells(row: Row, size: str) -> tuple[str, ...]:
     label = f"{row['plan']}/{row['profile']}" if row["plan"] else "unknown"
     used = (ago(row["created"]), row["used"] or "?", str(row["days"]), str(len(row["users"])), str(row["clones"]))
-    return (label, "layer" if row["layer"] else "", size_text(row["size"]), *used, row["name"])
-
-
-def _clone_cells(row: Row) -> tuple[str, ...]:
-    return row["kind"], size_text(row["size"]), _owner(row["owner"]), row["name"]
+    return (label, "layer" if row["layer"] else "", size, *used, row["name"])
 
 
 def _owner(owner: Owner | None) -> str:
@@ -174,11 +185,3 @@ def _owner(owner: Owner | None) -> str:
     process = f"process {owner.process}{host}" if owner.process else f"the server's process {owner.backend}"
     address = f" from {owner.address}" if owner.address else ""
     return f"{process}, {owner.role or 'another role'}{address}, {ago(owner.since)}"
-
-
-def _kept_cells(row: Row) -> tuple[str, ...]:
-    return size_text(row["size"]), ago(row["created"]), str(row["connections"]), row["name"]
-
-
-def _remains_cells(row: Row) -> tuple[str, ...]:
-    return row["kind"], size_text(row["size"]), row["used"], "in use" if row["in_use"] else "", row["place"]

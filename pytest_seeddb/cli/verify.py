@@ -198,23 +198,18 @@ def _seeds_lines(verdict: SeedsVerdict) -> Iterator[str]:
             yield from (f"    {line}" for line in difference.lines)
         if seeder.unlike:
             yield f"    {_ADVICE}"
-        yield from _lines_again(seeder)
+        if seeder.again != "same":
+            claim = "is declared idempotent=True but is not: " if seeder.claims else ""
+            yield f"  {claim}run again, it {'fails' if seeder.error else 'makes other rows'}"
+        elif not seeder.claims and seeder.rows:
+            yield "  run again, it changes nothing: it could say @seeder(idempotent=True)"
+        if seeder.claims:
+            yield from (f"    {line}" for line in seeder.error.splitlines())
+            for difference in seeder.changed:
+                yield f"    {difference.table}"
+                yield from (f"      {line}" for line in difference.lines)
     wrong = sum(not seeder.is_sound for seeder in verdict.seeders)
     yield f"{verdict.plan}/{verdict.profile}: {f'{wrong} unsound' if wrong else 'sound: the same rows in two builds'}"
-
-
-def _lines_again(seeder: SeederVerdict) -> Iterator[str]:
-    if seeder.again == "same":
-        if not seeder.claims and seeder.rows:
-            yield "  run again, it changes nothing: it could say @seeder(idempotent=True)"
-        return
-    claim = "says idempotent=True, and is not: " if seeder.claims else ""
-    yield f"  {claim}run again, it {'fails' if seeder.error else 'makes other rows'}"
-    if seeder.claims:
-        yield from (f"    {line}" for line in seeder.error.splitlines())
-        for difference in seeder.changed:
-            yield f"    {difference.table}"
-            yield from (f"      {line}" for line in difference.lines)
 
 
 # -- a process that runs steps -------------------------------------------------------------------------
@@ -353,7 +348,7 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
     stage = dump_stage(settings)
     if stage is None or settings.dump is None or settings.migrations is None:
         raise ConfigError(
-            "There is no dump that could be verified",
+            "There is no dump to verify",
             saw=f"no `{'dump' if settings.dump is None else 'migrations'}` in the settings",
             source=str(settings.origin or settings.root),
             remedy='name both: dump = "seed-db.sql", which `seeddb dump -o seed-db.sql` writes, and migrations = ...',
@@ -427,4 +422,4 @@ def _dump_lines(verdict: DumpVerdict) -> Iterator[str]:
         left_out = ", ".join(f"{number} {kind}" for kind, number in verdict.left_out.items())
         yield f"not run when it is restored: {left_out}"
     if verdict.stale:
-        yield "make it anew: seeddb dump, or seeddb dump --from-scratch"
+        yield "write it again: seeddb dump, or seeddb dump --from-scratch"

@@ -210,7 +210,7 @@ def test_the_settings_own_dump_is_where_it_goes_by_default(project):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("seed-db.txt", "does not tell the format"),
+        ("seed-db.txt", "does not say which format"),
         ("no/such/seed-db.sql", "there is no directory"),
         ("db", "a directory is there that is no dump; nothing in it was touched"),
     ],
@@ -485,7 +485,7 @@ def test_migrations_by_a_command_are_compared_by_their_schema(project):
 def test_there_must_be_something_to_verify(project, table):
     project.write("seed-db.sql", "SELECT 1;")
     project.write("pyproject.toml", f'[tool.seeddb]\nseeds = ["seeds/*.sql"]\n{table}')
-    with pytest.raises(ConfigError, match="There is no dump that could be verified"):
+    with pytest.raises(ConfigError, match="There is no dump to verify"):
         project.verify()
 
 

@@ -240,7 +240,7 @@ def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_aga
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _, errors = database.apply(code=1)
-    assert "seed shop.seeds:items: it was begun and not finished" in errors
+    assert "seed shop.seeds:items: it was started but not finished" in errors
     database.apply("--reset", "--yes")
     assert database.rows == ROWS
 

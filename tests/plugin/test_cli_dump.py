@@ -54,7 +54,7 @@ def test_the_life_of_a_committed_dump(seeddb, project):
     assert done.stdout.splitlines() == [
         "seed-db.sql is stale: it lacks",
         "  migration db/002_town.sql",
-        "make it anew: seeddb dump, or seeddb dump --from-scratch",
+        "write it again: seeddb dump, or seeddb dump --from-scratch",
     ]
     done = seeddb("dump", "--json")
     assert steps_of(done) == ["migration db/002_town.sql"]
@@ -91,10 +91,10 @@ def test_a_file_that_cannot_be_imported_is_told_and_no_failure(seeddb, project):
     ("arguments", "text"),
     [
         (("dump",), "No file is named to write the dump to"),
-        (("dump", "-o", "seed-db.txt"), "does not tell the format"),
+        (("dump", "-o", "seed-db.txt"), "does not say which format"),
         (("dump", "-o", "x.sql", "--format", "zip"), "there is no 'zip'"),
         (("dump", "-o", "x.sql", "--url", "mysql://app:s3cret@db/x"), "is not a PostgreSQL URL"),
-        (("verify", "--dump"), "There is no dump that could be verified"),
+        (("verify", "--dump"), "There is no dump to verify"),
         (("build", "--reseed", "--import", "x"), "not allowed with argument"),
     ],
 )

@@ -63,7 +63,7 @@ def test_an_unsound_seeder_is_named_with_its_rows_and_it_ends_badly(verify):
     assert "seed little.seeds:timed: 1 shop" in output
     assert "  not the same each time: shop" in output
     assert '    - {"id": 5, "name": "at ' in output
-    assert "  says idempotent=True, and is not: run again, it makes other rows" in output
+    assert "  is declared idempotent=True but is not: run again, it makes other rows" in output
     assert "little-shop/default: 1 unsound" in output
 
 

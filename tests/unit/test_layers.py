@@ -157,3 +157,9 @@ def test_what_every_pytest_run_imports_is_a_short_list_of_ours_and_the_standard_
 def test_no_module_needs_a_framework_to_be_imported_on_the_way_to_a_plan():
     names = brought_by("pytest_seeddb.seeds.planning, pytest_seeddb.servers.opening")
     assert not {top(name) for name in names} & LATE
+
+
+def test_parsing_the_command_line_needs_no_framework_and_no_command_imports_rich():
+    assert not {top(name) for name in brought_by("pytest_seeddb.cli")} & LATE
+    commands = ", ".join(f"pytest_seeddb.{name}" for name in MODULES if top(name) == "cli")
+    assert "rich" not in brought_by(commands)
