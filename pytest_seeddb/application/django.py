@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.imports import describe, on_import, put_on_path
+from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.errors import ConfigError
 
@@ -236,10 +236,7 @@ def redirect_django(addresses: Mapping[str, Address]) -> Iterator[DjangoRedirect
     Imports nothing: a process without Django is left without.
     """
     redirection = DjangoRedirection(addresses)
-    with ExitStack() as stack:
-        stack.enter_context(
-            on_import("django.db.utils", lambda module: stack.enter_context(_redirect(module, redirection)))
-        )
+    with enter_on_import("django.db.utils", lambda module: _redirect(module, redirection)):
         yield redirection
 
 

@@ -201,6 +201,15 @@ def on_import(name: str, action: Callable[[ModuleType], object]) -> Iterator[Non
         sys.meta_path.remove(finder)
 
 
+@contextlib.contextmanager
+def enter_on_import(
+    name: str, context: Callable[[ModuleType], contextlib.AbstractContextManager[object]]
+) -> Iterator[None]:
+    """Enter a context for the module ``name`` when `on_import` would act on it; leave it at the block's end."""
+    with contextlib.ExitStack() as stack, on_import(name, lambda module: stack.enter_context(context(module))):
+        yield
+
+
 class _Finder:
     """Has the finders after it find the module, and puts a loader that also calls the action before theirs."""
 

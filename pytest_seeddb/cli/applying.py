@@ -20,7 +20,7 @@ from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.plan.plan import Target
-from pytest_seeddb.seeds.counters import drawn_now
+from pytest_seeddb.seeds.counters import draws_so_far
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
 from pytest_seeddb.servers.remedies import connection_remedy
@@ -241,7 +241,7 @@ class _Application:
         if all(todo.action == "done" for todo in todos):
             return todos
         running = [todo.step for todo in todos if todo.action == "run"]
-        marks = LedgerMarks(self.connection, running, begun, drawn_now)
+        marks = LedgerMarks(self.connection, running, begun, draws_so_far)
         steps = {step.name: step for step in self.plan.steps}
         for todo in todos:
             if todo.action == "accept":

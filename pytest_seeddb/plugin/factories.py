@@ -33,11 +33,11 @@ def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> It
     uses neither. Nothing is committed that the factory (``sqlalchemy_session_persistence``) or the
     test does not commit.
     """
-    from pytest_seeddb.seeds.factories import Source, writing_through
+    from pytest_seeddb.seeds.factories import Source, redirect_factories
 
     room = request.node.stash[_ROOM] = _Room(database, request)
     source = Source(room.session, room.another, room.kept)
-    with counting_on(database), writing_through(source):
+    with counting_on(database), redirect_factories(source):
         database.before_reset(room.close)
         try:
             yield
@@ -48,9 +48,9 @@ def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> It
 @contextmanager
 def counting_on(database: SeededDatabase) -> Iterator[None]:
     """For as long as the database is there, factories' sequences count on from the template's rows."""
-    from pytest_seeddb.seeds.counters import going_on
+    from pytest_seeddb.seeds.counters import sequences_from
 
-    with going_on(database.template.record.numbering.after()) as counters:
+    with sequences_from(database.template.record.numbering.after()) as counters:
         database.before_reset(counters.start_again)
         yield
 

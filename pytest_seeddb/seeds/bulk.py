@@ -23,7 +23,7 @@ from sqlalchemy.orm import InstanceState, Session, scoped_session
 from pytest_seeddb.errors import BulkError
 from pytest_seeddb.seeds.bulk_keys import Keys
 from pytest_seeddb.seeds.bulk_loading import load
-from pytest_seeddb.seeds.factories import wired_session
+from pytest_seeddb.seeds.factories import factory_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ def bulk_create(factory: type[BaseFactory[T]], n: int, /, **overrides: object) -
             remedy="derive it from factory.alchemy.SQLAlchemyModelFactory",
         )
     options: Any = factory._meta  # noqa: SLF001 - factory_boy's documented way
-    session = wired_session(factory)
+    session = factory_session(factory)
     session = session() if isinstance(session, scoped_session) else session
     if not isinstance(session, Session):
         raise BulkError(

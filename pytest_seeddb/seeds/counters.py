@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.imports import on_import
+from pytest_seeddb.application.imports import enter_on_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.plan.numbering import Drawn
 
-__all__ = ["Counters", "drawn_now", "going_on"]
-
 _INITIALIZE: Final = "_initialize_counter"
 _RESET: Final = "reset_sequence"
 
 _changing: Final = threading.RLock()
 _active: Final[list[Counters]] = []
+_originals: Final[dict[str, Any]] = {}
 
 
 class Counters:
@@ -40,41 +39,39 @@ class Counters:
         self._start = dict(start)
         self.left: dict[str, int] = dict(start)
 
-    def least(self, options: Any) -> int:  # noqa: ANN401 - factory.base.FactoryOptions
-        """The smallest number that the factory may begin with."""
-        return self._start.get(_path(options), 0)
-
     def start_again(self) -> None:
         """Put every counter back to where the block began."""
         for options in _every_options():
             options._counter = None  # noqa: SLF001 - what factory_boy itself starts with
 
-    def note(self) -> None:
-        """Take down where the counters are now; never less than before."""
-        for options in _every_options():
-            self.note_one(options)
-
     def drawn(self) -> Drawn:
         """What was drawn in the block, of the factories that drew."""
-        self.note()
+        self.note(*_every_options())
         spans = {path: (self._start.get(path, 0), left) for path, left in self.left.items()}
         return {path: (first, following) for path, (first, following) in spans.items() if following > first}
 
-    def note_one(self, options: Any) -> None:  # noqa: ANN401 - factory.base.FactoryOptions
-        """Take down where one counter is; a parent's and its children's is the parent's."""
-        counter = options._counter  # noqa: SLF001 - factory_boy shows it nowhere
-        if counter is not None:
-            path = _path(options.counter_reference)
-            self.left[path] = max(self.left.get(path, 0), counter.seq)
+    def note(self, *every: Any) -> None:
+        """Take down where the factories' counters are; a parent's and its children's is the parent's."""
+        for options in every:
+            counter = options._counter  # noqa: SLF001 - factory_boy shows it nowhere
+            if counter is not None:
+                path = _path(options.counter_reference)
+                self.left[path] = max(self.left.get(path, 0), counter.seq)
+
+    def advance(self, options: Any) -> None:  # noqa: ANN401 - as above
+        """Let a counter that just began begin where the block says."""
+        least = self._start.get(_path(options.counter_reference), 0)
+        if least:
+            options._counter.seq = max(options._counter.seq, least)  # noqa: SLF001 - as above
 
 
-def drawn_now() -> Drawn | None:
-    """What was drawn so far in the innermost block; ``None`` outside of one."""
+def draws_so_far() -> Drawn | None:
+    """What was drawn in the innermost block; ``None`` outside of one."""
     return _active[-1].drawn() if _active else None
 
 
 @contextmanager
-def going_on(start: Mapping[str, int]) -> Iterator[Counters]:
+def sequences_from(start: Mapping[str, int]) -> Iterator[Counters]:
     """Inside the block, each factory's counter begins where ``start`` says, else as factory_boy does.
 
     That holds for factories that are declared or imported in the block, and for
@@ -86,80 +83,66 @@ def going_on(start: Mapping[str, int]) -> Iterator[Counters]:
         start: Numbers by path, as `Numbering.start` gives them.
     """
     counters = Counters(start)
-    with ExitStack() as stack:
-        stack.enter_context(on_import("factory.base", lambda module: stack.enter_context(_counted(module, counters))))
+    with enter_on_import("factory.base", lambda module: _count(module, counters)):
         yield counters
 
 
 @contextmanager
-def _counted(module: ModuleType, counters: Counters) -> Iterator[None]:
+def _count(module: ModuleType, counters: Counters) -> Iterator[None]:
+    kind: Any = module.FactoryOptions
     before = [(options, options._counter) for options in _every_options()]  # noqa: SLF001 - as above
     counters.start_again()
     with _changing:
         _active.append(counters)
         if len(_active) == 1:
-            _hook(module.FactoryOptions)
+            _hook(kind)
     try:
         yield
     finally:
-        counters.note()
+        counters.note(*_every_options())
         with _changing:
             _active.remove(counters)
             if not _active:
-                _unhook(module.FactoryOptions)
+                for name, original in _originals.items():
+                    setattr(kind, name, original)
         counters.start_again()  # also those that were declared meanwhile
         for options, counter in before:
             options._counter = counter  # noqa: SLF001 - as above
 
 
-_factory_boys: Final[dict[str, Any]] = {}
+def _hook(kind: Any) -> None:  # noqa: ANN401 - the class factory.base.FactoryOptions
+    _originals.update({name: vars(kind)[name] for name in (_INITIALIZE, _RESET)})
+    original_initialize, original_reset = _originals.values()
 
-
-def _hook(options_class: Any) -> None:  # noqa: ANN401 - factory.base.FactoryOptions
-    _factory_boys.update({name: vars(options_class)[name] for name in (_INITIALIZE, _RESET)})
-    initialize, reset = _factory_boys[_INITIALIZE], _factory_boys[_RESET]
-
-    def initialized(self: Any) -> None:  # noqa: ANN401 - likewise
+    def initialize(self: Any) -> None:  # noqa: ANN401 - as above
         if self._counter is None:
-            initialize(self)
-            _raise(self)
+            original_initialize(self)
+            if _active:
+                _active[-1].advance(self)
 
-    def reset_sequence(self: Any, value: int | None = None, force: bool = False) -> None:  # noqa: ANN401
+    def reset(self: Any, value: int | None = None, force: bool = False) -> None:  # noqa: ANN401
         if _active:
-            _active[-1].note_one(self)
-        reset(self, value, force)
-        if value is None:
-            _raise(self)
+            _active[-1].note(self)
+        original_reset(self, value, force)
+        if value is None and _active:
+            _active[-1].advance(self)
 
-    setattr(options_class, _INITIALIZE, initialized)
-    setattr(options_class, _RESET, reset_sequence)
-
-
-def _raise(options: Any) -> None:  # noqa: ANN401 - likewise
-    """Let a counter that just began begin where it may."""
-    if _active:
-        counter, least = options._counter, _active[-1].least(options.counter_reference)  # noqa: SLF001 - as above
-        if least:
-            counter.seq = max(counter.seq, least)
-
-
-def _unhook(options_class: Any) -> None:  # noqa: ANN401 - likewise
-    for name, original in _factory_boys.items():
-        setattr(options_class, name, original)
+    setattr(kind, _INITIALIZE, initialize)
+    setattr(kind, _RESET, reset)
 
 
 def _every_options() -> list[Any]:
-    """The options of every factory class that there is; none where nobody imported factory_boy."""
+    """The options of every factory class that there is; none where factory_boy is not imported."""
     module: Any = sys.modules.get("factory.base")
-    found: dict[type, Any] = {}
+    options: dict[type, Any] = {}
     waiting: list[Any] = [] if module is None else [module.BaseFactory]
     while waiting:
         factory = waiting.pop()
-        if factory not in found:
-            found[factory] = getattr(factory, "_meta", None)
+        if factory not in options:
+            options[factory] = getattr(factory, "_meta", None)
             waiting.extend(type.__subclasses__(factory))
-    return [options for options in found.values() if options is not None]
+    return [one for one in options.values() if one is not None]
 
 
-def _path(options: Any) -> str:  # noqa: ANN401 - likewise
+def _path(options: Any) -> str:  # noqa: ANN401 - as above
     return f"{options.factory.__module__}:{options.factory.__qualname__}" if options.factory else ""

@@ -1,22 +1,22 @@
-"""factory_boy's factories write through the right session, whoever declared them and however they are wired.
+"""factory_boy's factories write through the right session, wherever they are declared and however they are wired.
 
 A factory looks for its session in its options when it saves an object:
 ``cls._meta.sqlalchemy_session``. So one descriptor on the class of these options, there while it is
 needed, answers for every factory: for subclasses and SubFactories, for those that are declared
-later, and for code of the user's own that asks for the session. The options themselves, in which the
-user's wiring stands, are never written to; without the descriptor they say what they always said.
+later, and for the user's own code that asks for the session. The options themselves, in which the
+user's wiring stands, are never written to.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.imports import on_import
+from pytest_seeddb.application.imports import enter_on_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-__all__ = ["Source", "wired_session", "writing_through"]
-
 _SESSION: Final = "sqlalchemy_session"
 _MAKER: Final = "sqlalchemy_session_factory"
 _FILL: Final = "_fill_from_meta"
 
 _changing: Final = threading.RLock()
 _blocks: Final[list[_Block]] = []
+_hooks: Final[list[object]] = []
 _inside: Final[ContextVar[_Block | None]] = ContextVar("pytest_seeddb_factories", default=None)
 _declaring: Final = threading.local()
 
@@ -42,10 +41,10 @@ class Source:
 
     Attributes:
         session: The session, for the thread that entered the block; ``None`` where there is none now,
-            and the user's wiring is to hold.
-        another: A new one, for a further thread; whoever gives it closes it.
+            and the user's wiring holds.
+        another: A new one, for a further thread; its giver closes it.
         kept: The session that the user wired to a factory, where it is right as it is for the factory's
-            model; else ``None``. Gets what finds it: often code of the user's own.
+            model; else ``None``. Gets a function that finds it: often the user's own code.
     """
 
     session: Callable[[], Session | None]
@@ -54,10 +53,10 @@ class Source:
 
 
 @contextmanager
-def writing_through(source: Source) -> Iterator[None]:
+def redirect_factories(source: Source) -> Iterator[None]:
     """Inside the block, every ``SQLAlchemyModelFactory`` writes through the source's session.
 
-    In this order a factory takes: the session that somebody assigns to its ``_meta`` inside the
+    In this order a factory takes: the session that is assigned to its ``_meta`` inside the
     block; the one that it is wired to, if it is asynchronous, which only its user can wait for, or if
     the source keeps it; the source's. Once either of the last two was used, other factories take the
     same. Blocks may be nested: the innermost holds in the thread and
@@ -68,8 +67,7 @@ def writing_through(source: Source) -> Iterator[None]:
     """
     block = _Block(source)
     before = _inside.get()
-    with ExitStack() as stack:
-        stack.enter_context(on_import("factory.alchemy", lambda module: stack.enter_context(_hooked(module))))
+    with enter_on_import("factory.alchemy", _hook):
         with _changing:
             _blocks.append(block)
         _inside.set(block)
@@ -82,39 +80,36 @@ def writing_through(source: Source) -> Iterator[None]:
                 _blocks.remove(block)
 
 
-def wired_session(factory: Any) -> Any:  # noqa: ANN401 - a factory class, and whatever it is wired to
+def factory_session(factory: Any) -> Any:  # noqa: ANN401 - a factory class, and the session that it is wired to
     """The session through which a factory would write now; ``None`` where it has none."""
     make = getattr(factory._meta, _MAKER)  # noqa: SLF001 - factory_boy's documented way
-    return make() if make else getattr(factory._meta, _SESSION)  # noqa: SLF001 - likewise
+    return make() if make else getattr(factory._meta, _SESSION)  # noqa: SLF001 - as above
 
 
 class _Block:
-    """One ``with writing_through(...)``."""
+    """One ``with redirect_factories(...)``."""
 
     def __init__(self, source: Source) -> None:
+        self.assigned: dict[tuple[Any, str], Any] = {}
         self._source = source
         self._thread = threading.get_ident()
         self._kept: dict[int, Any] = {}
         self._given: dict[int, Session | None] = {}
-        self._assigned: dict[tuple[Any, str], Any] = {}
 
     def get(self, options: Any, name: str) -> Any:  # noqa: ANN401 - as in factory_boy
-        given = self._assigned.get((options, name))
-        if given is not None:
-            return given
+        assigned = self.assigned.get((options, name))
+        if assigned is not None:
+            return assigned
         wiring = vars(options)
-        if name == _MAKER:
-            return wiring[_MAKER] if _is_async(wiring[_MAKER]) else None
-        return wiring[_SESSION] if _is_async(wiring[_SESSION]) else self._chosen(wiring, options.model)
+        if _is_async(wiring[name]):
+            return wiring[name]
+        return self._choose(wiring, options.model) if name == _SESSION else None
 
-    def set(self, options: Any, name: str, value: object) -> None:  # noqa: ANN401 - likewise
-        self._assigned[options, name] = value
-
-    def _chosen(self, wiring: dict[str, Any], model: object) -> Any:  # noqa: ANN401 - likewise
+    def _choose(self, wiring: dict[str, Any], model: object) -> Any:  # noqa: ANN401 - as above
         """Once a thread has used one kind of session it stays with it: objects of two cannot refer to each other."""
         thread = threading.get_ident()
 
-        def wired() -> Any:  # noqa: ANN401 - likewise
+        def wired() -> Any:  # noqa: ANN401 - as above
             return wiring[_MAKER]() if wiring[_MAKER] else wiring[_SESSION]
 
         if (wiring[_MAKER] or wiring[_SESSION]) is not None and thread not in self._given:
@@ -124,29 +119,19 @@ class _Block:
                 return kept
         if thread in self._kept:
             return self._kept[thread]
-        given = self._give(thread)
-        return wired() if given is None else given
-
-    def _give(self, thread: int) -> Session | None:
         if thread == self._thread:
             self._given[thread] = self._source.session()
         with _changing:
             if thread not in self._given:
                 self._given[thread] = self._source.another()
-        return self._given[thread]
+        given = self._given[thread]
+        return wired() if given is None else given
 
 
 def _is_async(wired: object) -> bool:
     module: Any = sys.modules.get("sqlalchemy.ext.asyncio")
     names = ("AsyncSession", "async_scoped_session", "async_sessionmaker")
     return module is not None and isinstance(wired, tuple(getattr(module, name) for name in names))
-
-
-def _current() -> _Block | None:
-    inner = _inside.get()
-    if inner is not None and inner in _blocks:
-        return inner
-    return _blocks[0] if _blocks else None
 
 
 class _Wiring:
@@ -156,62 +141,54 @@ class _Wiring:
         self._name = name
 
     def __get__(self, options: Any, owner: type) -> Any:  # noqa: ANN401 - a descriptor's
-        if options is None:
-            raise AttributeError(self._name)  # as if it were not there
-        if self._name not in vars(options):
+        if options is None or self._name not in vars(options):
             raise AttributeError(self._name)  # factory_boy asks, before it fills the options of a new class
         block = _block_for(options)
         return vars(options)[self._name] if block is None else block.get(options, self._name)
 
-    def __set__(self, options: Any, value: object) -> None:  # noqa: ANN401 - likewise
+    def __set__(self, options: Any, value: object) -> None:  # noqa: ANN401 - as above
         block = _block_for(options)
         if block is None:
             vars(options)[self._name] = value
         else:
-            block.set(options, self._name, value)
+            block.assigned[options, self._name] = value
 
 
-def _block_for(options: Any) -> _Block | None:  # noqa: ANN401 - likewise
+def _block_for(options: Any) -> _Block | None:  # noqa: ANN401 - as above
     from factory.alchemy import SQLAlchemyModelFactory
 
-    # A class that is being declared inherits its base's wiring, which is not ours to replace.
+    # A class that is being declared inherits its base's wiring, which is the user's.
     if getattr(_declaring, "depth", 0) or not issubclass(options.factory, SQLAlchemyModelFactory):
         return None
-    return _current()
-
-
-_hooks = 0
+    inner = _inside.get()
+    return inner if inner in _blocks else next(iter(_blocks), None)
 
 
 @contextmanager
-def _hooked(module: ModuleType) -> Iterator[None]:
+def _hook(module: ModuleType) -> Iterator[None]:
     """Keep the descriptors in place as long as any block needs them."""
-    global _hooks  # noqa: PLW0603 - one class serves the whole process
-    options: Any = module.SQLAlchemyOptions
+    kind: Any = module.SQLAlchemyOptions
+    hook = object()
     with _changing:
-        _hooks += 1
-        if _hooks == 1:
-            _hook(options)
+        _hooks.append(hook)
+        if len(_hooks) == 1:
+            fill = getattr(kind, _FILL)  # its base's: it has none of its own
+
+            def fill_from_meta(self: Any, meta: object, base_meta: object) -> None:  # noqa: ANN401 - as above
+                _declaring.depth = getattr(_declaring, "depth", 0) + 1
+                try:
+                    fill(self, meta=meta, base_meta=base_meta)
+                finally:
+                    _declaring.depth -= 1
+
+            setattr(kind, _FILL, fill_from_meta)
+            for name in (_SESSION, _MAKER):
+                setattr(kind, name, _Wiring(name))
     try:
         yield
     finally:
         with _changing:
-            _hooks -= 1
-            if _hooks == 0:
+            _hooks.remove(hook)
+            if not _hooks:
                 for name in (_SESSION, _MAKER, _FILL):
-                    delattr(options, name)
-
-
-def _hook(options: Any) -> None:  # noqa: ANN401 - factory.alchemy.SQLAlchemyOptions
-    fill = getattr(options, _FILL)  # its base's: it has none of its own
-
-    def declared(self: Any, meta: object, base_meta: object) -> None:  # noqa: ANN401 - likewise
-        _declaring.depth = getattr(_declaring, "depth", 0) + 1
-        try:
-            fill(self, meta=meta, base_meta=base_meta)
-        finally:
-            _declaring.depth -= 1
-
-    setattr(options, _FILL, declared)
-    for name in (_SESSION, _MAKER):
-        setattr(options, name, _Wiring(name))
+                    delattr(kind, name)

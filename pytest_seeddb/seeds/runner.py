@@ -16,9 +16,9 @@ from pytest_seeddb.application.imports import innermost_frame, is_users, place_o
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, BulkError, SeedDbError
 from pytest_seeddb.fingerprint.digests import relative_name
-from pytest_seeddb.seeds.counters import going_on
+from pytest_seeddb.seeds.counters import sequences_from
 from pytest_seeddb.seeds.discovery import check_seeders, load_function
-from pytest_seeddb.seeds.factories import Source, writing_through
+from pytest_seeddb.seeds.factories import Source, redirect_factories
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
 from pytest_seeddb.seeds.parameters import Profile, arguments
 from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
@@ -116,7 +116,7 @@ class Runner:
     def _surroundings(self, seed: Declaration | DjangoSeed, step: Step, target: Target) -> Iterator[None]:
         """What a seeder draws depends on itself, and its factories' sequences on the seeders before it."""
         with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
-            with going_on(target.numbering.start(step.name)) as counters:
+            with sequences_from(target.numbering.start(step.name)) as counters:
                 yield
                 drawn = counters.drawn()  # inside: afterwards the process's own counters are back
             target.numbering.note(step.name, drawn)
@@ -138,7 +138,7 @@ def _factories_write(target: Target, given: SyncResources | AsyncResources) -> A
             given.adopt(session)
         return session
 
-    return writing_through(Source(given.session, given.further_session, kept))
+    return redirect_factories(Source(given.session, given.further_session, kept))
 
 
 def _run_management_command(seed: DjangoSeed, target: Target) -> None:

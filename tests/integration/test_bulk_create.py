@@ -44,8 +44,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, scoped_session, sessi
 from sqlalchemy.types import UserDefinedType
 
 from pytest_seeddb import BulkError, bulk_create
-from pytest_seeddb.seeds.counters import going_on
-from pytest_seeddb.seeds.factories import Source, writing_through
+from pytest_seeddb.seeds.counters import sequences_from
+from pytest_seeddb.seeds.factories import Source, redirect_factories
 from pytest_seeddb.seeds.randomness import own_iterators
 
 TRIGGER = """
@@ -83,12 +83,12 @@ def emptied(engine):
 @pytest.fixture
 def session(database):
     emptied(database.engine)
-    with Session(database.engine) as session, going_on({}), own_iterators(), factories_in(session):
+    with Session(database.engine) as session, sequences_from({}), own_iterators(), factories_in(session):
         yield session
 
 
 def factories_in(session):
-    return writing_through(Source(lambda: session, lambda: session, lambda *_: None))
+    return redirect_factories(Source(lambda: session, lambda: session, lambda *_: None))
 
 
 def everything(session):
@@ -146,13 +146,13 @@ def test_the_rows_are_those_of_create_batch(session, database, made_by, override
         persistence = persistence or "flush"
     for each in (made_by, CustomerFactory, StoreFactory, RegionFactory, catalogue.NoteFactory):
         monkeypatch.setattr(each._meta, "sqlalchemy_session_persistence", persistence)
-    with going_on({}), own_iterators():
+    with sequences_from({}), own_iterators():
         made_by.create_batch(5, **overrides)
         expected = everything(session)
     assert any(expected.values())
     session.close()
     emptied(database.engine)
-    with going_on({}), own_iterators():
+    with sequences_from({}), own_iterators():
         made = bulk_create(made_by, 5, **overrides)
     assert all(each in session for each in made)
     assert len(made) == 5
@@ -411,7 +411,7 @@ def refused(made_by, n=2, **overrides):
 def test_a_value_that_is_there_already_names_the_table_and_what_to_do(session):
     bulk_create(CustomerFactory, 2)
     session.commit()
-    with going_on({}):
+    with sequences_from({}):
         error = refused(CustomerFactory, store=None)
     assert error == (
         "bulk_create(CustomerFactory, 2) failed in the table customer\n"

@@ -15,8 +15,8 @@ from factory.base import FactoryOptions
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Target
-from pytest_seeddb.seeds.counters import going_on
-from pytest_seeddb.seeds.factories import Source, wired_session, writing_through
+from pytest_seeddb.seeds.counters import sequences_from
+from pytest_seeddb.seeds.factories import Source, factory_session, redirect_factories
 from pytest_seeddb.seeds.staging import stages
 from pytest_seeddb.settings.settings import Settings
 
@@ -284,7 +284,7 @@ def test_asynchronous_wiring_is_left_to_whoever_waits_for_it():
         class Meta:
             sqlalchemy_session_factory = make
 
-    with writing_through(Source(object, object, lambda *_: None)):
+    with redirect_factories(Source(object, object, lambda *_: None)):
         assert Wired._meta.sqlalchemy_session is wired
         assert Made._meta.sqlalchemy_session_factory is make
 
@@ -301,22 +301,22 @@ def test_the_innermost_block_holds_where_it_was_entered_and_the_outermost_elsewh
     seen = []
 
     def look():
-        seen.append(wired_session(Plain))
+        seen.append(factory_session(Plain))
 
-    with writing_through(offering("test")):
-        with writing_through(offering("seeder")):
-            assert wired_session(Plain) == "seeder"
+    with redirect_factories(offering("test")):
+        with redirect_factories(offering("seeder")):
+            assert factory_session(Plain) == "seeder"
             thread = threading.Thread(target=look)
             thread.start()
             thread.join()
-        assert wired_session(Plain) == "test"
-        with writing_through(offering("seeder")):
-            with pytest.raises(LookupError), writing_through(offering("failing")):
+        assert factory_session(Plain) == "test"
+        with redirect_factories(offering("seeder")):
+            with pytest.raises(LookupError), redirect_factories(offering("failing")):
                 raise LookupError
-            assert wired_session(Plain) == "seeder"
-        assert wired_session(Plain) == "test"
+            assert factory_session(Plain) == "seeder"
+        assert factory_session(Plain) == "test"
     assert seen == ["test of another thread"]
-    assert wired_session(Plain) is None
+    assert factory_session(Plain) is None
 
 
 def test_a_block_that_has_none_now_lets_the_wiring_hold():
@@ -324,8 +324,8 @@ def test_a_block_that_has_none_now_lets_the_wiring_hold():
         class Meta:
             sqlalchemy_session = "the application's"
 
-    with writing_through(offering(None)):
-        assert wired_session(Wired) == "the application's"
+    with redirect_factories(offering(None)):
+        assert factory_session(Wired) == "the application's"
 
 
 # -- sequences -----------------------------------------------------------------------------------
@@ -433,9 +433,9 @@ def test_counters_nest_and_are_put_back_also_after_a_failure():
 
     path = f"{__name__}:{Counted.__qualname__}"
     assert Child._meta.next_sequence() == 0
-    with going_on({path: 10}) as outer:
+    with sequences_from({path: 10}) as outer:
         assert Child._meta.next_sequence() == 10
-        with pytest.raises(ZeroDivisionError), going_on({path: 50}):
+        with pytest.raises(ZeroDivisionError), sequences_from({path: 50}):
             1 / (50 + 51 - Child._meta.next_sequence() - Counted._meta.next_sequence())
         assert Counted._meta.next_sequence() == 11
     assert outer.left == {path: 12}
