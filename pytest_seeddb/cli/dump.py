@@ -17,11 +17,10 @@ from pytest_seeddb.cli.database import database_of
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
-from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognized
-from pytest_seeddb.dumps.ordering import put_in_order
+from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognize
 from pytest_seeddb.dumps.restoring import Restoring, restore, server_major
 from pytest_seeddb.dumps.stage import STAGE
-from pytest_seeddb.dumps.writing import Output, write
+from pytest_seeddb.dumps.writing import Output, put_in_order, write
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.opened import begin
@@ -194,6 +193,6 @@ def _copy(settings: Settings, address: Address, major: int) -> Iterator[Address]
         write(Output(file, "custom"), address, pg_dump)
         with open_server(settings) as server, Scratch(server.address) as scratch:
             copy = scratch.empty()
-            restoring = Restoring(recognized(file, source=address.masked), settings, address.masked)
+            restoring = Restoring(recognize(file, source=address.masked), settings, address.masked)
             restore(restoring, Target(copy, settings.root))
             yield copy

@@ -21,7 +21,7 @@ import psycopg
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
-from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.dumps.restoring import Restoring, read_through
 from pytest_seeddb.dumps.schema import SchemaDifference, differences, schema_of
 from pytest_seeddb.dumps.stage import dump_stage
@@ -375,7 +375,7 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
         if not changed and not lacks:
             scratch = worker.clones.make(worker.template(replace(schema, profile="the migrations alone")))
             differing = differences(before, schema_of(scratch.address, pg_dump))
-    dump = recognized(settings.dump, source=settings.source("dump"))
+    dump = recognize(settings.dump, source=settings.source("dump"))
     return DumpVerdict(
         dump=relative_name(settings.dump, settings.root),
         stale=bool(lacks or changed or differing),

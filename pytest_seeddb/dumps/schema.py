@@ -1,15 +1,14 @@
-"""What a database's schema is, and how two of them differ, as lines that a person can read."""
+"""A database's schema, and how two of them differ, as lines that a person can read."""
 
 from __future__ import annotations
 
 import re
-import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.errors import ServerError
+from pytest_seeddb.dumps.writing import run_pg_dump
 from pytest_seeddb.plan.ledger import SCHEMA
-from pytest_seeddb.servers.address import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 _ENTRY: Final = re.compile(
     r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[^;\n]*); Schema: (?P<schema>[^;\n]*); .*\n--\n", re.MULTILINE
 )
-_OPTIONS: Final = ("--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", f"--exclude-schema={SCHEMA}")
 _NOT_THE_SCHEMA: Final = ("SET default_", "\\unrestrict ", "-- PostgreSQL database dump complete", "--\n")
 
 Schema = dict[str, str]
@@ -29,12 +27,7 @@ Schema = dict[str, str]
 
 @dataclass(frozen=True)
 class SchemaDifference:
-    """How one object differs.
-
-    Attributes:
-        name: Its kind and name.
-        lines: Of its definition, with ``-`` before what only the first schema has, ``+`` the second.
-    """
+    """An object, ``TABLE public.orders``, with the lines that only the first (``-``) or the second (``+``) has."""
 
     name: str
     lines: tuple[str, ...]
@@ -46,48 +39,34 @@ def schema_of(address: Address, pg_dump: Program) -> Schema:
     Raises:
         ServerError: ``pg_dump`` failed.
     """
-    done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
-        [*pg_dump.command, *_OPTIONS, "--encoding=UTF8", "--no-password"],
-        env=environment_for(address),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ServerError(
-            "pg_dump could not read the schema",
-            saw=done.stderr.decode(errors="replace").strip(),
-            source=address.masked,
-            remedy="look into the server's log",
-        )
-    return _entries(done.stdout.decode())
+    return parse_schema(run_pg_dump(pg_dump, address, "--schema-only", f"--exclude-schema={SCHEMA}").decode())
 
 
-def _entries(text: str) -> Schema:
-    found: Schema = {}
+def parse_schema(text: str) -> Schema:
+    """The schema in a plain dump; the definitions of objects of one kind and name follow each other."""
+    schema: Schema = {}
     heads = list(_ENTRY.finditer(text))
     for head, after in zip(heads, [*heads[1:], None], strict=True):
-        body = text[head.end() : after.start() if after else len(text)]
-        schema = "" if head["schema"] == "-" else f"{head['schema']}."
-        label = f"{head['type']} {schema}{head['name']}"
-        found[label] = found.get(label, "") + body
-    return found
+        namespace = "" if head["schema"] == "-" else f"{head['schema']}."
+        label = f"{head['type']} {namespace}{head['name']}"
+        schema[label] = schema.get(label, "") + text[head.end() : after.start() if after else len(text)]
+    return schema
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[SchemaDifference]:
-    """Each object that only one of them has, or that they define otherwise."""
-    found = [
+    """The objects that only one schema has, or that they define differently."""
+    compared = [
         SchemaDifference(name, tuple(_changes(_lines(one.get(name, "")), _lines(other.get(name, "")))))
         for name in sorted({*one, *other})
-        if _lines(one.get(name, "")) != _lines(other.get(name, ""))
     ]
-    return [each for each in found if each.lines]
+    return [difference for difference in compared if difference.lines]
 
 
 def _changes(one: list[str], other: list[str]) -> Iterator[str]:
-    if sorted(one) == sorted(other):
-        yield from (f"- {line}" for line, there in zip(one, other, strict=True) if line != there)
-        yield from (f"+ {there}" for line, there in zip(one, other, strict=True) if line != there)
+    if sorted(one) == sorted(other):  # in another order, or not at all
+        moved = [(line, there) for line, there in zip(one, other, strict=True) if line != there]
+        yield from (f"- {line}" for line, _ in moved)
+        yield from (f"+ {there}" for _, there in moved)
         return
     # A whole definition says no more than its first line where there is nothing to compare it with.
     yield from (f"- {line}" for line in _without(one, other)[: None if other else 1])
@@ -95,14 +74,15 @@ def _changes(one: list[str], other: list[str]) -> Iterator[str]:
 
 
 def _without(lines: list[str], others: list[str]) -> list[str]:
-    left = list(others)
-    found = []
+    """The lines without as many of each as the others have; the first ones go."""
+    left = Counter(others)
+    kept = []
     for line in lines:
-        if line in left:
-            left.remove(line)
+        if left[line]:
+            left[line] -= 1
         else:
-            found.append(line)
-    return found
+            kept.append(line)
+    return kept
 
 
 def _lines(definition: str) -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.dumps.formats import DumpFile, recognized
+from pytest_seeddb.dumps.formats import DumpFile, recognize
 from pytest_seeddb.fingerprint.digests import file_part, glob_parts, relative_name
 from pytest_seeddb.plan.ledger import SCHEMA, read
 from pytest_seeddb.plan.plan import Marks, Stage, Step
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.plan.plan import Mark, Target
     from pytest_seeddb.settings.settings import Settings
 
@@ -36,107 +35,99 @@ def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tupl
 
     The steps are the same as without a dump. When they run, those that the dump holds already do
     nothing: Alembic's by its own version table, files of SQL and seeds by the ledger that `seeddb dump`
-    put into it. A dump without a ledger holds no seeds, as far as anybody knows: all of them run.
+    put into it. A dump without a ledger counts as one without seeds: all of them run.
 
-    A dump of ours is of one profile. For another one it is left aside, and the migrations and seeds run
+    A dump by `seeddb dump` is of one profile. For another one it is left aside, and the migrations and seeds run
     from the beginning; where no migrations are declared, it is all that there is, and is restored.
 
     Raises:
-        ConfigError: What the setting names is no dump.
+        ConfigError: The setting does not name a dump.
     """
-    stages = tuple(stages)
-    path, source = settings.dump, settings.source("dump")
-    if path is None:
-        return stages
-    dump = recognized(path, source=source)
-    if dump.origin and dump.origin.profile != profile and settings.migrations is not None:
-        return stages
-    first = _Dump(dump, settings, source)
-    return (first.stage(), *(first.without_its_steps(each) if each.tier else each for each in stages))
+    dump = _Dump.of(settings)
+    is_other = dump and dump.file.origin and dump.file.origin.profile != profile
+    if dump is None or (is_other and settings.migrations is not None):
+        return tuple(stages)
+    return (dump.stage(), *(dump.without_its_steps(stage) if stage.tier else stage for stage in stages))
 
 
 def dump_stage(settings: Settings) -> Stage | None:
-    """The stage that restores the dump of the settings, whichever profile that is of; ``None`` where they name none.
+    """The stage that restores the dump of the settings, for any profile; ``None`` where they name none.
 
     Raises:
-        ConfigError: What the setting names is no dump.
+        ConfigError: The setting does not name a dump.
     """
-    if settings.dump is None:
-        return None
-    source = settings.source("dump")
-    return _Dump(recognized(settings.dump, source=source), settings, source).stage()
+    dump = _Dump.of(settings)
+    return dump.stage() if dump else None
 
 
 @dataclass
 class _Dump:
-    """A dump to restore.
-
-    Attributes:
-        restored: The databases that it was restored into by this process.
-    """
+    """A dump to restore, and the databases that this process restored it into."""
 
     file: DumpFile
     settings: Settings
     source: str
     restored: set[str] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, settings: Settings) -> _Dump | None:
+        source = settings.source("dump")
+        return cls(recognize(settings.dump, source=source), settings, source) if settings.dump else None
+
     def stage(self) -> Stage:
-        name = relative_name(self.file.path, self.settings.root)
-        step = Step(f"dump {name}", self._parts(), version=STAGE, rerun="always")
+        path, root = self.file.path, self.settings.root
+        parts = glob_parts([str(path)], root, source=self.source) if path.is_dir() else ()
+        parts = parts or (file_part(path, root, source=self.source),)
+        step = Step(f"dump {relative_name(path, root)}", parts, version=STAGE, rerun="always")
         tier = "demo" if self.file.origin and self.file.origin.tier == "demo" else ""
 
         def run(target: Target, first: int) -> None:
-            if not first and target.marks.wants(step) and self._clear(target):
+            if not first and target.marks.wants(step) and _clear(target):
                 target.started(step)
                 self._restore(target)
 
         return Stage(STAGE, (step,), run, tier=tier)
 
     def without_its_steps(self, stage: Stage) -> Stage:
-        """The same stage, of which no step is run that the dump says it holds."""
+        """The same stage, which runs no step that the dump says it holds."""
 
         def run(target: Target, first: int) -> None:
-            stage.run(replace(target, marks=_Except(target.marks, self._held(target))), first)
+            stage.run(replace(target, marks=_Except(target.marks, self._steps(target))), first)
 
         return replace(stage, run=run)
-
-    def _parts(self) -> tuple[Part, ...]:
-        path, root = self.file.path, self.settings.root
-        if path.is_dir():
-            return glob_parts([str(path)], root, source=self.source)
-        return (file_part(path, root, source=self.source),)
 
     def _restore(self, target: Target) -> None:
         from pytest_seeddb.dumps.restoring import Restoring, restore
 
         restore(Restoring(self.file, self.settings, self.source), target)
-        with _connected(target) as connection:
+        with _connect(target) as connection:
             target.numbering.steps.update(read(connection).numbering.steps)
         target.marks.renew()
-        self.restored.add(_key(target))
+        self.restored.add(target.address.conninfo)
 
-    def _clear(self, target: Target) -> bool:
-        """Whether the database has nothing in it; an empty ledger that waits for the first step is taken away.
+    def _steps(self, target: Target) -> frozenset[str]:
+        """The steps that the dump says it holds, by name: it stands for their data, whatever they are now.
 
-        Only `seeddb apply` comes with a database that has something, which the dump would collide with.
+        A private database has no other ledger than its dump's. Any other database has its own, which the caller
+        has asked already, unless the dump came just now.
         """
-        with _connected(target) as connection:
-            row = connection.execute(_HOLDS_SOMETHING, [SCHEMA]).fetchone()
-            if (row and row[0]) or read(connection).steps:
-                return False
-            connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
-            return True
-
-    def _held(self, target: Target) -> frozenset[str]:
-        """The steps that the dump says it holds, by name: it stands for their data, however they look now.
-
-        A private database has no other ledger than its dump's; any other one has its own, which who
-        applies the plan has asked already, unless the dump came just now.
-        """
-        if target.marks.are_kept and _key(target) not in self.restored:
+        if target.marks.are_kept and target.address.conninfo not in self.restored:
             return frozenset()
-        with _connected(target) as connection:
-            return frozenset(name for name, noted in read(connection).steps.items() if noted.finished)
+        with _connect(target) as connection:
+            return frozenset(name for name, step in read(connection).steps.items() if step.finished)
+
+
+def _clear(target: Target) -> bool:
+    """Whether the database has nothing in it; an empty ledger that waits for the first step is taken away.
+
+    Only `seeddb apply` comes with a database that has something, which the dump would collide with.
+    """
+    with _connect(target) as connection:
+        row = connection.execute(_HOLDS_SOMETHING, [SCHEMA]).fetchone()
+        if (row and row[0]) or read(connection).steps:
+            return False
+        connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+        return True
 
 
 class _Except(Marks):
@@ -165,11 +156,7 @@ class _Except(Marks):
         self._marks.renew()
 
 
-def _key(target: Target) -> str:
-    return target.address.conninfo
-
-
-def _connected(target: Target) -> psycopg.Connection[Any]:
+def _connect(target: Target) -> psycopg.Connection[Any]:
     import psycopg
 
     return psycopg.connect(target.address.conninfo, autocommit=True)

@@ -7,11 +7,10 @@ import hashlib
 import os
 import re
 import subprocess
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
-from pytest_seeddb.dumps.formats import is_replaceable
+from pytest_seeddb.dumps.formats import CONTENTS
 from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name, remove
 from pytest_seeddb.servers.address import environment_for
@@ -24,21 +23,38 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.programs import Program
 
-_NOT_OURS: Final = ("--no-owner", "--no-privileges", "--no-tablespaces")
-_MADE_BY: Final = re.compile(rb"(?P<what>-- Dumped (?:from database|by pg_dump) version )(?P<major>\d+)")
+_WITHOUT_PRIVILEGES: Final = ("--no-owner", "--no-privileges", "--no-tablespaces")
+_VERSION: Final = re.compile(rb"(?P<what>-- Dumped (?:from database|by pg_dump) version )(?P<major>\d+)")
+
+# The primary key, else the first unique index that every row is in. A table's name comes from regclass,
+# which quotes what needs quotes.
+_KEYS: Final = """
+SELECT DISTINCT ON (c.oid) c.oid::regclass::text, i.relname,
+       (SELECT o.relname FROM pg_index u JOIN pg_class o ON o.oid = u.indexrelid
+        WHERE u.indrelid = c.oid AND u.indisclustered)
+FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid
+     JOIN pg_am a ON a.oid = i.relam
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND a.amname = 'btree'
+  AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+  AND x.indisunique AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
+  AND NOT EXISTS (SELECT FROM pg_attribute t
+                  WHERE t.attrelid = c.oid AND t.attnum = ANY (x.indkey) AND NOT t.attnotnull)
+  AND pg_has_role(c.relowner, 'USAGE') AND pg_relation_size(c.oid) > 0
+ORDER BY c.oid, x.indisprimary DESC, i.relname
+"""
 
 
 @dataclass(frozen=True)
 class Output:
-    r"""What is to be written.
+    r"""The dump to be written.
 
     Attributes:
         path: The file or the directory.
         kind: Its format.
         compression: ``gzip`` or nothing; of a plain one.
-        privileges: Whether owners and privileges belong into it.
-        guarded: Whether a plain one gets pg_dump's ``\restrict``, which lets psql run no commands of its
-            own: for what comes from somebody else's server. Versions of psql before August 2025 do not know it.
+        privileges: Whether it gets owners and privileges.
+        guarded: Whether a plain one gets pg_dump's ``\restrict``, which lets psql run none of its commands: for dumps
+            of a server that others control. Versions of psql before August 2025 do not know it.
     """
 
     path: Path
@@ -47,14 +63,23 @@ class Output:
     privileges: bool = False
     guarded: bool = False
 
+    def dump(self, address: Address, pg_dump: Program, path: Path) -> None:
+        """Have ``pg_dump`` write straight to ``path``, which may be an empty file or directory.
+
+        Raises:
+            ServerError: It failed.
+        """
+        options = (f"--format={self.kind}", f"--file={path}")
+        run_pg_dump(pg_dump, address, *options, privileges=self.privileges)
+
 
 def write(output: Output, address: Address, pg_dump: Program) -> int:
     """Dump the database.
 
     A plain dump is a function of the database's contents and of the major versions: no dates, no minor
-    versions, no random key. Rows stand in their physical order (`pytest_seeddb.dumps.ordering`).
+    versions, no random key. Rows stand in their physical order (see `put_in_order`).
 
-    Killed at any moment, the file that was there before is there still, and complete. A directory is
+    Killed at any moment, it leaves the file that was there before, and that one complete. A directory is
     replaced by two renames: between them it is there under a name of its own.
 
     Returns:
@@ -64,31 +89,49 @@ def write(output: Output, address: Address, pg_dump: Program) -> int:
         ConfigError: The path cannot be written to, or something else lies there.
         ServerError: ``pg_dump`` failed.
     """
+    path = output.path
     _check(output)
     try:
-        with beside(output.path, directory=output.kind == "directory") as partial:
+        with beside(path, directory=output.kind == "directory") as partial:
             if output.kind == "plain":
                 _write_plain(output, address, pg_dump, partial)
             else:
-                run_pg_dump(output, address, pg_dump, partial)
-            _replace(partial, output.path)
+                output.dump(address, pg_dump, partial)
+            if path.is_dir():
+                old = free_name(path)
+                path.rename(old)
+                partial.rename(path)
+                remove(old)
+            else:
+                partial.replace(path)
     except OSError as error:
-        raise _not_written(output.path, str(error)) from error
-    return _size(output.path)
+        raise _unwritable(path, str(error)) from error
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _write_plain(output: Output, address: Address, pg_dump: Program, partial: Path) -> None:
     with beside(output.path) as spool:
-        run_pg_dump(output, address, pg_dump, spool)
-        key = _key(spool) if output.guarded else b""
+        output.dump(address, pg_dump, spool)
+        key = b""
+        if output.guarded:
+            # Nobody who writes into the database can know it: it depends on all that is there.
+            hashed = hashlib.sha256()
+            with spool.open("rb") as lines:
+                for line in stable_lines(lines):
+                    hashed.update(line)
+            key = hashed.hexdigest().encode()
         with spool.open("rb") as lines, partial.open("wb") as raw:
-            with _compressed(raw, output.compression) as stream:
-                stream.writelines(settled(lines, key))
+            if output.compression == "gzip":  # without a time, which would differ each time
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+                    cast("IO[bytes]", stream).writelines(stable_lines(lines, key))
+            else:
+                raw.writelines(stable_lines(lines, key))
             raw.flush()
             os.fsync(raw.fileno())
 
 
-def settled(lines: Iterable[bytes], key: bytes = b"") -> Iterator[bytes]:
+def stable_lines(lines: Iterable[bytes], key: bytes = b"") -> Iterator[bytes]:
     r"""The text of ``pg_dump`` without what differs although the database is the same.
 
     Minor versions go, and the random key of ``\restrict`` is replaced by ``key``; without one, the
@@ -104,94 +147,75 @@ def settled(lines: Iterable[bytes], key: bytes = b"") -> Iterator[bytes]:
             yield from [b"\\restrict %b\n" % key] if key else []
         elif random is not None and line.rstrip() == b"\\unrestrict " + random:
             yield from [b"\\unrestrict %b\n" % key] if key else []
-        elif is_head and (made := _MADE_BY.match(line)):
-            yield made["what"] + made["major"] + b"\n"
+        elif is_head and (version := _VERSION.match(line)):
+            yield version["what"] + version["major"] + b"\n"
         else:
             is_head = is_head and (line.startswith(b"--") or not line.strip())
             yield line
 
 
-def _key(spool: Path) -> bytes:
-    """A key that nobody can know who writes into the database: it depends on all that stands there."""
-    hashed = hashlib.sha256()
-    with spool.open("rb") as lines:
-        for line in settled(lines):
-            hashed.update(line)
-    return hashed.hexdigest().encode()
-
-
-@contextmanager
-def _compressed(raw: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
-    if compression != "gzip":
-        yield raw
-        return
-    with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:  # a time would differ each time
-        yield stream  # type: ignore[misc]  # it is one, for what is done with it
-
-
-def run_pg_dump(output: Output, address: Address, pg_dump: Program, path: Path) -> None:
-    """Have ``pg_dump`` write straight to ``path``, which may be there, empty.
+def run_pg_dump(pg_dump: Program, address: Address, *options: str, privileges: bool = False) -> bytes:
+    """Run ``pg_dump``; without privileges, owners and tablespaces by default.
 
     Raises:
         ServerError: It failed.
     """
-    options = [f"--format={output.kind}", "--encoding=UTF8", f"--file={path}"]
-    options += [] if output.privileges else _NOT_OURS
-    environment = {**environment_for(address), "PGAPPNAME": "pytest-seeddb"}
-    done = subprocess.run(  # noqa: S603 - pg_dump, as it was found
-        [*pg_dump.command, *options, "--no-password"],
-        env=environment,
+    options += () if privileges else _WITHOUT_PRIVILEGES
+    run = subprocess.run(  # noqa: S603 - pg_dump, as it was found
+        [*pg_dump.command, *options, "--encoding=UTF8", "--no-password"],
+        env={**environment_for(address), "PGAPPNAME": "pytest-seeddb"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
     )
-    if done.returncode:
-        raise _failed(address, pg_dump, done.stderr.decode(errors="replace"))
+    if run.returncode:
+        message, secret = run.stderr.decode(errors="replace"), address.params.get("password")
+        raise ServerError(
+            "pg_dump could not dump the database",
+            saw=(message.replace(secret, "***") if secret else message).strip() or "it said nothing",
+            source=f"{address.masked}, with {pg_dump.path} ({pg_dump.version})",
+            remedy="let the role read everything: GRANT pg_read_all_data TO ROLE, or dump as the database's owner",
+        )
+    return run.stdout
 
 
-# -- files ---------------------------------------------------------------------------------------
+def put_in_order(address: Address) -> None:
+    """Write each table anew in the order of its key; for a private database that is to be dumped.
+
+    ``pg_dump`` writes rows as they lie on the disk. Where rows were updated, that depends on when the server
+    had room for the new versions, and so on everything else that it did at the time. Tables without a primary
+    key or another key that every row has stay as they are, and so do those of other roles.
+    """
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+        connection.execute("SET statement_timeout = 0")
+        for table, key, clustered in connection.execute(_KEYS).fetchall():
+            name = sql.SQL(table)
+            connection.execute(sql.SQL("CLUSTER {} USING {}").format(name, sql.Identifier(key)))
+            # CLUSTER remembers its index, and pg_dump would say so.
+            before = "CLUSTER ON {}" if clustered else "SET WITHOUT CLUSTER"
+            alter = sql.SQL(f"ALTER TABLE {{}} {before}")
+            connection.execute(alter.format(name, *([sql.Identifier(clustered)] if clustered else [])))
 
 
 def _check(output: Output) -> None:
-    if not output.path.parent.is_dir():
-        raise _not_written(output.path, f"there is no directory {output.path.parent}")
-    if output.kind == "directory" and output.path.exists() and not output.path.is_dir():
-        raise _not_written(output.path, "a file is there, and the dump is to be a directory")
-    if output.kind != "directory" and output.path.is_dir():
-        raise _not_written(output.path, "a directory is there, and the dump is to be a file")
-    if not is_replaceable(output.path):
-        raise _not_written(output.path, "a directory is there that is no dump; nothing in it was touched")
+    path, is_directory = output.path, output.kind == "directory"
+    if not path.parent.is_dir():
+        raise _unwritable(path, f"there is no directory {path.parent}")
+    if is_directory and path.exists() and not path.is_dir():
+        raise _unwritable(path, "a file is there, and the dump is to be a directory")
+    if not is_directory and path.is_dir():
+        raise _unwritable(path, "a directory is there, and the dump is to be a file")
+    if path.is_dir() and not (path / CONTENTS).is_file() and any(path.iterdir()):
+        raise _unwritable(path, "a directory is there that is not a dump; nothing in it was touched")
 
 
-def _replace(partial: Path, path: Path) -> None:
-    if not path.is_dir():
-        partial.replace(path)
-        return
-    old = free_name(path)
-    path.rename(old)
-    partial.rename(path)
-    remove(old)
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files if each.is_file())
-
-
-def _not_written(path: Path, saw: str) -> ConfigError:
+def _unwritable(path: Path, saw: str) -> ConfigError:
     return ConfigError(
         f"The dump {path.name} cannot be written",
         saw=saw,
         source=str(path),
-        remedy="name a file in a directory that is there, or a directory that is a dump or is not there yet: -o FILE",
-    )
-
-
-def _failed(address: Address, pg_dump: Program, said: str) -> ServerError:
-    secret = address.params.get("password")
-    return ServerError(
-        "pg_dump could not dump the database",
-        saw=(said.replace(secret, "***") if secret else said).strip() or "it said nothing",
-        source=f"{address.masked}, with {pg_dump.path} ({pg_dump.version})",
-        remedy="let the role read everything: GRANT pg_read_all_data TO ROLE, or dump as the database's owner",
+        remedy="name a file in an existing directory, or a directory that is a dump or does not exist yet: -o FILE",
     )

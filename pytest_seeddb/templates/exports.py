@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
-from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.dumps.restoring import Restoring, restore
-from pytest_seeddb.dumps.writing import Output, run_pg_dump
+from pytest_seeddb.dumps.writing import Output
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from
@@ -139,7 +139,7 @@ def export(clone: Address, major: int, template: Template, look: Look, settings:
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="exporting the template")
     try:
         with beside(path) as partial:
-            run_pg_dump(Output(path, "custom", privileges=True), clone, pg_dump, partial)
+            Output(path, "custom", privileges=True).dump(clone, pg_dump, partial)
             size = partial.stat().st_size
             tail = Tail(
                 template.record,
@@ -224,7 +224,7 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
     if _digest(path, tail.size) != tail.digest:
         raise Unusable(f"{path} is damaged")
     source = "the option --import"
-    restoring = Restoring(recognized(path, source=source), settings, source, exact=True)
+    restoring = Restoring(recognize(path, source=source), settings, source, exact=True)
     steps = tuple(plan.steps)
     return dataclasses.replace(plan, stages=(Stage("import", steps, _Import(plan, tail, restoring).run),))
 

@@ -15,7 +15,7 @@ import pytest
 from dumping import contents, fill, pg_dump, restored, text_of
 from psycopg import sql
 
-from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 
 PLAIN = """\
@@ -96,7 +96,7 @@ def refused(path, address, kind=BuildError):
 )
 def test_a_dump_of_any_format_restores_the_same_database(rich, rich_text, empty_database, tmp_path, options, kind):
     path = pg_dump(rich, tmp_path / "seed-db", *options)
-    assert recognized(path, source="").kind == kind
+    assert recognize(path, source="").kind == kind
     restored(path, empty_database)
     assert text_of(empty_database, tmp_path / "after") == rich_text
     if not options:
@@ -273,7 +273,7 @@ def test_what_is_no_dump_is_refused_before_anything_is_built(tmp_path, content, 
     path = tmp_path / "seed-db.sql"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        recognized(path, source="the test")
+        recognize(path, source="the test")
 
 
 def test_a_file_of_comments_is_empty(empty_database, write):
@@ -282,7 +282,7 @@ def test_a_file_of_comments_is_empty(empty_database, write):
 
 def test_a_directory_that_is_no_dump_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"a directory without toc\.dat"):
-        recognized(tmp_path, source="the test")
+        recognize(tmp_path, source="the test")
 
 
 def test_a_compressed_dump_that_is_damaged_further_on_is_named(empty_database, tmp_path):

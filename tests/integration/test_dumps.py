@@ -19,8 +19,8 @@ from pytest_seeddb.cli.build import build
 from pytest_seeddb.cli.dump import Request, dump
 from pytest_seeddb.cli.verify import verify_dump
 from pytest_seeddb.clones.worker import Worker
-from pytest_seeddb.dumps.formats import recognized
-from pytest_seeddb.dumps.writing import settled
+from pytest_seeddb.dumps.formats import recognize
+from pytest_seeddb.dumps.writing import stable_lines
 from pytest_seeddb.errors import BuildError, ConfigError, ServerError
 from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.seeds.planning import plan_of
@@ -148,7 +148,7 @@ def rows(address, statement):
 )
 def test_the_name_tells_the_format_and_the_dump_restores(project, empty_database, name, kind, compression):
     path = project.dump(name)
-    found = recognized(path, source="")
+    found = recognize(path, source="")
     assert (found.kind, found.compression) == (kind, compression)
     assert (found.origin.plan, found.origin.profile, found.origin.tier) == ("dumped", "default", "essential")
     restored(path, empty_database)
@@ -212,7 +212,7 @@ def test_the_settings_own_dump_is_where_it_goes_by_default(project):
     [
         ("seed-db.txt", "does not say which format"),
         ("no/such/seed-db.sql", "there is no directory"),
-        ("db", "a directory is there that is no dump; nothing in it was touched"),
+        ("db", "a directory is there that is not a dump; nothing in it was touched"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_touched(project, name, message):
@@ -405,7 +405,7 @@ def test_a_wrong_dump_is_an_error_of_the_settings(project):
         project.build()
     project.write("empty.sql", "")
     project.table('dump = "empty.sql"')
-    with pytest.raises(ConfigError, match=r"empty\.sql is no dump"):
+    with pytest.raises(ConfigError, match=r"empty\.sql is not a PostgreSQL dump"):
         project.build()
 
 
@@ -491,4 +491,4 @@ def test_there_must_be_something_to_verify(project, table):
 
 def test_settled_text_keeps_data_that_looks_like_the_head():
     lines = [b"\\restrict a\n", b"\n", b"SELECT 1;\n", b"\\restrict a\n", b"-- Dumped by pg_dump version 15.1\n"]
-    assert list(settled(lines)) == lines[2:]
+    assert list(stable_lines(lines)) == lines[2:]

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 from workloads import ROWS, SCHEMA
 
-from pytest_seeddb.dumps.formats import recognized
+from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.dumps.restoring import Restoring, restore
-from pytest_seeddb.dumps.writing import settled
+from pytest_seeddb.dumps.writing import stable_lines
 from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.settings.settings import Settings
@@ -106,11 +106,11 @@ def run(program, address, *options, **more):
 
 def text_of(address, path):
     """What ``pg_dump`` says of a database, without what differs each time."""
-    return b"".join(settled(pg_dump(address, path).read_bytes().splitlines(keepends=True)))
+    return b"".join(stable_lines(pg_dump(address, path).read_bytes().splitlines(keepends=True)))
 
 
 def restored(path, address, **settings):
     """Restore a dump into a database, as the stage does."""
     wanted = Settings(root=path.parent, **settings)
-    dump = recognized(path, source="the test")
+    dump = recognize(path, source="the test")
     return restore(Restoring(dump, wanted, "the test"), Target(address, path.parent))

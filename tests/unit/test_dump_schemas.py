@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_seeddb.dumps.schema import _entries, differences
+from pytest_seeddb.dumps.schema import differences, parse_schema
 
 SHOP = """
 CREATE TABLE public.shop (
@@ -53,6 +53,6 @@ def test_objects_are_told_by_kind_schema_and_name_and_those_of_one_name_are_put_
             ("odd; name", "TABLE", "shop", "two"),
         )
     )
-    found = _entries(text)
+    found = parse_schema(text)
     assert list(found) == ["SCHEMA shop", "TABLE shop.odd; name"]
     assert found["TABLE shop.odd; name"].split() == ["one", "two"]
