@@ -96,6 +96,6 @@ def changes_in_transaction(connection: psycopg.Connection[Any]) -> tuple[TableCh
 
 
 def report_now(connection: psycopg.Connection[Any]) -> None:
-    """Have an idle connection tell the server what it wrote; without a word to the connection's own Python object."""
+    """Make an idle connection report its writes to the server, below the connection's own Python object."""
     if connection.pgconn.status == ConnStatus.OK and connection.pgconn.transaction_status == TransactionStatus.IDLE:
         connection.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")

@@ -1,4 +1,4 @@
-"""Drop databases off the test's path, on a thread and a connection of their own."""
+"""Drop databases beside the tests, on another thread and connection."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 class Disposal:
     """A queue of administrative jobs that nobody waits for until `close`.
 
-    Lifetime: the thread and its connection begin with the first job. What is still queued when the
-    process is killed stays on the server as orphans, for the next run's sweep. A job that fails
-    is recorded in `failures` and the next one runs.
+    The thread and its connection begin with the first job. If the process is killed, databases still queued stay on
+    the server as orphans, for the next run's sweep. A job that fails is recorded in `failures`, and the next one runs.
     """
 
     def __init__(self, address: Address) -> None:
@@ -39,7 +38,7 @@ class Disposal:
         self.do(lambda admin: admin.drop(name))
 
     def do(self, job: _Job, otherwise: Callable[[], object] = lambda: None) -> None:
-        """Run a job soon, after those that were asked for before; ``otherwise`` where it fails or cannot be begun."""
+        """Run a job after those that are queued already, or ``otherwise`` if it fails or cannot begin."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="seeddb-disposal", daemon=True)
             self._thread.start()

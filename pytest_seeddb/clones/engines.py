@@ -1,4 +1,4 @@
-"""SQLAlchemy engines on a seeded database, whatever its isolation; nothing of them stays behind.
+"""SQLAlchemy engines on a seeded database, under each isolation; they leave no connection behind.
 
 Under ``isolation="rollback"`` commits work, and nothing is ever committed: the whole test happens in one
 transaction. ``commit()`` marks a savepoint, ``rollback()`` goes back to the latest mark, and taking the

@@ -1,7 +1,7 @@
 """Observe a clone: its seeded state, what was changed since, and who is connected to it.
 
-`Counters` are those of the whole database, and decide; `TableCounts` tell which tables it was. Where
-the tables' sum is less than the database's, something else was written: a catalog, a large object.
+The `Counters` of the whole database decide; `TableCounts` say which tables were written to. If the sum of
+the tables is less than the database's, something else was written: a catalog, a large object.
 
 Measured on PostgreSQL 15 and 18: each connection counts as one committed transaction and as one
 session when its backend exits; a transaction that is rolled back, or that its backend's end rolls
@@ -61,7 +61,7 @@ _SETTINGS: Final = (
 )
 # A client that has been let in, and is not listed yet, holds a lock on the database; see `pytest_seeddb.servers.admin`.
 _OTHERS: Final = """
-SELECT pid, 'somebody' AS application, 'connecting' AS state, '' AS query FROM pg_lock_status()
+SELECT pid, 'unknown' AS application, 'connecting' AS state, '' AS query FROM pg_lock_status()
 WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
   AND objid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
 UNION ALL
@@ -90,14 +90,14 @@ _POLL: Final = 0.0003
 _CLOSING: Final = 0.003
 """Seconds after which an idle connection is one that the test left open, not one that is just ending,"""
 _LOOKS: Final = 4
-"""and as many looks: where our own backend waits long for a processor, one that is ending does so as well."""
+"""and as many looks: if our own backend waits long for a processor, so does one that is ending."""
 _BUSY: Final = 0.02
 """Seconds after which a transaction is one that the test left open."""
 _PATIENCE: Final = 2.0
 
 
 class Discard(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
-    """The clone must be discarded: it is not certain, or not worth the time, that it equals a fresh one again."""
+    """The clone must be discarded: to make it equal to a fresh one is uncertain, or takes too long."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Counters:
         """Whether any row was written since, committed or not."""
         return self.tuples != earlier.tuples or self.beyond_rows(earlier)
 
-    def committed_writes(self, earlier: Counters) -> bool:
+    def has_committed_writes(self, earlier: Counters) -> bool:
         """Whether a write may have been committed since. In doubt, yes."""
         return self.doubt != earlier.doubt or (self.committed != earlier.committed and self.wrote(earlier))
 
@@ -183,12 +183,12 @@ class SequenceWatch:
 
     def is_settled(self) -> bool:
         """Whether all are in their seeded state."""
-        return not self._differences(self._touched(self._counts()))
+        return not self._differences(self._suspects(self._counts()))
 
     def settle(self) -> None:
         """Set back those that moved."""
         counts = self._counts()
-        self._set_back(self._touched(counts))
+        self._set_back(self._suspects(counts))
         # What is read and set here counts as well, some time later: then it is read once more for nothing.
         self._fetched = counts
 
@@ -203,7 +203,7 @@ class SequenceWatch:
     def _counts(self) -> dict[int, int]:
         return dict(self.connection.execute(_FETCHED, [self._oids]).fetchall()) if self._oids else {}
 
-    def _touched(self, counts: dict[int, int]) -> list[int]:
+    def _suspects(self, counts: dict[int, int]) -> list[int]:
         return [oid for oid in self._oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
 
     def _differences(self, oids: list[int]) -> list[int]:

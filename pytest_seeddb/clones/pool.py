@@ -95,7 +95,7 @@ class Clones:
             self.discard(clone)
 
     def keep(self, clone: Clone, name: str) -> None:
-        """Let the clone stay on the server under another name, after this lease and after this run."""
+        """Keep the clone on the server under another name, after this lease and this run."""
         with server_errors("The database of a failed test could not be kept", self._admin.address):
             self._admin.refuse_connections(clone.name)
             self._admin.evict(clone.name)
@@ -127,7 +127,7 @@ class Clones:
 
 @dataclass
 class Leased:
-    """A clone in a test's hands, with the observer that will settle it; without one it is discarded."""
+    """A clone that a test uses, with the observer to settle it. Without an observer it is discarded."""
 
     clone: Clone
     observer: Observer | None = None
@@ -162,11 +162,11 @@ class Spare:
         return self.made.result()
 
     def give_up(self) -> Leased | None:
-        """Have it not made, or get what was made."""
+        """Cancel it, or get the clone if it is made already."""
         return None if self.made.cancel() else self.wait()
 
     def fail(self) -> None:
-        """Let nobody wait for it any longer, where it was not made."""
+        """End the wait for it if it was not made."""
         with contextlib.suppress(InvalidStateError):
             self.made.set_result(None)
 
@@ -229,7 +229,7 @@ class Pool:
     def is_as_watched(self, leased: Leased, backend: int) -> bool:
         """Whether a clone with one backend still connected is as it was when its observer began to watch.
 
-        Counts as kept where it is; else give it back.
+        If so, it counts as kept; else give it back.
         """
         started = perf_counter()
         with contextlib.suppress(psycopg.Error):
@@ -240,7 +240,7 @@ class Pool:
         return False
 
     def keep(self, leased: Leased, name: str) -> None:
-        """Let it stay on the server under ``name`` after the run."""
+        """Keep it on the server under ``name`` after the run."""
         leased.release()
         self._order_spare(leased.clone.template)
         self._clones.keep(leased.clone, name)

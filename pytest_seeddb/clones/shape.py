@@ -117,7 +117,7 @@ class Shape:
         return self.sequences
 
     def want(self, oids: Iterable[int]) -> None:
-        """Have the rows of these tables read from the next fresh clone, where they are few enough."""
+        """Read the rows of these tables from the next fresh clone, if they are few enough."""
         known = {*self.rows, *self._unfit}
         self._wanted.update(oid for oid in oids if oid not in known and self.tables[oid].pages <= SMALL)
 
@@ -139,6 +139,6 @@ def _read(clone: Connection, table: Table) -> Rows | None:
 
 
 def places(clone: Connection, table: Table) -> str:
-    """A digest of where each row stands, so that new rows will come to stand where they do in a fresh clone."""
+    """A digest of where each row stands. If it is the same, new rows will stand where they do in a fresh clone."""
     query = sql.SQL("SELECT md5(coalesce(string_agg(ctid::text, ''), '')) FROM ONLY {}").format(table.identifier)
     return str(clone.execute(query).fetchall()[0][0])

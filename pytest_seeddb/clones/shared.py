@@ -2,8 +2,8 @@
 
 Nothing may be left in it, so every connection to it starts read-only. Only the connections that
 the fixtures open for a ``rollback`` test may write, in one transaction that never commits.
-Afterwards the server's counters are asked whether that held; where they leave doubt, the clone is
-given up and the next test gets a new one.
+Afterwards the server's counters say whether that held. In doubt, the clone is given up, and the next
+test gets a new one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SharedClone:
                 self._admin.evict(self._clone.name, spare=self._watch.connection.info.backend_pid)
                 now, before = Counters.of(self._admin, self._clone.name), self._before
                 self._before = now
-                if not (now.committed_writes(before) if rolled_back else now.wrote(before)):
+                if not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
                     with contextlib.suppress(psycopg.Error):
                         self._watch.settle()
                         self._watch.connection.rollback()
