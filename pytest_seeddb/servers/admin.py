@@ -182,15 +182,8 @@ class Admin:
     def publish(self, name: str, final: str, comment_of: Callable[[int], str]) -> int:
         """Seal a database: in one transaction, give it its final name and a comment, and let nobody connect any more.
 
-        Not even superusers can connect; every role that may create databases may clone it.
-
-        Args:
-            name: The database. Nobody may be connected to it.
-            final: Its new name.
-            comment_of: Makes the comment from the number of this transaction.
-
-        Returns:
-            That number: `Database.altered` from now on.
+        Nobody may be connected to it, and then not even superusers can. Every role that may create databases may clone
+        it. The comment is made from the number of this transaction, which is returned: the new `Database.altered`.
         """
         old, new = sql.Identifier(name), sql.Identifier(final)
         with self._statements, self._connection.transaction():
@@ -242,9 +235,7 @@ class Admin:
     def evict(self, name: str, *, spare: int = 0) -> None:
         """End every connection to the database and wait until their backends are gone, or raise `CloneError`.
 
-        Args:
-            name: The database.
-            spare: The process number of a backend that may stay.
+        The backend with the process number ``spare`` may stay.
         """
         deadline = time.monotonic() + _PATIENCE
         while backends := self.run(_TERMINATE, [name, spare] * 2):

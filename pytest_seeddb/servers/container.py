@@ -97,11 +97,8 @@ def open_container(settings: Settings) -> Iterator[Server]:
     """Start or join the container; it runs for at least as long as the block.
 
     All who want the same container on this machine share one, xdist's workers and other runs alike. When the last of
-    them is gone, its guard removes it; with ``reuse`` it stays, and the next run finds it.
-
-    Raises:
-        ServerError: There is no engine or no image, or the server in it does not start.
-        ConfigError: A file of ``init_scripts`` cannot be read.
+    them is gone, its guard removes it; with ``reuse`` it stays, and the next run finds it. Raises `ServerError`, or
+    `ConfigError` where a file of ``init_scripts`` cannot be read.
     """
     recipe = Recipe.of(settings)
     with closing(connect(settings.source("server"))) as engine:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard, postmaster
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.copies import runnable
 from pytest_seeddb.servers.places import (
     Place,
     cache_directory,
     cache_place,
     make_private,
+    runnable,
     server_account,
     state_place,
 )

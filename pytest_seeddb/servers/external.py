@@ -45,12 +45,8 @@ class Probe(NamedTuple):
 def probe_server(settings: Settings) -> Server:
     """Connect once to the server that the settings name, and see what our role can do there.
 
-    It connects to the database ``postgres``, or to the URL's own where the role may not.
-
-    Raises:
-        ConfigError: The URL cannot be read.
-        ServerError: It cannot be reached, or cannot be used: too old, a replica, not the wanted major, a role that may
-            not create databases.
+    It connects to the database ``postgres``, or to the URL's own where the role may not. Raises `ConfigError` where the
+    URL cannot be read, and `ServerError` where the server cannot be reached or used (see `objection`).
     """
     import psycopg
 

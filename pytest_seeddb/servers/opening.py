@@ -25,9 +25,7 @@ def open_server(settings: Settings) -> Iterator[Server]:
     may open it at once and get the same one. It is stopped soon after its last user is gone, in any way. An external
     server is probed with one connection and otherwise left alone.
 
-    Raises:
-        ServerError: There is no usable server.
-        ConfigError: The server's URL cannot be read.
+    Raises `ServerError` where there is no usable server, and `ConfigError` where the server's URL cannot be read.
     """
     with _opener(settings)(settings) as server:
         yield server
@@ -65,11 +63,7 @@ def _needs_container(settings: Settings) -> bool:
 
 
 def embedded_status(settings: Settings) -> EmbeddedStatus | None:
-    """The state of the embedded server, which is not started for it; ``None`` where the settings name another.
-
-    Raises:
-        ServerError: There can be no embedded server here.
-    """
+    """The state of the embedded server, which is not started for it; ``None`` where the settings name another."""
     if _is_url(settings) or settings.server == "container":
         return None
     if os.name == "nt":

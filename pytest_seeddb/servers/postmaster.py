@@ -168,7 +168,7 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
     for locale in locales:
         # A refused locale leaves an empty directory, which the next attempt takes.
         command = [str(place.binaries.program("initdb")), f"--pgdata={target}", *_INITDB, *locale, *checksums]
-        env, account = server_environment(), place.account
+        env, account = server_environment(), place.account.spawn_options()
         with spawn(command, server_lock, output=subprocess.PIPE, env=env, account=account) as initdb:
             stdout, stderr = initdb.communicate()
         if initdb.returncode == 0:
@@ -199,7 +199,8 @@ def start(place: Place, server_lock: int) -> None:
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     try:
         with place.log.open("ab") as log:
-            process = spawn(command, server_lock, output=log, env=server_environment(), account=place.account)
+            account = place.account.spawn_options()
+            process = spawn(command, server_lock, output=log, env=server_environment(), account=account)
     except OSError as error:
         raise failure("The embedded server cannot be started", place, str(error)) from error
     try:

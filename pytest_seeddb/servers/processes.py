@@ -12,15 +12,14 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from pytest_seeddb.servers.places import Account
 
 # The part of our environment that a server may see. PG* would change what it does, and an application's secrets have no
 # business in the environment of a process that outlives it.
@@ -49,10 +48,9 @@ def hold_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take the lock on ``path`` exclusively, without waiting, or raise `ServerError`.
+    """Take the lock on ``path`` exclusively, without waiting.
 
-    Returns:
-        The descriptor that holds it, to be closed or given to a child; ``None`` where another process has the lock.
+    Returns the descriptor that holds it, to be closed or given to a child, or ``None`` where another process has it.
     """
     try:
         return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,9 +99,9 @@ def spawn(
     *,
     output: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None,
-    account: Account | None = None,
+    account: Mapping[str, Any] = MappingProxyType({}),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that outlives us and inherits a lock, or raise `OSError`."""
+    """Start a process that outlives us and inherits a lock, under an account's options; or raise `OSError`."""
     return subprocess.Popen(  # noqa: S603  # our own script, or a program that was chosen for this
         command,
         stdin=subprocess.DEVNULL,
@@ -113,16 +111,12 @@ def spawn(
         env=env,
         pass_fds=(lock,),
         start_new_session=True,  # Ctrl-C in the terminal is for pytest alone
-        **(account.spawn_options() if account else {}),
+        **account,
     )
 
 
 def ensure_guard(state: Path, kind: guard.Kind, env: Mapping[str, str] | None) -> None:
-    """Spawn the guard of a state directory unless one lives. It inherits its lock, so there are never two.
-
-    Raises:
-        ServerError: It cannot be started.
-    """
+    """Spawn the guard of a state directory unless one lives. It inherits its lock, so there are never two."""
     lock = try_lock(state / guard.GUARD)
     if lock is None:
         return

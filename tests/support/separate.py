@@ -14,8 +14,7 @@ import psycopg
 
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.copies import runnable
-from pytest_seeddb.servers.places import cache_directory, server_account
+from pytest_seeddb.servers.places import cache_directory, runnable, server_account
 from pytest_seeddb.settings.settings import Settings
 
 
