@@ -52,81 +52,81 @@ def make_parser() -> Parser:
 
 
 def _add_commands_for_plans(commands: Commands) -> None:
-    about = "look at a project, and write the settings and a first seeds module for it; overwrites nothing"
+    about = "write settings and a first seeds module for a project; existing files are never changed"
     init = _add(commands, "init", about, plan=False, server=False)
     init.add_argument("--dry-run", action="store_true", help="only show what would be written")
 
-    about = "bring a database to the plan's state: migrate it, then seed it, as far as that was not done"
+    about = "bring a database to the plan's state: run the migrations and seeds that it lacks"
     apply = _add(commands, "apply", about, server=False)
-    apply.add_argument("--url", metavar="URL", default="", help="the database; that of DATABASE_URL by default")
-    about = "how far to seed; none: only migrate; the profile says"
+    apply.add_argument("--url", metavar="URL", default="", help="the database; by default that of DATABASE_URL")
+    about = "how far to seed (none: only migrate); by default the profile decides"
     apply.add_argument("--tier", choices=("none", "essential", "demo"), default="", help=about)
-    apply.add_argument("--force", action="store_true", help="run all seeders again, whatever was noted")
-    apply.add_argument("--accept", action="store_true", help="note what may not run again as applied, and leave it")
-    apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless --yes is there")
+    apply.add_argument(
+        "--force", action="store_true", help="run all seeders again, even those that are recorded as applied"
+    )
+    apply.add_argument("--accept", action="store_true", help="record seeders that may not run again as applied")
+    apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless you give --yes")
     apply.add_argument("--yes", action="store_true", help="do not ask")
-    apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    about = "wait so long for the server to come up"
+    apply.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    about = "how long to wait for the server to come up"
     apply.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=about)
 
-    dump = _add(
-        commands, "dump", "write the plan's state, or another database, into a file that psql or pg_restore reads"
-    )
-    about = "the file or directory; the settings' own `dump` by default"
+    dump = _add(commands, "dump", "write the plan's state, or another database, to a file for psql or pg_restore")
+    about = "the file or directory to write; by default the setting `dump`"
     dump.add_argument("--output", "-o", type=Path, metavar="FILE", help=about)
-    about = "that which the name tells by default: .sql and .sql.gz are plain, .dump is custom"
+    about = "by default the file's name decides: .sql and .sql.gz are plain, .dump is custom"
     dump.add_argument("--format", choices=("plain", "custom", "directory", "tar"), default="", help=about)
-    about = "a database to dump instead of the plan's state; that of DATABASE_URL where no URL follows"
+    about = "a database to dump instead of the plan's state; without a URL, that of DATABASE_URL"
     dump.add_argument("--url", metavar="URL", nargs="?", const="", help=about)
-    about = "with --url: rows in the order of their keys, through a private copy"
+    about = "with --url: sort the rows by their keys, in a private copy"
     dump.add_argument("--in-order", action="store_true", help=about)
-    dump.add_argument("--privileges", action="store_true", help="with owners and privileges, which are left out else")
-    about = "migrate and seed from the beginning, without the settings' `dump`"
+    dump.add_argument("--privileges", action="store_true", help="include owners and privileges")
+    about = "migrate and seed from the beginning, without restoring the setting `dump`"
     dump.add_argument("--from-scratch", action="store_true", help=about)
 
-    about = "see whether the seeds are sound, and whether the committed dump is what the migrations make"
+    about = "check that the seeds are sound and that the committed dump matches the migrations"
     verify = _add(commands, "verify", about)
-    verify.add_argument("--dump", action="store_true", help="only the dump that the settings name")
+    verify.add_argument("--dump", action="store_true", help="check only the dump that the settings name")
 
-    explain = _add(commands, "explain", "show what determines the template, part by part, and whether there is one")
+    explain = _add(commands, "explain", "show every part that determines the template, and whether the template exists")
     only = explain.add_mutually_exclusive_group()
-    about = "only what differs from the last build of this plan and profile"
+    about = "show only the differences from the last build of this plan and profile"
     only.add_argument("--diff", action="store_true", help=about)
-    only.add_argument("--digest", action="store_true", help="only the fingerprint: a key for a cache in CI")
+    only.add_argument("--digest", action="store_true", help="print only the fingerprint: a cache key for CI")
 
-    build = _add(commands, "build", "build the template now, unless there is one")
+    build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()
-    fresh.add_argument("--reseed", action="store_true", default=None, help="build although there is one")
-    about = "restore what an earlier build exported; build where it is of another plan, damaged or not there"
+    fresh.add_argument("--reseed", action="store_true", default=None, help="build it even if it exists")
+    about = "restore an earlier build's export; build if it is missing, damaged or of another plan"
     fresh.add_argument("--import", dest="imported", type=Path, metavar="FILE", help=about)
-    about = "write the template into a file, for --import"
+    about = "write the template to a file, for --import"
     build.add_argument("--export", dest="exported", type=Path, metavar="FILE", help=about)
 
 
 def _add_commands_for_servers(commands: Commands) -> None:
     shell = _add(commands, "shell", "open psql on the database of a failed test, or on a fresh clone", json=False)
     which = shell.add_mutually_exclusive_group()
-    which.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; the newest by default")
+    which.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; by default the newest")
     which.add_argument("--fresh", action="store_true", help="a clone of the template, discarded afterwards")
     about = "a Python prompt instead, with engine, session, connection and url"
     shell.add_argument("--python", action="store_true", help=about)
 
-    about = "show the server, its templates, and what else of pytest-seeddb's it holds"
+    about = "show the server, its templates, and everything else that pytest-seeddb keeps there"
     _add(commands, "status", about, plan=False)
 
-    about = "drop templates, kept databases and leftovers that nobody uses; what is in use stays"
+    about = "drop templates, kept databases and leftovers that are not in use"
     prune = _add(commands, "prune", about, plan=False)
-    about = "drop what was last used longer ago than this, 14d or 2w; 14d where no other choice is made"
+    about = "drop databases last used longer ago than this (14d, 2w); 14d if no other option chooses"
     prune.add_argument("--older-than", type=_days, metavar="AGE", help=about)
-    about = "drop the least recently used until the rest fits, 5GB"
+    about = "drop the least recently used databases until the rest fits into this size (5GB)"
     prune.add_argument("--budget", type=_size, metavar="SIZE", help=about)
     prune.add_argument("--kept", action="store_true", help="drop all databases of failed tests")
     prune.add_argument("--all", action="store_true", help="drop everything")
-    prune.add_argument("--dry-run", action="store_true", help="only show what would go, and drop nothing")
+    prune.add_argument("--dry-run", action="store_true", help="only show what would be dropped")
 
-    about = "end the containers of pytest-seeddb's that nobody uses, with all that they hold"
+    about = "stop pytest-seeddb's containers that are not in use, and remove them with their data"
     server = _add(commands, "server", about, plan=False, server=False)
-    server.add_argument("action", choices=("stop",), help="stop: remove them")
+    server.add_argument("action", choices=("stop",), help="stop: stop and remove them")
 
 
 def _add(
@@ -135,7 +135,7 @@ def _add(
     """Declare a command, run by the module of its name, with the options that most of them have."""
     command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
     if plan:
-        command.add_argument("--profile", metavar="NAME", help="the seed profile; that of the settings by default")
+        command.add_argument("--profile", metavar="NAME", help="the seed profile; by default that of the settings")
         about = "a seed parameter; repeatable"
         command.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help=about)
     if server:

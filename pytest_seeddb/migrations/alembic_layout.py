@@ -174,7 +174,7 @@ class _Options:
             "Alembic's configuration cannot be read",
             saw=f"{path}: {error}",
             source=self._source,
-            remedy="mend the file",
+            remedy="correct the file",
         )
 
 

@@ -21,43 +21,17 @@ _OUTPUT = "seeddb"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options. Their defaults are None, so that they never hide the table."""
+    from pytest_seeddb.settings.settings import KEYS
+
     group = parser.getgroup("seeddb", "seeded PostgreSQL databases (pytest-seeddb)")
     group.addoption(
         "--seed-db", action="store_true", default=None, help="Run seeded tests; without it they are skipped."
     )
-    group.addoption(
-        "--seed-db-server",
-        metavar="SERVER",
-        default=None,
-        help="Where PostgreSQL comes from: auto, embedded, container, or a postgresql:// URL.",
-    )
-    group.addoption(
-        "--seed-db-profile", metavar="NAME", default=None, help="The seed profile of tests that do not name one."
-    )
-    group.addoption(
-        "--seed-db-reset",
-        metavar="HOW",
-        default=None,
-        help="After a test: auto keeps or rewinds its clone where that is cheaper, clone makes a new one each time.",
-    )
-    group.addoption(
-        "--seed-db-keep",
-        metavar="WHICH",
-        default=None,
-        help="Whose databases stay on the server after the run: failed, all or none.",
-    )
-    group.addoption(
-        "--seed-db-report",
-        action="store_true",
-        default=None,
-        help="Say at the end which tests wrote what, and what it cost to put it back.",
-    )
-    group.addoption(
-        "--seed-db-reseed",
-        action="store_true",
-        default=None,
-        help="Build the template anew although its fingerprint matches.",
-    )
+    for key in KEYS.values():
+        if key.option:
+            about = key.about.replace("`", "")
+            kind: dict[str, str] = {"action": "store_true"} if isinstance(key.default, bool) else {"metavar": "VALUE"}
+            group.addoption(key.option, default=None, help=about, **kind)
 
 
 @pytest.hookimpl(tryfirst=True)

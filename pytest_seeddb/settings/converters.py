@@ -1,9 +1,10 @@
-"""How the value of a setting is read: from TOML as it is typed there, from text elsewhere."""
+"""Converts settings: values that TOML has typed, and texts from anywhere else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -22,16 +23,14 @@ _URL: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 
 
 class NotAllowed(ValueError):  # noqa: N818 - read as "the value is not allowed"
-    """The value is of the wrong type or not among those allowed; the text of a setting's error says which are."""
+    """The value has the wrong type or is not allowed; the text says which values are."""
 
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A command of the user's: ``{command = "dbmate up", inputs = ["db/**"]}``.
+    """A shell command, with patterns of the files that determine its fingerprint.
 
-    Attributes:
-        command: What the shell is given.
-        inputs: Patterns of the files that determine what it does; they make its fingerprint.
+    ``{command = "dbmate up", inputs = ["db/**"]}``
     """
 
     command: str
@@ -40,13 +39,10 @@ class CommandSpec:
 
 @dataclass(frozen=True)
 class DjangoSpec:
-    """A management command of a Django project: ``{django = "seed_demo --idempotent", tier = "demo"}``.
+    """A management command of a Django project, with patterns of further files that determine its fingerprint.
 
-    Attributes:
-        command: Its name and arguments.
-        inputs: Patterns of further files that determine what it does.
-        tier: ``essential`` or ``demo``.
-        idempotent: Whether it may run again where its rows are.
+    ``{django = "seed_demo --idempotent", tier = "demo", idempotent = true}``; it may run again where its rows exist if
+    it is idempotent.
     """
 
     command: str
@@ -55,36 +51,8 @@ class DjangoSpec:
     idempotent: bool = False
 
 
-@dataclass(frozen=True)
-class Key:
-    """One setting: how it is spelled, read and described.
-
-    Attributes:
-        name: As in the table; the environment variable is ``SEEDDB_`` and the name in capitals.
-        reader: Turns what was found into the value, or raises `NotAllowed`.
-        default: The value where nobody sets one.
-        about: One sentence for the reference.
-        option: The command-line spelling, where there is one.
-        in_table: Whether the table may hold it; a wish for one run only may not stand there.
-        in_environment: Whether ``SEEDDB_...`` may hold it; a table of tables has no such spelling.
-    """
-
-    name: str
-    reader: Reader
-    default: object
-    about: str
-    option: str = ""
-    in_table: bool = True
-    in_environment: bool = True
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return f"SEEDDB_{self.name.upper()}"
-
-
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """The question, or nothing where no allowed word is near."""
+    """The question, or "" if no allowed word is similar."""
     import difflib  # costs 2 ms of every pytest run, and nearly none has a slip in it
 
     near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.7)
@@ -129,31 +97,30 @@ def yes_no(value: object, _root: Path) -> bool:
 
 def names(value: object, _root: Path) -> tuple[str, ...]:
     """A string, a list of strings, or text with commas between them."""
-    found = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(found, list | tuple) or not all(isinstance(each, str) and each.strip() for each in found):
+    words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) and word.strip() for word in words):
         raise NotAllowed("give a string or a list of strings")
-    return tuple(found)
+    return tuple(words)
 
 
-def variables(value: object, root: Path) -> tuple[str, ...]:
-    """Names of environment variables, as `names`."""
-    found = names(value, root)
-    for each in found:
-        if not re.fullmatch(r"[^\W\d]\w*", each, re.ASCII):
-            raise NotAllowed('give the name of a variable, or several: "DATABASE_URL"')
-    return found
+def variable_names(value: object, root: Path) -> tuple[str, ...]:
+    """Like `names`, for environment variables."""
+    variables = names(value, root)
+    if not all(re.fullmatch(r"[^\W\d]\w*", variable, re.ASCII) for variable in variables):
+        raise NotAllowed('give the name of a variable, or several: "DATABASE_URL"')
+    return variables
 
 
 def memory(value: object, root: Path) -> str:
     """An amount of memory, as tmpfs takes it."""
-    found = text(value, root)
-    if not re.fullmatch(r"[1-9][0-9]*[kmg%]?", found, re.IGNORECASE):
+    amount = text(value, root)
+    if not re.fullmatch(r"[1-9][0-9]*[kmg%]?", amount, re.IGNORECASE):
         raise NotAllowed('give an amount of memory: "512m" or "4g"')
-    return found
+    return amount
 
 
 def profile_name(value: object, root: Path) -> str:
-    """A profile's name; a table there was meant for those of the profiles."""
+    """A profile's name; a table here was meant as a profile itself."""
     if isinstance(value, Mapping):
         first = next(iter(value), "NAME")
         raise NotAllowed(f"give a profile's name. Did you mean the table [tool.seeddb.profiles.{first}]?")
@@ -162,13 +129,10 @@ def profile_name(value: object, root: Path) -> str:
 
 def postgres_major(value: object, root: Path) -> int:
     """A supported major version of PostgreSQL."""
-    try:
-        found = integer(value, root)
-    except NotAllowed:
-        found = 0
-    if found < OLDEST_POSTGRES:
-        raise NotAllowed(f'give a major version, "{OLDEST_POSTGRES}" or newer: older ones are past their end of life')
-    return found
+    with suppress(NotAllowed):
+        if (major := integer(value, root)) >= OLDEST_POSTGRES:
+            return major
+    raise NotAllowed(f'give a major version, "{OLDEST_POSTGRES}" or newer: older ones are past their end of life')
 
 
 def server_choice(value: object, _root: Path) -> str:
@@ -182,14 +146,14 @@ def server_choice(value: object, _root: Path) -> str:
 
 def directory(value: object, root: Path) -> Path:
     """A directory that exists, relative to the root."""
-    found = root / Path(text(value, root)).expanduser()
-    if not found.is_dir():
-        raise NotAllowed(f"give a directory that exists: {found} does not")
-    return found
+    path = file_or_directory(value, root)
+    if not path.is_dir():
+        raise NotAllowed(f"give a directory that exists: {path} does not")
+    return path
 
 
 def file_or_directory(value: object, root: Path) -> Path:
-    """A file or a directory, relative to the root; whether it is there is seen when it is used."""
+    """A path relative to the root; it need not exist yet."""
     return root / Path(text(value, root)).expanduser()
 
 
@@ -199,27 +163,23 @@ def name_or_command(value: object, root: Path) -> str | CommandSpec:
 
 
 def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec | DjangoSpec, ...]:
-    """A list of paths, import paths, patterns and commands; a lone one may stand without the list."""
+    """A list of paths, import paths, patterns and commands, or a single one."""
     if isinstance(value, str):
         return names(value, root)
     if isinstance(value, Mapping):
         return (_seed_command(value, root),)
     if not isinstance(value, list | tuple):
         raise NotAllowed("give a list of strings and commands")
-    return tuple(_element(each, root) for each in value)
-
-
-def _element(value: object, root: Path) -> str | CommandSpec | DjangoSpec:
-    try:
-        return _name_or_seed_command(value, root)
-    except NotAllowed as error:
-        raise NotAllowed(f"correct {value!r}: {error}") from None
-
-
-def _name_or_seed_command(value: object, root: Path) -> str | CommandSpec | DjangoSpec:
-    if isinstance(value, CommandSpec | DjangoSpec):
-        return value
-    return _seed_command(value, root) if isinstance(value, Mapping) else text(value, root)
+    seeds: list[str | CommandSpec | DjangoSpec] = []
+    for seed in value:
+        try:
+            if isinstance(seed, CommandSpec | DjangoSpec):
+                seeds.append(seed)
+            else:
+                seeds.append(_seed_command(seed, root) if isinstance(seed, Mapping) else text(seed, root))
+        except NotAllowed as error:
+            raise NotAllowed(f"correct {seed!r}: {error}") from None
+    return tuple(seeds)
 
 
 def _seed_command(value: Mapping[object, object], root: Path) -> CommandSpec | DjangoSpec:
@@ -243,27 +203,27 @@ def _command(value: Mapping[object, object], root: Path) -> CommandSpec:
     if not value.get("inputs"):
         raise NotAllowed(
             "name the files that determine what the command does: {command = ..., inputs = [...]}. "
-            "Without them nobody could tell when the template is stale"
+            "Without them nothing shows when the template is stale"
         )
     return CommandSpec(text(value["command"], root), names(value["inputs"], root))
 
 
 def profile_tables(value: object, _root: Path) -> Mapping[str, Mapping[str, object]]:
     """A table of tables."""
-    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+    if not isinstance(value, Mapping) or not all(isinstance(profile, Mapping) for profile in value.values()):
         raise NotAllowed("write each profile as a table, [tool.seeddb.profiles.NAME], of seed parameters")
     return {str(name): dict(parameters) for name, parameters in value.items()}
 
 
 def without_secrets(value: object) -> str:
-    """A value as an error shows it. Of a table there are names, and no texts: it may be a profile with secrets."""
+    """A value for an error. A table may be a profile with secrets: it is shown without its texts."""
     if not isinstance(value, Mapping):
         return repr(value)
-    shown = (f"{name!r}: {_hidden(each)}" for name, each in value.items())
-    return f"{{{', '.join(shown)}}}"
+    items = (f"{name!r}: {_without_text(item)}" for name, item in value.items())
+    return f"{{{', '.join(items)}}}"
 
 
-def _hidden(value: object) -> str:
+def _without_text(value: object) -> str:
     if isinstance(value, Mapping):
         return "{...}" if value else "{}"
     return repr(value) if isinstance(value, bool | int | float) else "..."

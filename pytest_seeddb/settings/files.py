@@ -1,4 +1,4 @@
-"""Where the settings' table stands: the nearest ``seeddb.toml`` or ``pyproject.toml``."""
+"""Finds the table of settings: the nearest ``seeddb.toml`` or ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_NAME: Final = "seeddb.toml"
 
 @dataclass(frozen=True)
 class Table:
-    """The settings' table as it stands in a file."""
+    """A file's table of settings, and the name of the project there."""
 
     path: Path | None
     values: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Table:
 
     @property
     def heading(self) -> str:
-        """How people find it."""
+        """The table's place, for an error."""
         within = "" if self.path is None or self.path.name == FILE_NAME else "[tool.seeddb] in "
         return f"{within}{self.path}"
 
@@ -33,22 +33,22 @@ def find_table(start: Path) -> Table:
     """The nearest ``seeddb.toml`` or ``pyproject.toml`` with ``[tool.seeddb]``, from ``start`` upward.
 
     Raises:
-        ConfigError: A file is not TOML, or both stand in one directory.
+        ConfigError: A file is not TOML, or one directory has both tables.
     """
-    for place in _upward(start):
+    for place in (start, *start.parents):
         tables = list(_tables_in(place))
         if len(tables) > 1:
-            raise _two_tables(tables)
+            raise ConfigError(
+                "Two tables declare the plan of this project",
+                saw="\n".join(table.heading for table in tables),
+                source=str(place),
+                remedy="keep one of the two",
+            )
         if tables:
             return tables[0]
-    return Table(None, {})
-
-
-def _upward(start: Path) -> Iterator[Path]:
-    for place in (start, *start.parents):
-        yield place
         if (place / ".git").exists():
-            return
+            break
+    return Table(None, {})
 
 
 def _tables_in(place: Path) -> Iterator[Table]:
@@ -69,14 +69,5 @@ def _toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "mend the file"
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "correct the file"
         raise ConfigError(f"{path.name} cannot be read", saw=str(error), source=str(path), remedy=remedy) from None
-
-
-def _two_tables(tables: list[Table]) -> ConfigError:
-    return ConfigError(
-        "Two tables declare the plan of this project",
-        saw="\n".join(table.heading for table in tables),
-        source=str(tables[0].path and tables[0].path.parent),
-        remedy="keep one of the two",
-    )

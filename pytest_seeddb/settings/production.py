@@ -1,4 +1,4 @@
-"""Is this production? Then demo data, resets and forced seeds are refused, whatever else was said."""
+"""Is this production? There demo data, resets and forced seeds are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALIKE: Final = {
 }
 _WORDS: Final = ("production", "prod", "prd", "live")
 _SPELT: Final = "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for letter in word) for word in _WORDS)
-# A word of its own, whatever stands around it; "pre-production" and "non-prod" say that it is not.
+# A whole word anywhere in the name; "pre-production" and "non-prod" are not production.
 _PRODUCTION: Final = re.compile(rf"(?<![^\W\d_])(?P<but_not>(?:pre|non|not)[\W_]*)?(?:{_SPELT})(?![^\W\d_])")
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NO: Final = frozenset({"0", "false", "no", "off", "n", "f"})
@@ -39,12 +39,7 @@ _NO: Final = frozenset({"0", "false", "no", "off", "n", "f"})
 
 @dataclass(frozen=True)
 class Environment:
-    """What the surroundings call themselves.
-
-    Attributes:
-        name: ``production``, ``staging``; empty where nothing says.
-        source: Who says so.
-    """
+    """An environment's name (``production``, ``staging``; "" if nothing names it), and what gave that name."""
 
     name: str = ""
     source: str = ""
@@ -53,57 +48,44 @@ class Environment:
     def is_production(self) -> bool:
         """Whether a word of the name is ``production``, ``prod``, ``prd`` or ``live``: ``Prod``, ``eu-live``.
 
-        A name that may be meant so counts: quotes that a shell or a file left around it, letters of
-        another width or script, and invisible ones make no difference.
+        Quotes that a shell or a file left around the name make no difference, nor do letters of another width or
+        script, accents and invisible characters.
         """
-        return any(_says_production(name) for name in (self.name, _HUMP.sub("-", self.name)))
+        for name in (self.name, _HUMP.sub("-", self.name)):
+            # Lowered before and after: some letters have no small form until they are decomposed.
+            letters = unicodedata.normalize("NFKD", name.casefold()).casefold()
+            plain = "".join(letter for letter in letters if unicodedata.category(letter) not in {"Mn", "Me", "Cf"})
+            if any(not match["but_not"] for match in _PRODUCTION.finditer(plain)):
+                return True
+        return False
 
 
 NOWHERE: Final = Environment()
 
 
 def environment_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Environment:
-    """What the variables say that the setting ``environment`` names; production if any of them does.
+    """The environment that the variables of the setting ``environment`` name; production if any of them does.
 
     Capitals in a variable's name make no difference.
     """
     environ = os.environ if environ is None else environ
-    said = [each for name in settings.environment for each in _said_by(name, environ)]
-    misplaced = (_instead_of_a_variable(name, settings, environ) for name in settings.environment)
-    production = (each for each in (*said, *misplaced) if each.is_production)
-    return next(production, said[0] if said else NOWHERE)
-
-
-def _said_by(name: str, environ: Mapping[str, str]) -> list[Environment]:
-    """The variable itself first, then others that differ in capitals only."""
-    found = [each for each, value in environ.items() if value and each.upper() == name.upper()]
-    found.sort(key=lambda each: each != name)
-    return [Environment(environ[each], f"the environment variable {each}={environ[each]}") for each in found]
-
-
-def _instead_of_a_variable(name: str, settings: Settings, environ: Mapping[str, str]) -> Environment:
-    """Of a setting that says ``production`` where it was to name a variable, production; else nothing."""
-    if environ.get(name, "").strip().lower() in _NO:  # there is such a variable: IS_PROD=false
-        return NOWHERE
-    return Environment(name, f"{settings.source('environment')}, which says {name}")
+    named, misplaced = [], []
+    for name in settings.environment:
+        alike = [variable for variable, value in environ.items() if value and variable.upper() == name.upper()]
+        alike.sort(key=lambda variable: variable != name)
+        named += [
+            Environment(environ[variable], f"the environment variable {variable}={environ[variable]}")
+            for variable in alike
+        ]
+        # The setting may say "production" itself instead of naming a variable; but IS_PROD=false is a variable.
+        if environ.get(name, "").strip().lower() not in _NO:
+            misplaced.append(Environment(name, f"{settings.source('environment')}, which says {name}"))
+    production = (environment for environment in (*named, *misplaced) if environment.is_production)
+    return next(production, named[0] if named else NOWHERE)
 
 
 def refused(what: str, environment: Environment, *, saw: str, remedy: str) -> ConfigError:
-    """The error for what production does not allow."""
+    """The error for an action that production does not allow."""
     return ConfigError(
-        f"{what} in production is refused, whatever the options",
-        saw=saw,
-        source=environment.source,
-        remedy=remedy,
+        f"{what} is refused in production; no option allows it", saw=saw, source=environment.source, remedy=remedy
     )
-
-
-def _says_production(name: str) -> bool:
-    return any(not found["but_not"] for found in _PRODUCTION.finditer(_plain(name)))
-
-
-def _plain(name: str) -> str:
-    """The name in small letters of normal width, without accents and what is not seen."""
-    # Lowered before and after: some letters have no small form until they are taken apart.
-    taken_apart = unicodedata.normalize("NFKD", name.casefold()).casefold()
-    return "".join(each for each in taken_apart if unicodedata.category(each) not in {"Mn", "Me", "Cf"})

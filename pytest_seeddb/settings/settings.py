@@ -1,202 +1,39 @@
 """Settings: the table, the environment and the command line, each value with its source."""
 
+# ruff: noqa: RUF009 - each call makes a field
+
 from __future__ import annotations
 
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pytest_seeddb.errors import ConfigError, conceal
-from pytest_seeddb.settings.converters import (
-    CommandSpec,
-    DjangoSpec,
-    Key,
-    NotAllowed,
-    choice,
-    did_you_mean,
-    directory,
-    file_or_directory,
-    integer,
-    memory,
-    name_or_command,
-    names,
-    names_or_commands,
-    postgres_major,
-    profile_name,
-    profile_tables,
-    server_choice,
-    text,
-    variables,
-    without_secrets,
-    yes_no,
-)
+from pytest_seeddb.settings import converters
+from pytest_seeddb.settings.converters import CommandSpec, DjangoSpec, NotAllowed, choice, did_you_mean, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_seeddb.settings.converters import Reader
     from pytest_seeddb.settings.files import Table
 
 __all__ = ["KEYS", "CommandSpec", "DjangoSpec", "Key", "Settings", "load_settings"]
 
 _SEED: Final = "SEEDDB_SEED_"
-SCOPES: Final = ("function", "class", "module", "package", "session")
-ISOLATIONS: Final = ("clone", "rollback", "readonly")
-
-KEEPS: Final = ("failed", "all", "none")
-RESETS: Final = ("auto", "clone")
 
 Scope = Literal["function", "class", "module", "package", "session"]
-
-
-KEYS: Final[Mapping[str, Key]] = {
-    key.name: key
-    for key in (
-        Key(
-            "migrations",
-            name_or_command,
-            None,
-            "What makes the schema: `alembic.ini`, `django`, a directory of `*.sql` files, `package.module:attribute` "
-            "(a `MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
-        ),
-        Key(
-            "dump",
-            file_or_directory,
-            None,
-            "A dump that is restored first, in any format of `pg_dump`; then only those migrations and seeds run that "
-            "it does not hold. See [dumps](../how-to/dumps.md).",
-        ),
-        Key(
-            "seeds",
-            names_or_commands,
-            (),
-            "What fills it, in order: modules with `@seeder` functions, callables (`package.module:function`), "
-            "SQL files (patterns allowed), `{command = ..., inputs = [...]}`, and management commands of Django's "
-            "(`{django = 'seed_demo --idempotent', tier = 'demo', idempotent = true}`).",
-        ),
-        Key(
-            "engines",
-            names,
-            (),
-            "The application's own SQLAlchemy engines or sessionmakers (`package.module:attribute`), or `all`: "
-            "during a seeded test their connections go to its clone.",
-        ),
-        Key("scope", choice(*SCOPES), "function", "How long a clone lives."),
-        Key(
-            "isolation",
-            choice(*ISOLATIONS),
-            "clone",
-            "How tests without `isolation=` in their marker are kept apart.",
-        ),
-        Key("extensions", names, (), "Extensions that the database has before the first migration."),
-        Key(
-            "server",
-            server_choice,
-            "auto",
-            "Where PostgreSQL comes from: `auto`, `embedded`, `container` or a `postgresql://` URL.",
-            option="--seed-db-server",
-        ),
-        Key("postgres", postgres_major, None, "The major version wanted, 15 or newer."),
-        Key(
-            "binaries",
-            directory,
-            None,
-            "The directory that holds `postgres` and `initdb` for the embedded server.",
-        ),
-        Key("image", text, None, "The container's image; `postgres` in the wanted major version by default."),
-        Key("tmpfs", memory, "2g", "How much memory the container's data directory may take."),
-        Key("reuse", yes_no, False, "The container stays after the run, and the next one finds it."),
-        Key(
-            "init_scripts",
-            names,
-            (),
-            "Files for the image's `docker-entrypoint-initdb.d`, run once when the container starts.",
-        ),
-        Key("watch", names, (), "Further files (patterns) whose contents belong to the fingerprint."),
-        Key("env", variables, (), "Environment variables that hold the clone's URL during a seeded test."),
-        Key(
-            "profile",
-            profile_name,
-            None,
-            "The profile of tests that name none.",
-            option="--seed-db-profile",
-        ),
-        Key(
-            "profiles",
-            profile_tables,
-            {},
-            "The profiles: a table of seed parameters each.",
-            in_environment=False,
-        ),
-        Key(
-            "environment",
-            variables,
-            ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
-            "The environment variables that say where this is. Where one of them says `production`, `prod`, `prd` or "
-            "`live`, `seeddb apply` refuses demo seeds, `--reset` and `--force`.",
-        ),
-        Key(
-            "enabled",
-            choice("option", "always"),
-            "option",
-            "`always` runs seeded tests without `--seed-db`.",
-        ),
-        Key(
-            "random_seed",
-            integer,
-            0,
-            "What `random`, Faker, factory_boy and NumPy are seeded with, with the name of the seeder or the test.",
-        ),
-        Key(
-            "name",
-            text,
-            None,
-            "What the plan is called in database names and messages; the project's name by default.",
-        ),
-        Key(
-            "reset",
-            choice(*RESETS),
-            "auto",
-            "What becomes of a clone after a test: `auto` keeps or rewinds it where that is exact and cheaper, `clone` "
-            "makes a new one each time.",
-            option="--seed-db-reset",
-        ),
-        Key(
-            "keep",
-            choice(*KEEPS),
-            "failed",
-            "Whose databases stay on the server after the run, the newest 20 of all runs: those of `failed` tests, "
-            "`all`, or `none`.",
-            option="--seed-db-keep",
-        ),
-        Key(
-            "report",
-            yes_no,
-            False,
-            "Say at the end which tests wrote what, and what each database cost afterwards, the slowest first.",
-            option="--seed-db-report",
-            in_table=False,
-        ),
-        Key(
-            "reseed",
-            yes_no,
-            False,
-            "Build the template anew although its fingerprint matches.",
-            option="--seed-db-reseed",
-            in_table=False,
-        ),
-    )
-}
+SCOPES: Final[tuple[str, ...]] = get_args(Scope)
+ISOLATIONS: Final = ("clone", "rollback", "readonly")
+KEEPS: Final = ("failed", "all", "none")
+RESETS: Final = ("auto", "clone")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A value as it was found, before it is read, and where.
-
-    Attributes:
-        is_ambient: Whether it holds for all that is started there, and was not given for this run.
-    """
+    """A value before it is converted, and its source; ambient if it was not given for this run alone."""
 
     value: object
     source: str
@@ -204,13 +41,41 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Key:
+    """One setting: its name in the table, how it is converted, its default, and a sentence for the reference."""
+
+    name: str
+    reader: Reader
+    default: object
+    about: str
+    has_option: bool = False
+    in_table: bool = True
+    in_environment: bool = True
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"SEEDDB_{self.name.upper()}"
+
+    @property
+    def option(self) -> str:
+        """The command-line option, or ""."""
+        return f"--seed-db-{self.name}" if self.has_option else ""
+
+
+def _setting(reader: Reader, about: str, default: object = None, *, is_secret: bool = False, **spellings: bool) -> Any:  # noqa: ANN401 - the field's annotation says
+    """A field of `Settings` that is a setting: see `Key`."""
+    metadata = {"reader": reader, "default": default, "about": about, **spellings}
+    return field(default_factory=lambda: default, repr=not is_secret, metadata=metadata)
+
+
+@dataclass(frozen=True)
 class Settings:
-    """All settings of a run. `source` tells where each came from.
+    """All settings of a run. `source` says where each came from.
 
     Attributes:
         root: The directory of the table; relative paths and patterns start here.
-        origin: The file that holds the table; ``None`` where there is none.
-
+        origin: The file with the table; ``None`` if there is none.
         parameters: Seed parameters from the environment (``SEEDDB_SEED_STORES=3``) and from ``--set``.
 
     The others are the keys of the table; see the reference.
@@ -218,32 +83,114 @@ class Settings:
 
     root: Path
     origin: Path | None = None
-    name: str = ""
-    migrations: str | CommandSpec | None = None
-    dump: Path | None = None
-    seeds: tuple[str | CommandSpec | DjangoSpec, ...] = ()
-    engines: tuple[str, ...] = ()
-    scope: Scope = "function"
-    isolation: str = "clone"
-    extensions: tuple[str, ...] = ()
-    server: str = field(default="auto", repr=False)
-    postgres: int | None = None
-    binaries: Path | None = None
-    image: str | None = None
-    tmpfs: str = "2g"
-    reuse: bool = False
-    init_scripts: tuple[str, ...] = ()
-    watch: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    profile: str | None = None
-    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
-    environment: tuple[str, ...] = ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV")
-    enabled: str = "option"
-    random_seed: int = 0
-    reset: str = "auto"
-    keep: str = "failed"
-    report: bool = False
-    reseed: bool = False
+    migrations: str | CommandSpec | None = _setting(
+        converters.name_or_command,
+        "The source of the schema: `alembic.ini`, `django`, a directory of `*.sql` files, `package.module:attribute` "
+        "(a `MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
+    )
+    dump: Path | None = _setting(
+        converters.file_or_directory,
+        "A dump to restore first, in any format of `pg_dump`. Then only the migrations and seeds run that it does not "
+        "contain. See [dumps](../how-to/dumps.md).",
+    )
+    seeds: tuple[str | CommandSpec | DjangoSpec, ...] = _setting(
+        converters.names_or_commands,
+        "The sources of the data, in order: modules with `@seeder` functions, callables (`package.module:function`), "
+        "SQL files (patterns allowed), commands (`{command = ..., inputs = [...]}`), and Django's management commands "
+        "(`{django = 'seed_demo --idempotent', tier = 'demo', idempotent = true}`).",
+        (),
+    )
+    engines: tuple[str, ...] = _setting(
+        converters.names,
+        "The application's own SQLAlchemy engines or sessionmakers (`package.module:attribute`), or `all`. "
+        "During a seeded test their connections go to the test's clone.",
+        (),
+    )
+    scope: Scope = _setting(choice(*SCOPES), "The lifetime of a clone.", "function")
+    isolation: str = _setting(choice(*ISOLATIONS), "The isolation of tests whose marker sets none.", "clone")
+    extensions: tuple[str, ...] = _setting(converters.names, "Extensions to create before the first migration.", ())
+    server: str = _setting(
+        converters.server_choice,
+        "The PostgreSQL server: `auto`, `embedded`, `container` or a `postgresql://` URL.",
+        "auto",
+        is_secret=True,
+        has_option=True,
+    )
+    postgres: int | None = _setting(converters.postgres_major, "The major version of PostgreSQL, 15 or newer.")
+    binaries: Path | None = _setting(
+        converters.directory, "The directory with `postgres` and `initdb` for the embedded server."
+    )
+    image: str | None = _setting(
+        converters.text, "The container's image. By default it is `postgres` in the major version that `postgres` sets."
+    )
+    tmpfs: str = _setting(
+        converters.memory, "The maximum size of the container's data directory, which is in memory.", "2g"
+    )
+    reuse: bool = _setting(converters.yes_no, "Keep the container after the run, for the next one.", default=False)
+    init_scripts: tuple[str, ...] = _setting(
+        converters.names,
+        "Files for the image's `docker-entrypoint-initdb.d`. They run once, when the container starts.",
+        (),
+    )
+    watch: tuple[str, ...] = _setting(converters.names, "Further files (patterns) that belong to the fingerprint.", ())
+    env: tuple[str, ...] = _setting(
+        converters.variable_names, "Environment variables that hold the clone's URL during a seeded test.", ()
+    )
+    profile: str | None = _setting(
+        converters.profile_name, "The profile of tests that do not name one.", has_option=True
+    )
+    profiles: Mapping[str, Mapping[str, object]] = _setting(
+        converters.profile_tables,
+        "The profiles, each a table of seed parameters.",
+        {},
+        is_secret=True,
+        in_environment=False,
+    )
+    environment: tuple[str, ...] = _setting(
+        converters.variable_names,
+        "The environment variables that name the environment. If one of them says `production`, `prod`, `prd` or "
+        "`live`, `seeddb apply` refuses demo seeds, `--reset` and `--force`.",
+        ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
+    )
+    enabled: str = _setting(choice("option", "always"), "`always` runs seeded tests without `--seed-db`.", "option")
+    random_seed: int = _setting(
+        converters.integer,
+        "The seed of `random`, Faker, factory_boy and NumPy. Each seeder and each test combines it with its own name.",
+        0,
+    )
+    name: str = _setting(
+        converters.text,
+        "The plan's name in messages and in the names of databases. By default it is the project's name.",
+        "",
+    )
+    reset: str = _setting(
+        choice(*RESETS),
+        "How a clone is reset after a test: `auto` keeps or rewinds it if that is exact and cheaper, `clone` always "
+        "makes a new one.",
+        "auto",
+        has_option=True,
+    )
+    keep: str = _setting(
+        choice(*KEEPS),
+        "Which tests' databases stay on the server after the run: those of `failed` tests, `all`, or `none`. The "
+        "newest 20 of all runs are kept.",
+        "failed",
+        has_option=True,
+    )
+    report: bool = _setting(
+        converters.yes_no,
+        "At the end, list which tests wrote what, and how long each database took to reset, the slowest first.",
+        default=False,
+        has_option=True,
+        in_table=False,
+    )
+    reseed: bool = _setting(
+        converters.yes_no,
+        "Build the template again even if one with its fingerprint exists.",
+        default=False,
+        has_option=True,
+        in_table=False,
+    )
     parameters: Mapping[str, Found] = field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -259,16 +206,23 @@ class Settings:
         Raises:
             ConfigError: Unknown key or a value that is not allowed.
         """
-        found = {key: Found(value, "Settings.replace()") for key, value in changes.items()}
-        _refuse_unknown(changes, "Settings.replace()", list(KEYS))
-        read = {key: _read(KEYS[key], each, self.root) for key, each in found.items()}
-        sources = {**self.sources, **{key: each.source for key, each in found.items()}}
-        return dataclasses.replace(self, **read, sources=sources)  # type: ignore[arg-type]  # values are read per key
+        source = "Settings.replace()"
+        _refuse_unknown(changes, source, list(KEYS))
+        values = {key: _convert(KEYS[key], Found(value, source), self.root) for key, value in changes.items()}
+        sources = {**self.sources, **dict.fromkeys(changes, source)}
+        return dataclasses.replace(self, **values, sources=sources)  # type: ignore[arg-type]  # each key has its type
 
     @property
     def plans_nothing(self) -> bool:
         """Whether neither a schema nor seeds are declared."""
         return self.migrations is None and self.dump is None and not self.seeds and not self.extensions
+
+
+KEYS: Final[Mapping[str, Key]] = {
+    declared.name: Key(declared.name, **declared.metadata)
+    for declared in dataclasses.fields(Settings)
+    if declared.metadata
+}
 
 
 def load_settings(
@@ -278,19 +232,18 @@ def load_settings(
     parameters: Mapping[str, Found] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read the settings that hold for a run started in ``start``.
+    """Read the settings for a run that starts in ``start``.
 
     The command line goes before the environment, that before the table, that before the defaults.
 
     Args:
-        start: The directory where the search for the table begins; it goes upward to the one that
-            holds ``.git``.
-        options: What was given on the command line, by key.
-        parameters: Seed parameters that were given there, by name.
-        environ: The environment; the process's own by default.
+        start: The directory where the search for the table begins; it ends at the one with ``.git``.
+        options: The command line's values, by key.
+        parameters: The command line's seed parameters, by name.
+        environ: The environment; by default the process's own.
 
     Raises:
-        ConfigError: Names the key, where it stands, what was found and what is allowed.
+        ConfigError: Names the key, its place, its value and the values that are allowed.
     """
     from pytest_seeddb.settings.files import find_table
 
@@ -298,20 +251,17 @@ def load_settings(
     root = table.path.parent if table.path else start
     environ = os.environ if environ is None else environ
     conceal(environ.get("PGPASSWORD", ""), environ.get("PGUSER"), environ.get("PGDATABASE"), environ.get("PGHOST"))
-    found = {**_from_table(table), **_from_environment(environ), **(options or {})}
-    values = {key: _read(KEYS[key], each, root) for key, each in found.items()}
+    given = {**_from_table(table), **_from_environment(environ), **(options or {})}
+    values = {key: _convert(KEYS[key], value, root) for key, value in given.items()}
     values["name"] = values.get("name") or table.project or root.name
-    sources = {key: each.source for key, each in found.items()}
-    given = {**_seed_parameters(environ), **(parameters or {})}
-    return Settings(root=root, origin=table.path, parameters=given, sources=sources, **values)  # type: ignore[arg-type]  # likewise
-
-
-def _seed_parameters(environ: Mapping[str, str]) -> dict[str, Found]:
-    return {
+    sources = {key: value.source for key, value in given.items()}
+    ambient = {
         variable.removeprefix(_SEED).lower(): Found(value, f"the environment variable {variable}", is_ambient=True)
         for variable, value in environ.items()
         if variable.startswith(_SEED)
     }
+    seed = {**ambient, **(parameters or {})}
+    return Settings(root=root, origin=table.path, parameters=seed, sources=sources, **values)  # type: ignore[arg-type]  # as above
 
 
 def _from_table(table: Table) -> dict[str, Found]:
@@ -328,48 +278,49 @@ def _from_table(table: Table) -> dict[str, Found]:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Found]:
     known = {key.variable: key.name for key in KEYS.values() if key.in_environment}
-    for variable in environ:
-        # Other tools may use the prefix; only what looks like a misspelling of ours is refused.
-        is_setting = variable.startswith("SEEDDB_") and not variable.startswith(_SEED)
-        if is_setting and variable not in known and (near := did_you_mean(variable, known)):
+    given = {}
+    for variable, value in environ.items():
+        if variable in known:
+            given[known[variable]] = Found(value, f"the environment variable {variable}")
+        # Other tools may use the prefix, so only a likely misspelling is refused.
+        elif (
+            variable.startswith("SEEDDB_")
+            and not variable.startswith(_SEED)
+            and (near := did_you_mean(variable, known))
+        ):
             raise ConfigError(
                 f"The environment variable {variable} is not a setting of pytest-seeddb",
                 saw=variable,  # not its value: it may be a secret parameter's
                 source="the environment",
                 remedy=f"{near} Or unset it",
             )
-    return {
-        known[each]: Found(value, f"the environment variable {each}")
-        for each, value in environ.items()
-        if each in known
-    }
+    return given
 
 
 def _refuse_unknown(given: Mapping[str, object], source: str, allowed: list[str]) -> None:
     for key, value in given.items():
-        if key not in allowed:
-            raise ConfigError(
-                f"`{key}` is not a setting of pytest-seeddb",
-                saw=f"{key} = {without_secrets(value)}",
-                source=source,
-                remedy=f"{_near_or_elsewhere(key, allowed)} Allowed are {', '.join(sorted(allowed))}".strip(),
-            )
+        if key in allowed:
+            continue
+        if key in KEYS:
+            option, variable = KEYS[key].option, KEYS[key].variable
+            hint = f"It is for one run alone: give the option {option}, or {variable} in the environment."
+        else:
+            hint = did_you_mean(key, allowed)
+        raise ConfigError(
+            f"`{key}` is not a setting of pytest-seeddb",
+            saw=f"{key} = {without_secrets(value)}",
+            source=source,
+            remedy=f"{hint} Allowed are {', '.join(sorted(allowed))}".strip(),
+        )
 
 
-def _near_or_elsewhere(key: str, allowed: list[str]) -> str:
-    known = KEYS.get(key)
-    if known is None:
-        return did_you_mean(key, allowed)
-    return f"It is for one run alone: give the option {known.option}, or {known.variable} in the environment."
-
-
-def _read(key: Key, found: Found, root: Path) -> object:
+def _convert(key: Key, given: Found, root: Path) -> object:
     try:
-        return key.reader(found.value, root)
+        return key.reader(given.value, root)
     except NotAllowed as error:
         raise ConfigError(
             f"The setting `{key.name}` has a value that is not allowed",
-            saw=without_secrets(found.value) if key.name.startswith("profile") else repr(found.value),
-            source=found.source,
+            saw=without_secrets(given.value) if key.name.startswith("profile") else repr(given.value),
+            source=given.source,
             remedy=str(error),
         ) from None

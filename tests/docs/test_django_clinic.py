@@ -140,7 +140,7 @@ def test_force_runs_the_seeders_again_and_adds_what_is_missing(clinic):
 @pytest.mark.slow
 def test_production_refuses_the_demo(clinic):
     printed = clinic.run("python manage.py seed_demo", code=2, **PRODUCTION)
-    assert "Demo data in production is refused" in printed
+    assert "Demo data is refused in production" in printed
     assert clinic.is_empty
 
 

@@ -185,7 +185,7 @@ def test_the_readme_shows_what_is_printed(example, server, blocks):
 @pytest.mark.parametrize("target", ["seed-demo", "seed-demo-minimal", "seed-demo-reset", "db-setup", "db-reset"])
 def test_production_refuses_demo_data(platform, target):
     answer = "yes" if target == "db-reset" else None
-    assert "in production is refused, whatever the options" in platform.make(target, 2, answer, **PRODUCTION)
+    assert "is refused in production; no option allows it" in platform.make(target, 2, answer, **PRODUCTION)
     assert platform.is_empty
 
 

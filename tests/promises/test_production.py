@@ -20,7 +20,7 @@ from pytest_seeddb.settings.production import environment_of
 from pytest_seeddb.settings.settings import Settings
 
 ESSENTIAL, ALL = {"shop": 40, "item": 0}, {"shop": 40, "item": 400}
-REFUSED = "in production is refused, whatever the options"
+REFUSED = "is refused in production; no option allows it"
 STATE = """
     SELECT 'table', c.oid::regclass::text, c.relfilenode::text FROM pg_class c
     WHERE relkind IN ('r', 'S') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace,
@@ -257,7 +257,7 @@ def test_no_way_to_ask_for_the_demo_tier_goes_round_it(stack, where):
     stack.site.table(table)
     before = stack.state()
     code, told = stack.apply(*arguments, ENVIRONMENT="production", **variables)
-    assert (code, "Demo data in production is refused" in told) == (2, True), told
+    assert (code, "Demo data is refused in production" in told) == (2, True), told
     assert stack.state() == before
 
 
