@@ -13,8 +13,7 @@ from pytest_seeddb.errors import CloneError, ConfigError, ServerError
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import embedded_status, open_server
-from pytest_seeddb.templates.inventory import inventory
-from pytest_seeddb.templates.pruning import Limits, chosen, drop
+from pytest_seeddb.templates.inventory import Limits, choose, drop, inventory
 
 if TYPE_CHECKING:
     import argparse
@@ -103,7 +102,7 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
             stack.enter_context(server_errors("The databases could not be pruned", server.address))
             admin = stack.enter_context(Admin(server.address))
             entries = inventory(admin)
-            for choice in chosen(entries, limits):
+            for choice in choose(entries, limits):
                 entry, record = choice.entry, choice.entry.record
                 kind = "layer" if record and record.layer else entry.kind
                 label = f"{record.plan}/{record.profile}" if record else ""

@@ -19,7 +19,7 @@ from pytest_seeddb.servers.address import environment_for
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.templates.registry import kept_databases
+from pytest_seeddb.templates.inventory import kept_databases
 
 if TYPE_CHECKING:
     import argparse

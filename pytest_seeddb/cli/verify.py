@@ -35,7 +35,7 @@ from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.building import Build, fill
-from pytest_seeddb.templates.contents import Held, held, rows_made, shown_difference
+from pytest_seeddb.templates.contents import TableContents, describe_difference, read_contents, rows_made
 from pytest_seeddb.templates.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def prove(settings: Settings, scratch: Scratch) -> SeedsVerdict:
         performed = first.run(one)
         sleep(max(0.0, begun + _APART - monotonic()))
         unlike = _unlike_tables(performed, second.run(other), one, other)
-        finished = held(one)
+        finished = read_contents(one)
         migrations, seeders = [], []
         for ran in performed:
             verdict = SeederVerdict(ran.step, ran.seconds, rows_made(ran.before, ran.after), unlike.get(ran.step, ()))
@@ -164,13 +164,17 @@ def _unlike_tables(
     for mine, others in zip(performed, again, strict=False):
         tables = {name for name in {*mine.after, *others.after} if mine.after.get(name) != others.after.get(name)}
         if fresh := sorted(tables - known):
-            unlike[mine.step] = tuple(Difference(name, shown_difference(name, one, other)) for name in fresh)
+            unlike[mine.step] = tuple(Difference(name, describe_difference(name, one, other)) for name in fresh)
         known |= tables
     return unlike
 
 
 def _repeat(
-    verdict: SeederVerdict, rehearsal: _Rehearsal, scratch: Scratch, finished: Address, before: Mapping[str, Held]
+    verdict: SeederVerdict,
+    rehearsal: _Rehearsal,
+    scratch: Scratch,
+    finished: Address,
+    before: Mapping[str, TableContents],
 ) -> SeederVerdict:
     """The verdict after the seeder has run once more, on a copy of the finished database."""
     copy = scratch.copy(finished)
@@ -179,11 +183,11 @@ def _repeat(
     except SeedDbError as error:
         return replace(verdict, again="error", error=str(error))
     else:
-        after, changed = held(copy), []
+        after, changed = read_contents(copy), []
         for name in sorted({*before, *after}):
             mine, others = before.get(name), after.get(name)
             if mine is None or others is None or mine.which != others.which:
-                changed.append(Difference(name, shown_difference(name, finished, copy)))
+                changed.append(Difference(name, describe_difference(name, finished, copy)))
         return replace(verdict, again="other rows" if changed else "same", changed=tuple(changed))
     finally:
         scratch.drop(copy)
@@ -221,8 +225,8 @@ class _Performed:
 
     step: str
     seconds: float
-    before: Mapping[str, Held]
-    after: Mapping[str, Held]
+    before: Mapping[str, TableContents]
+    after: Mapping[str, TableContents]
 
 
 class _Rehearsal:
@@ -272,19 +276,19 @@ def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performe
     """Run the plan or one step, and look at the tables between steps; that takes no time of theirs."""
     plan = plan_of(settings)
     performed: list[_Performed] = []
-    current: tuple[str, float, Mapping[str, Held]] | None = None
+    current: tuple[str, float, Mapping[str, TableContents]] | None = None
 
     def end() -> None:
         nonlocal current
         if current:
             step, started, before = current
-            performed.append(_Performed(step, perf_counter() - started, before, held(address)))
+            performed.append(_Performed(step, perf_counter() - started, before, read_contents(address)))
             current = None
 
     def begin(step: Step) -> None:
         nonlocal current
         end()
-        before = performed[-1].after if performed else held(address)
+        before = performed[-1].after if performed else read_contents(address)
         current = step.name, perf_counter(), before
 
     numbering = _of_the_plan.copy() if only else _of_the_plan

@@ -20,7 +20,7 @@ from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import clone_name
-from pytest_seeddb.templates.registry import drop_oldest_kept
+from pytest_seeddb.templates.inventory import drop_oldest_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

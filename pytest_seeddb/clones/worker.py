@@ -27,7 +27,7 @@ from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import ISOLATIONS
 from pytest_seeddb.templates.building import Build, BuildSupport, finish
-from pytest_seeddb.templates.registry import prune, sweep
+from pytest_seeddb.templates.inventory import prune, sweep
 from pytest_seeddb.templates.templates import Templates
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.exports import KeptDumps
     from pytest_seeddb.templates.history import Comparison
-    from pytest_seeddb.templates.kept_dumps import KeptDumps
     from pytest_seeddb.templates.templates import Look, Template
 
 
@@ -368,7 +368,7 @@ def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
     if not server.is_ephemeral:
         return None
     # Imported here: exports and restoring are a good part of the start-up, and few runs need them.
-    from pytest_seeddb.templates.kept_dumps import KeptDumps
+    from pytest_seeddb.templates.exports import KeptDumps
 
     return KeptDumps(settings)
 

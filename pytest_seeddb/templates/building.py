@@ -18,7 +18,7 @@ from pytest_seeddb.fingerprint.digests import Part, differences
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress, Target
 from pytest_seeddb.templates.contents import SMALL, THE_USERS
-from pytest_seeddb.templates.staleness import unlogged
+from pytest_seeddb.templates.staleness import unlogged_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -154,7 +154,7 @@ def finish(build: Build, draft: Record, started: float) -> Record:
         connection.execute("SELECT pg_logical_emit_message(true, 'seeddb', '')")
         connection.execute("VACUUM (FREEZE, ANALYZE)")
         _close_gaps(connection)
-        kept_in_memory = unlogged(connection)
+        unlogged = unlogged_digest(connection)
     # The first connection to a database writes pg_internal.init, which FILE_COPY copies: a clone's
     # own first connection then takes 3 to 5 ms instead of 6 to 15.
     psycopg.connect(address.conninfo).close()
@@ -164,16 +164,12 @@ def finish(build: Build, draft: Record, started: float) -> Record:
     return replace(
         draft,
         size=(size := build.admin.size(build.name)),
-        strategy=draft.strategy if _was_timed(draft, size) else cheapest_strategy(build, size),
+        # The base was timed already; the same way is the cheapest unless the base is much smaller.
+        strategy=draft.strategy if 0 < size < _MUCH_LARGER * draft.size else cheapest_strategy(build, size),
         seconds=round(perf_counter() - started, 3),
-        unlogged=kept_in_memory,
+        unlogged=unlogged,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     )
-
-
-def _was_timed(draft: Record, size: int) -> bool:
-    """Whether what it was made from was timed, and is not much smaller: then the same way is the cheapest."""
-    return 0 < size < _MUCH_LARGER * draft.size
 
 
 def _close_gaps(connection: psycopg.Connection[Any]) -> None:
@@ -196,11 +192,12 @@ def cheapest_strategy(build: Build, size: int) -> Strategy:
     fsync = build.admin.run("SHOW fsync")[0][0] == "on"
     if size > _TIMED_UP_TO and not fsync:
         return "FILE_COPY"
-    first, through_the_log, second = (_seconds(build, each) for each in ("FILE_COPY", "WAL_LOG", "FILE_COPY"))
-    return "FILE_COPY" if min(first, second) <= through_the_log else "WAL_LOG"
+    first = _trial_seconds(build, "FILE_COPY")
+    through_the_log = _trial_seconds(build, "WAL_LOG")
+    return "FILE_COPY" if min(first, _trial_seconds(build, "FILE_COPY")) <= through_the_log else "WAL_LOG"
 
 
-def _seconds(build: Build, strategy: Strategy) -> float:
+def _trial_seconds(build: Build, strategy: Strategy) -> float:
     """What a test would wait: the clone and its first connection."""
     trial = f"{build.name}0"
     started = perf_counter()

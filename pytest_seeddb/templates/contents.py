@@ -40,7 +40,7 @@ _WIDTH: Final = 160
 
 
 @dataclass(frozen=True)
-class Held:
+class TableContents:
     """What one table holds.
 
     Attributes:
@@ -64,23 +64,23 @@ def label(schema: str, name: str) -> str:
     return name if schema == "public" else f"{schema}.{name}"
 
 
-def held(address: Address) -> dict[str, Held]:
+def read_contents(address: Address) -> dict[str, TableContents]:
     """What each table of the user's holds, by its name; the public schema's without their schema."""
     with psycopg.connect(address.conninfo, autocommit=True) as connection:
         return {
-            label(schema, name): Held(*_one(connection, sql.SQL(_DIGEST).format(sql.Identifier(schema, name))))
+            label(schema, name): TableContents(*_one(connection, sql.SQL(_DIGEST).format(sql.Identifier(schema, name))))
             for schema, name in tables(connection)
         }
 
 
-def rows_made(before: Mapping[str, Held], after: Mapping[str, Held]) -> dict[str, int]:
+def rows_made(before: Mapping[str, TableContents], after: Mapping[str, TableContents]) -> dict[str, int]:
     """How many rows each table has more than before; fewer is negative."""
-    nothing = Held(0, "", "")
+    nothing = TableContents(0, "", "")
     counts = {name: now.rows - before.get(name, nothing).rows for name, now in after.items()}
     return {name: number for name, number in counts.items() if number}
 
 
-def shown_difference(table: str, one: Address, other: Address) -> tuple[str, ...]:
+def describe_difference(table: str, one: Address, other: Address) -> tuple[str, ...]:
     """The rows of a table that only one of two databases has, as lines that start with ``-`` and ``+``.
 
     At most three of each. Where both have the same rows, the line says that their order differs.
@@ -90,7 +90,7 @@ def shown_difference(table: str, one: Address, other: Address) -> tuple[str, ...
     gone, come = (mine - others), (others - mine)
     if not gone and not come:
         return ("the same rows in another order",)
-    if {_masked(text) for text in gone} & {_masked(text) for text in come}:
+    if {_mask(text) for text in gone} & {_mask(text) for text in come}:
         return (*_lines("-", gone), *_lines("+", come), "what differs is in columns whose values are not shown")
     return (*_lines("-", gone), *_lines("+", come))
 
@@ -98,12 +98,12 @@ def shown_difference(table: str, one: Address, other: Address) -> tuple[str, ...
 def _lines(sign: str, rows: Counter[str]) -> Iterator[str]:
     listed = sorted(rows.elements())
     for text in listed[:_SHOWN]:
-        yield f"{sign} {_masked(text)}"[:_WIDTH]
+        yield f"{sign} {_mask(text)}"[:_WIDTH]
     if len(listed) > _SHOWN:
         yield f"{sign} and {len(listed) - _SHOWN} more"
 
 
-def _masked(text: str) -> str:
+def _mask(text: str) -> str:
     row = json.loads(text)
     return json.dumps({key: "***" if names_a_secret(key) else value for key, value in row.items()}, ensure_ascii=False)
 

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,12 +22,13 @@ from psycopg import sql
 from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import Output
-from pytest_seeddb.errors import BuildError, ConfigError
+from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from
 from pytest_seeddb.fingerprint.opened import current, take_over
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.places import cache_place, own_account
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.grants import Carried, Grant, Setting
 from pytest_seeddb.templates.record import Record
@@ -239,28 +242,72 @@ class _Import:
 
     def run(self, target: Target, first: int) -> None:
         if first:
-            self._build_on(target, first)
+            for end, stage in self.plan.stage_ends():
+                if end > first:
+                    stage.run(target, max(0, first - (end - len(stage.steps))))
             return
         target.started(Step(f"import {self.restoring.name}"))
         restore(self.restoring, target)
         target.numbering.steps.update(self.tail.record.numbering.steps)
         if stale := sorted({part.name for part in set(_views(target.address)) ^ set(self.tail.views)}):
-            raise _shows_other_rows(stale, self.restoring.name)
+            raise BuildError(
+                f"A materialized view in {self.restoring.name} shows other rows than the one that was exported",
+                saw=f"{', '.join(stale)}: not refreshed after its tables were filled, or depends on more than them",
+                source="the option --import",
+                remedy="refresh it in the last seed",
+            )
         with Admin(target.address) as admin:
             self.tail.carried.apply(admin, target.address.database)
         # The new template depends on these as the exported one did.
         take_over(self.tail.record.opened, target.root)
 
-    def _build_on(self, target: Target, first: int) -> None:
-        for end, stage in self.plan.stage_ends():
-            if end > first:
-                stage.run(target, max(0, first - (end - len(stage.steps))))
+
+# -- for servers that do not last -------------------------------------------------------------------
+
+_DUMP_NAME: Final = re.compile(r"[0-9a-f]{64}\.dump")
+_KEPT_DUMPS: Final = 20
+"""Dumps that stay, those that were used last."""
 
 
-def _shows_other_rows(views: list[str], name: str) -> BuildError:
-    return BuildError(
-        f"A materialized view in {name} shows other rows than the one that was exported",
-        saw=f"{', '.join(views)}: it was not refreshed after its tables were filled, or depends on more than them",
-        source="the option --import",
-        remedy="refresh it in the last seed",
-    )
+class KeptDumps:
+    """The user's dumps of templates on servers that do not last: the next server restores one instead of building.
+
+    A container's databases go with it. The exported template stays in the cache directory under its fingerprint.
+
+    Concurrency: any number of processes; a dump appears complete or not at all.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._directory = cache_place(own_account()) / "dumps"
+
+    def restoring(self, plan: Plan, look: Look) -> Plan:
+        """The plan as one that restores its dump; the plan itself where there is none that fits."""
+        path = self._path(look)
+        if look.template or not path.exists():
+            return plan
+        try:
+            restored = importing(plan, look, self._settings, path)
+        except (Unusable, SeedDbError):
+            path.unlink(missing_ok=True)
+            return plan
+        with suppress(OSError):
+            path.touch()
+        return restored
+
+    def keep(self, clone: Address, major: int, template: Template, look: Look) -> None:
+        """Write a template's dump, from a clone of it. A dump that cannot be written does not fail the run."""
+        path = self._path(look)
+        with suppress(SeedDbError, OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            export(clone, major, template, look, self._settings, path)
+            self._drop_oldest()
+
+    def _path(self, look: Look) -> Path:
+        return self._directory / f"{look.fingerprints[-1]}.dump"
+
+    def _drop_oldest(self) -> None:
+        ours = [path for path in self._directory.iterdir() if _DUMP_NAME.fullmatch(path.name)]
+        dumps = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in dumps[_KEPT_DUMPS:]:
+            path.unlink(missing_ok=True)

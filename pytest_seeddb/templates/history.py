@@ -21,12 +21,7 @@ ANOTHER_BASE: Final = "the server's version, locale or role changed"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A plan beside the last build of the same name and profile.
-
-    Attributes:
-        before: What that build says of itself.
-        differences: What differs; nothing where the build is up to date.
-    """
+    """A plan beside the last build of the same name and profile; no differences if that is up to date."""
 
     before: Record
     differences: tuple[Difference, ...]
@@ -34,22 +29,22 @@ class Comparison:
 
 def last_build(admin: Admin, plan: Plan) -> Record | None:
     """The newest complete build of the same plan and profile, whatever its fingerprint."""
-    found = [
-        (each.number, record)
-        for each in admin.databases(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
-        if (record := Record.from_json(each.comment))
+    builds = [
+        (database.number, record)
+        for database in admin.databases(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
+        if (record := Record.from_json(database.comment))
         and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
     ]
-    return max(found, key=lambda pair: pair[0], default=(0, None))[1]
+    return max(builds, key=lambda pair: pair[0], default=(0, None))[1]
 
 
-def compared(before: Record, plan: Plan, fingerprint: str) -> Comparison:
+def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
     """How the plan, whose fingerprint this is, differs from an earlier build."""
     steps = tuple((step.name, step.parts) for step in plan.steps)
-    found = differences(*then_and_now(before, plan, steps))
-    if not found and before.fingerprint != fingerprint:
-        found = [Difference("changed", ANOTHER_BASE)]
-    return Comparison(before, tuple(found))
+    changes = differences(*then_and_now(before, plan, steps))
+    if not changes and before.fingerprint != fingerprint:
+        changes = [Difference("changed", ANOTHER_BASE)]
+    return Comparison(before, tuple(changes))
 
 
 def then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:

@@ -1,7 +1,9 @@
-"""What is on a server: each database of ours, and who uses it.
+"""The databases on a server: who uses each, which may go, and dropping them.
 
-The locks tell: a clone belongs to whoever holds its lease, a template is used by whoever holds its
-use. The server knows which of its processes that is, and, where we may see it, for which client.
+Names, ages and activity prove nothing. A clone is an orphan when nobody holds its lease, and a template is
+unused when nobody holds its use. Both are advisory locks, which the server ends with their holder's session,
+however the holder died. The server also knows which of its processes holds one and, if our role may see it,
+for which client.
 """
 
 from __future__ import annotations
@@ -15,13 +17,24 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pytest_seeddb.servers.naming import Kind, OurName, lock_key, parse_name
+from pytest_seeddb.errors import CloneError
+from pytest_seeddb.servers.naming import Kind, lock_key, parse_name
 from pytest_seeddb.templates.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_seeddb.servers.admin import Admin, Database
+
+KEPT_TEMPLATES: Final = 30
+"""Templates of one plan that stay however long they are unused: enough to switch between a few
+branches, with their layers, without building anything."""
+
+KEPT_DATABASES: Final = 20
+"""Databases of failed tests that stay on a server, from all runs together."""
+
+KEPT_DAYS: Final = 14
+"""Days without use after which a template beyond `KEPT_TEMPLATES` may go."""
 
 # A lock with one key of 64 bits has its halves in two columns, and 1 in the third (PostgreSQL's
 # documentation of pg_locks). Without privileges the columns of other roles' backends are NULL.
@@ -38,15 +51,9 @@ _CLIENT: Final = re.compile(r"pytest-seeddb (?P<process>\d+)@(?P<host>.+)")
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that uses databases of ours, as the server knows it.
+    """A process that uses our databases. The server tells some roles nothing but ``backend``, its own process.
 
-    Attributes:
-        backend: The number of the server's own process that serves it.
-        process: Its number on its machine; 0 where the server does not tell us.
-        host: Its machine's name; empty where the server does not tell us.
-        role: The role that it is connected as; likewise.
-        address: The machine's address; empty also for a connection on the same machine.
-        since: When it connected, ISO 8601; likewise.
+    ``address`` is empty for a connection on the same machine, too; ``since`` is ISO 8601.
     """
 
     backend: int
@@ -62,14 +69,12 @@ class Entry:
     """One of our databases.
 
     Attributes:
-        name: The database.
-        kind: What it is.
-        size: Bytes; ``None`` where our role may not know.
+        size: Bytes; ``None`` if our role may not know.
         connections: Clients that are connected to it now.
-        users: Who holds its lease or its use.
-        record: What it says of itself: a template's; ``None`` also where that is damaged.
-        created: When it was finished or kept, ISO 8601; empty where nothing tells.
-        used: The day of its last use, ISO 8601; likewise.
+        users: The holders of its lease or its use.
+        record: A template's; ``None`` if it is damaged.
+        created: When it was finished or kept, ISO 8601; empty if nothing says so.
+        used: The day of its last use.
     """
 
     name: str
@@ -97,24 +102,31 @@ def inventory(admin: Admin) -> list[Entry]:
 
     Costs a statement for each database, to learn its size.
     """
-    found, databases = [], admin.databases()
-    holders = _holders(admin)  # after the databases: a worker has its lease before it makes any
+    entries, databases = [], admin.databases()
+    holders = _lock_holders(admin)  # after the databases: a worker has its lease before it makes any
     for database in databases:
         with suppress(psycopg.errors.InvalidCatalogName):  # dropped since it was listed
-            found.append(_entry(admin, database, holders))
-    return found
+            entries.append(_entry(admin, database, holders))
+    return entries
 
 
 def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owner]]) -> Entry:
     name = parse_name(database.name)
     assert name  # noqa: S101 - it is one of ours
+    size: int | None
+    try:  # PostgreSQL tells no size of a database that it left half-dropped
+        size = int(admin.run("SELECT coalesce(pg_database_size(%s::name), 0)", [database.name])[0][0])
+    except psycopg.errors.InsufficientPrivilege:
+        size = None
     record = Record.from_json(database.comment) if name.kind == "template" else None
-    moment = _moment(name)
+    moment = ""
+    with suppress(ValueError):  # the digits in its name need not be a time: anybody may rename a database
+        moment = dt.datetime.strptime(f"{name.moment}+0000", "%Y%m%d%H%M%S%z").isoformat()
     key = lock_key("lease", name.lease) if name.lease else lock_key("use", database.name)
     return Entry(
         name=database.name,
         kind=name.kind,
-        size=_size(admin, database.name),
+        size=size,
         connections=database.connections,
         users=tuple(holders.get(key, ())),
         record=record,
@@ -123,34 +135,176 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
     )
 
 
-def _moment(name: OurName) -> str:
-    """When a kept database was kept; empty where the digits in its name are no time: anybody may rename one."""
-    try:
-        return dt.datetime.strptime(f"{name.moment}+0000", "%Y%m%d%H%M%S%z").isoformat()
-    except ValueError:
-        return ""
-
-
-def _size(admin: Admin, name: str) -> int | None:
-    """Bytes; 0 of a database that PostgreSQL left half-dropped."""
-    try:
-        return int(admin.run("SELECT coalesce(pg_database_size(%s::name), 0)", [name])[0][0])
-    except psycopg.errors.InsufficientPrivilege:
-        return None
-
-
-def _holders(admin: Admin) -> dict[int, list[Owner]]:
-    """Who holds which of our locks."""
-    found: dict[int, list[Owner]] = defaultdict(list)
+def _lock_holders(admin: Admin) -> dict[int, list[Owner]]:
+    holders: dict[int, list[Owner]] = defaultdict(list)
     for key, backend, application, role, address, since in admin.run(_HOLDERS):
         client = _CLIENT.fullmatch(application)
-        owner = Owner(
-            backend,
-            int(client["process"]) if client else 0,
-            client["host"] if client else "",
-            role,
-            address,
-            since.astimezone(dt.UTC).isoformat(timespec="seconds") if since else "",
-        )
-        found[key].append(owner)
-    return found
+        process, host = (int(client["process"]), client["host"]) if client else (0, "")
+        begin = since.astimezone(dt.UTC).isoformat(timespec="seconds") if since else ""
+        holders[key].append(Owner(backend, process, host, role, address, begin))
+    return holders
+
+
+# -- what a run drops by itself --------------------------------------------------------------------
+
+
+def sweep(admin: Admin) -> list[str]:
+    """Drop every clone and unfinished build whose worker is gone.
+
+    Concurrency: any number may sweep at once. What a living worker owns is never touched.
+
+    Returns:
+        The names of the databases that were dropped.
+
+    Raises:
+        CloneError: Somebody stays connected to one of them; the others were dropped all the same.
+        psycopg.Error: The server refused to drop one, for example for a prepared transaction; the others were dropped.
+    """
+    leases: dict[str, list[str]] = defaultdict(list)
+    for database in admin.databases():
+        if (name := parse_name(database.name)) and name.lease:
+            leases[name.lease].append(database.name)
+    dropped: list[str] = []
+    refusals: list[Exception] = []
+    for lease, orphans in leases.items():
+        with admin.try_hold(lock_key("lease", lease)) as is_free:
+            for orphan in orphans if is_free else ():
+                try:
+                    admin.drop(orphan)
+                    dropped.append(orphan)
+                except (psycopg.Error, CloneError) as error:  # one orphan does not save the others
+                    if admin.is_broken:
+                        raise
+                    refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    return dropped
+
+
+def prune(admin: Admin, plan: str) -> list[str]:
+    """Drop the templates of a plan that nobody uses and nobody has used for long; returns their names."""
+    templates = [
+        (record, database.name)
+        for database in admin.databases(r"seeddb\_t\_%")
+        if (record := Record.from_json(database.comment)) and record.plan == plan
+    ]
+    templates.sort(key=lambda pair: (pair[0].used, pair[0].created), reverse=True)
+    limit = _day_before(KEPT_DAYS)
+    old = [name for record, name in templates[KEPT_TEMPLATES:] if record.used < limit]
+    return [name for name in old if drop_unused(admin, name)]
+
+
+def kept_databases(admin: Admin) -> list[Database]:
+    """The databases of failed tests; the one whose clone was made last at the end, by the server's count."""
+    return sorted(admin.databases(r"seeddb\_k\_%"), key=lambda database: database.number)
+
+
+def drop_oldest_kept(admin: Admin) -> list[str]:
+    """Drop the databases of failed tests beyond the newest `KEPT_DATABASES`, but none that somebody looks at."""
+    old = [database.name for database in kept_databases(admin)[:-KEPT_DATABASES] if not database.connections]
+    for name in old:
+        admin.drop(name)
+    return old
+
+
+def drop_unused(admin: Admin, template: str) -> bool:
+    """Drop a template unless some process uses it; whether it was dropped."""
+    return _drop_if_free(admin, template, lock_key("use", template))
+
+
+def _drop_if_free(admin: Admin, name: str, key: int) -> bool:
+    with admin.try_hold(key) as is_free:
+        if is_free:
+            admin.drop(name)
+        return is_free
+
+
+def _day_before(days: int) -> str:
+    return (dt.datetime.now(dt.UTC) - dt.timedelta(days=days)).date().isoformat()
+
+
+# -- what a person wants to be rid of ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The databases that somebody wants to be rid of. What is in use stays in any case; orphans always go.
+
+    Attributes:
+        unused_days: What was last used more days ago than this.
+        budget: As much, least recently used first, as it takes for the rest to fit in so many bytes.
+        kept: All databases of failed tests.
+        everything: Everything.
+    """
+
+    unused_days: int | None = None
+    budget: int | None = None
+    kept: bool = False
+    everything: bool = False
+
+    def reason(self, entry: Entry) -> str:
+        """Why the database may go, whatever its size; empty if it may not."""
+        if entry.is_orphan:
+            return "its worker is gone"
+        if self.everything:
+            return "nobody uses it"
+        if self.kept and entry.kind == "kept":
+            return "of a failed test"
+        return f"last used on {entry.used}" if self.is_old(entry.used) else ""
+
+    def is_old(self, used: str) -> bool:
+        """Whether the day ``used`` is so long ago; a database without such a day is not old."""
+        return self.unused_days is not None and bool(used) and used < _day_before(self.unused_days)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A database that may go, and why."""
+
+    entry: Entry
+    reason: str
+
+
+def choose(entries: Sequence[Entry], limits: Limits) -> list[Choice]:
+    """The databases that may go, least recently used first."""
+    free = sorted(
+        (entry for entry in entries if not entry.in_use), key=lambda entry: (entry.used, entry.created, entry.name)
+    )
+    choices = [Choice(entry, reason) for entry in free if (reason := limits.reason(entry))]
+    if limits.budget is not None:
+        gone = {choice.entry.name for choice in choices}
+        left = sum(entry.size or 0 for entry in entries if entry.name not in gone)
+        for entry in free:
+            if left > limits.budget and entry.name not in gone:
+                left -= entry.size or 0
+                choices.append(Choice(entry, "over the budget"))
+    return choices
+
+
+def drop(admin: Admin, entry: Entry) -> bool:
+    """Drop a database unless it is in use by now; whether it was dropped.
+
+    Raises:
+        CloneError: The server refuses, or somebody stays connected to it whom our role may not end.
+        psycopg.Error: The connection was lost.
+    """
+    name = parse_name(entry.name)
+    try:
+        if entry.kind == "template":
+            return drop_unused(admin, entry.name)
+        if name and name.lease:
+            return _drop_if_free(admin, entry.name, lock_key("lease", name.lease))
+        # Nobody owns a database that was kept, but somebody may be looking at it.
+        if any(database.name == entry.name and database.connections for database in kept_databases(admin)):
+            return False
+        admin.drop(entry.name)
+    except psycopg.Error as error:
+        if admin.is_broken:
+            raise
+        raise CloneError(
+            f"The database {entry.name} cannot be dropped",
+            saw=str(error).strip(),
+            source=admin.address.masked,
+            remedy="drop it as a role that may: its owner, or a superuser",
+        ) from error
+    return True

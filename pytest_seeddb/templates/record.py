@@ -32,23 +32,17 @@ class Record:
     """Everything that is known of a finished template.
 
     Attributes:
-        plan: The plan's name.
-        profile: The profile's name with its overrides.
-        fingerprint: All 64 digits.
         steps: What made it, step by step, part by part.
         opened: The data files that the build opened, as they were when it ended.
         strategy: The cheapest way to clone it on this server, as measured.
         layer: Whether it holds a prefix of the plan it was built for.
         token: Of the run that asked for a new build although there was one; else empty.
-        size: Bytes.
-        seconds: How long the build took.
-        created: When it was finished, ISO 8601, UTC.
-        used: The day of its last use, ISO 8601, UTC.
-        numbering: Which numbers of factory_boy's sequences its steps have drawn.
+        created: When it was finished, ISO 8601, UTC; ``used`` is the day of its last use.
+        numbering: The numbers of factory_boy's sequences that its steps have drawn.
         sealed: The transaction that sealed it; see `pytest_seeddb.servers.admin.Database.altered`.
         carried: The digest of its settings and grants as they were then.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
-        unlogged: A digest of what its unlogged tables held, which do not outlive a crash; empty without any.
+        unlogged: A digest of its unlogged tables, which do not outlive a crash; empty without any.
     """
 
     plan: str
@@ -79,14 +73,14 @@ class Record:
     def from_json(cls, text: str) -> Record | None:
         """Read a comment; ``None`` where it is not one of ours, or is damaged."""
         try:
-            found = json.loads(text)
-            if found.pop("seeddb") != FORMAT or found["strategy"] not in get_args(Strategy):
+            fields = json.loads(text)
+            if fields.pop("seeddb") != FORMAT or fields["strategy"] not in get_args(Strategy):
                 return None
-            steps = tuple((str(name), parts_from(parts)) for name, parts in found.pop("steps"))
-            if not all(isinstance(found[name], kind) for name, kind in _PLAIN.items() if name in found):
+            steps = tuple((str(name), parts_from(parts)) for name, parts in fields.pop("steps"))
+            if not all(isinstance(fields[name], kind) for name, kind in _PLAIN.items() if name in fields):
                 return None
-            numbering = Numbering({name: drawn_from(drawn) for name, drawn in found.pop("numbering", {}).items()})
-            return cls(**{**found, "steps": steps, "opened": parts_from(found["opened"]), "numbering": numbering})
+            numbering = Numbering({name: drawn_from(drawn) for name, drawn in fields.pop("numbering", {}).items()})
+            return cls(**{**fields, "steps": steps, "opened": parts_from(fields["opened"]), "numbering": numbering})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 

@@ -1,7 +1,7 @@
 """What can happen to a finished template although nobody can connect to it.
 
 A crash of the server empties unlogged tables, in templates as anywhere. And after an upgrade of the
-operating system the server refuses to clone what was sorted by other rules of its locale.
+operating system the server refuses to clone a database that was sorted by other rules of its locale.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.record import Record
 
-_SORTED_LIKEWISE: Final = """
+_SAME_COLLATION: Final = """
 SELECT datcollversion IS NOT DISTINCT FROM pg_database_collation_actual_version(oid)
 FROM pg_database WHERE datname = %s
 """
@@ -25,32 +25,25 @@ FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'S', 't')
 """
 
 
-def unlogged(connection: psycopg.Connection[Any]) -> str:
-    """What the database's unlogged tables and sequences hold, as a digest of their sizes; empty without any."""
+def unlogged_digest(connection: psycopg.Connection[Any]) -> str:
+    """A digest of the sizes of the database's unlogged tables and sequences; empty without any."""
     return str(connection.execute(_UNLOGGED).fetchall()[0][0])
 
 
-def worn(admin: Admin, name: str, record: Record, trial: str) -> str:
-    """Why the template is no longer what was built, in one line; empty where it is.
+def staleness(admin: Admin, name: str, record: Record, trial: str) -> str:
+    """Why the template is no longer what was built, in one line; empty if it still is.
 
-    Args:
-        admin: The connection to its server.
-        name: The template.
-        record: What it says of itself.
-        trial: The name for a clone to look into, which is dropped again; needed with unlogged tables only.
+    ``trial`` names a clone to look into, which is dropped again; only templates with unlogged tables need it.
     """
-    if not admin.run(_SORTED_LIKEWISE, [name])[0][0]:
+    if not admin.run(_SAME_COLLATION, [name])[0][0]:
         return "the operating system sorts text by other rules than when the earlier one was built"
-    if record.unlogged and _found_in_clone(admin, name, record, trial) != record.unlogged:
-        return "a crash of the server has emptied unlogged tables of the earlier one"
-    return ""
-
-
-def _found_in_clone(admin: Admin, name: str, record: Record, trial: str) -> str:
+    if not record.unlogged:
+        return ""
     try:
         admin.clone(name, trial, record.strategy)
         with psycopg.connect(admin.address.with_database(trial).conninfo) as connection:
-            return unlogged(connection)
+            is_intact = unlogged_digest(connection) == record.unlogged
     finally:
         if not admin.is_broken:
             admin.drop(trial)
+    return "" if is_intact else "a crash of the server has emptied unlogged tables of the earlier one"

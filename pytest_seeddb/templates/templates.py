@@ -2,7 +2,7 @@
 
 The commit point of a build is the rename to the final name. Whatever has a final name is complete
 and sealed; whatever died before has a private name that carries its builder's lease, and is dropped
-by the next one who looks (`pytest_seeddb.templates.registry`).
+by the next one who looks (`pytest_seeddb.templates.inventory`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
 from pytest_seeddb.templates.grants import Carried
 from pytest_seeddb.templates.record import Record
-from pytest_seeddb.templates.staleness import worn
+from pytest_seeddb.templates.staleness import staleness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,13 +65,9 @@ class Template:
 
 @dataclass(frozen=True)
 class Look:
-    """A plan as the server sees it.
+    """A plan as the server sees it: the server's own part first, then the plan's steps, a fingerprint for each.
 
-    Attributes:
-        steps: The server's own part first, then the plan's steps.
-        fingerprints: One for each of them.
-        template: The finished template; empty where there is none.
-        reason: Why the next run builds one; empty where there is one.
+    ``template`` is empty if there is no finished one; then ``reason`` says why the next run builds one.
     """
 
     steps: Steps
@@ -111,7 +107,7 @@ class Templates:
         self._inputs = inputs
         self._numbers = count(1)
         self._held: set[str] = set()
-        self._worn: dict[str, str] = {}
+        self._staleness: dict[str, str] = {}
         self._base: tuple[Part, ...] = ()
 
     @property
@@ -145,15 +141,15 @@ class Templates:
         prints = plan.fingerprints(self.base)
         steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
         with server_errors("The templates could not be listed", self._admin.address):
-            found = self._find(plan, prints[-1])
-            reason = "" if found else self._reason(plan, steps[1:], prints[-1])
-        return Look(steps, tuple(prints), found.name if found else "", reason)
+            template = self._find(plan, prints[-1])
+            reason = "" if template else self._reason(plan, steps[1:], prints[-1])
+        return Look(steps, tuple(prints), template.name if template else "", reason)
 
     def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
         before = history.last_build(self._admin, plan)
         if before is None:
             return "first build of this plan and profile"
-        if why := next((why for name, why in self._worn.items() if why and before.fingerprint[:24] in name), ""):
+        if why := next((why for name, why in self._staleness.items() if why and before.fingerprint[:24] in name), ""):
             return why
         change = explain_change(*history.then_and_now(before, plan, steps))
         if not change and not self._token and before.fingerprint == fingerprint:
@@ -164,26 +160,27 @@ class Templates:
         """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
         with server_errors("The templates could not be listed", self._admin.address):
             before = history.last_build(self._admin, plan)
-        return None if before is None else history.compared(before, plan, plan.fingerprints(self.base)[-1])
+        return None if before is None else history.compare(before, plan, plan.fingerprints(self.base)[-1])
 
     # -- finding -----------------------------------------------------------------------------
 
     def _find(self, plan: Plan, fingerprint: str) -> Template | None:
         """The newest finished template with the fingerprint whose data files are as they were."""
-        found = [
-            (record, each)
-            for each in self._admin.databases(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
-            if (record := Record.from_json(each.comment))
-            and record.is_of(each)
+        candidates = [
+            (record, database)
+            for database in self._admin.databases(f"seeddb\\_t\\_%\\_{fingerprint[:24]}\\_%")
+            if (record := Record.from_json(database.comment))
+            and record.is_of(database)
             and self._fits(record, plan, fingerprint)
         ]
-        for record, each in sorted(found, key=lambda pair: pair[1].number, reverse=True):
-            if not self._hold(each.name, record):
+        for record, database in sorted(candidates, key=lambda pair: pair[1].number, reverse=True):
+            if not self._hold(database.name, record):
                 continue
-            carried = Carried.of(self._admin, each.name)
+            carried = Carried.of(self._admin, database.name)
             if carried.digest == record.carried:
-                self._note_use(each.name, record)
-                return Template(each.name, record, carried)
+                if record.used != (today := _now()[:10]):  # the day of the last use, for pruning: one write a day
+                    self._admin.comment(database.name, record.used_on(today).to_json())
+                return Template(database.name, record, carried)
         return None
 
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
@@ -195,21 +192,16 @@ class Templates:
         """Keep the template from being pruned; whether it is still there, and what was built."""
         if name not in self._held:
             self._admin.lock(lock_key("use", name), shared=True)
-            if not self._admin.exists(name) or self._is_worn(name, record):
+            if not self._admin.exists(name) or self._is_stale(name, record):
                 self._admin.unlock(lock_key("use", name), shared=True)
                 return False
             self._held.add(name)
         return True
 
-    def _is_worn(self, name: str, record: Record) -> bool:
-        if name not in self._worn:
-            self._worn[name] = worn(self._admin, name, record, self._next_name())
-        return bool(self._worn[name])
-
-    def _note_use(self, name: str, record: Record) -> None:
-        """Keep the day of the last use, for pruning: at most one write a day."""
-        if record.used != (today := _now()[:10]):
-            self._admin.comment(name, record.used_on(today).to_json())
+    def _is_stale(self, name: str, record: Record) -> bool:
+        if name not in self._staleness:
+            self._staleness[name] = staleness(self._admin, name, record, self._next_name())
+        return bool(self._staleness[name])
 
     # -- building ----------------------------------------------------------------------------
 
@@ -237,8 +229,12 @@ class Templates:
         if fingerprint in self._failed:
             self._failed[fingerprint].raise_again()
         key = lock_key("failed", self._run, fingerprint)
-        if self._run and not self._got(key):
-            raise _failed_elsewhere()
+        if self._run and not self._take_lock(key):
+            raise BuildError(
+                "The template could not be built",
+                saw="another process of this run tried, and failed",
+                remedy="see the error in that process's tests: it is told there in full",
+            )
         try:
             yield
         except SeedDbError as error:
@@ -247,7 +243,7 @@ class Templates:
         if self._run:
             self._admin.unlock(key)
 
-    def _got(self, key: int) -> bool:
+    def _take_lock(self, key: int) -> bool:
         """Take the lock, with a little patience: the server ends a dying builder's locks one by one."""
         for pause in (0.0, 0.01, 0.1):
             sleep(pause)
@@ -270,12 +266,12 @@ class Templates:
 
     def _subset(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template] | None:
         """The largest layer that has some of the steps of a stage whose order does not count, and all before it."""
-        stage = next((each for at, each in plan.stage_ends() if at == end and each.in_any_order), None)
+        stage = next((stage for at, stage in plan.stage_ends() if at == end and stage.in_any_order), None)
         if stage is None:
             return None
         start = end - len(stage.steps)
         wanted = {(step.name, step.parts) for step in stage.steps}
-        records = (Record.from_json(each.comment) for each in self._admin.databases(r"seeddb\_t\_%"))
+        records = (Record.from_json(database.comment) for database in self._admin.databases(r"seeddb\_t\_%"))
         fitting = [
             record
             for record in records
@@ -289,7 +285,7 @@ class Templates:
         return None
 
     def _fingerprints(self) -> set[str]:
-        names = [parse_name(each.name) for each in self._admin.databases(r"seeddb\_t\_%")]
+        names = [parse_name(database.name) for database in self._admin.databases(r"seeddb\_t\_%")]
         return {name.fingerprint for name in names if name}
 
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
@@ -326,13 +322,13 @@ class Templates:
 
     def _beside(self, plan: Plan, undo: ExitStack) -> dict[str, Address]:
         """The project's further databases, migrated, for the seeders to find; they go with ``undo``."""
-        found = {}
+        addresses = {}
         for alias, sibling in self._support.siblings(plan).items():
             name = self._next_name()
             undo.callback(self._drop_if_there, name)
             self._start(name, self.get(sibling.without_seeds))
-            found[alias] = self._admin.address.with_database(name)
-        return found
+            addresses[alias] = self._admin.address.with_database(name)
+        return addresses
 
     def _start(self, name: str, base: Template | None) -> None:
         if base is None:
@@ -352,14 +348,6 @@ class Templates:
     def _drop_if_there(self, name: str) -> None:
         if not self._admin.is_broken:
             self._admin.drop(name)
-
-
-def _failed_elsewhere() -> BuildError:
-    return BuildError(
-        "The template could not be built",
-        saw="another process of this run tried, and failed",
-        remedy="see the error in that process's tests: it is told there in full",
-    )
 
 
 @dataclass(frozen=True)

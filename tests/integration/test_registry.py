@@ -15,10 +15,8 @@ from stocked import day, make_kept, make_orphan, make_template
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
-from pytest_seeddb.templates.inventory import inventory
-from pytest_seeddb.templates.pruning import drop
+from pytest_seeddb.templates.inventory import KEPT_DAYS, KEPT_TEMPLATES, drop, drop_unused, inventory, prune, sweep
 from pytest_seeddb.templates.record import Record
-from pytest_seeddb.templates.registry import KEPT_DAYS, KEPT_TEMPLATES, drop_unused, prune, sweep
 
 
 def soon(attempt):
@@ -66,7 +64,7 @@ def template(admin, made):
 def few_kept(monkeypatch, number):
     """The limit is 30: too many databases to make for each test."""
     with monkeypatch.context() as patch:
-        patch.setattr("pytest_seeddb.templates.registry.KEPT_TEMPLATES", number)
+        patch.setattr("pytest_seeddb.templates.inventory.KEPT_TEMPLATES", number)
         yield
 
 

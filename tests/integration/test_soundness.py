@@ -10,7 +10,7 @@ import pytest
 from pytest_seeddb.cli.verify import prove
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.settings.settings import load_settings
-from pytest_seeddb.templates.contents import held, shown_difference
+from pytest_seeddb.templates.contents import describe_difference, read_contents
 from pytest_seeddb.templates.scratch import Scratch
 
 SCHEMA = """
@@ -184,8 +184,8 @@ def test_values_of_columns_that_are_called_like_a_secret_are_not_shown(embedded_
         other = scratch.copy(one)
         with psycopg.connect(other.conninfo) as connection:
             connection.execute("INSERT INTO shop (name, password) VALUES ('x', 'hidden')")
-        assert held(one)["item"] == held(other)["item"]
-        lines = shown_difference("shop", one, other)
+        assert read_contents(one)["item"] == read_contents(other)["item"]
+        lines = describe_difference("shop", one, other)
     assert lines == ('+ {"id": 1, "name": "x", "at": null, "password": "***"}',)
 
 
@@ -196,6 +196,6 @@ def test_where_only_a_value_that_is_not_shown_differs_the_lines_say_so(embedded_
             with psycopg.connect(address.conninfo) as connection:
                 connection.execute(SCHEMA)
                 connection.execute("INSERT INTO shop (name, password) VALUES ('x', %s)", [password])
-        lines = shown_difference("shop", one, other)
+        lines = describe_difference("shop", one, other)
     assert lines[-1] == "what differs is in columns whose values are not shown"
     assert not any("first" in line or "second" in line for line in lines)

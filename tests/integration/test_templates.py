@@ -186,7 +186,7 @@ def test_what_the_build_left_to_write_is_not_held_against_file_copy(
     worker, make_plan, monkeypatch, file_copies, log, cheapest
 ):
     timed = {"FILE_COPY": iter(file_copies), "WAL_LOG": iter([log])}
-    monkeypatch.setattr(building, "_seconds", lambda _build, strategy: next(timed[strategy]))
+    monkeypatch.setattr(building, "_trial_seconds", lambda _build, strategy: next(timed[strategy]))
     assert worker.template(make_plan(Statements("migration", SCHEMA))).record.strategy == cheapest
 
 

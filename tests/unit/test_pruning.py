@@ -6,8 +6,7 @@ import datetime as dt
 
 import pytest
 
-from pytest_seeddb.templates.inventory import Entry, Owner
-from pytest_seeddb.templates.pruning import Limits, chosen
+from pytest_seeddb.templates.inventory import Entry, Limits, Owner, choose
 
 SIZE = 10
 
@@ -22,7 +21,7 @@ def entry(name, kind="template", ago=None, **more):
 
 
 def going(entries, **limits):
-    return [each.entry.name for each in chosen(entries, Limits(**limits))]
+    return [each.entry.name for each in choose(entries, Limits(**limits))]
 
 
 USER = (Owner(1),)
