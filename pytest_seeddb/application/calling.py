@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import threading
 import types
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
@@ -18,12 +18,12 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_seeddb.plan.plan import Mark, Step, Target
 
-    Around = Callable[[SyncResources | AsyncResources], AbstractContextManager[object]]
+    Around = Callable[[SyncResources], AbstractContextManager[object]]
     Transaction = Callable[[str, Mark | None], AbstractContextManager[object]]
 
 T = TypeVar("T")
@@ -47,26 +47,19 @@ def call(
 ) -> object:
     """Call ``function`` with what its parameters ask for, and return what it returns.
 
-    A coroutine function runs in an event loop of its own. Where this thread has a running loop
-    already, the call is made in a thread of its own, so that a plain function can start one too.
-    Sessions and connections are committed when it returns and rolled back when it raises; either
-    way they are closed afterwards and their engines disposed.
+    Sessions and connections are committed when it returns and rolled back when it raises; either way they
+    are closed afterwards. Its errors pass unchanged.
 
     Args:
-        function: Any callable; without parameters for the database it is called all the same.
+        function: Any callable, plain or async.
         target: The database.
-        arguments: Values for its other parameters, by name.
+        arguments: Values for the other parameters, by name.
         step: What it does; noted as ``target.marks`` says, in its own transaction where it has one.
-        around: A context for the call itself, in the thread where that is made; gets the resources, from
-            which further sessions can be had.
-        transaction: Makes a transaction around the call of a plain function that asks for none, with the mark
-            that is to be noted in it.
+        around: A context for the call itself, in the thread where that is made; gets the resources.
+        transaction: Makes a transaction, with a mark in it, around a plain function that asks for none.
 
     Raises:
-        ConfigError: A parameter without a default can be filled by nothing here, an argument
-            fits no parameter, or it is a generator function, of which a call runs nothing.
-
-    Whatever ``function`` raises is passed on unchanged.
+        ConfigError: A parameter has no value, an argument fits no parameter, or it is a generator function.
     """
     given = dict(arguments or {})
     wanted = _check(function, given)
@@ -88,15 +81,13 @@ def call(
 
     async def call_async() -> Any:  # noqa: ANN401 - as above
         async with AsyncResources(target.address, mark) as resources:
-            values = {name: await resources.get(resource) for name, resource in wanted.items()}
+            values = {name: await resources.get_async(resource) for name, resource in wanted.items()}
             with around(resources):
                 return await _apply(function, {**values, **given})
 
     with marks:
-        if is_async(function):
-            return run(call_async())
-        result = call_without_loop(call_plain)
-        return run(_wait_for(result)) if inspect.isawaitable(result) else result
+        result: Any = call_async() if is_async(function) else call_without_loop(call_plain)
+        return call_without_loop(lambda: asyncio.run(_wait_for(result))) if inspect.isawaitable(result) else result
 
 
 def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Resource]:
@@ -117,12 +108,17 @@ def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[st
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     parameters = tuple(parameter for parameter in parameters if parameter.kind not in _VARIABLE)
     for parameter in parameters:
-        if parameter.name in given:
-            continue
-        if parameter.name not in resources and parameter.default is parameter.empty:
-            raise _unfilled(function, parameter, "")
-        if parameter.name in resources and resources[parameter.name].needs_loop and not is_async(function):
-            raise _unfilled(function, parameter, "; the function is not async, so it cannot use that")
+        wanted = resources.get(parameter.name)
+        needs_loop = wanted is not None and wanted.needs_loop and not is_async(function)
+        is_missing = wanted is None and parameter.default is parameter.empty
+        if parameter.name not in given and (needs_loop or is_missing):
+            why = "; the function is not async, so it cannot use that" if needs_loop else ""
+            raise ConfigError(
+                f"{name_of(function)} asks for {parameter.name!r}, which has no value here",
+                saw=f"{parameter}{why}",
+                source=_signature(function),
+                remedy=_MAY_ASK,
+            )
     names = {parameter.name for parameter in parameters}
     unknown = next((name for name in given if name not in names), None)
     if unknown is not None and not takes_any:
@@ -130,20 +126,11 @@ def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[st
         raise ConfigError(
             f"{name_of(function)} has no parameter {unknown!r}",
             saw=f"it has {', '.join(sorted(names)) or 'none'}. {did_you_mean(unknown, names)}".strip(),
-            source=f"the signature of {name_of(function)}",
+            source=_signature(function),
             remedy="correct the name",
         )
-    wanted = {name: resource for name, resource in resources.items() if name not in given}
-    return dict(sorted(wanted.items(), key=lambda item: item[1].is_session))
-
-
-def _unfilled(function: Callable[..., Any], parameter: inspect.Parameter, why: str) -> ConfigError:
-    return ConfigError(
-        f"{name_of(function)} asks for {parameter.name!r}, which has no value here",
-        saw=f"{parameter}{why}",
-        source=_signature(function),
-        remedy=_MAY_ASK,
-    )
+    missing = [(name, wanted) for name, wanted in resources.items() if name not in given]
+    return dict(sorted(missing, key=lambda item: item[1].is_session))
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -159,41 +146,24 @@ def _apply(function: Callable[..., Any], values: dict[str, object]) -> Any:  # n
     return function(*positional, **values)
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where this thread has a running loop.
-
-    There it runs in a thread of its own, with this one's context variables, and this thread waits:
-    the running loop stands still meanwhile.
-    """
-    return call_without_loop(lambda: asyncio.run(coroutine))
-
-
 async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
 def call_without_loop(function: Callable[[], T]) -> T:
-    """Call a function that may start an event loop, in a thread of its own where this one runs one."""
+    """Call a function that may start an event loop: where this thread runs one, in a thread of its own.
+
+    That has this one's context variables. This thread waits: the running loop stands still meanwhile.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return function()
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            outcome.append(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="pytest-seeddb")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    executor = ThreadPoolExecutor(1, thread_name_prefix="pytest-seeddb")
+    try:
+        return executor.submit(contextvars.copy_context().run, function).result()
+    finally:
+        executor.shutdown(wait=False)  # an interruption must not wait for the function's end
 
 
 def is_async(function: Callable[..., Any]) -> bool:

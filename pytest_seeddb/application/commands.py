@@ -23,15 +23,8 @@ _SIGNAL: Final = 128
 def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) -> None:
     """Run a shell command in ``target.root``, with the database's address in its environment, and wait for it.
 
-    It reads nothing, and its output is shown only when it fails. The address is in ``DATABASE_URL``, in
-    the variables that the settings name, and in ``PGHOST`` and its fellows. Interrupting the run ends
-    it too: it stays in the terminal's process group.
-
-    Args:
-        spec: The command.
-        target: The database.
-        what: What the command does, for the error: ``migrations``.
-        source: Where it is named, for the error.
+    Its output is shown only when it fails. Interrupting the run ends it too: it stays in the terminal's
+    process group. ``what`` it does (``migrations``) and the ``source`` that names it are for the error.
 
     Raises:
         BuildError: It failed, was killed or is not there.

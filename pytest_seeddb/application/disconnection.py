@@ -7,14 +7,13 @@ import os
 import socket
 import sys
 import weakref
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.engine.interfaces import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _HELD_BY: Final = "pytest_seeddb.holder"
@@ -38,12 +37,9 @@ class OpenConnections:
             discard(entry)
 
 
-@contextmanager
+@contextlib.contextmanager
 def track(engine: Engine) -> Iterator[OpenConnections]:
-    """Follow an engine's connections for a block, and end them all at its end, held or not.
-
-    Needs no event loop, so that a synchronous fixture can tidy up after an asynchronous test.
-    """
+    """Follow an engine's connections for a block, and end them all at its end, held or not, without an event loop."""
     from sqlalchemy import event
 
     connections = OpenConnections()
@@ -78,17 +74,14 @@ def discard(entry: ConnectionPoolEntry) -> None:
 
 
 def empty_pool(engine: Engine) -> None:
-    """Close the engine's idle connections now, also an asynchronous one's, from wherever it is called.
-
-    No event loop needs to run, and the one in which the connections were opened may be closed.
-    """
+    """Close the engine's idle connections now, also an asynchronous one's, whether its event loop runs or not."""
     from sqlalchemy import event
 
     if not engine.dialect.is_async:
         engine.dispose()
         return
 
-    def on_close(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    def on_close(_connection: object, entry: ConnectionPoolEntry) -> None:
         hang_up(entry.driver_connection)
 
     pool = engine.pool

@@ -69,10 +69,7 @@ def is_set_up() -> bool:
 
 
 def set_up(root: Path, *, source: str) -> None:
-    """Load the project's settings and models, unless that was done.
-
-    The settings are those that are configured already; else ``DJANGO_SETTINGS_MODULE`` names them, in
-    the environment, in pytest's configuration, or in ``manage.py``.
+    """Load the project's settings and models, unless that was done; ``source`` asks for it.
 
     Raises:
         ConfigError: Django is not installed, or the settings are not found, or they or a model fail.
@@ -99,6 +96,7 @@ def set_up(root: Path, *, source: str) -> None:
 
 
 def _name_settings(root: Path, source: str) -> None:
+    """Set ``DJANGO_SETTINGS_MODULE``, which pytest's configuration or ``manage.py`` names if it is not set."""
     manage = next((path for path in (root / "manage.py", *sorted(root.glob("*/manage.py"))) if path.is_file()), None)
     module = os.environ.get(_VARIABLE) or _in_pytest(root)
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
@@ -138,11 +136,7 @@ def settings_module() -> str:
 
 
 def require_postgres(source: str) -> None:
-    """Refuse settings without a PostgreSQL database: what would be built from them is empty.
-
-    Raises:
-        ConfigError: There is none, or Django cannot load a backend.
-    """
+    """Raise a `ConfigError` for settings without a PostgreSQL database: a build from them would be empty."""
     from django.core.exceptions import ImproperlyConfigured
     from django.db import connections
 
@@ -202,7 +196,7 @@ def _place_of(settings: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def address_of(alias: str = DEFAULT) -> Mapping[str, str]:
-    """What Django's settings say of where an alias leads, as libpq's parameters."""
+    """Where an alias leads by Django's settings, as libpq's parameters."""
     from django.db import connections
 
     settings = connections.settings[alias]
@@ -291,10 +285,7 @@ class DjangoRedirection:
         self.aside: list[Any] = []
 
     def begin(self, connections: Any) -> None:  # noqa: ANN401 - django.db.utils.ConnectionHandler
-        """Point every PostgreSQL alias at its address, and lay aside what is connected.
-
-        This thread's own wrapper keeps its connection, and its transaction; other threads' are closed.
-        """
+        """Point every PostgreSQL alias at its address; lay this thread's wrappers aside, and close the others'."""
         for alias in tuple(connections.settings):
             if not is_postgres(alias):
                 continue
@@ -354,10 +345,7 @@ class DjangoRedirection:
 
 
 class KeptRedirection:
-    """Redirects Django to one database again and again, over one connection that stays open in between.
-
-    For the thread that makes it, and the default alias; other threads' connections are closed each time.
-    """
+    """Redirects the default alias to one database again and again, in one thread, over one connection."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -379,9 +367,9 @@ class KeptRedirection:
                 _parked.append(self._wrapper)
 
     def backend(self) -> int:
-        """The process number of the connection's backend, after it told the server what it did; 0 where there is none.
+        """The process number of the connection's backend, after it told the server what it did. Only inside of `on`.
 
-        Only inside of `on`. There is none where the connection is closed, or in the middle of something.
+        0 where the connection is closed, or in the middle of something.
         """
         from django.db import connections
 

@@ -35,9 +35,7 @@ def module_of(path: str) -> str:
 
 
 def load(path: str, *, source: str, root: Path) -> object:
-    """Import the module that ``path`` names, and return it or its attribute.
-
-    ``root`` and ``root/src`` stay on ``sys.path``: what the module imports later must be found as well.
+    """Import the module that ``path`` names, and return it or its attribute; see `put_on_path`.
 
     Raises:
         ConfigError: There is no such module or attribute, or the module fails while it is imported.
@@ -73,11 +71,7 @@ def _attribute(owner: object, attribute: str, path: str, source: str) -> object:
 
 
 def check(path: str, *, source: str, root: Path) -> None:
-    """Find the module's file without importing any of the user's code.
-
-    Raises:
-        ConfigError: The path is misspelled or there is no such module.
-    """
+    """Raise a `ConfigError` for a misspelled path or a missing module, without importing the user's code."""
     if not is_import_path(path):
         file, colon, attribute = path.partition(":")
         meant = file.removesuffix(".py").replace("/", ".") + colon + attribute
@@ -111,7 +105,7 @@ def _no_module(name: str, source: str, root: Path) -> ConfigError:
 
 
 def put_on_path(root: Path) -> None:
-    """Let modules be imported from ``root`` and ``root/src``, before those installed."""
+    """Let modules be imported from ``root`` and ``root/src``, before those installed, also later."""
     sys.path[:0] = [place for place in reversed(_places(root)) if place not in sys.path]
 
 
@@ -146,11 +140,7 @@ def _descend(parents: Sequence[str], places: Iterable[str]) -> tuple[list[Module
 
 
 def innermost_frame(error: BaseException, root: Path) -> traceback.FrameSummary | None:
-    """The last line of the user's own code that an error went through.
-
-    That is the innermost frame in a file under ``root`` that no package manager put there. If there is
-    none, it is the innermost one that belongs neither to the import system nor to this package.
-    """
+    """The last line of the project's own code that an error went through, or else of any code but this package's."""
     frames = list(traceback.extract_tb(error.__traceback__))
     if isinstance(error, SyntaxError) and error.filename:
         frames.append(traceback.FrameSummary(error.filename, error.lineno, "<module>"))
@@ -185,20 +175,17 @@ def describe(error: BaseException, root: Path) -> str:
 
 @contextlib.contextmanager
 def on_import(name: str, action: Callable[[ModuleType], object]) -> Iterator[None]:
-    """Call ``action`` with the module ``name``: at once if it is imported, else when that happens in the block.
-
-    ``action`` runs in the thread that imports, after the module's own code. What it raises fails the import.
-    """
+    """Call ``action`` with the module ``name``: at once if it is imported, else when its import in the block ends."""
     if name in sys.modules:
         action(sys.modules[name])
         yield
         return
-    finder: Any = _Finder(name, action)
-    sys.meta_path.insert(0, finder)
+    hook: Any = _Hook(name, action)
+    sys.meta_path.insert(0, hook)
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path.remove(hook)
 
 
 @contextlib.contextmanager
@@ -210,12 +197,16 @@ def enter_on_import(
         yield
 
 
-class _Finder:
-    """Has the finders after it find the module, and puts a loader that also calls the action before theirs."""
+class _Hook:
+    """A finder that has those after it find the module, and the loader that calls the action after theirs."""
 
     def __init__(self, name: str, action: Callable[[ModuleType], object]) -> None:
         self._name = name
-        self.action = action
+        self._action = action
+        self._loader: Any = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of the module's own loader
+        return getattr(self._loader, name)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         finders: list[Any] = list(sys.meta_path)
@@ -224,18 +215,9 @@ class _Finder:
         for finder in finders[finders.index(self) + 1 :]:
             spec: ModuleSpec | None = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
             if spec is not None:
-                spec.loader = _Loader(self, spec.loader)  # type: ignore[assignment]  # passes on what it has not
+                self._loader, spec.loader = spec.loader, self  # type: ignore[assignment]  # in all but its class
                 return spec
         return None
-
-
-class _Loader:
-    def __init__(self, finder: Any, loader: Any) -> None:  # noqa: ANN401 - many kinds of loaders
-        self._finder = finder
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of the module's own loader
-        return getattr(self._loader, name)
 
     def exec_module(self, module: ModuleType) -> None:
         # Whoever asks the module for its loader later finds its own.
@@ -243,5 +225,5 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        if self._finder in sys.meta_path:
-            self._finder.action(module)
+        if self in sys.meta_path:
+            self._action(module)

@@ -47,12 +47,9 @@ def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Itera
     were pooled before are not used inside the block; those opened inside it are closed at its end,
     also those that are still held. Blocks may be nested: the innermost that covers an engine wins.
 
-    Does not import SQLAlchemy: that takes 0.2 seconds, and not all applications need it.
-
-    Args:
-        address: Where the connections go.
-        engines: The engines to redirect; for an asynchronous one its ``sync_engine``. ``None`` for
-            all PostgreSQL engines, also those that are made inside the block.
+    ``engines`` are those to redirect (of an asynchronous one its ``sync_engine``), by default all, also
+    those that are made inside the block. SQLAlchemy is not imported for them: that takes 0.2 seconds,
+    and not all applications need it.
 
     Raises:
         ConfigError: A named engine is not for PostgreSQL, or was made with ``creator=`` or
@@ -101,10 +98,7 @@ class Redirection:
         return connection
 
     def close_connections(self) -> None:
-        """Close what was opened so far, pooled or held, and the ORM sessions of the engines that are covered.
-
-        Whoever needs a connection afterwards gets a new one.
-        """
+        """Close what was opened so far, pooled or held, and the ORM sessions of the engines that are covered."""
         with _changing:
             entries = [entry for entry in self._entries if entry.info.get(_OPENED_BY) is self]
             self._entries.clear()
@@ -158,10 +152,7 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
 def session_to(address: Address, session: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - scoped or not
     """The ORM session, if it is synchronous and a redirection lets it write ``model`` to ``address``; else ``None``.
 
-    Args:
-        address: Where it should lead.
-        session: Returns it; where that fails there is none.
-        model: A mapped class; sessions may have an engine for each.
+    A session may have an engine for each model, a mapped class.
     """
     try:
         orm_session = session()
@@ -175,12 +166,7 @@ def session_to(address: Address, session: Callable[[], Any], model: object) -> A
 
 
 def engines_of(value: object) -> tuple[Engine, ...]:
-    """The engines behind what an application keeps in a module.
-
-    Args:
-        value: An ``Engine`` or ``AsyncEngine``; a ``sessionmaker``, ``scoped_session`` or their
-            asynchronous counterparts, which must be bound; or a function without parameters that
-            returns one of them.
+    """The engines behind what an application keeps in a module: an engine, a session factory, or what returns one.
 
     Raises:
         ConfigError: It is none of these, or is bound to no engine.

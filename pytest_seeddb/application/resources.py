@@ -17,17 +17,9 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
 
 Kind = Literal[
-    "url",
-    "sqlalchemy url",
-    "engine",
-    "async engine",
-    "connection",
-    "async connection",
-    "session",
-    "async session",
-    "psycopg connection",
-    "psycopg async connection",
-]
+    "url", "sqlalchemy url", "engine", "async engine", "connection", "async connection", "session", "async session",
+    "psycopg connection", "psycopg async connection",
+]  # fmt: skip
 
 DRIVER: Final = "postgresql+psycopg"  # psycopg 3 serves both synchronous and asynchronous engines
 
@@ -82,12 +74,7 @@ class Resource:
 
 
 def is_resource(name: str, path: str = "") -> bool:
-    """Whether a parameter asks for the database, told from its source alone.
-
-    Args:
-        name: The parameter's.
-        path: The dotted path of its annotation: ``sqlalchemy.orm.Session``.
-    """
+    """Whether a parameter asks for the database, by its name and its annotation's dotted path in the source."""
     package, _, cls = path.partition(".")
     return name in _BY_NAME or (package, cls.rpartition(".")[2]) in _BY_CLASS
 
@@ -115,13 +102,13 @@ def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
 class SyncResources:
     """Resources of one call of a plain function, made when they are first asked for.
 
-    Left without an error, it commits and closes them; left with one, it rolls back and closes. The
-    first that has a transaction notes the step in it, where a mark is given.
+    Without an error they are committed at the end, and closed in any case. The mark is noted in the
+    first transaction.
     """
 
     def __init__(self, address: Address, mark: Mark | None = None) -> None:
-        self.mark = mark
         self._address = address
+        self._mark = mark
         self._marked: Any = None
         self._made: dict[Resource, Any] = {}
         self._more: list[Any] = []
@@ -136,10 +123,15 @@ class SyncResources:
         with self._closing:
             if error is not None:
                 return
-            if self.mark and self._marked:
-                _execute(self._marked, self.mark.statement, self.mark.finished())
-            for transaction in (*self._more, *_in_commit_order(self._made)):
+            if self._mark and self._marked:
+                _execute(self._marked, self._mark.statement, self._mark.finished())
+            for transaction in self._in_commit_order():
                 transaction.commit()
+
+    def _in_commit_order(self) -> list[Any]:
+        """What has a transaction, sessions first: one that is bound to a connection flushes into it."""
+        wanted = [wanted for wanted in self._made if wanted.has_transaction]
+        return [*self._more, *(self._made[key] for key in sorted(wanted, key=lambda key: not key.is_session))]
 
     @property
     def has_transaction(self) -> bool:
@@ -167,9 +159,9 @@ class SyncResources:
         """The resource; the same object each time."""
         if wanted not in self._made:
             self._made[wanted] = self._make(wanted)
-            if self.mark and self._marked is None and wanted.has_transaction:
+            if self._mark and self._marked is None and wanted.has_transaction:
                 self._marked = self._made[wanted]
-                _execute(self._marked, self.mark.statement, self.mark.begun)
+                _execute(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
     def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
@@ -203,86 +195,65 @@ class SyncResources:
         return made
 
 
-class AsyncResources:
-    """Resources of one call of a coroutine function; otherwise as `SyncResources`."""
+class AsyncResources(SyncResources):
+    """Resources of one call of a coroutine function, which may also use what does not wait for a loop."""
 
     def __init__(self, address: Address, mark: Mark | None = None) -> None:
-        self._address = address
-        self._mark = mark
-        self._marked: Any = None
-        self._made: dict[Resource, Any] = {}
-        self._plain = SyncResources(address)
-        self._closing = AsyncExitStack()
+        super().__init__(address, mark)
+        self._closing_async = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._closing.enter_context(self._plain)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        try:
-            if error is None and self._mark and self._marked:
-                await _execute_async(self._marked, self._mark.statement, self._mark.finished())
-            for transaction in _in_commit_order(self._made) if error is None else ():
-                await transaction.commit()
-        except BaseException as failure:
-            await self._closing.__aexit__(type(failure), failure, failure.__traceback__)
-            raise
-        return await self._closing.__aexit__(kind, error, trace)
-
-    @property
-    def has_transaction(self) -> bool:
-        """Whether anything was asked for that is committed at the end."""
-        return self._plain.has_transaction or any(wanted.has_transaction for wanted in self._made)
+    ) -> None:
+        async with self._closing_async:
+            with self._closing:
+                if error is not None:
+                    return
+                if self._mark and self._marked:
+                    await _execute_async(self._marked, self._mark.statement, self._mark.finished())
+                for transaction in self._in_commit_order():
+                    await _finish(transaction.commit())
 
     def session(self) -> Any:  # noqa: ANN401 - of the class that was asked for
         """As `SyncResources.session`; of an asynchronous session the synchronous one inside of it."""
         wanted = Resource("async session")
         if wanted not in self._made and Resource("async connection") in self._made:
             self._made[wanted] = self._new_session(wanted)
-            self._closing.push_async_callback(self._made[wanted].close)
-        return self._made[wanted].sync_session if wanted in self._made else self._plain.session()
+            self._closing_async.push_async_callback(self._made[wanted].close)
+        return self._made[wanted].sync_session if wanted in self._made else super().session()
 
-    def further_session(self) -> Session:
-        """As `SyncResources.further_session`."""
-        return self._plain.further_session()
-
-    def adopt(self, session: Any) -> None:  # noqa: ANN401 - a session, scoped or not
-        """As `SyncResources.adopt`."""
-        self._plain.adopt(session)
-
-    async def get(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+    async def get_async(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         """The resource; the same object each time."""
-        if "async" not in wanted.kind:  # a coroutine function may use what does not wait for a loop, too
-            if wanted.has_transaction and self._marked is None:
-                self._plain.mark, self._mark = self._plain.mark or self._mark, None
-            return self._plain.get(wanted)
+        if "async" not in wanted.kind:
+            return self.get(wanted)
         if wanted not in self._made:
-            self._made[wanted] = await self._make(wanted)
+            self._made[wanted] = await self._make_async(wanted)
             if self._mark and self._marked is None and wanted.has_transaction:
                 self._marked = self._made[wanted]
                 await _execute_async(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
-    async def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
+    async def _make_async(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         if wanted.kind == "psycopg async connection":
             import psycopg
 
             connection = await psycopg.AsyncConnection.connect(self._address.conninfo)
-            self._closing.push_async_callback(connection.close)
+            self._closing_async.push_async_callback(connection.close)
             return connection
         if wanted.kind == "async connection":
-            engine = await self.get(Resource("async engine"))
-            return await self._closing.enter_async_context(engine.connect())
+            engine = await self.get_async(Resource("async engine"))
+            return await self._closing_async.enter_async_context(engine.connect())
         if wanted.is_session:
             if Resource("async connection") not in self._made:
-                await self.get(Resource("async engine"))
-            return await self._closing.enter_async_context(self._new_session(wanted))
+                await self.get_async(Resource("async engine"))
+            return await self._closing_async.enter_async_context(self._new_session(wanted))
         from sqlalchemy.ext.asyncio import create_async_engine
 
         engine = create_async_engine(self._address.url_for(DRIVER))
-        self._closing.push_async_callback(engine.dispose)
+        self._closing_async.push_async_callback(engine.dispose)
         return engine
 
     def _new_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of the class that is asked for
@@ -293,12 +264,6 @@ class AsyncResources:
         return (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
 
 
-def _in_commit_order(made: Mapping[Resource, Any]) -> list[Any]:
-    """What has a transaction, sessions first: one that is bound to a connection flushes into it."""
-    wanted = [wanted for wanted in made if wanted.has_transaction]
-    return [made[key] for key in sorted(wanted, key=lambda key: not key.is_session)]
-
-
 def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - one of three types
     """Run a statement in the transaction of a session, a connection or a driver's connection."""
     connection = on.connection() if callable(getattr(on, "connection", None)) else on
@@ -306,5 +271,9 @@ def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  
 
 
 async def _execute_async(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - as above
-    connection = await on.connection() if callable(getattr(on, "connection", None)) else on
-    await getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters)
+    connection = await _finish(on.connection()) if callable(getattr(on, "connection", None)) else on
+    await _finish(getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters))
+
+
+async def _finish(result: Any) -> Any:  # noqa: ANN401 - of a plain or an asynchronous function
+    return await result if inspect.isawaitable(result) else result

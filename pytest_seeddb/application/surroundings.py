@@ -24,10 +24,9 @@ _SCHEME: Final = re.compile(r"(postgres(?:ql)?(?:\+[a-z0-9_]+)?)://", re.IGNOREC
 def surroundings(target: Target, directory: Path | None = None) -> Iterator[None]:
     """Let unchanged application code reach the target and nothing else.
 
-    Inside the block every SQLAlchemy engine of the process and Django's connections are redirected to
-    the target (Django's further aliases to ``target.beside``), the variables in ``target.env`` hold its
-    URL, modules are found from ``target.root``, and the working directory is ``directory``, or
-    ``target.root``. Afterwards all of it is as before.
+    All SQLAlchemy engines and Django's connections lead to it (Django's further aliases to
+    ``target.beside``), the variables in ``target.env`` hold its URL, modules are found from
+    ``target.root``, and the working directory is ``directory``, or ``target.root``.
     """
     from pytest_seeddb.application.django import redirect_django
     from pytest_seeddb.application.redirection import redirect
@@ -63,10 +62,6 @@ def url_in_environment(names: Iterable[str], address: Address) -> Iterator[None]
 
 
 def url_variables(names: Iterable[str], address: Address) -> dict[str, str]:
-    """The variables with the address's URL in the scheme that each has now.
-
-    An application that expects ``postgresql+asyncpg://`` in its ``DATABASE_URL`` has that in its
-    environment. If the variable holds no URL of PostgreSQL, the scheme is ``postgresql``.
-    """
+    """The variables with the address's URL, each in the scheme that it has now, such as ``postgresql+asyncpg``."""
     schemes = {name: _SCHEME.match(os.environ.get(name, "")) for name in names}
     return {name: address.url_for(match[1] if match else "postgresql") for name, match in schemes.items()}
