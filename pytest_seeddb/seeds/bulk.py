@@ -84,7 +84,7 @@ def bulk_create(factory: type[BaseFactory[T]], n: int, /, **overrides: object) -
         )
     session.flush()  # what the overrides refer to needs its keys
     batch = _Batch(Keys(session, n, options.model), f"bulk_create({factory.__name__}, {n})")
-    with _without_warnings(), _rare_collections():
+    with _undisturbed():
         objects = [batch.build(factory, overrides) for _ in range(n)]
         load(session, batch.take(), batch.keys, batch.call)
         while batch.run_hooks():
@@ -99,26 +99,21 @@ def _name(factory: type) -> str:
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Objects by the thousand, all of which stay, would have the garbage collector go through them again and again.
+def _undisturbed() -> Iterator[None]:
+    """Without warnings of objects that will be in the session in a moment, and with rare garbage collections.
 
-    It took a quarter of the time. It still runs, so that what factory_boy leaves behind does not pile up.
+    The collector took a quarter of the time, going again and again through thousands of objects all of which
+    stay. It still runs, so that what factory_boy leaves behind does not pile up.
     """
     before = gc.get_threshold()
     if 0 < before[0] < _RARELY:
         gc.set_threshold(_RARELY, *before[1:])
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_NOT_YET, category=SAWarning)
+            yield
     finally:
         gc.set_threshold(*before)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Objects that are not in the session yet, which SQLAlchemy warns of, will be there in a moment."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=_NOT_YET, category=SAWarning)
-        yield
 
 
 class _Batch:

@@ -175,22 +175,14 @@ def _targets(state: State, relation: Relation) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class Association:
-    """The rows of an association table, each once: columns with values, by the column's name.
-
-    Attributes:
-        mapper: Of a class that the table associates.
-    """
+    """The rows of an association table, each once, and the mapper of a class that it associates."""
 
     mapper: Mapper[Any]
     rows: dict[tuple[tuple[str, Any], ...], None] = field(default_factory=dict)
 
 
 class Keyring:
-    """The foreign keys of new objects.
-
-    Attributes:
-        associations: By table.
-    """
+    """The foreign keys of new objects, and the rows that associate them, by table."""
 
     def __init__(self, references: list[Reference]) -> None:
         self.associations: dict[Table, Association] = {}

@@ -30,9 +30,7 @@ _originals: Final[dict[str, Any]] = {}
 class Counters:
     """The counters of all factories inside of one block.
 
-    Attributes:
-        left: For each factory that was used, by its path (``shop.factories:CustomerFactory``), the next
-            number. Filled when the block ends.
+    ``left`` has the next number of each factory that was used, by its path (``shop.factories:CustomerFactory``).
     """
 
     def __init__(self, start: Mapping[str, int]) -> None:

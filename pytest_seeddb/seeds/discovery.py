@@ -69,7 +69,21 @@ class Catalogue:
             ConfigError: There is none.
         """
         module, _, attribute = path.partition(":")
-        return self._read(module, attribute) or _import_callable(path, root=self._root, source=source)
+        declaration = self._read(module, attribute)
+        if declaration is not None:
+            return declaration
+        function = _import(path, root=self._root, source=source)
+        note = seeder_of(function)
+        if note is not None:
+            return _seeder(note, self._root)
+        if not callable(function):
+            raise ConfigError(
+                f"The seed {path} cannot be called",
+                saw=f"it is of the type {type(function).__name__}",
+                source=source,
+                remedy="name a function, or the module that holds @seeder functions",
+            )
+        return _function(path, function, self._root)
 
     def _read(self, module: str, attribute: str) -> Declaration | None:
         """The function, where the source tells; through the imports of other modules if need be."""
@@ -96,14 +110,14 @@ class Catalogue:
             if isinstance(where, Module) and where.path.endswith(".py"):
                 package = module if where.places else module.rpartition(".")[0]
                 file = relative_name(Path(where.path), self._root)
-                reader = Reader(module, package, file, self._is_ours, self._identity)
+                modules = self._modules
+                reader = Reader(
+                    module, package, file, lambda top: isinstance(modules.find(top), Module), self._identity
+                )
                 # The import says what is wrong with a file that cannot be read.
                 with suppress(Doubt, OSError, SyntaxError, UnicodeDecodeError), tokenize.open(where.path) as text:
                     self._outlines[module] = reader.outline(text.read())
         return self._outlines[module]
-
-    def _is_ours(self, package: str) -> bool:
-        return isinstance(self._modules.find(package), Module)
 
 
 def import_seeders(module: str, *, root: Path, source: str) -> tuple[Declaration, ...]:
@@ -149,21 +163,6 @@ def load_function(expected: Declaration, *, root: Path) -> tuple[Callable[..., o
     if _summary(expected) != _summary(now):
         raise _difference(expected.module, [_summary(expected)], [_summary(now)], expected.place)
     return function, now
-
-
-def _import_callable(path: str, *, root: Path, source: str) -> Declaration:
-    function = _import(path, root=root, source=source)
-    note = seeder_of(function)
-    if note is not None:
-        return _seeder(note, root)
-    if not callable(function):
-        raise ConfigError(
-            f"The seed {path} cannot be called",
-            saw=f"it is of the type {type(function).__name__}",
-            source=source,
-            remedy="name a function, or the module that holds @seeder functions",
-        )
-    return _function(path, function, root)
 
 
 def _notes(module: str, *, root: Path, source: str) -> tuple[Seeder, ...]:

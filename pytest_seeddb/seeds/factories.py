@@ -101,7 +101,9 @@ class _Block:
         if assigned is not None:
             return assigned
         wiring = vars(options)
-        if _is_async(wiring[name]):
+        module: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+        kinds = module and (module.AsyncSession, module.async_scoped_session, module.async_sessionmaker)
+        if kinds and isinstance(wiring[name], kinds):
             return wiring[name]
         return self._choose(wiring, options.model) if name == _SESSION else None
 
@@ -126,12 +128,6 @@ class _Block:
                 self._given[thread] = self._source.another()
         given = self._given[thread]
         return wired() if given is None else given
-
-
-def _is_async(wired: object) -> bool:
-    module: Any = sys.modules.get("sqlalchemy.ext.asyncio")
-    names = ("AsyncSession", "async_scoped_session", "async_sessionmaker")
-    return module is not None and isinstance(wired, tuple(getattr(module, name) for name in names))
 
 
 class _Wiring:

@@ -43,12 +43,7 @@ _WELL_KNOWN: Final = frozenset(
 
 @dataclass(frozen=True)
 class Given:
-    """A value for a parameter, and where it came from.
-
-    Attributes:
-        is_text: Whether it is text that stands for the value, as in the environment.
-        is_optional: Whether it may be for seeders that do not run.
-    """
+    """A value for a parameter: perhaps as text, perhaps allowed to be for seeders that do not run."""
 
     value: object
     source: str
@@ -82,7 +77,7 @@ def profile_of(settings: Settings, overrides: Mapping[str, object]) -> Profile:
             remedy=f"{near} Name one of these, or add a table [tool.seeddb.profiles.{name}]".strip(),
         )
     source = f"profile {name!r}, {settings.source('profiles')}"
-    # Where only a tier was asked for, the profile's values for seeders of the other are no mistake.
+    # Where only a tier was asked for, the profile's values for seeders of the other are allowed.
     given = {key: Given(value, source, is_optional=TIER in overrides) for key, value in tables[name].items()}
     given |= {
         key: Given(parameter.value, parameter.source, is_text=True, is_optional=parameter.is_ambient)
@@ -136,7 +131,17 @@ def arguments(seeder: Declaration, profile: Profile) -> dict[str, object]:
         if given is not None:
             values[parameter.name] = _value(seeder, parameter, given)
         elif parameter.default is None:
-            raise _no_value(seeder, parameter, profile)
+            near = did_you_mean(parameter.name, _RESOURCES)
+            if parameter.name in _RESOURCES:
+                near = f"Nothing of its type can be given as `{parameter.name}`: correct or remove the annotation."
+            raise ConfigError(
+                f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
+                saw=f"no default, and nothing in the profile {profile.name!r}",
+                source=seeder.place,
+                remedy=f"{near} {'Give' if near else 'give'} the parameter a default, or write {parameter.name} = ... "
+                f"in [tool.seeddb.profiles.{profile.name}]. A parameter for the database is called `session`, "
+                "`connection`, `engine` or `url`, or has such a type".strip(),
+            )
     return values
 
 
@@ -221,29 +226,9 @@ def _no_parameter(key: str, given: Given, every: Mapping[str, Declaration], prof
     return ConfigError(what, saw=saw, source=given.source, remedy=remedy)
 
 
-def _no_value(seeder: Declaration, parameter: Parameter, profile: Profile) -> ConfigError:
-    near = did_you_mean(parameter.name, _RESOURCES)
-    if parameter.name in _RESOURCES:
-        near = f"Nothing of its type can be given as `{parameter.name}`: correct or remove the annotation."
-    return ConfigError(
-        f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
-        saw=f"no default, and nothing in the profile {profile.name!r}",
-        source=seeder.place,
-        remedy=f"{near} {'Give' if near else 'give'} the parameter a default, or write {parameter.name} = ... in "
-        f"[tool.seeddb.profiles.{profile.name}]. A parameter for the database is called `session`, "
-        "`connection`, `engine` or `url`, or has such a type".strip(),
-    )
-
-
 @dataclass(frozen=True)
 class WeakSecret:
-    """A secret that anybody could guess.
-
-    Attributes:
-        seeder: The seeder's identity.
-        why: What is wrong with it, without the value.
-        declared: Whether the seeder's annotation says that it is a secret, and not just its name.
-    """
+    """A secret that is easy to guess; ``declared`` where its annotation says that it is one, not just its name."""
 
     seeder: str
     parameter: str

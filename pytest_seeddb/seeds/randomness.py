@@ -34,7 +34,9 @@ def own_randomness(seed: int) -> Iterator[None]:
     code makes for itself (``random.Random()``, ``Faker().seed_instance()``, ``numpy.random.default_rng()``)
     are not touched, nor anything that depends on ``PYTHONHASHSEED``.
     """
-    with _python(seed), ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        random.seed(seed)
         for name, seeding in _GENERATORS.items():
             stack.enter_context(enter_on_import(name, partial(seeding, seed)))
         yield
@@ -46,16 +48,6 @@ def own_iterators() -> AbstractContextManager[None]:
     Wherever it is: in a factory, its parameters and traits, or in a call.
     """
     return enter_on_import("factory.declarations", _iterators)
-
-
-@contextmanager
-def _python(seed: int) -> Iterator[None]:
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 @contextmanager

@@ -35,21 +35,13 @@ _PARAM_PATHS: Final = frozenset({"pytest_seeddb.Param", "pytest_seeddb.seeds.dec
 
 _BUILTINS: Final = {kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple, set, frozenset)}
 _KNOWN: Final[Mapping[str, Any]] = {
-    "decimal.Decimal": Decimal,
-    "datetime.date": date,
-    "datetime.datetime": datetime,
-    "datetime.time": time,
-    "datetime.timedelta": timedelta,
+    **{f"{kind.__module__}.{kind.__name__}": kind for kind in (Decimal, date, datetime, time, timedelta, UUID)},
+    **{f"typing.{kind.__name__.capitalize()}": kind for kind in (list, dict, tuple, set)},
     "pathlib.Path": Path,
-    "uuid.UUID": UUID,
     "typing.Any": ANYTHING,
     "typing.Literal": Literal,
     "typing.Optional": Optional,
     "typing.Union": Union,
-    "typing.List": list,
-    "typing.Dict": dict,
-    "typing.Tuple": tuple,
-    "typing.Set": set,
 }
 # Packages whose types a function can ask for; which of them are known is not decided here.
 _FRAMEWORKS: Final = frozenset({"sqlalchemy", "sqlmodel", "psycopg", "asyncpg"})
@@ -78,25 +70,30 @@ class Outline:
     imports: dict[str, str]
 
 
-@dataclass(frozen=True)
 class Reader:
-    """Reads one module.
+    """Reads the text of one module.
 
-    Attributes:
+    Args:
+        module: Its name.
         package: The package that relative imports start from.
+        file: Its file, relative to the root.
         is_ours: Whether a top-level package belongs to the project. A decorator that does may be a
             seeder in disguise.
         identity: The identity of a seeder of another module, by its dotted path; raises `Doubt`.
     """
 
-    module: str
-    package: str
-    file: str
-    is_ours: Callable[[str], bool]
-    identity: Callable[[str], str]
+    def __init__(
+        self, module: str, package: str, file: str, is_ours: Callable[[str], bool], identity: Callable[[str], str]
+    ) -> None:
+        self._module = module
+        self._package = package
+        self._file = file
+        self._is_ours = is_ours
+        self._identity = identity
+        self._seeders: list[tuple[Function, dict[str, ast.expr]]] = []
 
     def outline(self, source: str) -> Outline:
-        """Read the module's text.
+        """What the text says of the module.
 
         Raises:
             Doubt: It does not say it all.
@@ -104,25 +101,14 @@ class Reader:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the user's string escapes; the import says so
-                tree = ast.parse(source)
+                self._tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # what parsing can end in
             raise Doubt from error
-        return _Reading(self, tree).outline()
-
-
-class _Reading:
-    def __init__(self, reader: Reader, tree: ast.Module) -> None:
-        self._reader = reader
-        self._tree = tree
-        self._bound = Counter(_bindings(tree))
-        imports = list(_imports(tree, reader.package))
+        self._bound = Counter(_bindings(self._tree))
+        imports = list(_imports(self._tree, self._package))
         if any(self._bound[name] > 1 and path.partition(".")[0] == "pytest_seeddb" for name, path in imports):
             raise Doubt  # which of them is meant?
         self._imports = {name: path for name, path in imports if self._bound[name] == 1}
-        self._seeders: list[tuple[Function, dict[str, ast.expr]]] = []
-
-    def outline(self) -> Outline:
-        self._refuse_disguises()
         marks = set()
         nodes = [node for node in self._tree.body if isinstance(node, Function)]
         for node in nodes:
@@ -132,9 +118,7 @@ class _Reading:
                         raise Doubt  # another decorator may change what the function asks for
                     marks.add(id(_callee(mark)))
                     self._seeders.append((node, _keywords(mark)))
-        for use in ast.walk(self._tree):
-            if isinstance(use, ast.Name | ast.Attribute) and self._path(use) in SEEDER_PATHS and id(use) not in marks:
-                raise Doubt  # in a loop, under a condition, under another name ...
+        self._refuse_disguises(marks)
         functions = {}
         for node in nodes:
             if self._bound[node.name] == 1:
@@ -142,8 +126,11 @@ class _Reading:
                     functions[node.name] = self._function(node, is_seeder=False)
         return Outline(tuple(self._seeder(node, given) for node, given in self._seeders), functions, self._imports)
 
-    def _refuse_disguises(self) -> None:
-        """Imports whose effect cannot be told, and decorators of the project's own, which may be seeders."""
+    def _refuse_disguises(self, marks: set[int]) -> None:
+        """Other uses of the decorator, imports that may hide it, and the project's own decorators, which may be it."""
+        uses = (node for node in ast.walk(self._tree) if isinstance(node, ast.Name | ast.Attribute))
+        if any(self._path(use) in SEEDER_PATHS and id(use) not in marks for use in uses):
+            raise Doubt  # in a loop, under a condition, under another name ...
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names]
@@ -153,7 +140,7 @@ class _Reading:
                     raise Doubt
             for decorator in node.decorator_list if isinstance(node, Function | ast.ClassDef) else ():
                 path = self._path(_callee(decorator))
-                if path and path not in SEEDER_PATHS and self._reader.is_ours(path.partition(".")[0]):
+                if path and path not in SEEDER_PATHS and self._is_ours(path.partition(".")[0]):
                     raise Doubt
 
     def _path(self, node: ast.expr) -> str | None:
@@ -187,36 +174,34 @@ class _Reading:
             names = [_constant(given.get("name"), own.name) for own, given in self._seeders if own.name == node.id]
             if len(names) != 1:
                 raise Doubt
-            return f"{self._reader.module}:{names[0]}"
+            return f"{self._module}:{names[0]}"
         path = self._path(node)
         if path is None or "." not in path:
             raise Doubt
-        return self._reader.identity(path)
+        return self._identity(path)
 
     def _function(self, node: Function, *, is_seeder: bool) -> Declaration:
         # The line that Python itself gives the function: that of its first decorator.
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        positional, keywords = [*node.args.posonlyargs, *node.args.args], node.args.kwonlyargs
+        missing = len(positional) - len(node.args.defaults)
+        defaults = [*[None] * missing, *node.args.defaults, *node.args.kw_defaults]
         parameters = []
-        for argument, default in _arguments(node.args):
-            hint = self._annotation(argument.annotation)
+        for argument, default in zip([*positional, *keywords], defaults, strict=True):
+            try:
+                hint = ANYTHING if argument.annotation is None else self._hint(argument.annotation)
+            except (TypeError, ValueError, SyntaxError) as error:
+                raise Doubt from error
             path = hint.path if isinstance(hint, _Imported) else ""
             if is_resource(argument.arg, path):
                 continue
             if path:
                 raise Doubt
             parameters.append(Parameter(argument.arg, hint, None if default is None else _literal(default)))
-        return Declaration(
-            node.name, self._reader.module, node.name, tuple(parameters), self._reader.file, line, is_seeder=is_seeder
-        )
-
-    def _annotation(self, node: ast.expr | None) -> object:
-        """The type that an annotation stands for; without one anything goes."""
-        try:
-            return ANYTHING if node is None else self._hint(node)
-        except (TypeError, ValueError, SyntaxError) as error:
-            raise Doubt from error
+        return Declaration(node.name, self._module, node.name, tuple(parameters), self._file, line, is_seeder=is_seeder)
 
     def _hint(self, node: ast.expr) -> Any:  # noqa: ANN401  # a type, or something made of types
+        """The type that an annotation stands for."""
         while isinstance(node, ast.Constant) and isinstance(node.value, str):
             node = ast.parse(node.value, mode="eval").body
         match node:
@@ -320,13 +305,6 @@ def _constant(node: ast.expr | None, default: T) -> T:
     if isinstance(node, ast.Constant) and isinstance(node.value, type(default)):
         return node.value
     raise Doubt
-
-
-def _arguments(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    positional = [*arguments.posonlyargs, *arguments.args]
-    missing = len(positional) - len(arguments.defaults)
-    yield from zip(positional, [None] * missing + list(arguments.defaults), strict=True)
-    yield from zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
 
 
 def _literal(node: ast.expr) -> str:

@@ -36,11 +36,7 @@ Action = Callable[[], object]
 
 @dataclass(frozen=True)
 class Runner:
-    """The seeds of a stage in order, ready to run.
-
-    Attributes:
-        outlines: The seeders that each module declares by its source.
-    """
+    """The seeds of a stage in order, and the seeders that each module declares by its source."""
 
     seeds: tuple[Seed, ...]
     steps: tuple[Step, ...]

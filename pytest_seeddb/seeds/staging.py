@@ -54,7 +54,7 @@ def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, 
 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
-    """The secret parameters of the profile's seeders that anybody could guess."""
+    """The secret parameters of the profile's seeders that are easy to guess."""
     profile = profile_of(settings, overrides)
     seeds = _Staging(settings, profile).seeds()
     running = (seed for seed in seeds if seed.tier == "essential" or not profile.only_essential)
@@ -270,8 +270,12 @@ def _cycle(seeds: list[Seed]) -> ConfigError:
 
 
 def _sql_files(pattern: str, root: Path, source: str) -> Iterator[SqlSeed]:
+    def natural(path: Path) -> list[tuple[int, str]]:
+        """A key that puts ``2_b.sql`` before ``10_a.sql``."""
+        return [(int(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", path.as_posix())]
+
     paths = [root / name for name in glob.glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207  # absolute too
-    files = sorted((path for path in paths if path.is_file()), key=lambda path: _natural(path.as_posix()))
+    files = sorted((path for path in paths if path.is_file()), key=natural)
     wrong = [path for path in files if path.suffix.lower() != ".sql"]
     if wrong or not files:
         raise ConfigError(
@@ -282,8 +286,3 @@ def _sql_files(pattern: str, root: Path, source: str) -> Iterator[SqlSeed]:
         )
     for path in files:
         yield SqlSeed(path, relative_name(path, root))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts ``2_b.sql`` before ``10_a.sql``."""
-    return [(int(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", name)]
