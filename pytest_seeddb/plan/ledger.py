@@ -1,17 +1,17 @@
-"""The ledger: what a database that people work with says of the steps that were applied to it.
+"""The ledger: which steps were applied to a database that people work with.
 
-It lives in the database itself, in a schema of its own, and goes where the database goes: into a
-dump, too. Private databases that become templates have none.
+It is in the database itself, in a schema of its own, and goes into its dumps. Private databases that become templates
+have none.
 
-A step is noted inside of its own transaction wherever it has one: begun at its start, finished at
-its end. So a step that was killed is either not noted at all, and nothing of it is there; or it
-committed by itself in the middle, and stands there as begun and not finished.
+A step is noted inside of its own transaction wherever it has one: begun at its start, finished at its end. So a step
+that was killed is either not noted, and nothing of it is there; or it committed in the middle by itself, and the ledger
+has it as begun and not finished.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,27 +74,23 @@ _VERSION_DIGITS: Final = 12
 
 @dataclass(frozen=True)
 class Marker:
-    """The one row that says what the whole database was brought to.
-
-    Attributes:
-        fingerprint: Of the plan, without what the server contributes.
-        profile: The profile's name with its overrides, as people read it.
-        tier: ``essential`` or ``demo``: the highest that was applied; ``none`` where only the schema was made;
-            empty where that was done in a database with rows of which nobody knows whose they are.
-        version: Of the seeds: it changes when one of them does.
-        environment: What the environment called itself then, such as ``production``; empty where it did not.
-    """
+    """The one row for the whole database."""
 
     fingerprint: str
+    """Of the plan, without the server's part."""
     profile: str
     tier: str
+    """``essential`` or ``demo``, the highest that was applied; ``none`` where only the schema was made; empty where it
+    was made in a database that already held rows."""
     version: str
+    """Of the seeds: it changes when one of them does."""
     environment: str
+    """What the environment called itself, such as ``production``; empty where it did not."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """A step as the ledger has it."""
+    """A step in the ledger."""
 
     version: str
     finished: bool
@@ -102,7 +98,7 @@ class Noted:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All that a database says of itself; empty where nothing of ours was ever applied to it."""
+    """The content; empty for a database without a ledger."""
 
     marker: Marker | None = None
     steps: Mapping[str, Noted] = field(default_factory=dict)
@@ -130,10 +126,10 @@ def read(connection: psycopg.Connection[Any]) -> Ledger:
 
 
 def is_being_noted(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a transaction of somebody else's has noted a step and has not ended.
+    """Whether a transaction of another session has noted a step and has not ended.
 
-    Whoever is killed loses what he held at once, an advisory lock as well; but a commit that he has sent goes on
-    until it is done, and what it brings belongs into what is read next. Asks for no rights and changes nothing.
+    A killed process loses its locks at once, advisory ones too. But a commit that it has sent goes on until it is done,
+    and has to be seen by the next reader. This needs no rights and changes nothing.
     """
     return connection.execute(_BEING_NOTED).fetchone() is not None
 
@@ -144,9 +140,8 @@ def create(connection: psycopg.Connection[Any]) -> None:
 
 
 def write_marker(connection: psycopg.Connection[Any], marker: Marker) -> None:
-    """Say what the database was brought to."""
-    given = (marker.fingerprint, marker.profile, marker.tier, marker.version, marker.environment)
-    connection.execute(_MARK, given)
+    """Replace the row for the whole database."""
+    connection.execute(_MARK, astuple(marker))
 
 
 def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Marker, numbering: Numbering) -> None:
@@ -161,10 +156,10 @@ def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Mark
 
 
 def marker_of(plan: Plan) -> Marker:
-    """What a database that holds all of the plan says of itself."""
+    """The marker of a database that holds all of the plan."""
     seeds = [step.version_now for stage in plan.stages if stage.tier for step in stage.steps]
     tiers = {stage.tier for stage in plan.stages}
-    tier = next((each for each in ("demo", "essential") if each in tiers), "none")
+    tier = next((tier for tier in ("demo", "essential") if tier in tiers), "none")
     return Marker(plan.fingerprints(())[-1], plan.profile, tier, digest("\n".join(seeds))[:_VERSION_DIGITS], "")
 
 
@@ -174,8 +169,8 @@ class LedgerMarks(Marks):
     Args:
         connection: In autocommit mode, to that database.
         wanted: The names of the steps that are to run.
-        begun: What it says of itself until they have run.
-        drawn: Gives the numbers that the step under way has drawn from factories' sequences.
+        begun: The marker until they have run.
+        drawn: Gives the numbers that the current step has drawn from factories' sequences.
     """
 
     def __init__(
@@ -197,23 +192,23 @@ class LedgerMarks(Marks):
         return True
 
     def wants(self, step: Step) -> bool:
-        """Whether the step is to run."""
+        """As named when this was made."""
         return step.name in self._wanted
 
     def mark(self, step: Step) -> Mark:
-        """How it is noted inside of its own transaction."""
+        """A row of the ledger."""
         return Mark(_NOTE, (step.name, step.version_now, False, None), partial(self._finished, step))
 
     @contextmanager
     def around(self, step: Step) -> Iterator[None]:
-        """Note a step that makes its own transactions: before it and after it."""
+        """Write the row before the step and after it."""
         mark = self.mark(step)
         self._connection.execute(mark.statement, mark.begun)
         yield
         self._connection.execute(mark.statement, mark.finished())
 
     def renew(self) -> None:
-        """Make the ledger unless it is there, and say what was begun: where this is, above all."""
+        """Make the ledger unless it is there, and write the marker."""
         create(self._connection)
         write_marker(self._connection, self._begun)
 

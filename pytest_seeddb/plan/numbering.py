@@ -1,7 +1,7 @@
-"""Which numbers factory_boy's sequences gave out in each step of a plan.
+"""The numbers that factory_boy's sequences gave out in each step of a plan.
 
-A sequence is a counter in the process, and knows nothing of rows that other processes made. So what
-each step drew is kept with the template, in a dump and in the ledger of a database that people work with.
+A sequence is a counter in the process, and knows nothing of rows that other processes made. So the numbers are kept
+with the template, in a dump, and in the ledger.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class Numbering:
 
     def after(self) -> dict[str, int]:
         """For each factory, the smallest number that no step has drawn."""
-        found: dict[str, int] = {}
+        after: dict[str, int] = {}
         for drawn in self.steps.values():
             for path, (_, following) in drawn.items():
-                found[path] = max(found.get(path, 0), following)
-        return found
+                after[path] = max(after.get(path, 0), following)
+        return after
 
     def note(self, step: str, drawn: Mapping[str, tuple[int, int]]) -> None:
-        """Keep what a step drew; of a step that drew nothing, nothing."""
+        """Keep what a step drew, if anything."""
         self.steps.pop(step, None)
         if drawn:
             self.steps[step] = dict(drawn)
 
     def copy(self) -> Numbering:
-        """One that goes its own way."""
+        """An independent copy."""
         return Numbering(dict(self.steps))
 
 
 def to_text(drawn: Mapping[str, tuple[int, int]]) -> str:
-    """What one step drew, as JSON; the same text for the same numbers."""
+    """What one step drew, as JSON: the same text for the same numbers."""
     return json.dumps(drawn, sort_keys=True)
 
 
@@ -64,12 +64,12 @@ def from_text(text: str) -> Drawn:
     return drawn_from(json.loads(text))
 
 
-def drawn_from(found: object) -> Drawn:
+def drawn_from(value: object) -> Drawn:
     """What one step drew, from JSON that was read already.
 
     Raises:
         ValueError: It is of another shape.
     """
-    if not isinstance(found, dict):
-        raise ValueError(found)  # noqa: TRY004 - of a text, as json's own errors are
-    return {str(path): (int(first), int(following)) for path, (first, following) in found.items()}
+    if not isinstance(value, dict):
+        raise ValueError(value)  # noqa: TRY004 - of a text, as json's own errors are
+    return {str(path): (int(first), int(following)) for path, (first, following) in value.items()}

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
 
 
-def _no_progress(_step: Step) -> None:
-    """The default: nobody is watching."""
-
-
 @dataclass(frozen=True)
 class Step:
     """One thing that a build does, with the parts that determine its result.
@@ -48,13 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Mark:
-    """How a step is noted inside of its own transaction.
-
-    Attributes:
-        statement: SQL with ``%s``.
-        begun: Its parameters at the step's start.
-        finished: Gives its parameters when the step has ended.
-    """
+    """How a step is noted inside of its own transaction: SQL, and its parameters at the start and at the end."""
 
     statement: str
     begun: tuple[object, ...]
@@ -62,14 +52,14 @@ class Mark:
 
 
 class Marks:
-    """What a database is told of the steps that are applied to it; this one tells it nothing, and wants all.
+    """Which steps are to run, and how the database notes them. Here: all, and not at all, as for a template.
 
-    A private database that becomes a template needs none. See `pytest_seeddb.plan.ledger`.
+    See `pytest_seeddb.plan.ledger` for the other kind.
     """
 
     @property
     def are_kept(self) -> bool:
-        """Whether the database keeps what it is told, in a ledger of its own."""
+        """Whether the database notes them, in a ledger of its own."""
         return False
 
     def wants(self, step: Step) -> bool:  # noqa: ARG002 - for those that choose
@@ -86,7 +76,7 @@ class Marks:
         yield
 
     def renew(self) -> None:
-        """Say again what the database was told at the start: a restored dump has taken its ledger's place."""
+        """Note the start again: a restored dump has replaced the ledger."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ class Target:
         root: The project's root, which is the working directory while a stage runs.
         env: Names of further environment variables that hold the URL, from the settings.
         started: Call it as each step begins, for the progress line.
-        marks: Which steps are to run, and how the database is told of them.
+        marks: Which steps are to run, and how the database notes them.
         numbering: Which numbers of factory_boy's sequences the steps so far have drawn; each seeder goes on
             from there, and notes what it draws.
         alias: What Django calls the database.
@@ -108,7 +98,7 @@ class Target:
     address: Address
     root: Path
     env: tuple[str, ...] = ()
-    started: Callable[[Step], None] = _no_progress
+    started: Callable[[Step], None] = lambda _step: None
     marks: Marks = field(default_factory=Marks)
     numbering: Numbering = field(default_factory=Numbering)
     alias: str = "default"
@@ -211,7 +201,7 @@ class Plan:
             yield done, stage
 
     def stages_between(self, done: int, end: int) -> Iterator[tuple[Stage, int]]:
-        """The stages between two numbers of steps, each with the number of its own steps that are done."""
+        """The stages between two numbers of steps, with the number of steps that are done in each."""
         for at, stage in self.stage_ends():
             start = at - len(stage.steps)
             if at > done and start < end:
@@ -221,18 +211,18 @@ class Plan:
 def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:
     """A profile with its overrides, as people read it: ``demo(stores=10)``.
 
-    Of those in ``hidden``, and of those that are called like a secret, only that one differs from another.
+    A value in ``hidden``, or of a parameter that is named like a secret, is shown as a short digest.
     """
     secret = {name for name in overrides if name in set(hidden) or names_a_secret(name)}
-    shown = {
+    texts = {
         name: f"***{digest(repr(value))[:4]}" if name in secret else repr(value) for name, value in overrides.items()
     }
-    changes = ", ".join(f"{name}={text}" for name, text in sorted(shown.items()))
+    changes = ", ".join(f"{name}={text}" for name, text in sorted(texts.items()))
     return f"{profile or 'default'}({changes})" if changes else profile or "default"
 
 
 class Progress:
-    """What a build tells its audience; this one has none."""
+    """Hears how far a build is; this one shows nothing."""
 
     def begin(self, plan: Plan, stages: str, total: int) -> None:
         """A build begins, of ``total`` steps in the stages named; a plan may take several."""

@@ -62,9 +62,8 @@ def _join_django(config: pytest.Config) -> None:
     if RUN in config.stash and config.stash[RUN].settings.migrations == "django" and is_enabled(config):
         from pytest_seeddb.plugin.django import fixtures
 
-        if any(
-            getattr(plugin, "__name__", "") == "pytest_django.plugin" for plugin in config.pluginmanager.get_plugins()
-        ):
+        plugins = config.pluginmanager.get_plugins()
+        if "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
             config.pluginmanager.register(fixtures, "seeddb-django")
 
 

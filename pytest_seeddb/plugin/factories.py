@@ -1,4 +1,4 @@
-"""What factory_boy finds in a seeded test: a session on its database, sequences after its rows, draws of its own."""
+"""factory_boy in seeded tests: a session on the test's database, sequences after its rows, reproducible draws."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ _ROOM: Final = pytest.StashKey["_Room"]()
 def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> Iterator[None]:
     """For as long as the database is there, factories write to it, and count on from the template's rows.
 
-    They write through ``seeded_session``, which is made when it is first needed; through
-    ``seeded_async_session`` in a test that uses that and not the other, and where both are used inside of
-    its ``run_sync``; in a further thread through a session of the thread's own. A session of the
-    application's that a factory is wired to is kept where it leads to this database by itself, and the test
-    uses neither. Nothing is committed that the factory (``sqlalchemy_session_persistence``) or the
-    test does not commit.
+    They write through ``seeded_session``, which is made when it is first needed. A test that uses only
+    ``seeded_async_session`` has that instead, and so has the inside of ``run_sync`` in a test that uses both. Another
+    thread has a session of its own. If the test uses neither fixture, a factory keeps an application's session that
+    leads to this database by itself. Only the factory (``sqlalchemy_session_persistence``) and the test commit.
     """
     from pytest_seeddb.seeds.factories import Source, redirect_factories
 
@@ -57,9 +55,9 @@ def counting_on(database: SeededDatabase) -> Iterator[None]:
 
 @contextmanager
 def own_draws(request: pytest.FixtureRequest, random_seed: int) -> Iterator[None]:
-    """For one test, ``random``, Faker, factory_boy and NumPy draw what its node id decides, and nothing else.
+    """For one test, its node id decides what ``random``, Faker, factory_boy and NumPy draw.
 
-    Where pytest-randomly seeds them for each test, that is left to it: ``--randomly-seed`` decides then.
+    Where pytest-randomly seeds them for each test, its ``--randomly-seed`` decides.
     """
     from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
 

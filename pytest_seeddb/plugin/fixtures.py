@@ -1,7 +1,7 @@
 """The fixture chain: settings → server → plan → template → clone → fixture.
 
-The session fixtures are small, and made to be overridden in a ``conftest.py``. The per-test ones
-have the scope that the settings name. Imported in every pytest run, so it imports nothing heavy.
+The session fixtures are small, and made to be overridden in a ``conftest.py``. The per-test ones have the scope that
+the settings name. Every pytest run imports this, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 _XDIST_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
-"""The variable in which xdist's workers find what they have in common."""
+"""The variable with the run's id, which all xdist workers have in common."""
 
 # -- the session's chain -------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Ite
     """The running PostgreSQL, for the session."""
     from pytest_seeddb.servers.opening import open_server
 
-    if not is_enabled(pytestconfig):  # for a test that asks for a fixture of ours while it runs
+    if not is_enabled(pytestconfig):  # for a test that asks for a fixture while it runs
         pytest.skip(DISABLED)
     check_settings(seeddb_settings)
     with open_server(seeddb_settings) as server:
@@ -88,7 +88,7 @@ def _seeddb_worker(
     run.server_settings = seeddb_settings
     xdist_run = os.environ.get(_XDIST_RUN, "")
     # Tells this run from others: all of xdist's workers have the same, and one of them builds.
-    token = xdist_run or os.urandom(8).hex() if seeddb_settings.reseed else ""
+    token = (xdist_run or os.urandom(8).hex()) if seeddb_settings.reseed else ""
     with Worker(
         seeddb_server,
         token=token,
@@ -175,7 +175,7 @@ def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
 
 @pytest.fixture(autouse=True, scope=_scope)
 def _seeddb_activation(request: pytest.FixtureRequest) -> None:
-    """Give marked tests their database although they ask for no fixture, before fixtures of theirs run."""
+    """Give marked tests their database before their own fixtures run, although they ask for none."""
     if is_enabled(request.config) and _has_seeded(request):
         request.getfixturevalue("seeded_db")
 
@@ -196,21 +196,17 @@ def _seeddb_draws(request: pytest.FixtureRequest) -> Iterator[None]:
 def _has_seeded(request: pytest.FixtureRequest) -> bool:
     place = _place(request)
     if isinstance(place, pytest.Item):
-        return _runs_seeded(place)
+        return _is_given_a_database(place)
     kind = type(place)
     within = package_of if request.scope == "package" else lambda item: item.getparent(kind)
-    return any(_runs_seeded(item) for item in request.session.items if within(item) is place)
+    return any(_is_given_a_database(item) for item in request.session.items if within(item) is place)
 
 
-def _runs_seeded(item: pytest.Item) -> bool:
-    elsewhere = item.stash.get(ELSEWHERE, False)
-    return item.get_closest_marker(NAME) is not None and not elsewhere and not _only_factory(item)
-
-
-def _only_factory(item: pytest.Item) -> bool:
-    """Whether the test makes its databases itself, and so has no use for another."""
+def _is_given_a_database(item: pytest.Item) -> bool:
+    """Whether the test is seeded, and neither makes its databases itself nor gets one from another plugin."""
     names = set(getattr(item, "fixturenames", ()))
-    return "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
+    only_factory = "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
+    return item.get_closest_marker(NAME) is not None and not item.stash.get(ELSEWHERE, False) and not only_factory
 
 
 @pytest.fixture(scope=_scope)

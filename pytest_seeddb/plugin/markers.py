@@ -52,24 +52,23 @@ class Wish:
     @property
     def shown(self) -> str:
         """As a marker would be written."""
-        named = {**({"isolation": self.isolation} if self.isolation else {}), **self.parameters}
-        arguments = [repr(self.profile)] if self.profile is not None else []
-        return f"seeded({', '.join([*arguments, *(_argument(*each) for each in named.items())])})"
+        isolation = {"isolation": self.isolation} if self.isolation else {}
+        return _written([self.profile] if self.profile is not None else [], {**isolation, **self.parameters})
 
 
 def wish_of(node: pytest.Item | pytest.Collector) -> Wish:
-    """Put together the markers of a test and of what it stands in; the closest goes first.
+    """Combine the markers of a test and of its class, module and package; the closest goes first.
 
     Raises:
         ConfigError: A marker has arguments that it does not take; names the test and its place.
     """
     wish = Wish()
     for mark in node.iter_markers(NAME):
-        found = _read(mark, node)
+        further = _read(mark, node)
         wish = Wish(
-            wish.profile if wish.profile is not None else found.profile,
-            wish.isolation or found.isolation,
-            {**found.parameters, **wish.parameters},
+            wish.profile if wish.profile is not None else further.profile,
+            wish.isolation or further.isolation,
+            {**further.parameters, **wish.parameters},
         )
     return wish
 
@@ -85,26 +84,22 @@ def _read(mark: pytest.Mark, node: pytest.Item | pytest.Collector) -> Wish:
     if isolation is not None and isolation not in ISOLATIONS:
         remedy = f"{did_you_mean(str(isolation), ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip()
         raise _wrong(node, mark, f"isolation={isolation!r} is not allowed in the marker", remedy)
-    for name in given:
-        if near := _misspelt(name):
+    for name in given:  # seed parameters may have any name, but one that is nearly a word of the marker is a typo
+        if near := did_you_mean(name, ("isolation", "profile")):
             raise _wrong(node, mark, f"The marker does not take `{name}`", near)
     return Wish(profile, isolation, given)
 
 
-def _misspelt(name: str) -> str:
-    """Seed parameters may have any name; one that is nearly a word of ours is a slip."""
-    return did_you_mean(name, ("isolation", "profile"))
-
-
 def _wrong(node: pytest.Item | pytest.Collector, mark: pytest.Mark, what: str, remedy: str) -> ConfigError:
-    arguments = [*map(repr, mark.args), *(_argument(*each) for each in mark.kwargs.items())]
-    return ConfigError(what, saw=f"@pytest.mark.seeded({', '.join(arguments)})", source=node.nodeid, remedy=remedy)
+    return ConfigError(what, saw=f"@pytest.mark.{_written(mark.args, mark.kwargs)}", source=node.nodeid, remedy=remedy)
 
 
-def _argument(name: str, value: object) -> str:
-    return f"{name}={'***' if names_a_secret(name) else repr(value)}"
+def _written(args: Iterable[object], parameters: Mapping[str, object]) -> str:
+    """A marker as code, without secrets."""
+    named = (f"{name}={'***' if names_a_secret(name) else repr(value)}" for name, value in parameters.items())
+    return f"{NAME}({', '.join([*map(repr, args), *named])})"
 
 
 def uses_a_fixture(names: Iterable[str]) -> bool:
-    """Whether a test asks for one of our per-test fixtures, however indirectly."""
+    """Whether a test asks for one of the per-test fixtures, directly or not."""
     return not FIXTURES.isdisjoint(names)

@@ -1,7 +1,7 @@
 """``scope = "package"``: one clone for each package.
 
-pytest keeps a package-scoped fixture as long as the package in which it is *defined*; for a plugin's
-that is the whole session. What stands here ends ours with the package of the test instead.
+pytest keeps a package-scoped fixture as long as the package in which it is *defined*. For a plugin's fixtures that is
+the whole session. The hooks here end them with the package of the test instead.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _DEFINED_IN = "pytest_seeddb.plugin.fixtures"
 
 
 class PackageScope:
-    """Hooks that end our fixtures when the next test stands in another package, sub-packages included.
+    """Hooks that end the plugin's fixtures when the next test is in another package, sub-packages included.
 
-    Fixtures of the user's that asked for one of ours end before it.
+    A user's fixture that uses one of them ends before it.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class PackageScope:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Remember ours; one that failed is remembered by pytest too, and must be forgotten as well."""
+        """Remember the plugin's; also one that failed, which pytest remembers, too."""
         if fixturedef.scope == "package" and fixturedef.func.__module__ == _DEFINED_IN:
             self._running.append((fixturedef, request))
         return (yield)
@@ -38,7 +38,7 @@ class PackageScope:
     def pytest_runtest_teardown(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """End them after what the user's own package has to tear down."""
+        """End them after the teardown of the user's own package."""
         try:
             return (yield)
         finally:
@@ -49,5 +49,5 @@ class PackageScope:
 
 
 def package_of(item: pytest.Item) -> pytest.Collector | None:
-    """The innermost package that holds the test; the session where none does."""
+    """The innermost package that contains the test, else the session."""
     return item.getparent(pytest.Package) or item.getparent(pytest.Session)

@@ -1,20 +1,18 @@
-"""What the terminal shows at the end: what was built, reused and cloned."""
+"""The summary in the terminal: templates that were built or reused, and clones."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.clones.worker import Worker
 
 
 @dataclass
 class Tally:
-    """What one process did, or several together: it travels from xdist's workers as plain data."""
+    """What one process did, or several together. It comes from xdist's workers as plain data."""
 
     servers: list[str] = field(default_factory=list)
     built: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -37,7 +35,7 @@ class Tally:
                 self.reused.append(label)
         self.clones += worker.clones.made - worker.pool.unused
         self.clone_seconds += worker.clones.seconds
-        self._settled(worker.pool.verdicts, worker.pool.seconds)
+        self._add_verdicts(worker.pool.verdicts, worker.pool.seconds)
         self.failures += worker.failures
 
     def merge(self, other: Self) -> None:
@@ -47,62 +45,37 @@ class Tally:
         self.reused += other.reused
         self.clones += other.clones
         self.clone_seconds += other.clone_seconds
-        self._settled(other.verdicts, other.settle_seconds)
+        self._add_verdicts(other.verdicts, other.settle_seconds)
         self.settled += other.settled
         self.failures += other.failures
 
     def note(self, test: str, settlement: Settlement) -> None:
-        """Remember what became of a test's database, for the report."""
+        """Remember the settlement of a test's database, for the report."""
         wrote = f", wrote {', '.join(settlement.wrote)}" if settlement.wrote else ""
         left = f", left {len(settlement.left)} open: {', '.join(map(str, settlement.left))}" if settlement.left else ""
         self.settled.append((settlement.seconds, test, f"{settlement.verdict}: {settlement.reason}{wrote}{left}"))
 
     def report(self) -> list[str]:
-        """What became of each test's database, the slowest first."""
-        slowest = sorted(self.settled, key=lambda each: -each[0])
-        return [f"{1000 * seconds:6.1f} ms  {test}  {told}" for seconds, test, told in slowest]
+        """The settlement of each test's database, the slowest first."""
+        slowest = sorted(self.settled, key=lambda row: -row[0])
+        return [f"{1000 * seconds:6.1f} ms  {test}  {text}" for seconds, test, text in slowest]
 
-    def _settled(self, verdicts: dict[str, int], seconds: float) -> None:
+    def _add_verdicts(self, verdicts: dict[str, int], seconds: float) -> None:
         for verdict, number in verdicts.items():
             self.verdicts[verdict] = self.verdicts.get(verdict, 0) + number
         self.settle_seconds += seconds
 
-    def to_data(self) -> dict[str, Any]:
-        """For another process."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
-        """The summary: one line a server, one a template, one for the clones."""
-        if not self.servers:
-            return []
-        return [
-            *_unique(self.servers),
-            *self._templates(),
-            *self._clones(),
-            *self._settlements(),
-            *_unique(self.failures),
-        ]
-
-    def _templates(self) -> Iterable[str]:
+        """The summary: the servers, the templates, the clones, and what went wrong while tidying up."""
+        lines = [*self.servers]
         for label, (seconds, reason) in self.built.items():
-            yield f"template {label} built in {seconds:.1f} s: {reason}"
-        for label in _unique(each for each in self.reused if each not in self.built):
-            yield f"template {label} reused"
-
-    def _clones(self) -> Iterable[str]:
+            lines.append(f"template {label} built in {seconds:.1f} s: {reason}")
+        lines += [f"template {label} reused" for label in self.reused if label not in self.built]
         if self.clones:
-            yield f"{_counted(self.clones, 'clone')}, {1000 * self.clone_seconds / self.clones:.0f} ms each"
-
-    def _settlements(self) -> Iterable[str]:
+            noun = "clone" if self.clones == 1 else "clones"
+            lines.append(f"{self.clones} {noun}, {1000 * self.clone_seconds / self.clones:.0f} ms each")
         if total := sum(self.verdicts.values()):
-            done = (("keep", "kept"), ("rewind", "rewound"), ("discard", "discarded"))
-            named = ", ".join(f"{self.verdicts[verdict]} {word}" for verdict, word in done if verdict in self.verdicts)
-            yield f"after tests: {named}, {1000 * self.settle_seconds / total:.1f} ms each"
-
-
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+            words = {"keep": "kept", "rewind": "rewound", "discard": "discarded"}
+            counts = (f"{self.verdicts[verdict]} {word}" for verdict, word in words.items() if verdict in self.verdicts)
+            lines.append(f"after tests: {', '.join(counts)}, {1000 * self.settle_seconds / total:.1f} ms each")
+        return list(dict.fromkeys([*lines, *self.failures])) if self.servers else []

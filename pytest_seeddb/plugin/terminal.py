@@ -1,4 +1,4 @@
-"""Show a build that takes long, while pytest captures everything else."""
+"""The progress of a build that takes long, while pytest captures everything else."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from typing import IO, TYPE_CHECKING, Final
 from pytest_seeddb.plan.plan import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pytest
 
     from pytest_seeddb.plan.plan import Plan, Step
 
 _TICK: Final = 1.0
-"""Seconds between looks, and so what a build may take before anybody hears of it."""
+"""Seconds between updates, and so what a build may take before anything is shown."""
 
 _REPEAT: Final = 30.0
-"""Seconds after which a step that still runs is named again, where lines cannot be changed."""
+"""Seconds after which a step that still runs is shown again, where lines cannot be changed."""
 
 
 class TerminalProgress(Progress):
@@ -48,27 +46,22 @@ class TerminalProgress(Progress):
             self._line.step(step.name)
 
     def end(self) -> None:
-        """Leave the terminal as it was found, but for one line."""
+        """Leave the terminal as it was, except for one line."""
         if self._line:
             self._line.close()
             self._line = None
 
     def _standard_error(self) -> IO[str] | None:
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        uncaptured = getattr(capture, "global_and_fixture_disabled", contextlib.nullcontext)
         # A doctest, or the test itself, may have put streams of its own in place, which pytest does not put back.
         streams = sys.stdout, sys.stderr
         try:
-            with self._uncaptured(), contextlib.suppress(OSError, ValueError, AttributeError):
+            with uncaptured(), contextlib.suppress(OSError, ValueError, AttributeError):
                 return os.fdopen(os.dup(sys.__stderr__.fileno()), "w", encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # None where there is none
         finally:
             sys.stdout, sys.stderr = streams
         return None
-
-    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
-        capture = self._config.pluginmanager.getplugin("capturemanager")
-        suspended: Callable[[], contextlib.AbstractContextManager[None]] | None = getattr(
-            capture, "global_and_fixture_disabled", None
-        )
-        return suspended() if suspended else contextlib.nullcontext()
 
 
 class _Line:
@@ -94,18 +87,16 @@ class _Line:
         self._stream.close()
 
     def _show(self) -> None:
-        shown, when = (0, ""), 0.0
+        last, when = (0, ""), 0.0
         while not self._over.wait(_TICK):
-            if self._changeable or self._current != shown or monotonic() - when > _REPEAT:
+            if self._changeable or self._current != last or monotonic() - when > _REPEAT:
                 # pytest's own line is open: it holds the name of the test's file.
-                self._write(self._text(), first=not when)
-                shown, when = self._current, monotonic()
+                number, name = self._current
+                text = f"{self._label} {number}/{self._total}, {name}, {monotonic() - self._started:.0f} s"
+                self._write(text, first=not when)
+                last, when = self._current, monotonic()
         if when and self._changeable:
             self._write("", first=False)
-
-    def _text(self) -> str:
-        number, name = self._current
-        return f"{self._label} {number}/{self._total}, {name}, {monotonic() - self._started:.0f} s"
 
     def _write(self, text: str, *, first: bool) -> None:
         line = f"\r\x1b[K{text}" if self._changeable else f"{text}\n"

@@ -1,0 +1,129 @@
+"""The clones that Django's tests share: one that Django has between tests, and one that stays connected."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.application.django import DEFAULT, KeptRedirection, redirect_django
+from pytest_seeddb.clones.activation import activated
+from pytest_seeddb.plugin.factories import counting_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_seeddb.application.django import DjangoRedirection
+    from pytest_seeddb.clones.pool import Leased
+    from pytest_seeddb.clones.worker import Worker
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.templates.templates import Template
+
+_TESTS: Final = 64
+"""How many tests a connected clone serves before it is settled: each may have left dead rows."""
+
+
+class Base:
+    """A clone of the migrated template for each of Django's databases, for fixtures wider than a test.
+
+    A conftest's own ``django_db_setup`` loads its fixtures there, and a fixture of a module its rows. Tests start from
+    the template itself as long as nothing is written, and else from a copy of what was written.
+
+    Lifetime: the session.
+    """
+
+    def __init__(self, worker: Worker, plan: Plan) -> None:
+        self._worker = worker
+        plans = {DEFAULT: plan, **{alias: plan.without_seeds for alias, plan in worker.siblings(plan).items()}}
+        self._templates = {alias: worker.template(plan) for alias, plan in plans.items()}
+        self._leased = {alias: worker.take(template) for alias, template in self._templates.items()}
+        self._redirection: DjangoRedirection | None = None
+
+    @contextmanager
+    def activated(self) -> Iterator[None]:
+        """Point Django at it."""
+        addresses = {alias: leased.clone.address for alias, leased in self._leased.items()}
+        with redirect_django(addresses) as self._redirection:
+            yield
+
+    def templates(self) -> tuple[Template, dict[str, Template]]:
+        """What the next test starts from: the default database's template, and those of the others."""
+        if self._redirection is not None and self._redirection.was_used():
+            for alias, leased in self._leased.items():
+                if leased.observer is None or leased.changes():
+                    self._templates[alias] = self._worker.frozen_copy(leased)
+        beside = {**self._templates}
+        return beside.pop(DEFAULT), beside
+
+    def close(self) -> None:
+        """Give the clones up."""
+        for leased in self._leased.values():
+            self._worker.pool.give_back(leased)
+
+
+@dataclass
+class _Connected:
+    leased: Leased
+    redirection: KeptRedirection
+    tests: int = field(default=0)
+
+
+class AtomicClones:
+    """Clones for tests that Django rolls back: one for each template stays connected, as without this plugin.
+
+    Most tests of a Django project commit nothing. Each has the clone to itself, in a transaction that Django
+    rolls back, so that settling would find nothing to do. The server is asked whether nothing was committed and
+    nobody else was connected. In doubt, and now and then because of the dead rows that a rollback leaves, the clone
+    is settled like any other.
+
+    Lifetime: until `close`.
+    """
+
+    def __init__(
+        self, worker: Worker, settings: Settings, unblocked: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._unblocked = unblocked
+        """Makes a context in which Django may connect."""
+        self._connected: dict[str, _Connected] = {}
+
+    @contextmanager
+    def clone(self, template: Template) -> Iterator[None]:
+        """A clone in the seeded state for one test, with Django's connection to it open."""
+        connected = self._connected.pop(template.name, None)
+        if connected is None:
+            leased = self._worker.take(template)
+            connected = _Connected(leased, KeptRedirection(leased.clone.address))
+        leased = connected.leased
+        database = self._worker.database_on(leased, self._settings.env)
+        is_seeded = False
+        try:
+            with connected.redirection.on() as redirection:
+                if not connected.tests and leased.observer is not None:
+                    with self._unblocked():
+                        leased.observer.watch(connected.redirection.connect())
+                database.before_reset(redirection.close_connections)
+                with activated(self._settings, database, nullcontext()), counting_on(database):
+                    yield
+                database.close_connections()
+                connected.tests += 1
+                backend = connected.redirection.backend()
+                if leased.observer is not None and backend and connected.tests < _TESTS:
+                    is_seeded = self._worker.pool.is_as_watched(leased, backend)
+        finally:
+            if is_seeded:
+                self._connected[template.name] = connected
+            else:
+                self._give_back(connected)
+
+    def _give_back(self, connected: _Connected) -> None:
+        connected.redirection.close()
+        self._worker.pool.give_back(connected.leased)
+
+    def close(self) -> None:
+        """Settle the clones that are connected."""
+        while self._connected:
+            self._give_back(self._connected.popitem()[1])
