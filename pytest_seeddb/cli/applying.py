@@ -104,8 +104,8 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
     """Migrate the database and seed it, as far as that was not done before.
 
     Concurrency: a second one on the same database waits for the first, and then finds its work done.
-    Killed at any moment, the next one goes on where it was: each seeder that works in the transaction
-    that it is given either is there and noted, or neither.
+    After it was killed at any moment, the next one continues: a seeder that stays within the transaction
+    it is given has either written its rows and is noted, or neither.
 
     Raises:
         ConfigError: Production refuses it.
@@ -329,11 +329,11 @@ _EXTENSIONS: Final = """
 SELECT extname FROM pg_extension
 WHERE extnamespace <> 'pg_catalog'::regnamespace AND pg_has_role(extowner, 'USAGE') ORDER BY oid
 """
-# public itself stays: what is granted on it, nobody would grant again.
+# public itself stays: nothing would restore its grants.
 _SCHEMAS: Final = f"""
 SELECT nspname FROM pg_namespace o
 WHERE nspname NOT IN ('public', 'information_schema') AND nspname NOT LIKE 'pg\\_%' AND {_OWN} ORDER BY oid
-"""  # noqa: S608 - constants of ours
+"""  # noqa: S608 - constants
 
 _RELATIONS: Final = """
 CASE relkind WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'

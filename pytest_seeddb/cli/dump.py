@@ -147,9 +147,9 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
 
 
 def _write_ledger(plan: Plan, address: Address, numbering: Numbering) -> None:
-    """Write the ledger anew, and what the dump is.
+    """Replace the ledger, and say in a comment which plan the dump is of.
 
-    Without the step that restored an earlier dump: else each dump of the same state would be another one.
+    The step that restored an earlier dump is left out: with it, two dumps of the same state would differ.
     """
     own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
     marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)

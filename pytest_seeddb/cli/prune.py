@@ -1,4 +1,4 @@
-"""``seeddb prune``: drop what nobody uses."""
+"""``seeddb prune``: drop templates, kept databases and leftovers that are not in use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Item:
 
 @dataclass
 class _Removal:
-    """What is gone, and what stays after all."""
+    """The items that are gone, and those that could not be removed."""
 
     dry_run: bool
     gone: list[_Item] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _Removal:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Run the command: 1 where something could not be dropped."""
+    """Run the command: 1 if something could not be dropped."""
     given = {"--older-than": parsed.older_than, "--budget": parsed.budget}
     others = [option for option, value in given.items() if value is not None]
     if parsed.all and others:
@@ -85,17 +85,17 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[Entry]:
-    """Remove what the limits let go, and orphans; gives all databases of ours that were there.
+    """Remove orphans and everything beyond the limits; gives the databases of this package that were there.
 
-    On an embedded server also what others of its kind have left in the cache directory, as far as no process
-    holds their locks. Killed in between, it has dropped a part, and nothing is broken.
+    For an embedded server this includes the leftovers of other embedded servers in the cache directory, if no
+    process holds their locks. If it is killed, a part is gone, and nothing is broken.
     """
     if settings.server == "container":
         _stop_containers(settings.source("server"), removal)
         return ()
     entries: Sequence[Entry] = ()
-    stands = embedded_status(settings)
-    opened = stands is None or stands.running or stands.kept
+    embedded = embedded_status(settings)
+    opened = embedded is None or embedded.running or embedded.kept
     with ExitStack() as stack:
         if opened:
             server = stack.enter_context(open_server(settings))
@@ -108,13 +108,13 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
                 label = f"{record.plan}/{record.profile}" if record else ""
                 item = _Item(kind, entry.name, label, entry.size, choice.reason)
                 removal.take(item, partial(drop, admin, entry))
-        if stands is not None:
-            _remove_remains(stands.state if opened else None, limits, removal)
+        if embedded is not None:
+            _remove_remains(embedded.state if opened else None, limits, removal)
     return entries
 
 
 def _stop_containers(source: str, removal: _Removal) -> None:
-    """A container's databases go with it; those that nobody uses go as a whole."""
+    """Stop the containers that are not in use; their databases go with them."""
     from pytest_seeddb.servers import container  # not on Windows
 
     unused = [running for running in container.containers(source) if not running.in_use]
@@ -123,7 +123,7 @@ def _stop_containers(source: str, removal: _Removal) -> None:
 
 
 def _remove_remains(current: Path | None, limits: Limits, removal: _Removal) -> None:
-    """What embedded servers have left, but for the one whose databases are pruned one by one."""
+    """Remove leftovers of embedded servers, except of the current one: its databases are pruned one by one."""
     from pytest_seeddb.servers.remains import remains, remove  # not on Windows
 
     for left in remains():

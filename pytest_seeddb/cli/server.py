@@ -1,4 +1,4 @@
-"""``seeddb server stop``: remove the containers that stay after a run and that nobody uses."""
+"""``seeddb server stop``: remove the containers that stayed after a run and are not in use."""
 
 from __future__ import annotations
 

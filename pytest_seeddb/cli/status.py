@@ -1,4 +1,4 @@
-"""``seeddb status``: the server, its templates, and what else of ours it holds."""
+"""``seeddb status``: the server, its templates, and its other databases of this package."""
 
 from __future__ import annotations
 
@@ -38,42 +38,42 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _status(settings: Settings) -> dict[str, Any]:
-    """Look at the server that the settings name. Changes nothing, sweeps nothing, imports nothing of the user's.
+    """Look at the server that the settings name. Changes nothing, sweeps nothing, imports none of the user's code.
 
-    An embedded server that has stopped, as it has soon after each run, is started for the look: that takes
-    a tenth of a second, and nothing else tells what it keeps. One that keeps nothing is not started.
+    An embedded server stops soon after each run. It is started again to list its databases, which takes a
+    tenth of a second, unless it keeps none.
     """
     if settings.server == "container":
         from pytest_seeddb.servers.container import is_running  # not on Windows
 
         if not is_running(settings):
             return _result(_server("new", "container", "", describe(settings)))
-    stands = embedded_status(settings)
-    if stands and not (stands.running or stands.kept):
-        binaries = stands.binaries
-        server = _server("new", "embedded", binaries.version, binaries.origin, str(stands.state))
-        return _result(server, remains=_remains(stands))
+    embedded = embedded_status(settings)
+    if embedded and not (embedded.running or embedded.kept):
+        binaries = embedded.binaries
+        server = _server("new", "embedded", binaries.version, binaries.origin, str(embedded.state))
+        return _result(server, remains=_remains(embedded))
     with open_server(settings) as opened, Admin(opened.address) as admin:
         with server_errors("The databases could not be listed", opened.address):
             entries = inventory(admin)
-        state = "running" if stands is None or stands.running else "started"
-        origin = opened.origin if stands else opened.address.masked
-        server = _server(state, opened.kind, opened.version, origin, str(stands.state) if stands else "")
-        return _result(server, entries, _remains(stands) if stands else ())
+        state = "running" if embedded is None or embedded.running else "started"
+        origin = opened.origin if embedded else opened.address.masked
+        server = _server(state, opened.kind, opened.version, origin, str(embedded.state) if embedded else "")
+        return _result(server, entries, _remains(embedded) if embedded else ())
 
 
 def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
     return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data}
 
 
-def _remains(stands: EmbeddedStatus) -> list[Row]:
+def _remains(embedded: EmbeddedStatus) -> list[Row]:
     """What embedded servers of other versions or places have left in the cache directory."""
     from pytest_seeddb.servers.remains import remains  # not on Windows
 
     return [
         {"kind": item.kind, "place": str(item.place), "size": item.size, "used": item.used, "in_use": item.in_use}
         for item in remains()
-        if item.state != stands.state
+        if item.state != embedded.state
     ]
 
 
