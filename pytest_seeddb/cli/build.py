@@ -12,7 +12,7 @@ from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import worker_on
 from pytest_seeddb.errors import BuildError, ServerError
-from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.templates.exports import Unusable, export, importing, see_writable

@@ -23,7 +23,7 @@ from pytest_seeddb.dumps.stage import STAGE
 from pytest_seeddb.dumps.writing import Output, put_in_order, write
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.atomic import beside
-from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.plan import Plan, Target
 from pytest_seeddb.seeds.planning import plan_of

@@ -13,7 +13,7 @@ from pytest_seeddb.cli.output import make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.address import environment_for
 from pytest_seeddb.servers.admin import Admin

@@ -27,7 +27,7 @@ from pytest_seeddb.dumps.schema import SchemaDifference, differences, schema_of
 from pytest_seeddb.dumps.stage import dump_stage
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import relative_name
-from pytest_seeddb.fingerprint.opened import begin
+from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Marks, Progress, Target

@@ -1,7 +1,7 @@
-"""What appears complete or not at all: it is written beside its place, and renamed into it.
+"""Files and directories that appear complete or not at all: written beside their place, then renamed into it.
 
-Whoever writes it holds a lock on it, which the kernel gives back when the process ends, however it ends. So what
-nobody holds was left by somebody who was killed, and whoever writes in the same place next removes it.
+The writer holds a lock on the unfinished file, which the kernel releases however the process ends. So an unlocked one
+was left by a killed process, and the next writer in the same place removes it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ABANDONED_SECONDS: Final = 24 * 3600.0
-"""The age that must do for a sign where a file system has no locks."""
+"""Where a file system has no locks, this age counts as abandoned."""
 
 
 @contextmanager
 def beside(path: Path, *, directory: bool = False, private: bool = False) -> Iterator[Path]:
     """Give an empty file, or directory, beside the path for a block that renames it when it is complete.
 
-    It is removed if the block leaves it there. What killed processes left is removed first (see `sweep`).
+    It is removed if the block leaves it there. First, the leftovers of killed processes are removed (see `sweep`).
 
     Raises:
         OSError: It cannot be made.
     """
     sweep(path.parent, re.escape(path.name), private=private)
-    partial, lock = _made(path, directory=directory)
+    while True:
+        partial = free_name(path)
+        if directory:
+            partial.mkdir(mode=0o700)
+        else:
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        try:
+            lock = _open(partial)
+        except FileNotFoundError:
+            continue  # another process took it for abandoned before it was locked
+        if _is_held(lock) is not False and partial.exists():
+            break
+        _close(lock)
     try:
         yield partial
     finally:
@@ -42,15 +54,23 @@ def beside(path: Path, *, directory: bool = False, private: bool = False) -> Ite
 
 
 def sweep(directory: Path, names: str, *, private: bool = False) -> None:
-    """Remove what killed processes left beside paths with such names, a regular expression, as far as possible.
+    """Remove what killed processes left beside paths with such names (a regular expression), as far as possible.
 
-    Only what belongs to this process's user, unless the directory is ``private``: then all that is in it is ours.
+    In a directory that is not ``private``, files of other users stay.
     """
     ours = re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.part")
+    own_id = 0 if sys.platform == "win32" else os.geteuid()
     for leftover in [path for path in directory.iterdir() if ours.fullmatch(path.name)]:
         with suppress(OSError):
-            if private or leftover.lstat().st_uid == _own_id():
-                _remove_abandoned(leftover)
+            if private or leftover.lstat().st_uid == own_id:
+                lock = _open(leftover)
+                try:
+                    is_held = _is_held(lock)
+                    is_old = time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
+                    if is_held or (is_held is None and is_old):
+                        remove(leftover)
+                finally:
+                    _close(lock)
 
 
 def free_name(path: Path) -> Path:
@@ -66,37 +86,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _made(path: Path, *, directory: bool) -> tuple[Path, int | None]:
-    while True:
-        partial = free_name(path)
-        if directory:
-            partial.mkdir(mode=0o700)
-        else:
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-        try:
-            lock = _opened(partial)
-        except FileNotFoundError:
-            continue  # somebody took it for abandoned before it was locked
-        if _is_held(lock) is not False and partial.exists():
-            return partial, lock
-        _close(lock)
-
-
-def _remove_abandoned(leftover: Path) -> None:
-    lock = _opened(leftover)
-    try:
-        held = _is_held(lock)
-        if held or (held is None and time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS):
-            remove(leftover)
-    finally:
-        _close(lock)
-
-
-def _own_id() -> int:
-    return 0 if sys.platform == "win32" else os.geteuid()
-
-
-def _opened(path: Path) -> int | None:
+def _open(path: Path) -> int | None:
     """A descriptor to be locked; none on Windows, where an open file cannot be renamed."""
     return None if sys.platform == "win32" else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 

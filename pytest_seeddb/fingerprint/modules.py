@@ -1,12 +1,18 @@
-"""Where modules are: the project's own, and which names belong to somebody else's packages.
+"""Where modules are: the project's own, and those of other packages with their versions.
 
-The rules are those of Python's own path finder (a regular package before a namespace package, the
-first entry of ``sys.path`` before the next), done with one directory listing for each directory.
+The rules are those of Python's own path finder (a regular package before a namespace package, the first entry of
+``sys.path`` before the next), with one directory listing for each directory.
+
+``importlib.metadata.packages_distributions`` says which distribution provides which module by parsing the record of
+every distribution: tens of milliseconds. Here the names of the metadata directories are enough for the version and,
+mostly, for the name. Records are searched for the few other modules only; the answers are remembered until something
+is installed or removed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +20,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.fingerprint.digests import Part, file_digest
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, MutableMapping
     from importlib.machinery import ModuleSpec
 
 _FOREIGN: Final = frozenset(
@@ -26,19 +34,19 @@ _STANDARD: Final = os.path.dirname(os.path.realpath(os.__file__))  # noqa: PTH12
 # Any other name may be a module's: ``import_module`` takes what an import statement cannot spell.
 _NO_MODULES: Final = frozenset({"", "__init__", "__pycache__", "test", "tests"})
 _TEST_FILES: Final = frozenset({"conftest.py", "setup.py", "noxfile.py"})
-# However it is installed: what it makes of the same inputs is told by its version and its format number.
+# This package is never the project's own, however it is installed: its version and format number stand for it.
 _OURSELVES: Final = __name__.partition(".")[0]
 COMPILED: Final = (".so", ".pyd")
+_METADATA: Final = (".dist-info", ".egg-info")
+# The package that makes the data, if that is not the one that is imported.
+_COMPANIONS: Final = {"factory": ("faker",), "polyfactory": ("faker",)}
 
 
 @dataclass(frozen=True)
 class Module:
-    """One of the project's own modules.
+    """One of the project's own modules: its dotted name, file and, if it is a package, its submodules' directories.
 
-    Attributes:
-        name: Its dotted name.
-        path: Its file; "" for a namespace package.
-        places: The directories that its submodules are in; none if it is no package.
+    The file of a namespace package is "".
     """
 
     name: str
@@ -48,13 +56,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A top-level name that somebody else's package provides.
-
-    Attributes:
-        top: The name.
-        origin: The file that it stands for; "" for a namespace package.
-        installed: Whether there is such a module at all.
-    """
+    """A top-level name that another package provides, and its file; "" for a namespace package."""
 
     top: str
     origin: str = ""
@@ -64,24 +66,30 @@ class Foreign:
 class Modules:
     """Finds modules by name or file, as they are at the first look.
 
-    Own are the modules in ``search``, under ``root``, ``root/src`` and every entry of ``sys.path`` that is neither
-    the standard library nor a directory of installed packages; so an editable installation beside
-    the project is own code too. Virtual environments inside of the project are not.
+    The project's own are those in ``search``, under ``root``, ``root/src`` and every entry of ``sys.path`` that is
+    neither the standard library nor a directory of installed packages. So an editable installation beside the project
+    is own code, too. Virtual environments in the project are not.
     """
 
     def __init__(self, root: Path, search: Iterable[Path] = ()) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100 - strings: this runs thousands of times
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, frozenset[str]] = {}
-        self._found: dict[str, Module | Foreign | None] = {}
-        self.places = tuple(self._own_places([*map(str, search), *sys.path]))
+        self._targets: dict[str, Module | Foreign | None] = {}
+        path = map(os.path.abspath, [*map(str, search), *sys.path])
+        places: dict[str, str] = {}  # by their real paths
+        for place in (*path, self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
+            real = os.path.realpath(place)
+            if real not in places and os.path.isdir(place) and not self._is_foreign(place):  # noqa: PTH112 - see above
+                places[real] = place
+        self.places = tuple(places.values())
 
     def find(self, name: str) -> Module | Foreign | None:
-        """The module of this dotted name; ``None`` if it is the standard library's or nobody's."""
-        if name not in self._found:
+        """The module of this dotted name; ``None`` if it is the standard library's or does not exist."""
+        if name not in self._targets:
             parent, _, leaf = name.rpartition(".")
-            self._found[name] = self._child(parent, leaf) if parent else self._top(leaf)
-        return self._found[name]
+            self._targets[name] = self._child(parent, leaf) if parent else self._top(leaf)
+        return self._targets[name]
 
     def at(self, path: Path) -> Module:
         """The module that a file is, under the name by which it would be imported."""
@@ -129,30 +137,25 @@ class Modules:
         spec = _spec(name)
         if spec is None:
             return own or Foreign(name, installed=False)
-        return self._from_spec(name, spec, own)
-
-    def _from_spec(self, name: str, spec: ModuleSpec, own: Module | None) -> Module | Foreign | None:
-        """A name that import hooks know, or one of which only a part is ours."""
+        # An import hook knows the name, or the project has only a part of it.
         locations = tuple(spec.submodule_search_locations or ())
-        if not spec.has_location:
-            mine = tuple(place for place in locations if not self._is_foreign(place))
-            if own or mine:
-                return Module(name, places=tuple(dict.fromkeys((*(own.places if own else ()), *mine))))
-            return Foreign(name) if locations else None
-        origin = spec.origin or ""
-        return Foreign(name, origin) if self._is_foreign(origin) else Module(name, origin, locations)
+        if spec.has_location:
+            origin = spec.origin or ""
+            return Foreign(name, origin) if self._is_foreign(origin) else Module(name, origin, locations)
+        mine = tuple(place for place in locations if not self._is_foreign(place))
+        if own or mine:
+            return Module(name, places=tuple(dict.fromkeys((*(own.places if own else ()), *mine))))
+        return Foreign(name) if locations else None
 
     def _child(self, parent: str, leaf: str) -> Module | Foreign | None:
         package = self.find(parent)
         if not isinstance(package, Module):
             return package
-        found = self._in(package.places, leaf, f"{parent}.{leaf}")
-        if found or package.path:
-            return found
-        return self._foreign_portion(parent.partition(".")[0])
-
-    def _foreign_portion(self, top: str) -> Foreign | None:
-        """A namespace package may be ours in one place and somebody else's in another."""
+        module = self._in(package.places, leaf, f"{parent}.{leaf}")
+        if module or package.path:
+            return module
+        # A namespace package may be the project's in one place and another package's in another.
+        top = parent.partition(".")[0]
         spec = _spec(top)
         locations = (spec.submodule_search_locations or ()) if spec else ()
         return Foreign(top) if any(map(self._is_foreign, locations)) else None
@@ -166,8 +169,8 @@ class Modules:
                 return Module(name, f"{directory}{os.sep}__init__.py", (directory,))
             if f"{leaf}.py" in entries:
                 return Module(name, f"{directory}.py")
-            if compiled := _compiled(leaf, entries):
-                return Module(name, f"{place}{os.sep}{compiled}")
+            if compiled := [entry for entry in entries if entry.endswith(COMPILED) and entry.startswith(f"{leaf}.")]:
+                return Module(name, f"{place}{os.sep}{min(compiled)}")
             if leaf in entries and os.path.isdir(directory) and not self._is_foreign(directory):  # noqa: PTH112 - see above
                 portions.append(directory)
         return Module(name, places=tuple(portions)) if portions else None
@@ -176,17 +179,9 @@ class Modules:
         prefix = f"{package.name}." if package.name else ""
         for leaf in sorted({entry.partition(".")[0] for place in package.places for entry in self._listing(place)}):
             if leaf not in _NO_MODULES and not is_test(f"{leaf}.py"):
-                found = self._in(package.places, leaf, f"{prefix}{leaf}")
-                if found is not None:
-                    yield found
-
-    def _own_places(self, path: list[str]) -> Iterator[str]:
-        seen = set()
-        for place in (*map(os.path.abspath, path), self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
-            real = os.path.realpath(place)
-            if real not in seen and os.path.isdir(place) and not self._is_foreign(place):  # noqa: PTH112 - see above
-                seen.add(real)
-                yield place
+                module = self._in(package.places, leaf, f"{prefix}{leaf}")
+                if module is not None:
+                    yield module
 
     def _is_foreign(self, path: str) -> bool:
         """Whether a file or directory holds installed packages or the standard library."""
@@ -195,37 +190,30 @@ class Modules:
         if _is_below(real, _STANDARD) and not _is_below(self._real_root, _STANDARD):
             return True
         names = Path(real if below is None else below.lstrip(os.sep)).parts
-        return not _FOREIGN.isdisjoint(names) or (below is not None and self._is_in_environment(names))
-
-    def _is_in_environment(self, names: tuple[str, ...]) -> bool:
+        if not _FOREIGN.isdisjoint(names):
+            return True
         place = self._root
-        for name in names:
+        for name in names if below is not None else ():
             place = f"{place}{os.sep}{name}"
             if not _ENVIRONMENT.isdisjoint(self._listing(place)):
                 return True
         return False
 
     def _listing(self, directory: str) -> frozenset[str]:
-        found = self._listings.get(directory)
-        if found is None:
+        names = self._listings.get(directory)
+        if names is None:
             try:
-                found = frozenset(os.listdir(directory))  # noqa: PTH208 - names only, and fast
+                names = frozenset(os.listdir(directory))  # noqa: PTH208 - names only, and fast
             except OSError:
-                found = frozenset()
-            self._listings[directory] = found
-        return found
+                names = frozenset()
+            self._listings[directory] = names
+        return names
 
 
 @cache
 def is_test(file: str) -> bool:
-    """Whether it is a file of tests, or one that tools run and no application imports."""
+    """Whether it is a file of tests, or one for tools that no application imports."""
     return file in _TEST_FILES or file.startswith("test_") or file.endswith("_test.py")
-
-
-def _compiled(leaf: str, entries: frozenset[str]) -> str | None:
-    if not any(entry.endswith(COMPILED) for entry in entries):
-        return None
-    return min((entry for entry in entries if entry.startswith(f"{leaf}.") and entry.endswith(COMPILED)), default=None)
 
 
 def _is_below(path: str, place: str) -> bool:
@@ -236,5 +224,87 @@ def _spec(top: str) -> ModuleSpec | None:
     """Ask Python's finders; for a top-level name they look, but run nothing of the module."""
     try:
         return find_spec(top)
-    except Exception:  # noqa: BLE001 - finders are anybody's code, and this is a question, not an import
+    except Exception:  # noqa: BLE001 - finders may be any code, and nothing is imported here
         return None
+
+
+class Packages:
+    """Versions of installed distributions, as they are at the first look.
+
+    Args:
+        installed: The `distributions`.
+        owners: Remembered answers; new ones are added to it.
+    """
+
+    def __init__(self, installed: dict[str, Path], owners: MutableMapping[str, list[str]]) -> None:
+        self._owners = owners
+        self._installed = installed
+        self._parts: dict[Foreign, tuple[Part, ...]] = {}
+
+    def parts(self, foreign: Foreign) -> tuple[Part, ...]:
+        """``package <distribution>`` with its version, for each distribution that has the module."""
+        if foreign not in self._parts:
+            self._parts[foreign] = self._look_up(foreign)
+        return self._parts[foreign]
+
+    def _look_up(self, foreign: Foreign) -> tuple[Part, ...]:
+        top, own_name = foreign.top, _normal_name(foreign.top)
+        if not foreign.installed:
+            return (Part(f"package {own_name}", "not installed"),)
+        names = [own_name]
+        if own_name not in self._installed:
+            names = self._owners.get(top, [""])
+            if any(name not in self._installed for name in names):
+                names = sorted(name for name, place in self._installed.items() if _provides(place, top))
+                self._owners[top] = names
+        names = [*names, *(name for name in _COMPANIONS.get(top, ()) if name in self._installed)]
+        if names:
+            return tuple(Part(f"package {name}", self._version(name)) for name in names)
+        try:  # it was put there without a package manager: only its content tells
+            return (Part(f"package {own_name}", file_digest(foreign.origin)),)
+        except OSError:
+            return (Part(f"package {own_name}", "unknown"),)
+
+    def _version(self, name: str) -> str:
+        if match := re.search(r"-(\d[^-]*)", self._installed[name].stem):
+            return match[1]
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version(name)
+        except (PackageNotFoundError, KeyError):
+            return "unknown"
+
+
+def distributions() -> dict[str, Path]:
+    """Each installed distribution's normalized name and metadata directory; the first on ``sys.path`` counts."""
+    installed: dict[str, Path] = {}
+    for place in dict.fromkeys(sys.path):
+        try:
+            entries = sorted(os.listdir(place or "."))  # noqa: PTH208 - names only, and fast
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith(_METADATA):
+                installed.setdefault(_normal_name(entry.partition("-")[0].removesuffix(".egg")), Path(place, entry))
+    return installed
+
+
+def _normal_name(name: str) -> str:
+    """The name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _provides(metadata: Path, top: str) -> bool:
+    word = re.escape(top.encode())
+    for file, pattern in (
+        ("top_level.txt", rb"(?m)^%b\s*$" % word),
+        ("RECORD", rb"(?m)^%b(/|\.py,|\.[^/,\n]*\.(so|pyd),)" % word),
+    ):
+        try:
+            data = (metadata / file).read_bytes()
+        except OSError:
+            continue
+        if top.encode() in data and re.search(pattern, data):
+            return True
+    return False

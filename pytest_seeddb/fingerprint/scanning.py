@@ -1,4 +1,4 @@
-"""What a Python file imports, read from its text: no code of the user's is ever run for it."""
+"""The imports of a Python file, read from its text: none of the user's code runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SCAN: Final = 1
-"""The version of what `scan` finds; part of the cache's format."""
+"""The version of `scan`'s results; part of the cache's format."""
 
 OWN_PACKAGE: Final = "."
 """In `Imports.walks`: the package that the file itself is in."""
@@ -32,12 +32,11 @@ _FIELDS: Final = 3
 
 @dataclass(frozen=True)
 class Imports:
-    """What one file imports when it runs, functions that it defines included.
+    """The imports of one file, including those in its functions.
 
     Attributes:
-        names: ``a.b`` (a module), ``a.b:c`` (``from a.b import c``: perhaps a submodule), ``a.b:*``,
-            ``?a.b`` (a string in a file that imports by computed names: perhaps a module). Relative
-            ones begin with dots, as in Python.
+        names: ``a.b`` (a module), ``a.b:c`` (``from a.b import c``: perhaps a submodule), ``a.b:*``, ``?a.b`` (a string
+            in a file that imports by computed names: perhaps a module). Relative ones begin with dots, as in Python.
         exports: The strings in ``__all__``: what ``import *`` from this file may load.
         walks: Packages all of whose modules may be loaded by computed names.
     """
@@ -46,13 +45,13 @@ class Imports:
     exports: tuple[str, ...] = ()
     walks: tuple[str, ...] = ()
 
-    def packed(self) -> str:
+    def pack(self) -> str:
         """One line of text for the cache; no name has a space or a ``|`` in it."""
         return "|".join(" ".join(words) for words in (self.names, self.exports, self.walks))
 
     @classmethod
-    def unpacked(cls, line: object) -> Imports | None:
-        """The reverse of `packed`; ``None`` for what that never makes."""
+    def unpack(cls, line: object) -> Imports | None:
+        """The reverse of `pack`; ``None`` for anything that it never makes."""
         if not isinstance(line, str) or line.count("|") != _FIELDS - 1:
             return None
         return cls(*(tuple(words.split()) for words in line.split("|")))
@@ -61,8 +60,8 @@ class Imports:
 def scan(source: bytes) -> Imports:
     """Find the imports in a file's bytes, in any encoding that it declares.
 
-    A file that is no valid Python imports nothing: it cannot run either, and its own digest counts
-    all the same. Imports under ``if TYPE_CHECKING`` have no effect at run time and do not count.
+    Invalid Python imports nothing: it cannot run either, and its own digest still counts. Imports under
+    ``if TYPE_CHECKING`` have no effect at run time and do not count.
     """
     try:
         with warnings.catch_warnings():
@@ -72,7 +71,7 @@ def scan(source: bytes) -> Imports:
         return Imports()
     # Expressions are most of a file, and without these words in it none of them imports anything.
     deep = any(word in source for word in _WORDS)
-    return _Scan(_nodes(tree, _children if deep else _blocks)).result()
+    return _Scan(_nodes(tree, ast.iter_child_nodes if deep else _blocks)).result()
 
 
 class _Scan:
@@ -89,7 +88,11 @@ class _Scan:
         for node in nodes:
             self._visit(node)
         for call in self._calls:
-            self._judge(call)
+            name = self._dotted(call.func).rpartition(".")[2]
+            if name in _WALKERS:
+                self._walks[OWN_PACKAGE] = None
+            elif name in _LOADERS or name in _OBJECT_LOADERS:
+                self._load(call, is_object=name in _OBJECT_LOADERS)
 
     def result(self) -> Imports:
         names = list(self._names)
@@ -102,46 +105,33 @@ class _Scan:
     def _visit(self, node: ast.AST) -> None:
         match node:
             case ast.Import():
-                self._import(node)
+                for alias in node.names:
+                    self._names[alias.name] = None
+                    top = alias.name.partition(".")[0]
+                    self._bound[alias.asname or top] = alias.name if alias.asname else top
             case ast.ImportFrom():
-                self._import_from(node)
+                base = "." * node.level + (node.module or "")
+                dot = "" if base.endswith(".") else "."
+                for alias in node.names:
+                    self._names[f"{base}:{alias.name}"] = None
+                    self._bound[alias.asname or alias.name] = f"{base}{dot}{alias.name}"
             case ast.Call():
                 self._calls.append(node)
             case ast.Attribute(attr="__path__"):
                 self._paths.append(node)
             case ast.Constant(value=str(text)) if _DOTTED.fullmatch(text):
                 self._strings[text] = None
-            case ast.Assign(targets=[ast.Name(id="__all__"), *_], value=value):
+            case (
+                ast.Assign(targets=[ast.Name(id="__all__"), *_], value=value)
+                | ast.AugAssign(target=ast.Name(id="__all__"), value=value)
+                | ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.expr() as value)
+            ):
                 self._export(value)
-            case ast.AugAssign(target=ast.Name(id="__all__"), value=value):
-                self._export(value)
-            case ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.expr() as value):
-                self._export(value)
-
-    def _import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self._names[alias.name] = None
-            top = alias.name.partition(".")[0]
-            self._bound[alias.asname or top] = alias.name if alias.asname else top
-
-    def _import_from(self, node: ast.ImportFrom) -> None:
-        base = "." * node.level + (node.module or "")
-        dot = "" if base.endswith(".") else "."
-        for alias in node.names:
-            self._names[f"{base}:{alias.name}"] = None
-            self._bound[alias.asname or alias.name] = f"{base}{dot}{alias.name}"
 
     def _export(self, value: ast.expr) -> None:
         for node in ast.walk(value):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
                 self._exports[node.value] = None
-
-    def _judge(self, call: ast.Call) -> None:
-        name = self._dotted(call.func).rpartition(".")[2]
-        if name in _WALKERS:
-            self._walks[OWN_PACKAGE] = None
-        elif name in _LOADERS or name in _OBJECT_LOADERS:
-            self._load(call, is_object=name in _OBJECT_LOADERS)
 
     def _load(self, call: ast.Call, *, is_object: bool) -> None:
         argument = call.args[0] if call.args else next((word.value for word in call.keywords), None)
@@ -160,22 +150,18 @@ class _Scan:
         if is_object and not colon:
             module, _, name = text.rpartition(".")
         if text.startswith("."):
-            module = self._based(module, call)
+            words = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "package")]
+            match words:
+                case [ast.Constant(value=str(package))]:
+                    level = len(module) - len(module.lstrip("."))
+                    parents = package.split(".")
+                    module = ".".join([*parents[: len(parents) - level + 1], module[level:]])
+                case [ast.Name(id="__package__")]:
+                    pass
+                case _:
+                    self._walks[OWN_PACKAGE] = None
         if module and _MODULE.fullmatch(module):
             self._names[f"{module}:{name}" if name.isidentifier() else module] = None
-
-    def _based(self, module: str, call: ast.Call) -> str:
-        """A relative name with its package, where that is another than the file's own."""
-        words = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "package")]
-        match words:
-            case [ast.Constant(value=str(package))]:
-                level = len(module) - len(module.lstrip("."))
-                parents = package.split(".")
-                return ".".join([*parents[: len(parents) - level + 1], module[level:]])
-            case [ast.Name(id="__package__")]:
-                return module
-        self._walks[OWN_PACKAGE] = None
-        return module
 
     def _walk(self, package: str) -> None:
         is_module = package.strip(".") and _MODULE.fullmatch(package)
@@ -192,10 +178,6 @@ class _Scan:
         return ".".join(reversed(names))
 
 
-def _children(node: ast.AST) -> Iterator[ast.AST]:
-    return ast.iter_child_nodes(node)
-
-
 def _blocks(node: ast.AST) -> Iterator[ast.AST]:
     """The statements in a statement."""
     for field in _BLOCKS:
@@ -208,16 +190,14 @@ def _nodes(tree: ast.Module, below: Callable[[ast.AST], Iterator[ast.AST]]) -> I
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.If) and (branch := _live_branch(node)) is not None:
-            waiting += branch
-        else:
-            waiting += below(node)
-
-
-def _live_branch(node: ast.If) -> list[ast.stmt] | None:
-    match node.test:
-        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
-            return node.orelse
-        case ast.UnaryOp(op=ast.Not(), operand=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
-            return node.body
-    return None
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                waiting += node.orelse
+            case ast.If(
+                test=ast.UnaryOp(
+                    op=ast.Not(), operand=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")
+                )
+            ):
+                waiting += node.body
+            case _:
+                waiting += below(node)

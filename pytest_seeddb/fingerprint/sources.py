@@ -7,27 +7,28 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.fingerprint.digests import MISSING, Part, file_part
-from pytest_seeddb.fingerprint.modules import COMPILED, Foreign, Module, Modules
-from pytest_seeddb.fingerprint.packages import Packages, installed, state
+from pytest_seeddb.fingerprint.digests import MISSING, Part, chain, digest, file_digest, file_part
+from pytest_seeddb.fingerprint.modules import COMPILED, Foreign, Module, Modules, Packages, distributions
 from pytest_seeddb.fingerprint.scanning import OWN_PACKAGE, SCAN, Imports, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_FORMAT: Final = f"{SCAN} {sys.version_info.major}.{sys.version_info.minor}"
+_VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+_PYTHON: Final = Part("python", _VERSION)
+_FORMAT: Final = f"{SCAN} {_VERSION}"
 _KEPT_FILES: Final = 3000
 _KEPT_SITES: Final = 8
-_PYTHON: Final = Part("python", f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """One module as it was read: its part, and what it leads to."""
+    """A module's own part and what it leads to; ``walked`` are modules that it may import by computed names."""
 
     part: Part | None
     modules: tuple[Module, ...] = ()
@@ -38,16 +39,14 @@ class _Reading:
 class Sources:
     """The parts that Python inputs contribute to a fingerprint.
 
-    Nothing of the project is imported or run: its files are read. What you get is a snapshot: each
-    file and directory is looked at once in the life of this object, so that all steps of a plan see
-    the same state. Make a new one for a new look.
+    Nothing of the project is imported or run: its files are read. Each file and directory is read once in the life of
+    this object, so that all steps of a plan see the same state. Make a new one for a new look.
 
     Args:
         root: The project's root.
-        cache_file: Where to remember what files import, by their content. Replaced atomically, so
-            that any number of processes may share it; a damaged one is ignored and written anew,
-            and one that cannot be written costs time, nothing else. By default in the user's cache
-            directory.
+        cache_file: Remembers what files import, by their content; by default in the user's cache directory. It is
+            replaced atomically, so that any number of processes may share it. A damaged one is ignored and replaced,
+            and one that cannot be written only costs time.
         search: Directories that will be in front of ``sys.path`` when the code runs.
     """
 
@@ -55,57 +54,52 @@ class Sources:
         self._root = root
         self._roots = tuple({os.path.abspath(root) + os.sep: 1, os.path.realpath(root) + os.sep: 1})  # noqa: PTH100 - prefixes
         self._modules = Modules(root, search)
-        distributions = installed()
-        self._memory = _Memory(cache_file, state(distributions))
-        self._packages = Packages(distributions, self._memory.owners)
+        installed = distributions()
+        # Changes whenever a distribution is installed, removed or replaced by another version.
+        site = digest("\0".join(sorted(map(str, installed.values()))))
+        self._memory = _Memory(cache_file, site)
+        self._packages = Packages(installed, self._memory.owners)
         self._targets: dict[tuple[str, str], tuple[Module | Foreign, ...]] = {}
         self._chains: dict[str, tuple[Module | Foreign, ...]] = {}
         self._readings: dict[Module, _Reading] = {}
 
     def of_file(self, path: Path, within: Path | None = None, *, source: str = "") -> tuple[Part, ...]:
-        """The parts of a Python file and of all own modules that it imports, transitively.
+        """The parts of a Python file and of all own modules that it imports, transitively; sorted.
 
-        They are the file's own, one for each module, ``package <name>`` with the version of each
-        third-party package that one of them imports, and ``python``; sorted.
+        They are one part for each file, ``package <name>`` with the version of each third-party package that one of
+        them imports, and ``python``.
 
         Args:
             path: The file.
-            within: Follow imports into this directory only, and no modules that are imported by
-                computed names: for a file whose other imports have no bearing on what it does.
+            within: Follow imports into this directory only, and none by computed names: for a file whose other imports
+                do not affect what it does.
             source: Where the path came from, for the error.
 
         Raises:
-            ConfigError: The file is not there or cannot be read.
+            ConfigError: The file does not exist or cannot be read.
         """
-        file_part(path, self._root, source=source)  # says so if it cannot be read
+        file_part(path, self._root, source=source)  # raises if it cannot be read
         return tuple(sorted(set(self._closure([self._modules.at(path)], within))))
 
     def of_module(self, name: str, *, source: str = "") -> tuple[Part, ...]:
-        """Likewise for a module by its dotted name, found as Python would find it.
-
-        Args:
-            name: The dotted name.
-            source: Where the name came from, for the error.
+        """The same parts for a module by its dotted name, found as Python would find it.
 
         Raises:
-            ConfigError: There is no such module.
+            ConfigError: There is no such module; names ``source``, where the name came from.
         """
-        found = self._modules.find(name)
-        if isinstance(found, Foreign) and found.installed:
-            return tuple(sorted({_PYTHON, *self._packages.parts(found)}))
-        if isinstance(found, Module):
-            first = [found] if found.path else [found, *self._modules.below(found)]
+        module = self._modules.find(name)
+        if isinstance(module, Foreign) and module.installed:
+            return tuple(sorted({_PYTHON, *self._packages.parts(module)}))
+        if isinstance(module, Module):
+            first = [module] if module.path else [module, *self._modules.below(module)]
             return tuple(sorted(set(self._closure(first, None))))
         if name.partition(".")[0] in sys.stdlib_module_names:
             return (_PYTHON,)
-        raise self._not_found(name, source)
-
-    def _not_found(self, name: str, source: str) -> ConfigError:
         import difflib
 
         close = difflib.get_close_matches(name, self._modules.names_beside(name), 1)
         hint = f' Did you mean "{close[0]}"?' if close else ""
-        return ConfigError(
+        raise ConfigError(
             f'There is no module "{name}"',
             saw=f"not found in {', '.join(self._modules.places)}",
             source=source,
@@ -117,14 +111,16 @@ class Sources:
         seen: set[Module] = set()
         waiting = [*first]
         for module in first:
-            parents = (found for found in self._chain(_parent(module.name)) if isinstance(found, Module))
+            parents = (parent for parent in self._chain(_parent(module.name)) if isinstance(parent, Module))
             waiting += parents if within is None else _under(within, parents)
         while waiting:
             module = waiting.pop()
             if module in seen:
                 continue
             seen.add(module)
-            reading = self._reading(module)
+            reading = self._readings.get(module)
+            if reading is None:
+                reading = self._readings[module] = self._reading(module)
             if reading.part:
                 yield reading.part
             yield from reading.packages
@@ -133,81 +129,68 @@ class Sources:
         self._memory.save()
 
     def _reading(self, module: Module) -> _Reading:
-        found = self._readings.get(module)
-        if found is None:
-            found = self._readings[module] = self._read(module)
-        return found
-
-    def _read(self, module: Module) -> _Reading:
         if not module.path:
             return _Reading(None)
+        label = self._label(module)
         try:
             data = _bytes(module.path)
         except OSError:
-            return _Reading(Part(self._label(module), MISSING))
+            return _Reading(Part(label, MISSING))
         key = hashlib.sha256(data).hexdigest()
-        part = Part(self._label(module), key[:16])
+        part = Part(label, key[:16])
         if module.path.endswith(COMPILED):
             return _Reading(part)
         imports = self._memory.imports(key, data)
-        modules, packages = self._followed(module, imports)
-        return _Reading(part, modules, tuple(self._walked(module, imports)), packages)
-
-    def _followed(self, module: Module, imports: Imports) -> tuple[tuple[Module, ...], tuple[Part, ...]]:
         modules: dict[Module, None] = {}
         packages: dict[Part, None] = {}
         for text in imports.names:
-            # The same few names stand in most files, and absolute ones mean the same everywhere.
-            key = (_package_of(module) if text[0] == "." else "", text)
-            targets = self._targets.get(key)
+            # Most files import the same few names, and an absolute name means the same in all of them.
+            place = (_package_of(module) if text[0] == "." else "", text)
+            targets = self._targets.get(place)
             if targets is None:
-                targets = self._targets[key] = tuple(self._found(text, module))
-            for found in targets:
-                if isinstance(found, Foreign):
-                    packages.update(dict.fromkeys(self._packages.parts(found)))
+                targets = self._targets[place] = tuple(self._resolve(text, module))
+            for target in targets:
+                if isinstance(target, Foreign):
+                    packages.update(dict.fromkeys(self._packages.parts(target)))
                 else:
-                    modules[found] = None
-        return tuple(modules), tuple(packages)
+                    modules[target] = None
+        return _Reading(part, tuple(modules), tuple(self._walk(module, imports)), tuple(packages))
 
-    def _found(self, text: str, module: Module) -> Iterator[Module | Foreign]:
+    def _resolve(self, text: str, module: Module) -> Iterator[Module | Foreign]:
+        """Everything that one of `Imports.names` loads."""
         base, _, leaf = text.removeprefix("?").partition(":")
         name = _absolute(base, module)
         chain = self._chain(name)
-        if text.startswith("?") and isinstance(chain[0] if chain else None, Foreign):
+        package = chain[0] if chain else None
+        if text.startswith("?") and isinstance(package, Foreign):
             return
         yield from chain
-        if leaf and chain:
-            yield from self._submodules(chain[0], name, leaf)
+        if not leaf or not isinstance(package, Module) or not package.places or package.name != name:
+            return
+        submodules: tuple[str, ...] = (leaf,)
+        if leaf == "*":
+            submodules = ()
+            with suppress(OSError):
+                data = _bytes(package.path) if package.path else b""
+                submodules = self._memory.imports(hashlib.sha256(data).hexdigest(), data).exports
+        for submodule in submodules:
+            if (target := self._modules.find(f"{name}.{submodule}")) is not None:
+                yield target
 
     def _chain(self, name: str) -> tuple[Module | Foreign, ...]:
         """The module and the packages around it: Python runs all of their files.
 
-        Where there is no such module, what runs before Python finds that out.
+        If there is no such module, it is what runs before Python finds that out.
         """
         chain = self._chains.get(name)
         if chain is None:
-            found = self._modules.find(name) if name else None
+            module = self._modules.find(name) if name else None
             parents = self._chain(_parent(name)) if "." in name else ()
-            own = (found,) if found is not None else ()
+            own = (module,) if module is not None else ()
             chain = self._chains[name] = parents if own and own == parents[:1] else own + parents
         return chain
 
-    def _submodules(self, package: Module | Foreign, name: str, leaf: str) -> Iterator[Module | Foreign]:
-        """What ``from package import leaf`` loads beside the package itself."""
-        if isinstance(package, Foreign) or not package.places or package.name != name:
-            return
-        for submodule in self._exported(package) if leaf == "*" else (leaf,):
-            found = self._modules.find(f"{name}.{submodule}")
-            if found is not None:
-                yield found
-
-    def _exported(self, package: Module) -> tuple[str, ...]:
-        with suppress(OSError):
-            data = _bytes(package.path) if package.path else b""
-            return self._memory.imports(hashlib.sha256(data).hexdigest(), data).exports
-        return ()
-
-    def _walked(self, module: Module, imports: Imports) -> Iterator[Module]:
+    def _walk(self, module: Module, imports: Imports) -> Iterator[Module]:
         for walk in imports.walks:
             name = _package_of(module) if walk == OWN_PACKAGE else _absolute(walk, module)
             if not name and walk == OWN_PACKAGE:
@@ -223,6 +206,49 @@ class Sources:
                 return module.path[len(root) :].replace(os.sep, "/")
         suffix = "/__init__.py" if module.places else Path(module.path).suffix
         return module.name.replace(".", "/") + suffix
+
+
+def is_code(name: str) -> bool:
+    """Whether a file of this name is Python code."""
+    return name.endswith(".py")
+
+
+class Code:
+    """Files that the project's code reads; one object looks at each of them once.
+
+    The text of a Python file that is read may be executed, which only the code that reads it can tell. It counts as
+    executed, so what it imports counts, too.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self._root)
+
+    def digest(self, name: str) -> str:
+        """A file's content; of a Python file also the names of the files that it leads to, and its packages' versions.
+
+        Those files' contents are not in it: `imported_by` lists them, and they have digests of their own.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        content = file_digest(self._root / name)
+        if not is_code(name):
+            return content
+        parts = self._sources.of_file(self._root / name)
+        files = self._files(parts)
+        return chain(content, " ".join(sorted(files)), [part for part in parts if part.name not in files])
+
+    def imported_by(self, names: Iterable[str]) -> frozenset[str]:
+        """The project's files that run when these Python files run, including them, by name from the root."""
+        paths = [self._root / name for name in names if is_code(name) and (self._root / name).is_file()]
+        return frozenset().union(*(self._files(self._sources.of_file(path)) for path in paths))
+
+    def _files(self, parts: Iterable[Part]) -> frozenset[str]:
+        return frozenset(part.name for part in parts if (self._root / part.name).is_file())
 
 
 def _bytes(path: str) -> bytes:
@@ -250,7 +276,7 @@ def _absolute(name: str, module: Module) -> str:
 
 
 def _under(directory: Path, modules: Iterable[Module]) -> Iterator[Module]:
-    """Those that stand in the directory, by their own name or by that of what they are links to."""
+    """The modules in the directory, by their own name or by that of the file that they are links to."""
     places = (Path(os.path.abspath(directory)), directory.resolve())  # noqa: PTH100 - resolve() would lose a link's own name
     for module in modules:
         names = (Path(module.path), Path(module.path).resolve()) if module.path else ()
@@ -259,92 +285,68 @@ def _under(directory: Path, modules: Iterable[Module]) -> Iterator[Module]:
 
 
 class _Memory:
-    """What files import, by their content, kept between runs; and who provides third-party names."""
+    """What files import, by their content, and which distributions provide a name: kept between runs."""
 
     def __init__(self, file: Path | None, site: str) -> None:
+        if file is None:
+            import platformdirs
+
+            file = Path(platformdirs.user_cache_dir("pytest-seeddb")) / f"imports-{_VERSION}.json"
         self._file = file
-        kept = _loaded(self._place())
-        self._lines: dict[str, object] = kept["imports"]
+        content = _content(file)
+        self._lines: dict[str, object] = content["imports"]
         self._used: dict[str, Imports] = {}
-        self._sites: dict[str, dict[str, list[str]]] = kept["sites"]
+        self._sites: dict[str, dict[str, list[str]]] = content["sites"]
         self.owners = self._sites.setdefault(site, {})
-        self._saved = self._size()
+        self._is_saved, self._owners_saved = True, len(self.owners)
 
     def imports(self, key: str, data: bytes) -> Imports:
         """The imports of a file with these bytes, whose SHA-256 is ``key``."""
-        found = self._used.get(key) or Imports.unpacked(self._lines.get(key))
-        if found is None:
-            found = scan(data)
-            self._lines.pop(key, None)
-        self._used[key] = found
-        return found
+        imports = self._used.get(key) or Imports.unpack(self._lines.get(key))
+        if imports is None:
+            imports = scan(data)
+            self._lines[key] = imports.pack()
+            self._is_saved = False
+        self._used[key] = imports
+        return imports
 
     def save(self) -> None:
-        """Write what is new, if anything is; failing to is no failure."""
-        added = {key: found.packed() for key, found in self._used.items() if key not in self._lines}
-        self._lines.update(added)
-        if self._size() == self._saved and not added:
+        """Write what is new, if anything is; failing to only costs time."""
+        if self._is_saved and len(self.owners) == self._owners_saved:
             return
-        import json
-
-        with suppress(OSError):
-            if not _is_anothers((place := self._place()).parent):
-                _replace(place, json.dumps(self._bounded()))
-        self._saved = self._size()
-
-    def _size(self) -> int:
-        return sum(len(owners) for owners in self._sites.values())
-
-    def _bounded(self) -> dict[str, object]:
-        spare = max(0, _KEPT_FILES - len(self._used))
+        self._is_saved, self._owners_saved = True, len(self.owners)
         others = [key for key in self._lines if key not in self._used]
+        spare = max(0, _KEPT_FILES - len(self._used))
         kept = [*(others[-spare:] if spare else ()), *self._used]
-        return {
+        content = {
             "format": _FORMAT,
             "imports": {key: self._lines[key] for key in kept},
-            "sites": dict(list(self._sites.items())[-_KEPT_SITES:]),
+            "sites": dict([*self._sites.items()][-_KEPT_SITES:]),
         }
+        import json
 
-    def _place(self) -> Path:
-        if self._file is None:
-            import platformdirs
+        from pytest_seeddb.fingerprint.atomic import beside
 
-            version = f"{sys.version_info.major}.{sys.version_info.minor}"
-            self._file = Path(platformdirs.user_cache_dir("pytest-seeddb")) / f"imports-{version}.json"
-        return self._file
+        with suppress(OSError):
+            directory = self._file.parent
+            place = next(parent for parent in (directory, *directory.parents) if parent.exists())
+            # As root in another user's environment we would leave files that the user cannot replace.
+            if sys.platform != "win32" and os.geteuid() == 0 and place.stat().st_uid != 0:
+                return
+            directory.mkdir(parents=True, exist_ok=True)
+            with beside(self._file) as partial:
+                partial.write_text(json.dumps(content), encoding="utf-8")
+                partial.replace(self._file)
 
 
-def _loaded(file: Path) -> dict[str, Any]:
-    """The file's content if it is one of ours and whole; otherwise nothing known."""
+def _content(file: Path) -> dict[str, Any]:
+    """The file's content; empty if it is damaged or of another format."""
     import json
 
-    with suppress(OSError, ValueError, RecursionError):
+    with suppress(OSError, ValueError, RecursionError, TypeError, LookupError, AttributeError):
         data = json.loads(file.read_bytes())
-        if isinstance(data, dict) and data.get("format") == _FORMAT:
-            imports, sites = data.get("imports"), data.get("sites")
-            if isinstance(imports, dict) and isinstance(sites, dict) and all(map(_is_owners, sites.values())):
-                return {"imports": imports, "sites": sites}
+        owners = [names for site in data["sites"].values() for names in site.values()]
+        are_names = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in owners)
+        if data["format"] == _FORMAT and isinstance(data["imports"], dict) and are_names:
+            return dict(data)
     return {"imports": {}, "sites": {}}
-
-
-def _is_owners(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
-    )
-
-
-def _is_anothers(directory: Path) -> bool:
-    """Whether we are root with another user's environment, who could not use what we make there."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return False
-    there = next(each for each in (directory, *directory.parents) if each.exists())
-    return there.stat().st_uid != 0
-
-
-def _replace(file: Path, text: str) -> None:
-    from pytest_seeddb.fingerprint.atomic import beside
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with beside(file) as partial:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)

@@ -47,9 +47,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     with suppress(SeedDbError):  # `pytest_configure` reports it
         settings = load_settings(early_config.rootpath)
         if early_config.known_args_namespace.seed_db or settings.enabled == "always":
-            from pytest_seeddb.fingerprint import opened
+            from pytest_seeddb.fingerprint import recording
 
-            opened.begin(settings.root)
+            recording.begin(settings.root)
 
 
 def pytest_configure(config: pytest.Config) -> None:

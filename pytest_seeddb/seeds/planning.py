@@ -25,7 +25,7 @@ def plan_of(
 
     Cheap when nothing changed since the last call on this machine: no user code is imported where
     it can be read instead, nothing connects anywhere. Whoever builds the plan calls
-    `pytest_seeddb.fingerprint.opened.begin` before this: a module that planning imports is not imported again.
+    `pytest_seeddb.fingerprint.recording.begin` before this: a module that planning imports is not imported again.
 
     Args:
         settings: The project's settings.

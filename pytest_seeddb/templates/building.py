@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Part, differences
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress, Target
@@ -106,7 +106,7 @@ def fill(
     """
     names = ", ".join(stage.name for stage, _ in stages)
     build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
-    opened, path = data_files.OpenedFiles(build.plan.root), [*sys.path]
+    opened, path = data_files.Recording(build.plan.root), [*sys.path]
     try:
         with opened, contextlib.chdir(build.plan.root):
             for stage, done in stages:
@@ -121,7 +121,7 @@ def fill(
     if steps:  # what they say was not built where a file changed since the plan was made
         now = _steps_on(path, lambda: again(build.plan))[: len(steps)]
         changed = {difference.name for difference in differences(steps, now)}
-    return data_files.merged((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed)))
+    return data_files.merge((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed)))
 
 
 def _steps_on(path: list[str], again: Callable[[], Plan]) -> Steps:

@@ -25,7 +25,7 @@ from pytest_seeddb.dumps.writing import Output
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from
-from pytest_seeddb.fingerprint.opened import current, take_over
+from pytest_seeddb.fingerprint.recording import current, take_over
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.places import cache_place, own_account

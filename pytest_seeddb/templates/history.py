@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Difference, differences
 from pytest_seeddb.servers.naming import slug
 from pytest_seeddb.templates.record import Record

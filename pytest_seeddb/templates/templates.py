@@ -15,7 +15,7 @@ from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
-from pytest_seeddb.fingerprint import opened as data_files
+from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.servers.database_errors import server_errors
@@ -306,7 +306,7 @@ class Templates:
                 profile=plan.profile,
                 fingerprint=prints[span.end],
                 steps=steps,
-                opened=data_files.merged((*earlier, *opened)),
+                opened=data_files.merge((*earlier, *opened)),
                 numbering=numbering,
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.fingerprint.digests import MISSING, Part, digest
-from pytest_seeddb.fingerprint.opened import CHANGED_MEANWHILE, OpenedFiles, all_parts, begin, current
+from pytest_seeddb.fingerprint.recording import CHANGED_MEANWHILE, Recording, all_parts, begin, current
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def _names(recording):
 
 
 def test_a_file_that_is_read_counts_by_its_content(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / "a.json").read_text()
     assert recording.parts() == (Part("a.json", digest("a")),)
 
@@ -43,13 +43,13 @@ def test_a_file_that_is_read_counts_by_its_content(root):
     ],
 )
 def test_every_way_to_open_is_seen(root, reading):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         reading(str(root / "a.json"))
     assert _names(recording) == ["a.json"]
 
 
 def test_other_threads_are_seen(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         thread = threading.Thread(target=(root / "a.json").read_text)
         thread.start()
         thread.join()
@@ -59,7 +59,7 @@ def test_other_threads_are_seen(root):
 def test_nothing_is_recorded_before_or_after(root):
     (root / "b.json").write_text("b")
     (root / "a.json").read_text()
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         pass
     (root / "b.json").read_text()
     assert recording.parts() == ()
@@ -69,7 +69,7 @@ def test_files_elsewhere_do_not_count(root, tmp_path):
     (tmp_path / "other.json").write_text("x")
     (tmp_path / "project-2").mkdir()
     (tmp_path / "project-2" / "a.json").write_text("x")
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (tmp_path / "other.json").read_text()
         (tmp_path / "project-2" / "a.json").read_text()
     assert recording.parts() == ()
@@ -87,7 +87,7 @@ def test_code_caches_and_environments_do_not_count(root, name):
     (root / "env/pyvenv.cfg").write_text("")
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text("x")
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / name).read_text()
         (root / "a.json").read_text()
     assert _names(recording) == ["a.json"]
@@ -95,7 +95,7 @@ def test_code_caches_and_environments_do_not_count(root, name):
 
 def test_a_directory_is_no_file(root):
     (root / "sub").mkdir()
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         os.close(os.open(root / "sub", os.O_RDONLY))
     assert recording.parts() == ()
 
@@ -105,7 +105,7 @@ def test_a_file_that_the_build_writes_itself_does_not_count(root, mode):
     path = root / "made.json"
     if mode != "x":
         path.write_text("old")
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         if mode != "x":
             path.read_text()
         with path.open(mode) as stream:
@@ -115,7 +115,7 @@ def test_a_file_that_the_build_writes_itself_does_not_count(root, mode):
 
 
 def test_a_file_that_the_build_moves_into_place_does_not_count(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / "temporary").write_text("x")
         (root / "temporary").replace(root / "made.json")
         (root / "made.json").read_text()
@@ -123,14 +123,14 @@ def test_a_file_that_the_build_moves_into_place_does_not_count(root):
 
 
 def test_a_file_that_is_gone_at_the_end_does_not_count(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / "a.json").read_text()
         (root / "a.json").unlink()
     assert recording.parts() == ()
 
 
 def test_a_file_that_somebody_else_changes_after_it_was_read_never_matches(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / "a.json").read_text()
         subprocess.run([sys.executable, "-c", "open('a.json', 'w').write('other')"], cwd=root, check=True)
     assert recording.parts() == (Part("a.json", CHANGED_MEANWHILE),)
@@ -140,7 +140,7 @@ def test_a_file_that_somebody_else_changes_after_it_was_read_never_matches(root)
 @pytest.mark.parametrize("path", ["gone.json", b"\xff", "sub/gone.json"])
 def test_a_file_that_is_looked_for_and_not_there_counts(root, monkeypatch, path):
     monkeypatch.chdir(root)
-    with OpenedFiles(root) as recording, pytest.raises(FileNotFoundError):
+    with Recording(root) as recording, pytest.raises(FileNotFoundError):
         open(path)  # noqa: PTH123, SIM115 - the built-in is what is tested, and it fails
     assert recording.parts() == (Part(os.fsdecode(path), MISSING),)
     assert current(_names(recording), root) == recording.parts()
@@ -150,7 +150,7 @@ def test_a_file_that_is_looked_for_and_not_there_counts(root, monkeypatch, path)
 
 
 def test_parts_are_there_after_a_failed_build(root):
-    recording = OpenedFiles(root)
+    recording = Recording(root)
     with pytest.raises(RuntimeError):
         _fail_after_reading(recording, root / "a.json")
     assert _names(recording) == ["a.json"]
@@ -164,8 +164,8 @@ def _fail_after_reading(recording, path):
 
 def test_recordings_may_overlap(root):
     (root / "b.json").write_text("b")
-    with OpenedFiles(root) as outer:
-        with OpenedFiles(root) as inner:
+    with Recording(root) as outer:
+        with Recording(root) as inner:
             (root / "a.json").read_text()
         (root / "b.json").read_text()
     assert (_names(inner), _names(outer)) == (["a.json"], ["a.json", "b.json"])
@@ -173,7 +173,7 @@ def test_recordings_may_overlap(root):
 
 def test_a_root_behind_a_link_is_the_same_root(root, tmp_path):
     (tmp_path / "link").symlink_to(root)
-    with OpenedFiles(tmp_path / "link") as recording:
+    with Recording(tmp_path / "link") as recording:
         (root / "a.json").read_text()
         (tmp_path / "link/a.json").read_text()
     assert _names(recording) == ["a.json"]
@@ -182,14 +182,14 @@ def test_a_root_behind_a_link_is_the_same_root(root, tmp_path):
 @pytest.mark.parametrize("path", ["nul\0byte", "x" * 5000])
 def test_an_opening_that_fails_fails_as_it_always_does(root, monkeypatch, path):
     monkeypatch.chdir(root)
-    with OpenedFiles(root) as recording, pytest.raises((OSError, ValueError)):
+    with Recording(root) as recording, pytest.raises((OSError, ValueError)):
         open(path)  # noqa: PTH123, SIM115 - the built-in is what is tested, and it fails
     assert recording.parts() == ()
 
 
 def test_an_error_in_the_recording_never_reaches_the_opener(root, monkeypatch):
-    monkeypatch.setattr("pytest_seeddb.fingerprint.opened.os.stat", None)
-    with OpenedFiles(root):
+    monkeypatch.setattr("pytest_seeddb.fingerprint.recording.os.stat", None)
+    with Recording(root):
         with (root / "a.json").open() as stream:
             assert stream.read() == "a"
         monkeypatch.undo()
@@ -197,17 +197,17 @@ def test_an_error_in_the_recording_never_reaches_the_opener(root, monkeypatch):
 
 def test_one_hook_serves_all_recordings(root, monkeypatch):
     added = []
-    with OpenedFiles(root):
+    with Recording(root):
         pass
     monkeypatch.setattr(sys, "addaudithook", added.append)
     for _ in range(3):
-        with OpenedFiles(root):
+        with Recording(root):
             pass
     assert added == []
 
 
 def test_recorded_names_are_compared_with_the_files_as_they_are_now(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         (root / "a.json").read_text()
     assert current(_names(recording), root) == recording.parts()
     (root / "a.json").write_text("b")
@@ -255,7 +255,7 @@ def own(root, monkeypatch):
 
 
 def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.listed()
     assert _names(recording) == ["./"]
     assert current(["./"], root) == recording.parts()
@@ -267,19 +267,19 @@ def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own):
 
 
 def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_lists(root, own):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.listed_by_text()
     assert recording.parts() == current(["./"], root)
 
 
 def test_a_directory_that_others_list_does_not(root):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         os.listdir(root)  # noqa: PTH208 - the event is what is tested
     assert recording.parts() == ()
 
 
 def test_a_name_that_the_build_made_in_a_listed_directory_belongs_to_it(root, own):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.listed()
         (root / "made").mkdir()
         (root / "made.json").write_text("")
@@ -287,7 +287,7 @@ def test_a_name_that_the_build_made_in_a_listed_directory_belongs_to_it(root, ow
 
 
 def test_a_name_that_somebody_else_made_in_it_never_matches(root, own):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.listed()
         subprocess.run(["touch", "other.json"], cwd=root, check=True)
     assert recording.parts() == (Part("./", CHANGED_MEANWHILE),)
@@ -295,7 +295,7 @@ def test_a_name_that_somebody_else_made_in_it_never_matches(root, own):
 
 @pytest.mark.parametrize("how", ["executed", "run"])
 def test_code_that_own_code_reads_like_data_counts(root, own, how):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         getattr(own, how)()
     assert _names(recording) == ["code.py"]
 
@@ -323,7 +323,7 @@ def test_what_executed_code_imports_counts_although_it_was_imported_before(root,
     (root / "read.json").write_text("1")
     begin(root)
     own.imported()
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.executed()
     built = all_parts(recording.parts(), root, ["own_of_opened.py"])
     names = [part.name for part in built]
@@ -341,7 +341,7 @@ def test_a_module_that_a_source_loaded_by_whatever_means_counts_for_those_that_h
 
 
 def test_code_that_is_imported_does_not(root, own):
-    with OpenedFiles(root) as recording:
+    with Recording(root) as recording:
         own.imported()
     assert recording.parts() == ()
 
