@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, Union
 
-from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, resource
+from pytest_seeddb.application.resources import AsyncResources, Resource, SyncResources, finish, resource
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_seeddb.plan.plan import Mark, Step, Target
@@ -87,7 +87,7 @@ def call(
 
     with marks:
         result: Any = call_async() if is_async(function) else call_without_loop(call_plain)
-        return call_without_loop(lambda: asyncio.run(_wait_for(result))) if inspect.isawaitable(result) else result
+        return call_without_loop(lambda: asyncio.run(finish(result))) if inspect.isawaitable(result) else result
 
 
 def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Resource]:
@@ -144,10 +144,6 @@ def _apply(function: Callable[..., Any], values: dict[str, object]) -> Any:  # n
     names = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
     positional = [values.pop(name) for name in names if name in values]
     return function(*positional, **values)
-
-
-async def _wait_for(awaitable: Awaitable[T]) -> T:
-    return await awaitable
 
 
 def call_without_loop(function: Callable[[], T]) -> T:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.settings.converters import CommandSpec
 
-_LINES: Final = 30
-"""Of the output's end, in an error."""
+_LINES: Final = 30  # of the output's end, in an error
 _NOT_EXECUTABLE: Final = 126  # POSIX, "Exit Status for Commands" of the shell
 _NOT_FOUND: Final = 127
 _SIGNAL: Final = 128

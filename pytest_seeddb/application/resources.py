@@ -215,7 +215,7 @@ class AsyncResources(SyncResources):
                 if self._mark and self._marked:
                     await _execute_async(self._marked, self._mark.statement, self._mark.finished())
                 for transaction in self._in_commit_order():
-                    await _finish(transaction.commit())
+                    await finish(transaction.commit())
 
     def session(self) -> Any:  # noqa: ANN401 - of the class that was asked for
         """As `SyncResources.session`; of an asynchronous session the synchronous one inside of it."""
@@ -271,9 +271,10 @@ def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  
 
 
 async def _execute_async(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - as above
-    connection = await _finish(on.connection()) if callable(getattr(on, "connection", None)) else on
-    await _finish(getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters))
+    connection = await finish(on.connection()) if callable(getattr(on, "connection", None)) else on
+    await finish(getattr(connection, "exec_driver_sql", connection.execute)(statement, parameters))
 
 
-async def _finish(result: Any) -> Any:  # noqa: ANN401 - of a plain or an asynchronous function
+async def finish(result: Any) -> Any:  # noqa: ANN401 - of a plain or an asynchronous function
+    """The result, awaited if it must be."""
     return await result if inspect.isawaitable(result) else result
