@@ -7,8 +7,7 @@ import inspect
 import io
 import json
 import re
-import sys
-import warnings
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.calling import call_without_loop
 from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up
-from pytest_seeddb.application.imports import is_users, place_of
-from pytest_seeddb.application.surroundings import surroundings
-from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError, names_a_secret
+from pytest_seeddb.application.imports import describe, is_users, place_of
+from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.migrations.logging_state import logging_kept
+from pytest_seeddb.migrations.execution import Execution
 from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_seeddb.plan.plan import Target
 
@@ -57,17 +54,31 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
     set_up(root, source=source)
     require_postgres(source)
     history = _History(root, source, alias)
-    migrations = _Migrations(history)
-    signals = Step(_SIGNALS, history.signal_parts(), version=history.signal_version(), rerun="safe")
+    receivers = history.receivers()
+    # The signal is sent again where there are more migrations, or other receivers.
+    version = chain("", _SIGNALS, (*receivers, Part("migrations", digest(repr(history.keys)))))
+    signals = Step(_SIGNALS, receivers, version=version, rerun="safe")
+
+    def migrate(target: Target, _first: int) -> None:  # the database itself knows what it has
+        execution = Execution(target)
+        upgrade = _Upgrade(history, target, execution)
+        with _errors(lambda: upgrade.running or "Django's migrate", history, execution):
+            call_without_loop(upgrade.run)
 
     def send(target: Target, first: int) -> None:
-        if not first and target.marks.wants(signals):
-            target.started(signals)
-            with target.marks.around(signals):
-                _Sender(history, target).run()
+        from django.core.management import call_command
 
-    migrated = Stage("migrations", history.steps, migrations.run, in_any_order=True)
-    return (migrated, Stage("signals", (signals,), send))
+        if first or not target.marks.wants(signals):
+            return
+        target.started(signals)
+        # The command sends it; nothing is left to migrate.
+        options = {"database": alias, "verbosity": 0, "interactive": False, "skip_checks": True}
+        execution = Execution(target)
+        with target.marks.around(signals), _errors(lambda: "A receiver of Django's signals", history, execution):
+            call_without_loop(lambda: call_command("migrate", **options))
+
+    migrations = Stage("migrations", history.steps, migrate, in_any_order=True)
+    return (migrations, Stage("signals", (signals,), send))
 
 
 @dataclass(frozen=True)
@@ -85,15 +96,19 @@ class _History:
         try:
             loader = MigrationLoader(None)
         except (Exception, SystemExit) as error:
-            where = place_of(error, self.root)
             raise ConfigError(
                 "Django cannot read the migrations",
-                saw=f"{type(error).__name__}: {error}" + (f"\nat {where}" if where else ""),
+                saw=describe(error, self.root),
                 source=self.source,
-                remedy="mend them; `python manage.py showmigrations` must work",
+                remedy="correct them; `python manage.py showmigrations` must work",
             ) from error
         if conflicts := loader.detect_conflicts():
-            raise _conflicting(conflicts, self.source)
+            raise ConfigError(
+                "The migrations have several ends",
+                saw="\n".join(f"{app}: {', '.join(sorted(names))}" for app, names in sorted(conflicts.items())),
+                source=self.source,
+                remedy="join them: python manage.py makemigrations --merge",
+            )
         return loader
 
     @cached_property
@@ -103,22 +118,26 @@ class _History:
         return tuple(dict.fromkeys(key for leaf in graph.leaf_nodes() for key in graph.forwards_plan(leaf)))
 
     @cached_property
-    def unmigrated(self) -> frozenset[str]:
+    def labels(self) -> frozenset[str]:
         """The labels of the apps that have models and no migrations."""
         from django.apps import apps
 
         labels = self._loader.unmigrated_apps
-        return frozenset(each for each in labels if any(apps.get_app_config(each).get_models()))
+        return frozenset(label for label in labels if any(apps.get_app_config(label).get_models()))
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """A step for each migration; those apps that have none come first, as in ``migrate --run-syncdb``."""
+        from django.apps import apps
+
         sources = Sources(self.root)
-        found = [Step(_name(key), self._parts(key, sources), rerun="always") for key in self.keys]
-        if self.unmigrated:
-            found.insert(0, Step(_SYNC, self._parts_of_models(sources), rerun="always"))
-        environment = Step(_SETTINGS_STEP, tuple(sorted(set(self._environment()))), rerun="always")
-        return (environment, *found) if found else ()
+        steps = [Step(_name(*key), self._parts(key, sources), rerun="always") for key in self.keys]
+        if self.labels:
+            modules = [apps.get_app_config(label).models_module.__name__ for label in sorted(self.labels)]
+            parts = {part for module in modules for part in sources.of_module(module)}
+            steps.insert(0, Step(_SYNC, tuple(sorted(parts)), rerun="always"))
+        environment = Step(_SETTINGS_STEP, tuple(sorted(set(self._environment(sources)))), rerun="always")
+        return (environment, *steps) if steps else ()
 
     def _parts(self, key: tuple[str, str], sources: Sources) -> tuple[Part, ...]:
         path = Path(inspect.getfile(type(self._loader.graph.nodes[key])))
@@ -127,13 +146,7 @@ class _History:
         read = {name.decode() for name in _READ.findall(path.read_bytes())} - {"AUTH_USER_MODEL"}
         return (*sources.of_file(path), *(_setting_part(name) for name in sorted(read)))
 
-    def _parts_of_models(self, sources: Sources) -> tuple[Part, ...]:
-        from django.apps import apps
-
-        modules = [apps.get_app_config(label).models_module.__name__ for label in sorted(self.unmigrated)]
-        return tuple(sorted({part for module in modules for part in sources.of_module(module)}))
-
-    def _environment(self) -> Iterator[Part]:
+    def _environment(self, sources: Sources) -> Iterator[Part]:
         """What all migrations share."""
         import django
         from django.conf import settings
@@ -143,36 +156,26 @@ class _History:
             yield Part("alias", self.alias)
         for name in _SETTINGS:
             yield _setting_part(name)
-        sources = Sources(self.root)
         for router in settings.DATABASE_ROUTERS:
             module = router.rpartition(".")[0] if isinstance(router, str) else type(router).__module__
             yield from sources.of_module(module, source="the setting DATABASE_ROUTERS")
 
-    def signal_parts(self) -> tuple[Part, ...]:
+    def receivers(self) -> tuple[Part, ...]:
         """Who listens to the signals, with the source of those that are the project's."""
         from django.db.models.signals import post_migrate, pre_migrate
 
         sources = Sources(self.root)
-        found: set[Part] = set()
-        for receiver in (*_receivers(pre_migrate), *_receivers(post_migrate)):
+        parts: set[Part] = set()
+        for _, reference, *_ in (*pre_migrate.receivers, *post_migrate.receivers):
+            receiver: Any = reference() if isinstance(reference, weakref.ReferenceType) else reference
+            if receiver is None:
+                continue
+            receiver = inspect.unwrap(getattr(receiver, "__func__", receiver))
             name = f"{receiver.__module__}:{getattr(receiver, '__qualname__', type(receiver).__qualname__)}"
-            found.add(Part("receiver", name))
+            parts.add(Part("receiver", name))
             with contextlib.suppress(ConfigError):  # a module that was made and not read from a file
-                found.update(sources.of_module(receiver.__module__))
-        return tuple(sorted(found))
-
-    def signal_version(self) -> str:
-        """It is sent again where there are more migrations, or other receivers."""
-        return chain("", _SIGNALS, (*self.signal_parts(), Part("migrations", digest(repr(self.keys)))))
-
-
-def _receivers(signal: Any) -> Iterator[Any]:  # noqa: ANN401 - django.dispatch.Signal
-    import weakref
-
-    for _, receiver, *_ in signal.receivers:
-        found: Any = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
-        if found is not None:
-            yield inspect.unwrap(getattr(found, "__func__", found))
+                parts.update(sources.of_module(receiver.__module__))
+        return tuple(sorted(parts))
 
 
 def _setting_part(name: str) -> Part:
@@ -187,83 +190,29 @@ def _setting_part(name: str) -> Part:
     return Part(f"setting {name}", digest(text))
 
 
-def _name(key: tuple[str, str]) -> str:
-    return f"migration {key[0]}.{key[1]}"
+def _name(app: str, name: str) -> str:
+    return f"migration {app}.{name}"
 
 
-def _conflicting(conflicts: dict[str, Iterable[str]], source: str) -> ConfigError:
-    return ConfigError(
-        "The migrations have several ends",
-        saw="\n".join(f"{app}: {', '.join(sorted(names))}" for app, names in sorted(conflicts.items())),
-        source=source,
-        remedy="join them: python manage.py makemigrations --merge",
-    )
+class _Upgrade:
+    """One run of ``migrate``, without the signal at its end; ``running`` is what is under way, for an error."""
 
-
-class _Quiet:
-    """What Django prints while it works, kept for the error."""
-
-    def __init__(self) -> None:
-        self.output = io.StringIO()
-        self._outside = (sys.stdout, sys.stderr)
-
-    @contextlib.contextmanager
-    def broken(self) -> Iterator[None]:
-        """Let what is printed in the block be seen."""
-        out, err = self._outside
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            yield
-
-    @contextlib.contextmanager
-    def around(self, target: Target) -> Iterator[None]:
-        with (
-            surroundings(target),
-            logging_kept(),
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(self.output),
-            contextlib.redirect_stderr(self.output),
-        ):
-            # What Django deprecates in the project's files is the project's to hear from its own command.
-            warnings.simplefilter("ignore")
-            yield
-
-
-class _Migrations:
-    """Runs what a database lacks; the database itself knows what it has."""
-
-    def __init__(self, history: _History) -> None:
+    def __init__(self, history: _History, target: Target, execution: Execution) -> None:
         self._history = history
-
-    def run(self, target: Target, _first: int) -> None:
-        """Raises `BuildError` that names the migration."""
-        quiet = _Quiet()
-        run = _Run(self._history, target, quiet)
-        with _explained(run.what, self._history, quiet), quiet.around(target):
-            call_without_loop(run.migrate)
-
-
-class _Run:
-    """One run of ``migrate``, without the signal at its end."""
-
-    def __init__(self, history: _History, target: Target, quiet: _Quiet) -> None:
-        self._alias = history.alias
-        self._unmigrated = history.unmigrated
         self._target = target
-        self._quiet = quiet
+        self._execution = execution
         self._steps = {step.name: step for step in history.steps}
-        self._running = ""
+        self.running = ""
 
-    def what(self) -> str:
-        """What is under way, for an error."""
-        return f"The {self._running}" if self._running else "Django's migrate"
-
-    def migrate(self) -> None:
+    def run(self) -> None:
         """As the command does."""
+        from django.core.management.commands.migrate import Command
         from django.core.management.sql import emit_pre_migrate_signal
         from django.db import connections
         from django.db.migrations.executor import MigrationExecutor
 
-        connection = connections[self._alias]
+        alias, labels = self._history.alias, self._history.labels
+        connection = connections[alias]
         connection.prepare_database()
         executor = MigrationExecutor(connection, self._progress)
         if not self._target.marks.are_kept:
@@ -272,35 +221,28 @@ class _Run:
         targets = executor.loader.graph.leaf_nodes()
         plan = executor.migration_plan(targets)
         state = executor._create_project_state(with_applied_migrations=True)  # noqa: SLF001 - what the command calls
-        emit_pre_migrate_signal(0, False, self._alias, apps=state.apps, plan=plan)
-        self._sync(connection)
+        emit_pre_migrate_signal(0, False, alias, apps=state.apps, plan=plan)
+        if labels:
+            self._start(_SYNC)
+            command = Command(stdout=io.StringIO())
+            command.verbosity = 0
+            command.sync_apps(connection, labels)
+            self.running = ""
         executor.migrate(targets, plan=plan, state=state.clone())
-        self._running = ""
-
-    def _sync(self, connection: Any) -> None:  # noqa: ANN401 - a DatabaseWrapper
-        from django.core.management.commands.migrate import Command
-
-        if not self._unmigrated:
-            return
-        self._start(_SYNC)
-        command = Command(stdout=io.StringIO())
-        command.verbosity = 0
-        command.sync_apps(connection, self._unmigrated)
-        self._running = ""
+        self.running = ""
 
     def _progress(self, action: str, migration: Any = None, fake: bool = False) -> None:  # noqa: ANN401, ARG002 - Django's
         if action == "apply_start":
-            self._start(_name((migration.app_label, migration.name)))
+            self._start(_name(migration.app_label, migration.name))
 
     def _start(self, name: str) -> None:
-        self._running = name
+        self.running = f"The {name}"
         if name in self._steps:
-            with self._quiet.broken():
-                self._target.started(self._steps[name])
+            self._execution.announce(self._steps[name])
 
 
 def _without_a_date(recorder: Any) -> Any:  # noqa: ANN401 - django.db.migrations.recorder.MigrationRecorder
-    """One that writes no day: when a private database was migrated matters to nobody, and builds are to be the same."""
+    """Let it write one day only: nobody asks when a private database was migrated, and builds are to be the same."""
     from django.utils import timezone
 
     day = timezone.now().replace(year=2000, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -313,40 +255,12 @@ def _without_a_date(recorder: Any) -> Any:  # noqa: ANN401 - django.db.migration
     return recorder
 
 
-class _Sender:
-    """Sends ``post_migrate``, by the command itself: nothing is left to migrate."""
-
-    def __init__(self, history: _History, target: Target) -> None:
-        self._history = history
-        self._target = target
-
-    def run(self) -> None:
-        """Raises `BuildError` that says where the receiver failed."""
-        quiet = _Quiet()
-        with _explained(lambda: "A receiver of Django's signals", self._history, quiet), quiet.around(self._target):
-            call_without_loop(self._send)
-
-    def _send(self) -> None:
-        from django.core.management import call_command
-
-        call_command("migrate", database=self._history.alias, verbosity=0, interactive=False, skip_checks=True)
-
-
 @contextlib.contextmanager
-def _explained(what: Callable[[], str], history: _History, quiet: _Quiet) -> Iterator[None]:
+def _errors(what: Callable[[], str], history: _History, execution: Execution) -> Iterator[None]:
     try:
-        yield
+        with execution.around():
+            yield
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:
-        raise _failure(what(), error, history, quiet.output.getvalue()) from error
-
-
-def _failure(what: str, error: BaseException, history: _History, printed: str) -> BuildError:
-    where = place_of(error, history.root)
-    return BuildError(
-        f"{what} failed" + (f" at {where}" if where else ""),
-        saw=describe_failure(error, printed),
-        source=history.source,
-        remedy=failure_remedy(error) or "mend it; it runs against an empty database",
-    )
+        raise execution.failure(what(), error, place_of(error, history.root), history.source) from error

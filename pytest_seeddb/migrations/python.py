@@ -9,8 +9,8 @@ from pytest_seeddb.application.imports import check, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.migrations.execution import failure
 from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,31 +41,25 @@ def stage(path: str, root: Path, *, source: str) -> Stage:
     return Stage("migrations", (step,), run)
 
 
-def _apply(value: object, path: str, source: str, target: Target) -> None:
-    metadata = _metadata(value)
-    if metadata is None and (isinstance(value, type) or not callable(value)):
+def _apply(value: Any, path: str, source: str, target: Target) -> None:  # noqa: ANN401 - any object of the user's
+    from sqlalchemy import MetaData
+
+    is_class = isinstance(value, type)  # a declarative base has its MetaData
+    metadata = getattr(value, "metadata", None) if is_class else value
+    if not isinstance(metadata, MetaData) and (is_class or not callable(value)):
         raise ConfigError(
             f"{path} is neither a MetaData nor a function",
-            saw="a class without `metadata`"
-            if isinstance(value, type)
-            else f"a value of the type {type(value).__qualname__}",
+            saw="a class without `metadata`" if is_class else f"a value of the type {type(value).__qualname__}",
             source=source,
             remedy="name the MetaData that holds the tables, or a function that makes them",
         )
     try:
-        _create_all(metadata, path, target) if metadata is not None else call(value, target)  # type: ignore[arg-type]  # callable, as said above
+        _create_all(metadata, path, target) if isinstance(metadata, MetaData) else call(value, target)
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:
-        raise _failed(value, path, error, target) from error
-
-
-def _metadata(value: object) -> MetaData | None:
-    """The ``MetaData`` itself, or that of a declarative base class."""
-    from sqlalchemy import MetaData
-
-    found: Any = getattr(value, "metadata", None) if isinstance(value, type) else value
-    return found if isinstance(found, MetaData) else None
+        name = name_of(value) if callable(value) else path
+        raise failure(path, error, place_of(error, target.root), name) from error
 
 
 def _create_all(metadata: MetaData, path: str, target: Target) -> None:
@@ -85,13 +79,3 @@ def _create_all(metadata: MetaData, path: str, target: Target) -> None:
         for schema in sorted({table.schema for table in metadata.tables.values() if table.schema}):
             connection.execute(CreateSchema(schema, if_not_exists=True))
         metadata.create_all(connection)
-
-
-def _failed(value: Any, path: str, error: BaseException, target: Target) -> BuildError:  # noqa: ANN401 - any object
-    where = place_of(error, target.root)
-    return BuildError(
-        f"{path} failed" + (f" at {where}" if where else ""),
-        saw=describe_failure(error),
-        source=name_of(value) if callable(value) else path,
-        remedy=failure_remedy(error) or "mend it; it runs against an empty database",
-    )

