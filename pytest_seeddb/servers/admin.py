@@ -72,7 +72,7 @@ class Database:
     """One of our databases, as the server lists it."""
 
     number: int
-    """Its oid. The server counts up, whatever its clock says: the higher, the younger."""
+    """Its oid. The server counts up, so the higher is the younger; clocks do not matter."""
     name: str
     connection_limit: int
     comment: str

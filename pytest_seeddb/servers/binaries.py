@@ -94,7 +94,7 @@ def choose(settings: Settings) -> Binaries:
     rejected: list[str] = []
     searched: set[Path] = set()
     named = settings.binaries
-    for place, find in usual_places() if named is None else [named_place(named, settings.source("binaries"))]:
+    for place, find in usual_places() if named is None else [place_of_setting(named, settings.source("binaries"))]:
         candidates = find()
         if not candidates:
             rejected.append(f"{place}: nothing there")
@@ -109,7 +109,7 @@ def choose(settings: Settings) -> Binaries:
     raise _none_fits(rejected, settings)
 
 
-def named_place(directory: Path, source: str) -> Search:
+def place_of_setting(directory: Path, source: str) -> Search:
     """The place that a setting names."""
     inner = directory / "bin"
     return str(directory), lambda: [Candidate((inner if inner.is_dir() else directory).resolve(), f"from {source}")]

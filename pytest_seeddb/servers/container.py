@@ -22,7 +22,7 @@ from pytest_seeddb.servers.external import objection, probe
 from pytest_seeddb.servers.places import container_directory
 from pytest_seeddb.servers.postmaster import SETTINGS
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, try_lock
-from pytest_seeddb.servers.programs import offered_by
+from pytest_seeddb.servers.programs import offer_programs
 from pytest_seeddb.servers.server import Server
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def open_container(settings: Settings) -> Iterator[Server]:
                         str(error),
                         "check whether the container was removed or the engine was stopped, and try again",
                     ) from error
-            with offered_by(server.identity, server.version):
+            with offer_programs(server.identity, server.version):
                 yield server
 
 
@@ -282,7 +282,7 @@ class _Opening:
 
 
 def _archive(recipe: Recipe, directory: str) -> bytes:
-    """The init scripts as the image finds them: copied, because an engine elsewhere sees no file of ours."""
+    """The init scripts as the image finds them: copied, because an engine elsewhere does not see our files."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for name, content in recipe.scripts:
@@ -323,7 +323,7 @@ def is_running(settings: Settings) -> bool:
 
 
 def containers(source: str) -> tuple[Running, ...]:
-    """All of ours on the engine, also those that an ended guard has left. Raises `ServerError`."""
+    """All our containers on the engine, also those that an ended guard has left. Raises `ServerError`."""
     with closing(connect(source)) as engine:
         return tuple(_running(container, engine) for container in _ours(engine))
 

@@ -1,4 +1,4 @@
-"""A server that somebody else runs: probed with one connection, then taken as it is."""
+"""A server that runs already: probed with one connection, then used as it is."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def synchronize(path: str) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return  # vanished, or a link: nothing of ours to synchronize
+        return  # vanished, or a link that is not ours
     try:
         os.fsync(descriptor)
     finally:

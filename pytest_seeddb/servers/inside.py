@@ -47,7 +47,7 @@ def _pump(stream: Any, source: IO[bytes], sink: IO[bytes]) -> None:  # noqa: ANN
     sink.flush()
 
 
-def _send(stream: Any, source: IO[bytes]) -> None:  # noqa: ANN401 - likewise
+def _send(stream: Any, source: IO[bytes]) -> None:  # noqa: ANN401 - docker-py's
     with contextlib.suppress(OSError):
         while piece := source.read(_PIECE):
             stream.sendall(piece)

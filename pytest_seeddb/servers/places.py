@@ -186,7 +186,7 @@ def make_private(directory: Path, account: Account) -> Path:
         status = directory.lstat()
         if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
             if status.st_mode & _WRITABLE_BY_OTHERS or status.st_mode & mode != mode:
-                directory.chmod(mode)  # whatever the umask says
+                directory.chmod(mode)  # the umask may have said otherwise
             return directory
         saw, cause = f"it is not a directory of user {os.geteuid()}; it belongs to user {status.st_uid}", None
     except OSError as error:
@@ -277,7 +277,7 @@ def _copy(root: Path, parts: list[Path], place: Path) -> None:
                 if part.is_dir():
                     target = partial / part.relative_to(root)
                     shutil.copytree(part, target, copy_function=_copy_file, ignore=_NOT_NEEDED, dirs_exist_ok=True)
-            # Every account may read and run the copy, whatever the umask and the original's modes are.
+            # Every account may read and run the copy, even if the umask or the original did not allow it.
             for path in (partial, *partial.rglob("*")):
                 mode = path.stat().st_mode
                 path.chmod(0o755 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o644)

@@ -64,7 +64,7 @@ SETTINGS: Final = {
     "checkpoint_timeout": "1h",
     "shared_buffers": "128MB",
     "max_connections": "200",
-    # The same on every machine, whatever TZ is where initdb happens to run.
+    # The same on every machine: initdb would take it from TZ.
     "timezone": "UTC",
     "log_timezone": "UTC",
     # Modest, and no statements: they may hold passwords.
@@ -193,7 +193,7 @@ def start(place: Place, server_lock: int) -> None:
     position = _trim_log(place)
     guard.note(server_lock, 0, str(sockets))
     # Files, where there is no /dev/shm now: the data directory may have been made while there was one.
-    has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - not a file of ours
+    has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - we write no file there
     settings = {**SETTINGS, **({} if has_memory else {"dynamic_shared_memory_type": "mmap"})}
     command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

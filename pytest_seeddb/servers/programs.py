@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers.binaries import Candidate, named_place, usual_places, version_of
+from pytest_seeddb.servers.binaries import Candidate, place_of_setting, usual_places, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ _offered: Final[dict[str, str]] = {}
 
 
 @contextmanager
-def offered_by(identity: str, version: str) -> Iterator[None]:
+def offer_programs(identity: str, version: str) -> Iterator[None]:
     """For a block, use the programs inside a container where this machine has none that fits."""
     _offered[identity] = version
     try:
@@ -116,7 +116,7 @@ def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[Candidate
             else:
                 wrappers.setdefault(real, Path(path).parent)
     if settings.binaries:
-        place, find = named_place(settings.binaries, settings.source("binaries"))
+        place, find = place_of_setting(settings.binaries, settings.source("binaries"))
         yield place, find()
     yield "PATH", [Candidate(directory, "from PATH") for directory in own.values()]
     yield from ((place, find()) for place, find in usual_places() if place != "PATH")
