@@ -84,7 +84,7 @@ def bulk_create(factory: type[BaseFactory[T]], n: int, /, **overrides: object) -
         )
     session.flush()  # what the overrides refer to needs its keys
     batch = _Batch(Keys(session, n, options.model), f"bulk_create({factory.__name__}, {n})")
-    with _undisturbed():
+    with _without_interruptions():
         objects = [batch.build(factory, overrides) for _ in range(n)]
         load(session, batch.take(), batch.keys, batch.call)
         while batch.run_hooks():
@@ -99,7 +99,7 @@ def _name(factory: type) -> str:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _without_interruptions() -> Iterator[None]:
     """Without warnings of objects that will be in the session in a moment, and with rare garbage collections.
 
     The collector took a quarter of the time, going again and again through thousands of objects all of which

@@ -58,14 +58,14 @@ class Keys:
         """
         mapper: Mapper[Any] = state.mapper
         if mapper not in self._columns:
-            self._columns[mapper] = tuple(self._missing(mapper))
+            self._columns[mapper] = tuple(self._key_columns(mapper))
         for name, column, from_server in self._columns[mapper]:
             if state.dict.get(name) is None:
                 value = self._next(mapper, column) if from_server else python_default(column, {}, None)
                 if value is not None:
                     state.dict[name] = value
 
-    def _missing(self, mapper: Mapper[Any]) -> Iterator[tuple[str, Column[Any], bool]]:
+    def _key_columns(self, mapper: Mapper[Any]) -> Iterator[tuple[str, Column[Any], bool]]:
         """The attributes and columns of the primary key that get values, and whether the server gives them."""
         for base in mapper.iterate_to_root():
             if not isinstance(base.local_table, Table):

@@ -179,17 +179,17 @@ class _Rows:
             if default.is_sequence or default.is_clause_element:
                 self._complete(column)
                 continue
-            for row in self._lacking(column):
+            for row in self._rows_without(column):
                 row[column.key] = python_default(column, row, self._connection)
 
     def _complete(self, column: Column[Any]) -> None:
         """Where rows lack a column that they must have, the database says now what it would put there."""
-        lacking = self._lacking(column)
+        lacking = self._rows_without(column)
         values = server_defaults(self._connection, column, len(lacking)) or [None] * len(lacking)
         for row, value in zip(lacking, values, strict=True):
             row[column.key] = value
 
-    def _lacking(self, column: Column[Any]) -> list[Values]:
+    def _rows_without(self, column: Column[Any]) -> list[Values]:
         return [row for row in self._rows if column.key not in row]
 
     def _processor(self, column: Column[Any]) -> Callable[[Any], Any] | None:

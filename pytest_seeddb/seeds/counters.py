@@ -42,7 +42,7 @@ class Counters:
         for options in _every_options():
             options._counter = None  # noqa: SLF001 - what factory_boy itself starts with
 
-    def drawn(self) -> Drawn:
+    def draws(self) -> Drawn:
         """What was drawn in the block, of the factories that drew."""
         self.note(*_every_options())
         spans = {path: (self._start.get(path, 0), left) for path, left in self.left.items()}
@@ -65,7 +65,7 @@ class Counters:
 
 def draws_so_far() -> Drawn | None:
     """What was drawn in the innermost block; ``None`` outside of one."""
-    return _active[-1].drawn() if _active else None
+    return _active[-1].draws() if _active else None
 
 
 @contextmanager

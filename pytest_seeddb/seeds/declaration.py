@@ -13,7 +13,7 @@ from pytest_seeddb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Param", "Seeder", "Tier", "declared_in", "seeder", "seeder_of"]
+__all__ = ["Param", "Seeder", "Tier", "seeder", "seeder_of", "seeders_in"]
 
 # A type variable for the function itself, not a ParamSpec for its parameters: the very same object is
 # given back, so that overloads, attributes and "async def" are kept as well.
@@ -135,7 +135,7 @@ def seeder(
     return declare if function is None else declare(function, depth=2)
 
 
-def declared_in(scope: dict[str, Any]) -> tuple[Seeder, ...]:
+def seeders_in(scope: dict[str, Any]) -> tuple[Seeder, ...]:
     """The seeders that a module declares, given its globals, in the order of declaration.
 
     A seeder's function is the one that the module's name stands for: the decorated one where another

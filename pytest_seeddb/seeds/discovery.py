@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.modules import Module, Modules
-from pytest_seeddb.seeds.declaration import Seeder, declared_in, seeder_of
+from pytest_seeddb.seeds.declaration import Seeder, seeder_of, seeders_in
 from pytest_seeddb.seeds.hints import ANYTHING
 from pytest_seeddb.seeds.kinds import Declaration, Parameter
 from pytest_seeddb.seeds.reading import Doubt, Outline, Reader
@@ -166,7 +166,7 @@ def load_function(expected: Declaration, *, root: Path) -> tuple[Callable[..., o
 
 
 def _notes(module: str, *, root: Path, source: str) -> tuple[Seeder, ...]:
-    return declared_in(vars(_import(module, root=root, source=source)))
+    return seeders_in(vars(_import(module, root=root, source=source)))
 
 
 def _import(path: str, *, root: Path, source: str) -> object:

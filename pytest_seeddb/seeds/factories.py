@@ -111,11 +111,11 @@ class _Block:
         """Once a thread has used one kind of session it stays with it: objects of two cannot refer to each other."""
         thread = threading.get_ident()
 
-        def wired() -> Any:  # noqa: ANN401 - as above
+        def find_session() -> Any:  # noqa: ANN401 - as above
             return wiring[_MAKER]() if wiring[_MAKER] else wiring[_SESSION]
 
         if (wiring[_MAKER] or wiring[_SESSION]) is not None and thread not in self._given:
-            kept = self._source.kept(wired, model)
+            kept = self._source.kept(find_session, model)
             if kept is not None:
                 self._kept[thread] = kept
                 return kept
@@ -127,7 +127,7 @@ class _Block:
             if thread not in self._given:
                 self._given[thread] = self._source.another()
         given = self._given[thread]
-        return wired() if given is None else given
+        return find_session() if given is None else given
 
 
 class _Wiring:

@@ -114,7 +114,7 @@ class Runner:
         with own_randomness(seed_for(self.random_seed, seed.identity)), own_iterators():
             with sequences_from(target.numbering.start(step.name)) as counters:
                 yield
-                drawn = counters.drawn()  # inside: afterwards the process's own counters are back
+                drawn = counters.draws()  # inside: afterwards the process's own counters are back
             target.numbering.note(step.name, drawn)
 
 

@@ -93,13 +93,13 @@ class _Staging:
 
     def seeds(self) -> tuple[Seed, ...]:
         """All that are declared, of every tier, in order."""
-        for seed in self._declared():
+        for seed in self._settings_seeds():
             self._know(seed)
         seeds = _sort(list(self._known.values()), lambda seed: [self._find(seed, name) for name in seed.after])
         check([seed for seed in seeds if isinstance(seed, Declaration)], self._profile)
         return seeds
 
-    def _declared(self) -> Iterator[Seed]:
+    def _settings_seeds(self) -> Iterator[Seed]:
         """The seeds that the settings name, in order."""
         for entry in self._settings.seeds:
             if isinstance(entry, CommandSpec):

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.seeds.declaration import declared_in, seeder, seeder_of
+from pytest_seeddb.seeds.declaration import seeder, seeder_of, seeders_in
 
 
 def test_the_function_itself_is_given_back():
@@ -79,7 +79,7 @@ def twice(function):
 def roles(): return 1
 """
     exec(code, scope)
-    (noted,) = declared_in(scope)
+    (noted,) = seeders_in(scope)
     assert (noted.identity, noted.function()) == ("shop.seeds:roles", 2)
 
 
@@ -88,7 +88,7 @@ def test_objects_that_answer_to_everything_are_no_seeders():
         def __getattribute__(self, name):
             raise RuntimeError(name)
 
-    assert declared_in({"__name__": "shop", "request": Proxy()}) == ()
+    assert seeders_in({"__name__": "shop", "request": Proxy()}) == ()
 
 
 def test_a_module_that_is_reloaded_has_each_seeder_once(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_a_module_that_is_reloaded_has_each_seeder_once(tmp_path, monkeypatch):
     module = importlib.import_module("reloaded_seeds")
     file.write_text(file.read_text().replace("def b", "def longer"))
     importlib.reload(module)
-    assert [each.name for each in declared_in(vars(module))] == ["a", "longer"]
+    assert [each.name for each in seeders_in(vars(module))] == ["a", "longer"]
 
 
 def test_an_application_that_declares_seeders_imports_no_framework():
