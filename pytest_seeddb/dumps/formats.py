@@ -66,29 +66,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class DumpFile:
-    """A dump as it lies on the disk.
-
-    Attributes:
-        path: The file or the directory.
-        kind: Its format.
-        compression: Of a plain one; empty where there is none.
-        needs: The oldest major version of ``pg_restore`` that reads it; 0 where any does.
-        origin: What it says of itself, if ``seeddb dump`` wrote it.
-    """
+    """A dump as it lies on the disk."""
 
     path: Path
     kind: Kind
-    compression: str = ""
-    needs: int = 0
-    origin: Origin | None = None
+    compression: str = ""  # of a plain one
+    needs: int = 0  # the oldest major version of pg_restore that reads it; 0 where any does
+    origin: Origin | None = None  # if `seeddb dump` wrote it
 
 
 def recognize(path: Path, *, source: str) -> DumpFile:
-    """Say what kind of dump it is.
-
-    Raises:
-        ConfigError: It does not exist, is not a dump, is empty, or cannot be read.
-    """
+    """The dump at the path; raises `ConfigError` where that does not exist, is not a dump, or cannot be read."""
     if not path.exists():
         names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, names)
@@ -99,7 +87,7 @@ def recognize(path: Path, *, source: str) -> DumpFile:
             remedy="correct the path, or make the dump: seeddb dump --from-scratch",
         )
     try:
-        return _directory(path) if path.is_dir() else _file(path)
+        return _read(path)
     except _NotADumpError as error:
         known = "name one that pg_dump or `seeddb dump` wrote: plain (also .gz), custom, directory or tar"
         raise ConfigError(
@@ -123,17 +111,13 @@ class _NotADumpError(Exception):
         super().__init__(saw)
 
 
-def _directory(path: Path) -> DumpFile:
-    if not (path / CONTENTS).is_file():
+def _read(path: Path) -> DumpFile:
+    if path.is_dir() and not (path / CONTENTS).is_file():
         raise _NotADumpError(f"a directory without {CONTENTS}")
-    with (path / CONTENTS).open("rb") as stream:
+    with (path / CONTENTS if path.is_dir() else path).open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
-    return DumpFile(path, "directory", needs=_needs(head), origin=_origin(head))
-
-
-def _file(path: Path) -> DumpFile:
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD_BYTES)
+    if path.is_dir():
+        return DumpFile(path, "directory", needs=_needs(head), origin=_origin(head))
     if not head.strip():
         raise _NotADumpError(f"an empty file of {path.stat().st_size} bytes")
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), "")
@@ -180,11 +164,7 @@ def _origin(head: bytes) -> Origin | None:
 
 
 def open_dump(dump: DumpFile) -> IO[bytes]:
-    """The text of a plain dump, decompressed.
-
-    Raises:
-        OSError: It cannot be read; later, where the compressed data are damaged.
-    """
+    """The text of a plain dump, decompressed; raises `OSError` here, or later where the data are damaged."""
     module: Any = {"gzip": gzip, "bzip2": bz2, "xz": lzma}.get(dump.compression)
     if dump.compression == "zstd":
         try:
@@ -199,10 +179,7 @@ def open_dump(dump: DumpFile) -> IO[bytes]:
 _BY_SUFFIX: Final[dict[str, tuple[Kind, str]]] = {
     ".sql.gz": ("plain", "gzip"),
     ".sql": ("plain", ""),
-    ".dump": ("custom", ""),
-    ".pgdump": ("custom", ""),
-    ".custom": ("custom", ""),
-    ".backup": ("custom", ""),
+    **dict.fromkeys((".dump", ".pgdump", ".custom", ".backup"), ("custom", "")),
     ".tar": ("tar", ""),
     ".dir": ("directory", ""),
 }

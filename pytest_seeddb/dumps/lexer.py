@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -53,12 +52,10 @@ class Piece(NamedTuple):
 
     kind: Literal["text", "comment", "statement", "command", "data", "end"]
     text: bytes
-    line: int
-    """On which it begins, from 1."""
-    words: tuple[str, ...] = ()
-    """A statement's unquoted words in capitals, without those in comments."""
-    is_closed: bool = False
-    """Whether the statement ends with its semicolon."""
+    line: int  # on which it begins, from 1
+    words: tuple[str, ...] = ()  # a statement's unquoted words in capitals, without those in comments
+    is_closed: bool = False  # whether a statement ends with its semicolon
+    data: bytes | None = None  # given by `statements`
 
     @property
     def takes_data(self) -> bool:
@@ -70,20 +67,14 @@ class Piece(NamedTuple):
 
 
 class Lexer:
-    """Reads one script, line by line, so that its size does not matter.
-
-    Attributes:
-        copies: The lines before the first and of the last line of the data of each ``COPY``; 0 while that is not read.
-        statements: How many statements have begun.
-        line: The number, from 1, of the line that was read last.
-    """
+    """Reads one script, line by line, so that its size does not matter."""
 
     def __init__(self, collected: frozenset[str] | None = None) -> None:
         """Collect the statements that begin with one of these words; by default all."""
         self._collected = collected
-        self.copies: list[tuple[int, int]] = []
-        self.statements = 0
-        self.line = 0
+        self.copies: list[tuple[int, int]] = []  # the lines before the first and of the last line of data; 0 so far
+        self.statements = 0  # how many have begun
+        self.line = 0  # that was read last, from 1
         self._inside = b""
         self._depth = 0
         self._waiting = 0
@@ -247,41 +238,19 @@ class Lexer:
             self._bodies += 1
 
 
-@dataclass(frozen=True)
-class Statement:
-    r"""One statement of a script, or a command of psql's.
-
-    Attributes:
-        text: From its first word up to, without, the semicolon. For a command, the rest of the line.
-        line: On which it begins, from 1.
-        words: Its unquoted words in capitals, without those in comments.
-        data: The lines that follow a ``COPY ... FROM STDIN``, without the closing ``\.``; else ``None``.
-        is_command: Whether it is a command of psql's, such as ``\connect``.
-    """
-
-    text: bytes
-    line: int
-    words: tuple[str, ...] = ()
-    data: bytes | None = None
-    is_command: bool = False
-
-
-def statements(script: bytes) -> list[Statement]:
-    """The statements of a script, in order. Empty ones are left out."""
-    complete: list[Statement] = []
-    waiting: list[int] = []
+def statements(script: bytes) -> list[Piece]:
+    """The statements of a script and psql's commands, in order: without semicolons, but with the data of ``COPY``."""
+    complete: list[Piece] = []
+    copies: list[int] = []
     for piece in Lexer().read(io.BytesIO(script)):
         if piece.kind in {"statement", "command"}:
             if piece.takes_data:
-                waiting.append(len(complete))
+                copies.append(len(complete))
             text = piece.text[:-1] if piece.is_closed else piece.text
-            is_command = piece.kind == "command"
-            complete.append(
-                Statement(text.rstrip(), piece.line, piece.words, b"" if piece.takes_data else None, is_command)
-            )
+            complete.append(piece._replace(text=text.rstrip(), data=b"" if piece.takes_data else None))
         elif piece.kind == "data":
-            copy = complete[waiting[0]]
-            complete[waiting[0]] = replace(copy, data=(copy.data or b"") + piece.text)
+            copy = complete[copies[0]]
+            complete[copies[0]] = copy._replace(data=(copy.data or b"") + piece.text)
         elif piece.kind == "end":
-            del waiting[0]
+            del copies[0]
     return complete

@@ -33,14 +33,7 @@ _MESSAGE_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True)
 class Restoring:
-    """How a dump is restored.
-
-    Attributes:
-        dump: The dump.
-        settings: Say where client programs are looked for.
-        source: Where the dump's name came from, for errors.
-        exact: Whether it is a copy that keeps owners and privileges, of which nothing is left out.
-    """
+    """How a dump is restored; ``exact`` where it is a copy with owners and privileges, of which nothing is left out."""
 
     dump: DumpFile
     settings: Settings
@@ -85,24 +78,14 @@ def restore(wanted: Restoring, target: Target) -> Script:
     Statements about what belongs to the server and not to a database are left out: owners, privileges,
     roles, databases, tablespaces, subscriptions, and settings that only a newer server has. Nothing
     ever runs in another database than the target. An interruption ends psql and pg_restore, too.
-
-    Returns:
-        The script as it was run, with the numbers of statements left out.
-
-    Raises:
-        BuildError: A statement failed, or the dump is damaged, cut or of another kind. What ran before stays.
-        ServerError: There is no client program that can read it.
+    After a `BuildError`, what ran before stays; a `ServerError` where no client program can read the dump.
     """
     server = server_major(target.address)
     script = Script(rules_for_copies(server) if wanted.exact else rules_for_dumps(server))
     psql = find_program(wanted.settings, "psql", wanted=server, why=f"restoring {wanted.name}")
     command = [*psql.command, "-X", "-q", "-b", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]
     command += ["-c", _FIRST, "-f", "-"]
-    environment = {
-        **environment_for(target.address),
-        "PGCLIENTENCODING": "UTF8",
-        "PGAPPNAME": "pytest-seeddb",
-    }
+    environment = {**environment_for(target.address), "PGCLIENTENCODING": "UTF8", "PGAPPNAME": "pytest-seeddb"}
     failure = wanted.failure(script)
     with (
         wanted.lines(server, script) as lines,
@@ -127,12 +110,7 @@ def restore(wanted: Restoring, target: Target) -> Script:
 
 
 def read_through(wanted: Restoring, server: int) -> Script:
-    """Read a dump to its end as `restore` would on a server of this major version, without one.
-
-    Raises:
-        BuildError: It is damaged or cut, or has something that is not run.
-        ServerError: There is no ``pg_restore`` that can read it.
-    """
+    """Read a dump to its end as `restore` would on a server of this major version, without one; raises the same."""
     script = Script(rules_for_dumps(server))
     with wanted.lines(server, script) as lines:
         try:
@@ -144,11 +122,7 @@ def read_through(wanted: Restoring, server: int) -> Script:
 
 
 def server_major(address: Address) -> int:
-    """The major version of the server that a database is on.
-
-    Raises:
-        psycopg.OperationalError: It cannot be reached.
-    """
+    """The major version of the server that a database is on."""
     import psycopg
 
     with psycopg.connect(address.conninfo) as connection:

@@ -34,11 +34,7 @@ class SchemaDifference:
 
 
 def schema_of(address: Address, pg_dump: Program) -> Schema:
-    """The schema of a database, without owners, privileges and the ledger.
-
-    Raises:
-        ServerError: ``pg_dump`` failed.
-    """
+    """The schema of a database, without owners, privileges and the ledger; raises `ServerError`."""
     return parse_schema(run_pg_dump(pg_dump, address, "--schema-only", f"--exclude-schema={SCHEMA}").decode())
 
 

@@ -97,19 +97,11 @@ class Unfit(Exception):  # noqa: N818 - it is caught by what restores
 
 
 class Script:
-    """One script, filtered while it passes.
-
-    Line ends take the place of what is left out, so that psql's line numbers are the file's.
-
-    Attributes:
-        left_out: How many statements of each kind were left out.
-        versions: The versions in its head: ``from database`` and ``by pg_dump``.
-        lexer: What reads it.
-    """
+    """One script; line ends take the place of what is left out, so that psql's line numbers are the file's."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self.left_out: Counter[str] = Counter()
-        self.versions: dict[str, str] = {}
+        self.left_out: Counter[str] = Counter()  # of each kind
+        self.versions: dict[str, str] = {}  # those in its head: "from database" and "by pg_dump"
         self.lexer = Lexer(frozenset({"COPY"}.union(*(rule.words for rule in rules))))
         self._rules = rules
         self._is_cut = False
@@ -117,11 +109,7 @@ class Script:
         self._connected: bytes | None = None
 
     def filter(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Give the text for psql, as the lines come.
-
-        Raises:
-            Unfit: Something in it is not run, or it ends too early.
-        """
+        """Give the text for psql, as the lines come; raises `Unfit`."""
         for piece in self.lexer.read(lines):
             if piece.kind in {"data", "text"}:
                 yield piece.text
@@ -135,9 +123,8 @@ class Script:
                     self._read_comment(piece.text.strip())
                 yield piece.text
         if self.lexer.open or self._is_cut:
-            raise self._unfit(
-                "It ends too early", f"the file ends in the middle of {self.lexer.open or 'the dump'}", _AGAIN
-            )
+            where = self.lexer.open or "the dump"
+            raise self._unfit("It ends too early", f"the file ends in the middle of {where}", _AGAIN)
         if not self.lexer.statements:
             raise self._unfit("It is empty", "no statement", _AGAIN)
 

@@ -31,7 +31,7 @@ SELECT EXISTS (
 
 
 def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """The stages of a plan, after one that restores the dump of the settings.
+    """The stages of a plan, after one that restores the dump of the settings; raises `ConfigError` where it is none.
 
     The steps are the same as without a dump. When they run, those that the dump holds already do
     nothing: Alembic's by its own version table, files of SQL and seeds by the ledger that `seeddb dump`
@@ -39,9 +39,6 @@ def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tupl
 
     A dump by `seeddb dump` is of one profile. For another one it is left aside, and the migrations and seeds run
     from the beginning; where no migrations are declared, it is all that there is, and is restored.
-
-    Raises:
-        ConfigError: The setting does not name a dump.
     """
     dump = _Dump.of(settings)
     is_other = dump and dump.file.origin and dump.file.origin.profile != profile
@@ -51,11 +48,7 @@ def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tupl
 
 
 def dump_stage(settings: Settings) -> Stage | None:
-    """The stage that restores the dump of the settings, for any profile; ``None`` where they name none.
-
-    Raises:
-        ConfigError: The setting does not name a dump.
-    """
+    """The stage that restores the dump of the settings, for any profile; ``None`` where they name none."""
     dump = _Dump.of(settings)
     return dump.stage() if dump else None
 
@@ -82,9 +75,16 @@ class _Dump:
         tier = "demo" if self.file.origin and self.file.origin.tier == "demo" else ""
 
         def run(target: Target, first: int) -> None:
-            if not first and target.marks.wants(step) and _clear(target):
-                target.started(step)
-                self._restore(target)
+            from pytest_seeddb.dumps.restoring import Restoring, restore
+
+            if first or not target.marks.wants(step) or not _clear(target):
+                return
+            target.started(step)
+            restore(Restoring(self.file, self.settings, self.source), target)
+            with _connect(target) as connection:
+                target.numbering.steps.update(read(connection).numbering.steps)
+            target.marks.renew()
+            self.restored.add(target.address.conninfo)
 
         return Stage(STAGE, (step,), run, tier=tier)
 
@@ -95,15 +95,6 @@ class _Dump:
             stage.run(replace(target, marks=_Except(target.marks, self._steps(target))), first)
 
         return replace(stage, run=run)
-
-    def _restore(self, target: Target) -> None:
-        from pytest_seeddb.dumps.restoring import Restoring, restore
-
-        restore(Restoring(self.file, self.settings, self.source), target)
-        with _connect(target) as connection:
-            target.numbering.steps.update(read(connection).numbering.steps)
-        target.marks.renew()
-        self.restored.add(target.address.conninfo)
 
     def _steps(self, target: Target) -> frozenset[str]:
         """The steps that the dump says it holds, by name: it stands for their data, whatever they are now.

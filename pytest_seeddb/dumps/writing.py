@@ -48,13 +48,8 @@ ORDER BY c.oid, x.indisprimary DESC, i.relname
 class Output:
     r"""The dump to be written.
 
-    Attributes:
-        path: The file or the directory.
-        kind: Its format.
-        compression: ``gzip`` or nothing; of a plain one.
-        privileges: Whether it gets owners and privileges.
-        guarded: Whether a plain one gets pg_dump's ``\restrict``, which lets psql run none of its commands: for dumps
-            of a server that others control. Versions of psql before August 2025 do not know it.
+    A plain one may be compressed by ``gzip``, and may be ``guarded`` by pg_dump's ``\restrict``, which lets psql run
+    none of its commands: for a server that others control. Versions of psql before August 2025 do not know it.
     """
 
     path: Path
@@ -64,30 +59,19 @@ class Output:
     guarded: bool = False
 
     def dump(self, address: Address, pg_dump: Program, path: Path) -> None:
-        """Have ``pg_dump`` write straight to ``path``, which may be an empty file or directory.
-
-        Raises:
-            ServerError: It failed.
-        """
+        """Have ``pg_dump`` write straight to ``path``, which may be an empty file or directory."""
         options = (f"--format={self.kind}", f"--file={path}")
         run_pg_dump(pg_dump, address, *options, privileges=self.privileges)
 
 
 def write(output: Output, address: Address, pg_dump: Program) -> int:
-    """Dump the database.
+    """Dump the database, and return the size in bytes; raises `ConfigError` where the path cannot be written to.
 
     A plain dump is a function of the database's contents and of the major versions: no dates, no minor
     versions, no random key. Rows stand in their physical order (see `put_in_order`).
 
     Killed at any moment, it leaves the file that was there before, and that one complete. A directory is
     replaced by two renames: between them it is there under a name of its own.
-
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        ConfigError: The path cannot be written to, or something else lies there.
-        ServerError: ``pg_dump`` failed.
     """
     path = output.path
     _check(output)
@@ -155,11 +139,7 @@ def stable_lines(lines: Iterable[bytes], key: bytes = b"") -> Iterator[bytes]:
 
 
 def run_pg_dump(pg_dump: Program, address: Address, *options: str, privileges: bool = False) -> bytes:
-    """Run ``pg_dump``; without privileges, owners and tablespaces by default.
-
-    Raises:
-        ServerError: It failed.
-    """
+    """Run ``pg_dump``, by default without privileges, owners and tablespaces; raises `ServerError`."""
     options += () if privileges else _WITHOUT_PRIVILEGES
     run = subprocess.run(  # noqa: S603 - pg_dump, as it was found
         [*pg_dump.command, *options, "--encoding=UTF8", "--no-password"],

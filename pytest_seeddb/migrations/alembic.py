@@ -19,7 +19,7 @@ from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_name
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
-from pytest_seeddb.migrations.execution import Execution, ignore_warnings
+from pytest_seeddb.migrations.execution import Execution, failure, ignore_warnings
 from pytest_seeddb.plan.plan import Stage, Step
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from alembic.runtime.environment import EnvironmentContext
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
-    from sqlalchemy import Connection
 
     from pytest_seeddb.migrations.alembic_files import Layout
     from pytest_seeddb.plan.plan import Target
@@ -42,15 +41,9 @@ _USE_OURS: Final = (
 
 
 def stage(path: Path, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage for an Alembic project, one step for each revision.
+    """The ``migrations`` stage of an ``alembic.ini`` or a ``pyproject.toml``, one step for each revision.
 
-    Args:
-        path: The ``alembic.ini``, or the ``pyproject.toml`` with ``[tool.alembic]``.
-        root: The project's root.
-        source: Where the path came from.
-
-    Raises:
-        ConfigError: The configuration or the history is broken.
+    Raises `ConfigError` where the configuration or the history is broken.
     """
     layout = read_layout(path, root, source=source)
     try:
@@ -80,12 +73,10 @@ def _import_revisions(layout: Layout, root: Path, source: str) -> list[Revision]
     put_on_path(root)
     try:
         with contextlib.chdir(layout.directory), ignore_warnings():
-            script = _script(_config(layout, io.StringIO()))
+            _, script = _open(layout, io.StringIO())
             return [
-                Revision.of(
-                    {**vars(one.module), "revision": one.revision}, Path(one.path), str(one.module.__doc__ or "")
-                )
-                for one in script.walk_revisions()
+                Revision.of({**vars(module), "revision": revision}, Path(path), str(module.__doc__ or ""))
+                for revision, path, module in ((one.revision, one.path, one.module) for one in script.walk_revisions())
             ]
     except (Exception, SystemExit) as error:
         raise ConfigError(
@@ -115,10 +106,11 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _config(layout: Layout, output: io.StringIO) -> Config:
-    """Alembic's configuration, as its command line would read it in the project's directory."""
+def _open(layout: Layout, output: io.StringIO) -> tuple[Config, ScriptDirectory]:
+    """Alembic's configuration, as its command line would read it in the project's directory, and its scripts."""
     try:
         from alembic.config import Config
+        from alembic.script import ScriptDirectory
     except ImportError as error:
         raise ConfigError(
             "The migrations need Alembic", saw=str(error), source=str(layout.script), remedy="pip install alembic"
@@ -136,13 +128,7 @@ def _config(layout: Layout, output: io.StringIO) -> Config:
     config = Config(str(layout.ini) if layout.ini else None, stdout=output, **options)
     # Absolute, so that the lines of a failure's traceback can be told to be the project's.
     config.set_main_option("script_location", str(layout.script).replace("%", "%%"))
-    return config
-
-
-def _script(config: Config) -> ScriptDirectory:
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(config)
+    return config, ScriptDirectory.from_config(config)
 
 
 class _Upgrade:
@@ -166,13 +152,12 @@ class _Upgrade:
             except (Exception, SystemExit) as error:
                 what = f"The migration {self._running.id}" if self._running else "env.py"
                 source = str(self._running.path if self._running else self._layout.env)
-                raise self._execution.failure(what, error, self._place(error), source) from error
+                output = self._execution.output.getvalue()
+                raise failure(what, error, self._place(error), source, output) from error
 
     def _run_env(self) -> None:
+        config, script = _open(self._layout, self._execution.output)
         from alembic.runtime.environment import EnvironmentContext
-
-        config = _config(self._layout, self._execution.output)
-        script = _script(config)
 
         def upgrade(current: Any, context: MigrationContext) -> Iterator[Any]:  # noqa: ANN401 - Alembic's own types are private
             self._context = context
@@ -220,6 +205,8 @@ class _Upgrade:
         """Before anything is migrated: did ``env.py`` connect to the target?"""
         import psycopg
 
+        from pytest_seeddb.application.redirection import foreign_creator
+
         connection = context.connection
         if connection is None:
             raise self._elsewhere("nothing: it runs offline, writing SQL", "context.configure() has no connection")
@@ -232,7 +219,10 @@ class _Upgrade:
         with psycopg.connect(self._target.address.conninfo) as own:
             expected = own.execute(_WHICH_DATABASE).fetchone()
         if database != expected:
-            raise self._elsewhere(f"the database {database[0]!r} through {connection.engine.url!r}", _why(connection))
+            why = "the connection was opened before the build began, or past SQLAlchemy's engine"
+            if foreign_creator(connection.engine.pool) is not None:
+                why = "its engine was made with creator= or async_creator=, which opens the connection itself"
+            raise self._elsewhere(f"the database {database[0]!r} through {connection.engine.url!r}", why)
 
     def _elsewhere(self, what: str, why: str) -> BuildError:
         return BuildError(
@@ -280,11 +270,3 @@ class _Upgrade:
         frame = next((frame for frame in frames if Path(frame.filename) == path), None)
         frame = frame or innermost_frame(error, self._layout.script)
         return f"{relative_name(Path(frame.filename), self._target.root)}:{frame.lineno}" if frame else ""
-
-
-def _why(connection: Connection) -> str:
-    from pytest_seeddb.application.redirection import foreign_creator
-
-    if foreign_creator(connection.engine.pool) is not None:
-        return "its engine was made with creator= or async_creator=, which opens the connection itself"
-    return "the connection was opened before the build began, or past SQLAlchemy's engine"

@@ -19,7 +19,7 @@ from pytest_seeddb.application.imports import describe, is_users, place_of
 from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.migrations.execution import Execution
+from pytest_seeddb.migrations.execution import Execution, failure
 from pytest_seeddb.plan.plan import Stage, Step
 
 if TYPE_CHECKING:
@@ -27,29 +27,19 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.plan.plan import Target
 
+# The settings that decide which migrations there are and where they run.
 _SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
-"""What of the settings decides which migrations there are and where they run."""
 _READ: Final = re.compile(rb"\bsettings\.([A-Z][A-Z0-9_]+)")
-_SETTINGS_STEP: Final = "Django and its settings"
 _SYNC: Final = "tables of the apps without migrations"
 _SIGNALS: Final = "signals after the migrations"
 
 
 def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...]:
-    """The ``migrations`` stage of a Django project, and the one that sends ``post_migrate``.
+    """The ``migrations`` stage of a Django project, and the one that sends ``post_migrate``; raises `ConfigError`.
 
     The signal has a stage of its own: a layer is kept before it, so that one migration more is one
     migration to run, and what the signal makes (content types, permissions, sites) comes out as it does
     when all is migrated from scratch.
-
-    Args:
-        root: The project's root.
-        source: Where the setting came from.
-        alias: Of the database that is migrated.
-
-    Raises:
-        ConfigError: Django cannot be set up, none of its databases is PostgreSQL's, or the migrations cannot be read
-            or contradict each other.
     """
     set_up(root, source=source)
     require_postgres(source)
@@ -131,12 +121,12 @@ class _History:
         from django.apps import apps
 
         sources = Sources(self.root)
-        steps = [Step(_name(*key), self._parts(key, sources), rerun="always") for key in self.keys]
+        steps = [Step(f"migration {key[0]}.{key[1]}", self._parts(key, sources), rerun="always") for key in self.keys]
         if self.labels:
             modules = [apps.get_app_config(label).models_module.__name__ for label in sorted(self.labels)]
             parts = {part for module in modules for part in sources.of_module(module)}
             steps.insert(0, Step(_SYNC, tuple(sorted(parts)), rerun="always"))
-        environment = Step(_SETTINGS_STEP, tuple(sorted(set(self._environment(sources)))), rerun="always")
+        environment = Step("Django and its settings", tuple(sorted(set(self._environment(sources)))), rerun="always")
         return (environment, *steps) if steps else ()
 
     def _parts(self, key: tuple[str, str], sources: Sources) -> tuple[Part, ...]:
@@ -190,10 +180,6 @@ def _setting_part(name: str) -> Part:
     return Part(f"setting {name}", digest(text))
 
 
-def _name(app: str, name: str) -> str:
-    return f"migration {app}.{name}"
-
-
 class _Upgrade:
     """One run of ``migrate``, without the signal at its end; ``running`` is what is under way, for an error."""
 
@@ -216,7 +202,7 @@ class _Upgrade:
         connection.prepare_database()
         executor = MigrationExecutor(connection, self._progress)
         if not self._target.marks.are_kept:
-            executor.recorder = _without_a_date(executor.recorder)
+            _forget_dates(executor.recorder)
         executor.loader.check_consistent_history(connection)
         targets = executor.loader.graph.leaf_nodes()
         plan = executor.migration_plan(targets)
@@ -233,7 +219,7 @@ class _Upgrade:
 
     def _progress(self, action: str, migration: Any = None, fake: bool = False) -> None:  # noqa: ANN401, ARG002 - Django's
         if action == "apply_start":
-            self._start(_name(migration.app_label, migration.name))
+            self._start(f"migration {migration.app_label}.{migration.name}")
 
     def _start(self, name: str) -> None:
         self.running = f"The {name}"
@@ -241,7 +227,7 @@ class _Upgrade:
             self._execution.announce(self._steps[name])
 
 
-def _without_a_date(recorder: Any) -> Any:  # noqa: ANN401 - django.db.migrations.recorder.MigrationRecorder
+def _forget_dates(recorder: Any) -> None:  # noqa: ANN401 - django.db.migrations.recorder.MigrationRecorder
     """Let it write one day only: nobody asks when a private database was migrated, and builds are to be the same."""
     from django.utils import timezone
 
@@ -252,7 +238,6 @@ def _without_a_date(recorder: Any) -> Any:  # noqa: ANN401 - django.db.migration
         recorder.migration_qs.create(app=app, name=name, applied=day)
 
     recorder.record_applied = record_applied
-    return recorder
 
 
 @contextlib.contextmanager
@@ -263,4 +248,5 @@ def _errors(what: Callable[[], str], history: _History, execution: Execution) ->
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:
-        raise execution.failure(what(), error, place_of(error, history.root), history.source) from error
+        place, output = place_of(error, history.root), execution.output.getvalue()
+        raise failure(what(), error, place, history.source, output) from error

@@ -47,13 +47,9 @@ class Execution:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             self._target.started(step)
 
-    def failure(self, what: str, error: BaseException, place: str, source: str) -> BuildError:
-        """The error, with the last lines of the output."""
-        return failure(what, error, place, source, self.output.getvalue())
-
 
 def failure(what: str, error: BaseException, place: str, source: str, output: str = "") -> BuildError:
-    """What of the project's own failed, at which place in its code."""
+    """The error of the project's own code, with the last lines of its output."""
     return BuildError(
         f"{what} failed" + (f" at {place}" if place else ""),
         saw=describe_failure(error, output),

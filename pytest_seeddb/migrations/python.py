@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 def stage(path: str, root: Path, *, source: str) -> Stage:
     """The ``migrations`` stage for ``shop.models:Base.metadata`` or ``shop.db:migrate``.
 
-    The module is imported when the stage runs, not before.
-
-    Raises:
-        ConfigError: There is no such module.
+    The module is imported when the stage runs, not before; where there is none, it raises `ConfigError`.
     """
     check(path, source=source, root=root)
     step = Step(f"schema {path}", Sources(root).of_module(module_of(path)), rerun="safe")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
 
 DJANGO: Final = "django"
-"""What the setting says for a Django project's migrations."""
+"""The setting for a Django project's migrations."""
 _ALLOWED: Final = (
     'write "django", or name an alembic.ini (or a pyproject.toml with [tool.alembic]), a directory of *.sql files, '
     '"package.module:attribute" (a MetaData or a callable), or {command = "...", inputs = [...]}'
@@ -67,17 +67,10 @@ def _create_extension(target: Target, name: str, source: str) -> None:
 
 
 def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
-    """The stage named ``migrations``; nothing where the settings name none, or there is none to run.
+    """The stage named ``migrations``, where there are any to run; of one of Django's databases, the default one.
 
-    Nothing of the user's is imported, nor is SQLAlchemy or Alembic: a warm start needs neither. Only
-    Django is set up, as it is for every one of its commands.
-
-    Args:
-        settings: Name the migrations.
-        alias: Which of Django's databases is migrated; the default one where it is empty.
-
-    Raises:
-        ConfigError: The setting names something that does not exist or cannot be read.
+    Imports nothing of the user's, nor SQLAlchemy or Alembic: a warm start needs neither. Only Django is set up, as it
+    is for every one of its commands. Raises `ConfigError` where the setting's file cannot be read or does not exist.
     """
     wanted, root, source = settings.migrations, settings.root, settings.source("migrations")
     if wanted is None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.dumps.lexer import Statement, statements
+from pytest_seeddb.dumps.lexer import Piece, statements
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
 from pytest_seeddb.plan.ledger import read
@@ -53,12 +53,9 @@ _HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since
 
 
 def stage(directory: Path, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage for a directory of ``*.sql`` files, one step for each.
+    """The ``migrations`` stage for a directory of ``*.sql`` files, one step for each; raises `ConfigError`.
 
     Files run in natural order (``V2`` before ``V10``); ``*.down.sql`` is ignored.
-
-    Raises:
-        ConfigError: The directory has no such file.
     """
     files = _SqlFiles.read(directory, root, source)
     return Stage("migrations", files.steps, files.run)
@@ -112,17 +109,11 @@ def _files(directory: Path) -> list[Path]:
 
 
 def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
-    """Run an SQL file in a connection of its own and commit.
+    """Run an SQL file in a connection of its own and commit; raises `BuildError`, which names the line.
 
-    It runs in one transaction; statement by statement where one of them cannot run in a
-    transaction or the file begins and commits transactions itself. ``-- migrate:up`` sections
-    (dbmate's, and goose's and sql-migrate's equivalents) are honoured, and so are the data of
-    ``COPY ... FROM STDIN``. The step is noted as ``target.marks`` says, in the same transaction where
-    there is one.
-
-    Raises:
-        BuildError: Names the file, the line, the statement, its SQLSTATE and the position. Without
-            a transaction, what ran before it stays.
+    It runs in one transaction, in which the step is noted as ``target.marks`` says. Statement by statement where one
+    of them cannot run in a transaction, or the file begins and commits transactions itself; after a failure, what ran
+    before stays.
     """
     script = _Script.read(path, relative_name(path, target.root))
     if script.statements and not script.runs_alone:
@@ -140,7 +131,7 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
     """A statement failed in the server."""
 
-    def __init__(self, statement: Statement, error: Exception) -> None:
+    def __init__(self, statement: Piece, error: Exception) -> None:
         self.statement = statement
         self.error = database_error(error) or DatabaseError(str(error))
         super().__init__(self.error.message)
@@ -151,7 +142,7 @@ class _Script:
     """A file's statements that migrate upward."""
 
     name: str
-    statements: tuple[Statement, ...]
+    statements: tuple[Piece, ...]
     runs_alone: bool
 
     @classmethod
@@ -165,12 +156,12 @@ class _Script:
             ) from None
         part, before = _upward(content, name)
         script = tuple(
-            replace(statement, line=before + statement.line)
+            statement._replace(line=before + statement.line)
             for statement in statements(part)
-            if not (statement.is_command and statement.text.startswith(_HARMLESS_COMMANDS))
+            if not (statement.kind == "command" and statement.text.startswith(_HARMLESS_COMMANDS))
         )
         for statement in script:
-            if statement.is_command:
+            if statement.kind == "command":
                 raise BuildError(
                     f"{name}, line {statement.line}: {statement.text.split()[0].decode()} is a psql command, not SQL",
                     saw=statement.text.decode(),
@@ -182,7 +173,7 @@ class _Script:
         return cls(name, script, alone)
 
     def run_together(self, target: Target, mark: Mark | None) -> None:
-        """In one transaction, with the step's mark."""
+        """Run in one transaction, with the step's mark."""
         with _connect(target, autocommit=False) as connection:
             for statement in self.statements:
                 _run(connection, statement)
@@ -195,7 +186,7 @@ class _Script:
                 raise _Refused(self.statements[-1], error) from error  # a deferred constraint
 
     def run_alone(self, target: Target) -> None:
-        """Each statement in a transaction of its own, or in those of the file."""
+        """Run each statement in a transaction of its own, or in those of the file."""
         from psycopg.pq import TransactionStatus
 
         with _connect(target, autocommit=True) as connection:
@@ -245,7 +236,7 @@ def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
     return psycopg.connect(target.address.conninfo, autocommit=autocommit, client_encoding="utf8")
 
 
-def _run(connection: psycopg.Connection, statement: Statement) -> None:
+def _run(connection: psycopg.Connection, statement: Piece) -> None:
     try:
         with connection.cursor() as cursor:
             if statement.data is None:

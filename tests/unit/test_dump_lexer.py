@@ -85,7 +85,9 @@ def test_copy_to_and_from_a_file_have_no_data():
 
 @pytest.mark.parametrize("script", ["\\connect shop\nSELECT 1", "SELECT 1;\n  \\i x.sql\nSELECT 2", "SELECT 1 \\gexec"])
 def test_commands_of_psql_are_told_apart(script):
-    assert any(statement.is_command and statement.text.startswith(b"\\") for statement in statements(script.encode()))
+    assert any(
+        statement.kind == "command" and statement.text.startswith(b"\\") for statement in statements(script.encode())
+    )
 
 
 def test_a_long_script_takes_no_long_time():
