@@ -13,6 +13,7 @@ from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.settings.converters import CommandSpec, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_seeddb.plan.plan import Target
@@ -72,29 +73,34 @@ def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
     Imports nothing of the user's, nor SQLAlchemy or Alembic: a warm start needs neither. Only Django is set up, as it
     is for every one of its commands. Raises `ConfigError` where the setting's file cannot be read or does not exist.
     """
+    return tuple(stage for stage in _reader(settings, alias)() if stage.steps)
+
+
+def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
+    """The function that reads the kind of migrations that the settings name."""
     wanted, root, source = settings.migrations, settings.root, settings.source("migrations")
     if wanted is None:
-        return ()
+        return tuple
     if wanted == DJANGO:
         from pytest_seeddb.migrations import django
 
-        of_django = django.stages(root, source=source, alias=alias or DEFAULT)
-        return tuple(stage for stage in of_django if stage.steps)
-    stage = _command(wanted, root, source) if isinstance(wanted, CommandSpec) else _by_name(str(wanted), root, source)
-    return (stage,) if stage.steps else ()
+        return lambda: django.stages(root, source=source, alias=alias or DEFAULT)
+    if isinstance(wanted, CommandSpec):
+        return lambda: (_command(wanted, root, source),)
+    return _reader_by_name(str(wanted), root, source)
 
 
-def _by_name(wanted: str, root: Path, source: str) -> Stage:
+def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[[], tuple[Stage, ...]]:
     path = root / wanted
     if path.is_dir():
         from pytest_seeddb.migrations import sql
 
-        return sql.stage(path, root, source=source)
+        return lambda: (sql.stage(path, root, source=source),)
     if path.is_file():
         from pytest_seeddb.migrations import alembic
 
         if path.suffix == ".ini" or (path.suffix == ".toml" and _has_alembic(path)):
-            return alembic.stage(path, root, source=source)
+            return lambda: (alembic.stage(path, root, source=source),)
         lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is a file of another kind"
         raise ConfigError(
             "This file does not tell which migrations to run", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
@@ -102,7 +108,7 @@ def _by_name(wanted: str, root: Path, source: str) -> Stage:
     if ":" in wanted and is_import_path(wanted):
         from pytest_seeddb.migrations import python
 
-        return python.stage(wanted, root, source=source)
+        return lambda: (python.stage(wanted, root, source=source),)
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, names)
     if is_import_path(wanted) and find(wanted, root) is not None:

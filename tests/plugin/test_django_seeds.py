@@ -180,7 +180,7 @@ def test_apply_takes_over_a_database_that_django_migrated_itself(clinic, empty_d
     lead_to(clinic, empty_database)
     clinic.python("from django.core.management import call_command; call_command('migrate', verbosity=0)")
     told = clinic.seeddb("apply", "--url", empty_database.url, code=1).stderr
-    assert "seed clinic.seeds:patients: clinic_ward has rows already" in told
+    assert "seed clinic.seeds:patients: clinic_ward already has rows" in told
     assert "migration" not in told.partition("saw:")[2].partition("from:")[0]
     clinic.seeddb("apply", "--force", "--url", empty_database.url)
     assert len(rows(empty_database, PATIENTS)) == 3
