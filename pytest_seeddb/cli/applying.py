@@ -24,7 +24,7 @@ from pytest_seeddb.seeds.counters import draws_so_far
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
 from pytest_seeddb.servers.remedies import connection_remedy
-from pytest_seeddb.settings.production import NOWHERE, Environment, refused
+from pytest_seeddb.settings.production import NOWHERE, Environment, refusal
 from pytest_seeddb.templates.contents import label, tables
 
 if TYPE_CHECKING:
@@ -162,12 +162,12 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
     if production is None:
         return
     if wish.reset:
-        raise refused("Emptying the database", production, saw="--reset", remedy="leave --reset out")
+        raise refusal("Emptying the database", production, saw="--reset", remedy="leave --reset out")
     if wish.force:
-        raise refused("Seeding again", production, saw="--force", remedy="leave --force out")
+        raise refusal("Seeding again", production, saw="--force", remedy="leave --force out")
     demo = [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
     if demo:
-        raise refused("Demo data", production, saw="\n".join(demo), remedy="use --tier essential")
+        raise refusal("Demo data", production, saw="\n".join(demo), remedy="use --tier essential")
 
 
 def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange_table: str) -> Marker:

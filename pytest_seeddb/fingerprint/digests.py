@@ -166,14 +166,9 @@ def _matching(pattern: str, root: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which a build differs from an earlier one.
+    """A part, with the steps that have it, or a whole step that differs between an earlier build and this one.
 
-    Attributes:
-        kind: What happened to the part or step.
-        name: The part, or the step if all of it is new or gone.
-        before: The part's earlier value; empty if that is a digest or a secret.
-        after: Its value now; empty in the same cases.
-        steps: The steps that have the part; empty for a step.
+    The values before and after are empty for digests and secrets, which are not shown.
     """
 
     kind: Literal["changed", "added", "removed"]
@@ -216,7 +211,7 @@ def _changes(old: Steps, new: Steps) -> list[_Change]:
     changes += [(1, f"new {name}", Difference("added", name)) for name in now if name not in was]
     changes += [(1, f"{name} is gone", Difference("removed", name)) for name in was if name not in now]
     if not changes and list(old) != list(new):
-        changes = [(0, text, Difference("changed", text)) for text in _reordered(old, new)]
+        changes = [(0, text, Difference("changed", text)) for text in _order_change(old, new)]
     return changes
 
 
@@ -257,7 +252,7 @@ def _text(values: list[str]) -> str:
     return text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}..."
 
 
-def _reordered(old: Steps, new: Steps) -> list[str]:
+def _order_change(old: Steps, new: Steps) -> list[str]:
     """The same steps with the same parts altogether: the order differs, or which step has which part."""
     before, after = [name for name, _ in old], [name for name, _ in new]
     if sorted(before) != sorted(after):

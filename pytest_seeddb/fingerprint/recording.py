@@ -4,11 +4,9 @@ Python announces each file that it opens as an audit event (PEP 578). A hook for
 process has one, which is idle unless something is recorded.
 
 A module is imported once in a process, and what its import reads is read then: perhaps long before a build, by the
-tests' own imports or by the build of another profile. So beside the recording of each build there is one for the life
-of the process, see `begin`, which notes whose code read what.
-
-Files that C libraries open by themselves and those that other processes open are not seen: the setting ``watch`` is
-for them.
+tests' own imports or by another profile's build. So beside the recording of each build there is one for the life of the
+process, see `begin`, which notes whose code read what. The setting ``watch`` is for files that C libraries open by
+themselves and those that other processes open: they are not seen.
 """
 
 from __future__ import annotations
@@ -133,12 +131,12 @@ class Recording:
         """What code of these files has read so far."""
         return self._parts_of([name for name, read in [*self._reads.items()] if not sources.isdisjoint(read.readers)])
 
-    def loaded_by(self, sources: frozenset[str]) -> frozenset[str]:
+    def loads_of(self, sources: frozenset[str]) -> frozenset[str]:
         """The source files that were loaded while code of these files was being executed."""
         return frozenset(name for name, load in [*self._loads.items()] if not sources.isdisjoint(load.readers))
 
-    def outdated(self, sources: Iterable[str]) -> list[str]:
-        """Those of the source files that changed since this process loaded them."""
+    def changes_since_loading(self, sources: Iterable[str]) -> list[str]:
+        """The source files that changed since this process loaded them."""
         return [name for name in sources if name in self._loads and self._loads[name].state != self._state(name)]
 
     def note(self, event: str, path: str, *, writes: bool) -> None:
@@ -239,11 +237,8 @@ def take_over(parts: Iterable[Part], root: Path) -> None:
 def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[Part, ...]:
     """The inputs of a build beside its steps: what it read itself, and what its sources' code had read before.
 
-    Args:
-        own: The parts of the build's own recording.
-        root: The project's root.
-        sources: The build's source files, by name from the root. One that changed since this process loaded it has
-            `CHANGED_MEANWHILE`: the build is neither of the old nor of the new file.
+    ``own`` are the parts of the build's recording, ``sources`` its source files by name from the root. A source that
+    changed since this process loaded it has `CHANGED_MEANWHILE`: the build is neither of the old nor of the new file.
     """
     own, sources = tuple(own), frozenset(sources)
     ongoing = _ongoing.get(Recording(root).roots[0])
@@ -253,9 +248,9 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[
     while not reached <= running:
         running |= reached
         earlier = ongoing.parts_read_by(running) if ongoing else ()
-        reached = Code(root).imported_by([part.name for part in (*own, *earlier)])
-        reached |= ongoing.loaded_by(running) if ongoing else frozenset()
-    outdated = ongoing.outdated(running) if ongoing else []
+        reached = Code(root).imports_of([part.name for part in (*own, *earlier)])
+        reached |= ongoing.loads_of(running) if ongoing else frozenset()
+    outdated = ongoing.changes_since_loading(running) if ongoing else []
     imported = current(running - sources, root)
     return merge((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))
 
@@ -270,10 +265,7 @@ def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
-    """The parts of these recorded names as they are now, sorted.
-
-    A name that is not a readable regular file under ``root`` has the digest `MISSING`.
-    """
+    """The parts of these recorded names as they are now, sorted; `MISSING` if not readable files under ``root``."""
     code, parts = Code(root), []
     for name in set(names):
         value = MISSING
@@ -300,9 +292,10 @@ def _digest_of_names(names: Iterable[str]) -> str:
 
 
 def _is_ignored(names: tuple[str, ...]) -> bool:
-    if not _IGNORED_DIRECTORIES.isdisjoint(names) or (names and names[-1].startswith(_COVERAGE)):
-        return True
-    return any(name.endswith(_IGNORED_SUFFIXES) for name in names)
+    is_coverage = bool(names) and names[-1].startswith(_COVERAGE)
+    return (
+        is_coverage or not _IGNORED_DIRECTORIES.isdisjoint(names) or any(n.endswith(_IGNORED_SUFFIXES) for n in names)
+    )
 
 
 def _with_slash(path: str) -> str:

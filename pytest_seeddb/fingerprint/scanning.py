@@ -88,7 +88,7 @@ class _Scan:
         for node in nodes:
             self._visit(node)
         for call in self._calls:
-            name = self._dotted(call.func).rpartition(".")[2]
+            name = self._dotted_name(call.func).rpartition(".")[2]
             if name in _WALKERS:
                 self._walks[OWN_PACKAGE] = None
             elif name in _LOADERS or name in _OBJECT_LOADERS:
@@ -99,7 +99,7 @@ class _Scan:
         if self._walks:
             names += [f"?{text}" for text in self._strings]
             for attribute in self._paths:
-                self._walk(self._dotted(attribute.value))
+                self._walk(self._dotted_name(attribute.value))
         return Imports(tuple(names), tuple(self._exports), tuple(self._walks))
 
     def _visit(self, node: ast.AST) -> None:
@@ -136,16 +136,17 @@ class _Scan:
     def _load(self, call: ast.Call, *, is_object: bool) -> None:
         argument = call.args[0] if call.args else next((word.value for word in call.keywords), None)
         match argument:
-            case ast.Constant(value=str(text)):
-                self._load_literal(text, call, is_object=is_object)
-            case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
-                self._walk(text.rpartition(".")[0])
-            case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Add()):
-                self._walk(text.rpartition(".")[0])
+            case ast.Constant(value=str(literal)):
+                text = literal
+            case (
+                ast.JoinedStr(values=[ast.Constant(value=str(start)), *_])
+                | ast.BinOp(left=ast.Constant(value=str(start)), op=ast.Add())
+            ):
+                self._walk(start.rpartition(".")[0])
+                return
             case _:
                 self._walks[OWN_PACKAGE] = None
-
-    def _load_literal(self, text: str, call: ast.Call, *, is_object: bool) -> None:
+                return
         module, colon, name = text.partition(":")
         if is_object and not colon:
             module, _, name = text.rpartition(".")
@@ -167,7 +168,7 @@ class _Scan:
         is_module = package.strip(".") and _MODULE.fullmatch(package)
         self._walks[package if is_module else OWN_PACKAGE] = None
 
-    def _dotted(self, node: ast.expr) -> str:
+    def _dotted_name(self, node: ast.expr) -> str:
         """``models.base`` with its first name replaced by what an import bound that to; else ""."""
         names = []
         while isinstance(node, ast.Attribute):

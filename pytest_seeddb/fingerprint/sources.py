@@ -39,14 +39,13 @@ class _Reading:
 class Sources:
     """The parts that Python inputs contribute to a fingerprint.
 
-    Nothing of the project is imported or run: its files are read. Each file and directory is read once in the life of
-    this object, so that all steps of a plan see the same state. Make a new one for a new look.
+    Nothing of the project is imported or run: its files are read, each once in the life of this object, so that all
+    steps of a plan see the same state. Make a new one for a new look.
 
     Args:
         root: The project's root.
-        cache_file: Remembers what files import, by their content; by default in the user's cache directory. It is
-            replaced atomically, so that any number of processes may share it. A damaged one is ignored and replaced,
-            and one that cannot be written only costs time.
+        cache_file: Remembers what files import, by their content; by default in the user's cache directory. Any number
+            of processes may share it. A damaged one is replaced, and one that cannot be written only costs time.
         search: Directories that will be in front of ``sys.path`` when the code runs.
     """
 
@@ -67,16 +66,11 @@ class Sources:
         """The parts of a Python file and of all own modules that it imports, transitively; sorted.
 
         They are one part for each file, ``package <name>`` with the version of each third-party package that one of
-        them imports, and ``python``.
-
-        Args:
-            path: The file.
-            within: Follow imports into this directory only, and none by computed names: for a file whose other imports
-                do not affect what it does.
-            source: Where the path came from, for the error.
+        them imports, and ``python``. With ``within``, only imports from that directory are followed, and none by
+        computed names: for a file whose other imports do not affect what it does.
 
         Raises:
-            ConfigError: The file does not exist or cannot be read.
+            ConfigError: The file does not exist or cannot be read; names ``source``, where the path came from.
         """
         file_part(path, self._root, source=source)  # raises if it cannot be read
         return tuple(sorted(set(self._closure([self._modules.at(path)], within))))
@@ -178,10 +172,7 @@ class Sources:
                 yield target
 
     def _chain(self, name: str) -> tuple[Module | Foreign, ...]:
-        """The module and the packages around it: Python runs all of their files.
-
-        If there is no such module, it is what runs before Python finds that out.
-        """
+        """The module and the packages around it, whose files Python runs, too, even if there is no such module."""
         chain = self._chains.get(name)
         if chain is None:
             module = self._modules.find(name) if name else None
@@ -230,7 +221,7 @@ class Code:
     def digest(self, name: str) -> str:
         """A file's content; of a Python file also the names of the files that it leads to, and its packages' versions.
 
-        Those files' contents are not in it: `imported_by` lists them, and they have digests of their own.
+        Those files' contents are not in it: `imports_of` lists them, and they have digests of their own.
 
         Raises:
             OSError: The file cannot be read.
@@ -242,7 +233,7 @@ class Code:
         files = self._files(parts)
         return chain(content, " ".join(sorted(files)), [part for part in parts if part.name not in files])
 
-    def imported_by(self, names: Iterable[str]) -> frozenset[str]:
+    def imports_of(self, names: Iterable[str]) -> frozenset[str]:
         """The project's files that run when these Python files run, including them, by name from the root."""
         paths = [self._root / name for name in names if is_code(name) and (self._root / name).is_file()]
         return frozenset().union(*(self._files(self._sources.of_file(path)) for path in paths))

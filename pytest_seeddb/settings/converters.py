@@ -28,10 +28,7 @@ class NotAllowed(ValueError):  # noqa: N818 - read as "the value is not allowed"
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A shell command, with patterns of the files that determine its fingerprint.
-
-    ``{command = "dbmate up", inputs = ["db/**"]}``
-    """
+    """A shell command, and patterns of the files that determine it: ``{command = "dbmate up", inputs = ["db/**"]}``."""
 
     command: str
     inputs: tuple[str, ...]
@@ -39,11 +36,7 @@ class CommandSpec:
 
 @dataclass(frozen=True)
 class DjangoSpec:
-    """A management command of a Django project, with patterns of further files that determine its fingerprint.
-
-    ``{django = "seed_demo --idempotent", tier = "demo", idempotent = true}``; it may run again where its rows exist if
-    it is idempotent.
-    """
+    """A management command of Django: ``{django = "seed_demo --idempotent", tier = "demo", idempotent = true}``."""
 
     command: str
     inputs: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 FILE_NAME: Final = "seeddb.toml"
@@ -36,7 +36,12 @@ def find_table(start: Path) -> Table:
         ConfigError: A file is not TOML, or one directory has both tables.
     """
     for place in (start, *start.parents):
-        tables = list(_tables_in(place))
+        project = _toml(place / "pyproject.toml")
+        name = str(project.get("project", {}).get("name", ""))
+        own = place / FILE_NAME
+        tables = [Table(own, _toml(own), name)] if own.is_file() else []
+        if "seeddb" in project.get("tool", {}):
+            tables.append(Table(place / "pyproject.toml", project["tool"]["seeddb"], name))
         if len(tables) > 1:
             raise ConfigError(
                 "Two tables declare the plan of this project",
@@ -49,16 +54,6 @@ def find_table(start: Path) -> Table:
         if (place / ".git").exists():
             break
     return Table(None, {})
-
-
-def _tables_in(place: Path) -> Iterator[Table]:
-    project = _toml(place / "pyproject.toml")
-    name = str(project.get("project", {}).get("name", ""))
-    own = place / FILE_NAME
-    if own.is_file():
-        yield Table(own, _toml(own), name)
-    if "seeddb" in project.get("tool", {}):
-        yield Table(place / "pyproject.toml", project["tool"]["seeddb"], name)
 
 
 def _toml(path: Path) -> dict[str, Any]:

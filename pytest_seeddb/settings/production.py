@@ -15,20 +15,11 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.settings.settings import Settings
 
-# Letters of other scripts that look like those of the words, and on some keyboards are on the same key.
+# Letters of other scripts that look like those of the words, and share their keys on some keyboards.
 _ALIKE: Final = {
-    "p": "\u0440\u03c1",
-    "o": "\u043e\u03bf",
-    "d": "\u0501",
-    "u": "\u03c5",
-    "c": "\u0441\u03f2",
-    "t": "\u0442\u03c4",
-    "i": "\u0456\u03b9\u0131",
-    "n": "\u03bd",
-    "l": "\u04cf",
-    "v": "\u03bd\u0475",
-    "e": "\u0435\u03b5",
-}
+    "p": "\u0440\u03c1", "o": "\u043e\u03bf", "d": "\u0501", "u": "\u03c5", "c": "\u0441\u03f2", "t": "\u0442\u03c4",
+    "i": "\u0456\u03b9\u0131", "n": "\u03bd", "l": "\u04cf", "v": "\u03bd\u0475", "e": "\u0435\u03b5",
+}  # fmt: skip
 _WORDS: Final = ("production", "prod", "prd", "live")
 _SPELT: Final = "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for letter in word) for word in _WORDS)
 # A whole word anywhere in the name; "pre-production" and "non-prod" are not production.
@@ -84,7 +75,7 @@ def environment_of(settings: Settings, environ: Mapping[str, str] | None = None)
     return next(production, named[0] if named else NOWHERE)
 
 
-def refused(what: str, environment: Environment, *, saw: str, remedy: str) -> ConfigError:
+def refusal(what: str, environment: Environment, *, saw: str, remedy: str) -> ConfigError:
     """The error for an action that production does not allow."""
     return ConfigError(
         f"{what} is refused in production; no option allows it", saw=saw, source=environment.source, remedy=remedy
