@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.dumps.formats import AGAIN
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.servers.database_errors import DatabaseError, excerpt
 
@@ -38,12 +39,7 @@ class Failure:
 
     def damage(self, message: str) -> BuildError:
         """The file cannot be read to its end."""
-        return BuildError(
-            f"The dump {self.name} is damaged",
-            saw=message,
-            source=self.source,
-            remedy="make it again: seeddb dump, or pg_dump",
-        )
+        return BuildError(f"The dump {self.name} is damaged", saw=message, source=self.source, remedy=AGAIN)
 
     def archive(self, message: str) -> BuildError:
         """``pg_restore`` could not read the archive."""
@@ -69,7 +65,12 @@ class Failure:
         sent = _STATEMENT.search(stop["text"])
         message = stop["text"][: sent.start()] if sent else stop["text"]
         statement = sent["text"].strip() if sent else ""
-        error = _error(message, statement)
+        state = _STATE.match(message)
+        text = _LOCATION.sub("", message[state.end() if state else 0 :])
+        # psql's lines after the server's error are about itself.
+        lines = [line for line in text.strip().splitlines() if not line.startswith("psql:<stdin>:")]
+        shown = "" if _SHOWS_WHERE.search(text) else excerpt(statement)
+        error = DatabaseError("\n".join(lines), state["state"] if state else "", shown)
         line = self._line(int(stop["line"]), message, statement)
         versions = " ".join(f"{what} {version}" for what, version in self.script.versions.items())
         return BuildError(
@@ -89,12 +90,3 @@ class Failure:
             if begin <= line and (not end or line <= end + 1):
                 return begin + (int(within["line"]) if within else 0)
         return max(line - statement.count("\n"), 1)
-
-
-def _error(message: str, statement: str) -> DatabaseError:
-    state = _STATE.match(message)
-    text = _LOCATION.sub("", message[state.end() if state else 0 :])
-    # psql's lines after the server's error are about itself.
-    lines = [line for line in text.strip().splitlines() if not line.startswith("psql:<stdin>:")]
-    shown = "" if _SHOWS_WHERE.search(text) else excerpt(statement)
-    return DatabaseError("\n".join(lines), state["state"] if state else "", shown)

@@ -22,6 +22,7 @@ Kind = Literal["plain", "custom", "directory", "tar"]
 CONTENTS: Final = "toc.dat"
 """The file that makes a directory a dump, and the first one in a tar."""
 
+AGAIN: Final = "make it again: seeddb dump, or pg_dump"
 _ARCHIVE: Final = b"PGDMP"
 _TAR: Final = b"ustar"
 _TAR_AT: Final = 257
@@ -97,12 +98,8 @@ def recognize(path: Path, *, source: str) -> DumpFile:
             remedy=error.remedy or known,
         ) from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ConfigError(
-            f"The dump {path.name} cannot be read",
-            saw=str(error),
-            source=source,
-            remedy="make it again: seeddb dump, or pg_dump",
-        ) from None
+        what = f"The dump {path.name} cannot be read"
+        raise ConfigError(what, saw=str(error), source=source, remedy=AGAIN) from None
 
 
 class _NotADumpError(Exception):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import tarfile
 import tempfile
 import zlib
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from lzma import LZMAError
+from subprocess import DEVNULL, PIPE, Popen
 from typing import IO, TYPE_CHECKING, Final
 
 from pytest_seeddb.dumps.failures import Failure
@@ -57,12 +58,12 @@ class Restoring:
                 # The first one goes without a byte order mark.
                 yield (line if number else line.removeprefix(b"\xef\xbb\xbf") for number, line in enumerate(stream))
             return
-        if self.dump.kind == "tar" and (damage := _damaged_end(self.dump)):
+        if self.dump.kind == "tar" and (damage := _tar_damage(self.dump)):
             raise self.failure(script).damage(damage)
         why = f"the dump {self.name}"
         program = find_program(self.settings, "pg_restore", wanted=server, least=self.dump.needs, why=why)
         command = [*program.command, *(() if self.exact else _LEFT_OUT), "-f", "-", str(self.dump.path)]
-        with tempfile.TemporaryFile() as errors, _program(command, None, errors, stdout=subprocess.PIPE) as process:
+        with _program(command, None, stdout=PIPE) as (process, errors):
 
             def output() -> Iterator[bytes]:
                 yield from _pipe(process.stdout)
@@ -89,8 +90,7 @@ def restore(wanted: Restoring, target: Target) -> Script:
     failure = wanted.failure(script)
     with (
         wanted.lines(server, script) as lines,
-        tempfile.TemporaryFile() as errors,
-        _program(command, environment, errors, stdin=subprocess.PIPE) as process,
+        _program(command, environment, stdin=PIPE) as (process, errors),
     ):
         pipe = _pipe(process.stdin)
         try:
@@ -114,8 +114,7 @@ def read_through(wanted: Restoring, server: int) -> Script:
     script = Script(rules_for_dumps(server))
     with wanted.lines(server, script) as lines:
         try:
-            for _ in script.filter(lines):
-                pass
+            deque(script.filter(lines), maxlen=0)
         except Unfit as error:
             raise wanted.failure(script).unfit(error) from None
     return script
@@ -129,7 +128,7 @@ def server_major(address: Address) -> int:
         return connection.info.server_version // 10_000
 
 
-def _damaged_end(dump: DumpFile) -> str:
+def _tar_damage(dump: DumpFile) -> str:
     """The damage at the end of a tar; ``pg_restore`` itself looks for the end forever in one that was cut."""
     try:
         with tarfile.open(dump.path, "r:") as archive:
@@ -142,24 +141,20 @@ def _damaged_end(dump: DumpFile) -> str:
 
 @contextmanager
 def _program(
-    command: list[str],
-    environment: dict[str, str] | None,
-    errors: IO[bytes],
-    *,
-    stdin: int = subprocess.DEVNULL,
-    stdout: int = subprocess.DEVNULL,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A client program that does not outlive the block. Its messages go into a file, which nobody needs to empty."""
-    process = subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=errors)  # noqa: S603 - as found
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        for pipe in filter(None, (process.stdin, process.stdout)):
-            with suppress(BrokenPipeError):
-                pipe.close()
+    command: list[str], environment: dict[str, str] | None, *, stdin: int = DEVNULL, stdout: int = DEVNULL
+) -> Iterator[tuple[Popen[bytes], IO[bytes]]]:
+    """A client program that does not outlive the block, and a file of its messages, which nobody needs to empty."""
+    with tempfile.TemporaryFile() as errors:
+        process = Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=errors)  # noqa: S603 - as found
+        try:
+            yield process, errors
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.dumps.formats import DumpFile, recognize
-from pytest_seeddb.fingerprint.digests import file_part, glob_parts, relative_name
+from pytest_seeddb.fingerprint.digests import glob_parts, relative_name
 from pytest_seeddb.plan.ledger import SCHEMA, read
 from pytest_seeddb.plan.plan import Marks, Stage, Step
 
@@ -69,8 +69,7 @@ class _Dump:
 
     def stage(self) -> Stage:
         path, root = self.file.path, self.settings.root
-        parts = glob_parts([str(path)], root, source=self.source) if path.is_dir() else ()
-        parts = parts or (file_part(path, root, source=self.source),)
+        parts = glob_parts([str(path)], root, source=self.source)
         step = Step(f"dump {relative_name(path, root)}", parts, version=STAGE, rerun="always")
         tier = "demo" if self.file.origin and self.file.origin.tier == "demo" else ""
 

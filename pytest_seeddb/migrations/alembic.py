@@ -9,6 +9,7 @@ import io
 import json
 import tomllib
 import traceback
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,14 +20,13 @@ from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_name
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
-from pytest_seeddb.migrations.execution import Execution, failure, ignore_warnings
+from pytest_seeddb.migrations.execution import Execution, failure
 from pytest_seeddb.plan.plan import Stage, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
@@ -72,7 +72,7 @@ def _import_revisions(layout: Layout, root: Path, source: str) -> list[Revision]
     """The revisions of files that compute theirs: by importing them, as Alembic does."""
     put_on_path(root)
     try:
-        with contextlib.chdir(layout.directory), ignore_warnings():
+        with contextlib.chdir(layout.directory), warnings.catch_warnings(action="ignore"):
             _, script = _open(layout, io.StringIO())
             return [
                 Revision.of({**vars(module), "revision": revision}, Path(path), str(module.__doc__ or ""))
@@ -172,7 +172,15 @@ class _Upgrade:
             self._connection_for(config),
             EnvironmentContext(config, script, fn=upgrade, as_sql=False, destination_rev="heads") as environment,
         ):
-            self._check_configuration(environment)
+            configure = environment.configure
+
+            @functools.wraps(configure)
+            def configure_and_check(*args: Any, **options: Any) -> None:
+                configure(*args, **options)
+                self._check_database(environment.get_context())
+
+            # env.py hands its connection over here; then Alembic makes its version table.
+            environment.configure = configure_and_check  # type: ignore[method-assign]  # alembic.context asks the instance
             script.run_env()
         self._check_heads(script)
 
@@ -189,17 +197,6 @@ class _Upgrade:
             config.attributes["connection"] = connection
             yield
             connection.commit()
-
-    def _check_configuration(self, environment: EnvironmentContext) -> None:
-        """Look at the connection as soon as ``env.py`` hands it over: Alembic then makes its version table."""
-        configure = environment.configure
-
-        @functools.wraps(configure)
-        def configure_and_check(*args: Any, **options: Any) -> None:
-            configure(*args, **options)
-            self._check_database(environment.get_context())
-
-        environment.configure = configure_and_check  # type: ignore[method-assign]  # alembic.context asks the instance
 
     def _check_database(self, context: MigrationContext) -> None:
         """Before anything is migrated: did ``env.py`` connect to the target?"""

@@ -209,7 +209,7 @@ def order(revisions: Iterable[Revision], *, source: str) -> list[Revision]:
     for revision in sorted(revisions, key=lambda one: (one.id, str(one.path))):
         if revision.id in known:
             first = known[revision.id].path
-            raise _broken(f"Two migrations have the revision {revision.id!r}", f"{first}\n{revision.path}", source)
+            raise _error(f"Two migrations have the revision {revision.id!r}", f"{first}\n{revision.path}", source)
         known[revision.id] = revision
     before = {revision.id: _before(revision, known, source) for revision in known.values()}
     sorter = TopologicalSorter(before)
@@ -218,7 +218,7 @@ def order(revisions: Iterable[Revision], *, source: str) -> list[Revision]:
     except CycleError as error:
         circle = [known[name] for name in sorted(set(error.args[1]))]
         lines = (f"{one.id} after {', '.join((*one.down, *one.depends))}: {one.path}" for one in circle)
-        raise _broken("These migrations follow each other in a circle", "\n".join(lines), source) from None
+        raise _error("These migrations follow each other in a circle", "\n".join(lines), source) from None
     complete: list[Revision] = []
     depth: dict[str, int] = {}
     ready: list[tuple[str, int, list[tuple[int, str]], str]] = []
@@ -240,7 +240,7 @@ def _before(revision: Revision, known: Mapping[str, Revision], source: str) -> s
         for name in names:
             if name not in known:
                 near = did_you_mean(name, set(known) - {revision.id})
-                raise _broken(
+                raise _error(
                     f"The migration {revision.path.name} follows a revision that does not exist",
                     f"{key} = {name!r} in {revision.path}. {near}".strip(),
                     source,
@@ -248,5 +248,5 @@ def _before(revision: Revision, known: Mapping[str, Revision], source: str) -> s
     return {*revision.down, *depends}
 
 
-def _broken(what: str, saw: str, source: str) -> ConfigError:
+def _error(what: str, saw: str, source: str) -> ConfigError:
     return ConfigError(what, saw=saw, source=source, remedy="correct it; `alembic history` must work")

@@ -35,7 +35,7 @@ class Execution:
         with (
             surroundings(self._target, self._directory),
             keep_logging(),
-            ignore_warnings(),
+            warnings.catch_warnings(action="ignore"),  # of the project's files: the tool's own command shows them
             contextlib.redirect_stdout(self.output),
             contextlib.redirect_stderr(self.output),
         ):
@@ -56,14 +56,6 @@ def failure(what: str, error: BaseException, place: str, source: str, output: st
         source=source,
         remedy=failure_remedy(error) or "correct it; it runs against an empty database",
     )
-
-
-@contextlib.contextmanager
-def ignore_warnings() -> Iterator[None]:
-    """The tool warns of the project's files; its own command shows that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

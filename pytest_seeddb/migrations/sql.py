@@ -72,14 +72,13 @@ class _SqlFiles:
         if not paths:
             names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
             contents = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
-            is_alembics = (directory / "env.py").is_file()
+            is_alembic = (directory / "env.py").is_file()
+            other = "this is Alembic's script directory: name its alembic.ini instead"
             raise ConfigError(
                 "The directory of migrations has no *.sql file",
                 saw=f"{directory}: {contents or 'nothing is in it'}",
                 source=source,
-                remedy="this is Alembic's script directory: name its alembic.ini instead"
-                if is_alembics
-                else "put the migrations there, or name their directory",
+                remedy=other if is_alembic else "put the migrations there, or name their directory",
             )
         parts = (file_part(path, root, source=source) for path in paths)
         return cls(paths, tuple(Step(f"migration {part.name}", (part,)) for part in parts))
