@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
-    wish = Wish(
-        parsed.url, parsed.tier, parsed.force, parsed.accept, parsed.reset, parsed.yes, parsed.dry_run, parsed.wait
-    )
+    names = ("url", "tier", "force", "accept", "reset", "yes", "dry_run", "wait", "lock_timeout")
+    wish = Wish(**{name: getattr(parsed, name) for name in names})
     applied = apply(settings_of(parsed), wish, make_progress())
     if applied is None:
         print("seeddb: nothing was done", file=sys.stderr)

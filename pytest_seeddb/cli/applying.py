@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import psycopg
 from psycopg import sql
 
+from pytest_seeddb.cli.emptying import LOCK_TIMEOUT, empty
 from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
@@ -60,6 +61,7 @@ class Wish:
         accept: Note what may not run again as applied, without running it.
         yes: Empty the database without asking.
         wait: Seconds to wait for the server to come up.
+        lock_timeout: Seconds that ``reset`` tries to lock everything in the database.
         beside: A Django project's further databases, by alias.
     """
 
@@ -71,6 +73,7 @@ class Wish:
     yes: bool = False
     dry_run: bool = False
     wait: float = 0.0
+    lock_timeout: float = LOCK_TIMEOUT
     environment: Environment = NOWHERE
     beside: Mapping[str, Address] = field(default_factory=dict)
 
@@ -119,7 +122,7 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
         ledger = ledgers.read(connection)
         guard(plan, wish, ledger)
         if wish.reset and not wish.dry_run:
-            empty(connection)
+            empty(connection, wish.lock_timeout, progress)
         if wish.reset:
             ledger = Ledger()
         strange_table = "" if wish.reset else _unknown_rows(ledger, connection)
@@ -316,60 +319,3 @@ def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:
         while ledgers.is_being_noted(connection):
             sleep(_POLL)
     return waits
-
-
-# -- emptying --------------------------------------------------------------------------------------
-
-_OWN: Final = """
-NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = o.oid AND e.refobjid <> o.oid AND e.deptype IN ('e', 'i', 'a'))
-"""
-"""Not made by an extension, nor with another object. A partitioned table depends on itself, by its key's columns."""
-
-_EXTENSIONS: Final = """
-SELECT extname FROM pg_extension
-WHERE extnamespace <> 'pg_catalog'::regnamespace AND pg_has_role(extowner, 'USAGE') ORDER BY oid
-"""
-# public itself stays: nothing would restore its grants.
-_SCHEMAS: Final = f"""
-SELECT nspname FROM pg_namespace o
-WHERE nspname NOT IN ('public', 'information_schema') AND nspname NOT LIKE 'pg\\_%' AND {_OWN} ORDER BY oid
-"""  # noqa: S608 - constants
-
-_RELATIONS: Final = """
-CASE relkind WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
-             WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, o.oid::regclass::text
-FROM pg_class o WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND relnamespace"""
-_ROUTINES: Final = """
-CASE prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, o.oid::regprocedure::text
-FROM pg_proc o WHERE pronamespace"""
-_TYPES: Final = """
-CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, o.oid::regtype::text FROM pg_type o
-WHERE typelem = 0 AND (typrelid = 0 OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c')
-  AND typnamespace"""
-_COLLATIONS: Final = "'COLLATION', o.oid::regcollation::text FROM pg_collation o WHERE collnamespace"
-_CONFIGURATIONS: Final = "'TEXT SEARCH CONFIGURATION', o.oid::regconfig::text FROM pg_ts_config o WHERE cfgnamespace"
-_DICTIONARIES: Final = "'TEXT SEARCH DICTIONARY', o.oid::regdictionary::text FROM pg_ts_dict o WHERE dictnamespace"
-_OBJECTS: Final = (_RELATIONS, _ROUTINES, _TYPES, _COLLATIONS, _CONFIGURATIONS, _DICTIONARIES)
-"""What DROP calls each object, its name as PostgreSQL quotes it, and in the end the column of its schema."""
-
-
-def empty(connection: psycopg.Connection[Any]) -> None:
-    """Drop all schemas but ``public``, all that is in it, our role's extensions and all large objects.
-
-    In one transaction: killed in the middle, everything is as before. What is granted on ``public``,
-    on the database and by default privileges stays, and so do extensions of other roles.
-
-    Raises:
-        psycopg.Error: The role may not drop an object, or it is in use; nothing is dropped then.
-    """
-    with connection.transaction():
-        connection.execute("SET LOCAL lock_timeout = '30s'")
-        for word, query in (("EXTENSION", _EXTENSIONS), ("SCHEMA", _SCHEMAS)):
-            for (name,) in connection.execute(query).fetchall():
-                drop = sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.Identifier(name))
-                connection.execute(drop)
-        for objects in _OBJECTS:
-            query = f"SELECT {objects} = 'public'::regnamespace AND {_OWN} ORDER BY o.oid"
-            for word, name in connection.execute(query).fetchall():
-                connection.execute(sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.SQL(name)))
-        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")

@@ -70,6 +70,8 @@ def _add_commands_for_plans(commands: Commands) -> None:
     apply.add_argument("--dry-run", action="store_true", help="only show what would be done")
     about = "how long to wait for the server to come up"
     apply.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=about)
+    about = "with --reset: how long to try to lock everything, while others use the database; by default 10"
+    apply.add_argument("--lock-timeout", type=_seconds, default=10.0, metavar="SECONDS", help=about)
 
     dump = _add(commands, "dump", "write the plan's state, or another database, to a file for psql or pg_restore")
     about = "the file or directory to write; by default the setting `dump`"

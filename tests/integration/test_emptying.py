@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import contextmanager
+
 import psycopg
 import pytest
+from separate import separate_server
 
-from pytest_seeddb.cli.applying import empty
+from pytest_seeddb.cli.emptying import empty
+from pytest_seeddb.errors import ServerError
+from pytest_seeddb.plan.plan import Progress
 
 EVERYTHING = [
     "CREATE EXTENSION IF NOT EXISTS plpgsql",
@@ -50,18 +57,131 @@ def connection(empty_database):
 def test_nothing_that_was_made_is_left_and_grants_on_public_are(connection):
     before = connection.execute("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'").fetchone()
     assert 0 not in connection.execute(LEFT).fetchone()
-    empty(connection)
+    empty(connection, 5, Progress())
     assert connection.execute(LEFT).fetchone() == (0,) * 8
     assert connection.execute("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'").fetchone() == before
     for statement in EVERYTHING:  # and all of it can be made again
         connection.execute(statement)
 
 
-def test_what_cannot_be_dropped_stops_it_and_nothing_is_dropped(connection, empty_database):
-    before = connection.execute(LEFT).fetchone()
-    with psycopg.connect(empty_database.conninfo) as other:
-        other.execute('LOCK TABLE "Odd ""name"')
-        connection.execute("SET statement_timeout = '200ms'")
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            empty(connection)
+# -- while others use it ---------------------------------------------------------------------------
+
+
+HOLDS = {
+    "has read a table": "SELECT * FROM other.t",
+    "writes to a partition": "INSERT INTO parted VALUES (1)",
+    "has drawn a number": "SELECT nextval('free')",
+    "has read a materialized view": "SELECT * FROM kept",
+    "has read a view of no table": "SELECT * FROM seen",
+    "makes a table in a schema": "CREATE TABLE other.own (id int)",
+    "has locked a table": 'LOCK TABLE "Odd ""name"',
+}
+
+
+@contextmanager
+def transaction(address, statement):
+    with psycopg.connect(address.conninfo, application_name="the shop") as other:
+        other.execute(statement)
+        yield other.info.backend_pid
+
+
+def refusal(connection, lock_timeout=0.3):
+    before, started = connection.execute(LEFT).fetchone(), time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        empty(connection, lock_timeout, Progress())
+    assert lock_timeout <= time.monotonic() - started < lock_timeout + 2
     assert connection.execute(LEFT).fetchone() == before
+    return caught.value
+
+
+@pytest.mark.parametrize("statement", HOLDS.values(), ids=HOLDS)
+def test_a_session_that_holds_a_lock_stops_it_and_is_named_and_nothing_is_dropped(
+    connection, empty_database, statement
+):
+    with transaction(empty_database, statement) as pid:
+        error = refusal(connection)
+        assert f"pid {pid}, role postgres, application the shop" in error.saw
+        assert "idle in transaction" in error.saw
+        assert f"SELECT pg_terminate_backend({pid})" in error.remedy
+    empty(connection, 5, Progress())
+    assert connection.execute(LEFT).fetchone() == (0,) * 8
+
+
+def test_a_view_is_locked_only_by_its_name_and_still_stops_it(connection, empty_database):
+    connection.execute("CREATE VIEW of_other AS SELECT * FROM other.t")
+    with transaction(empty_database, "SELECT * FROM of_other"):
+        assert "of_other" in refusal(connection).saw
+
+
+def test_a_session_with_temporary_tables_and_nothing_else_does_not_stop_it(connection, empty_database):
+    with transaction(empty_database, "CREATE TEMPORARY TABLE own (id int); INSERT INTO own VALUES (1)"):
+        empty(connection, 0, Progress())
+        assert connection.execute("SELECT to_regclass('other.t'), to_regclass('kept')").fetchone() == (None, None)
+
+
+def test_it_waits_until_the_others_are_done_and_says_once_for_whom(connection, empty_database):
+    class Told(Progress):
+        reasons = ()
+
+        def waiting(self, why):
+            self.reasons = (*self.reasons, why)
+
+    progress = Told()
+    with psycopg.connect(empty_database.conninfo) as other:
+        other.execute("SELECT * FROM other.t")
+        pid, timer = other.info.backend_pid, threading.Timer(0.5, other.rollback)
+        timer.start()
+        empty(connection, 10, progress)
+        timer.join()
+    assert connection.execute(LEFT).fetchone() == (0,) * 8
+    (reason,) = progress.reasons
+    assert f"pid {pid}" in reason
+    assert "other.t" in reason
+
+
+@pytest.mark.slow
+def test_nobody_waits_behind_it(connection, empty_database):
+    slowest, ended = 0.0, threading.Event()
+
+    def use():
+        nonlocal slowest
+        with psycopg.connect(empty_database.conninfo, autocommit=True) as visitor:
+            while not ended.is_set():
+                started = time.monotonic()
+                visitor.execute("SELECT * FROM other.t; SELECT nextval('free'); SELECT * FROM kept")
+                slowest = max(slowest, time.monotonic() - started)
+                time.sleep(0.005)
+
+    visitor = threading.Thread(target=use)
+    visitor.start()
+    try:
+        with transaction(empty_database, "SELECT * FROM kept; SELECT nextval('free')"):
+            refusal(connection, 1.5)
+    finally:
+        ended.set()
+        visitor.join()
+    assert slowest < 1
+
+
+def test_a_prepared_transaction_is_named_with_the_statement_that_ends_it():
+    with separate_server() as start:
+        server = start(lambda data: (data / "postgresql.auto.conf").write_text("max_prepared_transactions = 5\n"))
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute("CREATE TABLE t (id int)")
+            connection.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'it''s open'")
+            with pytest.raises(ServerError) as caught:
+                empty(connection, 0, Progress())
+            assert (
+                'the prepared transaction "it\'s open", in a transaction for 0 s, holds locks on t' in caught.value.saw
+            )
+            assert "ROLLBACK PREPARED 'it''s open'" in caught.value.remedy
+            connection.execute("ROLLBACK PREPARED 'it''s open'")
+            empty(connection, 5, Progress())
+
+
+def test_an_extension_that_stays_may_be_in_use(connection, empty_database):
+    connection.execute("CREATE TABLE lookup (id int); ALTER EXTENSION plpgsql ADD TABLE lookup")
+    with transaction(empty_database, "SELECT * FROM lookup"):
+        empty(connection, 0, Progress())
+    assert connection.execute("SELECT to_regclass('lookup')").fetchone() == ("lookup",)
+    connection.execute("ALTER EXTENSION plpgsql DROP TABLE lookup")

@@ -415,6 +415,19 @@ def test_reset_empties_all_and_seeds_anew_and_asks_first(database):
     assert database.run("SELECT to_regclass('stray'), to_regnamespace('other')") == [(None, None)]
 
 
+def test_reset_gives_up_where_others_hold_locks_and_says_who_and_changes_nothing(database):
+    database.apply()
+    with psycopg.connect(database.address.conninfo, application_name="the shop") as other:
+        other.execute("SELECT count(*) FROM item")
+        _, errors = database.apply("--reset", "--yes", "--lock-timeout", "0.5", code=1)
+        assert f"waiting: pid {other.info.backend_pid}" in errors
+        assert "could not be emptied within 0.5 s: others use it. Nothing was changed" in errors
+        assert "application the shop, idle in transaction for" in errors
+        assert database.rows == ROWS
+    database.apply("--reset", "--yes")
+    assert database.rows == ROWS
+
+
 def test_a_database_with_rows_that_nobody_noted_is_not_seeded_on_top(database):
     database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
     database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
