@@ -610,13 +610,13 @@ def test_what_was_looked_at_before_the_first_test_is_not_worked_out_again(projec
         from pytest_seeddb.seeds import staging
 
         worked_out = []
-        before = staging.seed_stages
+        before = staging.stages
 
         def counting(*arguments):
             worked_out.append(arguments)
             return before(*arguments)
 
-        staging.seed_stages = counting
+        staging.stages = counting
         """,
     )
     test = """
