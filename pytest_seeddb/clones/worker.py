@@ -182,7 +182,7 @@ class Worker:
             )
         if plan.key not in self._templates:
             try:
-                template = self._source.get(plan) if self._dumps is None else self._restored(plan, self._dumps)
+                template = self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
             except SeedDbError as error:
                 self._templates[plan.key] = StoredError(error)
             else:
@@ -259,7 +259,7 @@ class Worker:
     def _lend_shared(
         self, isolation: str, template: Template, env: tuple[str, ...], stack: ExitStack
     ) -> SeededDatabase:
-        shared = self.shared(template)
+        shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
             address = shared.take().address
         database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, shared.changes)
@@ -297,7 +297,7 @@ class Worker:
             return template
         return self.template(plan)
 
-    def _restored(self, plan: Plan, dumps: KeptDumps) -> Template:
+    def _restore(self, plan: Plan, dumps: KeptDumps) -> Template:
         """The template, restored from the dump of an earlier container's if there is one; else dumped for later."""
         look = self._source.look(plan)
         source = plan if self._token else dumps.restoring(plan, look)
@@ -309,7 +309,7 @@ class Worker:
                 dumps.keep(clone.address, self.server.major, template, look)
         return template
 
-    def frozen_copy(self, leased: Leased) -> Template:
+    def freeze(self, leased: Leased) -> Template:
         """A template of what a clone holds now, for this worker alone; it goes with the worker.
 
         Ends every connection to the clone, which stays as it is.
@@ -324,7 +324,7 @@ class Worker:
         self._pool.watch(leased)
         return replace(template, name=copy.name, record=record)
 
-    def shared(self, template: Template) -> SharedClone:
+    def shared_clone(self, template: Template) -> SharedClone:
         """This worker's shared clone of the template."""
         template = self._present(template)
         if template.name not in self._shared:
@@ -363,7 +363,7 @@ def build_support(
     return BuildSupport(progress or Progress(), around, plan_again, (plans or Plans()).siblings)
 
 
-def kept_dumps(server: Server, settings: Settings) -> KeptDumps | None:
+def dumps_for(server: Server, settings: Settings) -> KeptDumps | None:
     """Dumps that keep templates alive across ephemeral servers; other servers need none."""
     if not server.is_ephemeral:
         return None
@@ -377,7 +377,7 @@ def worker_on(
     server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
 ) -> Worker:
     """The worker for a command. Restores the template from an earlier container's dump unless ``restores`` is false."""
-    dumps = kept_dumps(server, settings) if restores else None
+    dumps = dumps_for(server, settings) if restores else None
     return Worker(server, token=token, support=build_support(progress), dumps=dumps)
 
 

@@ -81,7 +81,7 @@ def _seeddb_worker(
     _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
-    from pytest_seeddb.clones.worker import Worker, build_support, kept_dumps
+    from pytest_seeddb.clones.worker import Worker, build_support, dumps_for
     from pytest_seeddb.plugin.terminal import TerminalProgress
 
     run = pytestconfig.stash[RUN]
@@ -95,7 +95,7 @@ def _seeddb_worker(
         run=xdist_run,
         reset=seeddb_settings.reset,
         support=build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans),
-        dumps=kept_dumps(seeddb_server, seeddb_settings),
+        dumps=dumps_for(seeddb_server, seeddb_settings),
     ) as worker:
         yield worker
         settle_now(pytestconfig)
@@ -150,7 +150,7 @@ def seeded_db(
     request: pytest.FixtureRequest, seeddb_settings: Settings, _seeddb_worker: Worker
 ) -> Iterator[SeededDatabase]:
     """A private database, migrated and seeded. The application's engines and variables point at it."""
-    from pytest_seeddb.clones.activation import activated
+    from pytest_seeddb.clones.activation import activate
     from pytest_seeddb.plugin.factories import factories_on
 
     wish = wish_of(_place(request))
@@ -159,7 +159,7 @@ def seeded_db(
     isolation = request.node.stash[ISOLATION] = wish.isolation or seeddb_settings.isolation
     with ExitStack() as stack:
         database = stack.enter_context(_seeddb_worker.database(template, isolation, seeddb_settings.env, beside))
-        with activated(seeddb_settings, database), factories_on(database, request):
+        with activate(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
             yield database
         run.unsettled.append((request.node, database, stack.pop_all()))

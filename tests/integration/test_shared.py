@@ -47,7 +47,7 @@ def scene(embedded_server, tmp_path_factory):
 @pytest.fixture
 def shared(scene):
     worker, template = scene
-    return worker.shared(template)
+    return worker.shared_clone(template)
 
 
 def execute(address, *statements, commit=True):

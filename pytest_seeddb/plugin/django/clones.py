@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT, KeptRedirection, redirect_django
-from pytest_seeddb.clones.activation import activated
+from pytest_seeddb.clones.activation import activate
 from pytest_seeddb.plugin.factories import counting_on
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Base:
         self._redirection: DjangoRedirection | None = None
 
     @contextmanager
-    def activated(self) -> Iterator[None]:
+    def activate(self) -> Iterator[None]:
         """Point Django at it."""
         addresses = {alias: leased.clone.address for alias, leased in self._leased.items()}
         with redirect_django(addresses) as self._redirection:
@@ -53,7 +53,7 @@ class Base:
         if self._redirection is not None and self._redirection.was_used():
             for alias, leased in self._leased.items():
                 if leased.observer is None or leased.changes():
-                    self._templates[alias] = self._worker.frozen_copy(leased)
+                    self._templates[alias] = self._worker.freeze(leased)
         beside = {**self._templates}
         return beside.pop(DEFAULT), beside
 
@@ -106,7 +106,7 @@ class AtomicClones:
                     with self._unblocked():
                         leased.observer.watch(connected.redirection.connect())
                 database.before_reset(redirection.close_connections)
-                with activated(self._settings, database, nullcontext()), counting_on(database):
+                with activate(self._settings, database, nullcontext()), counting_on(database):
                     yield
                 database.close_connections()
                 connected.tests += 1

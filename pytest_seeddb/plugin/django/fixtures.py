@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_seeddb.clones.activation import activated
+from pytest_seeddb.clones.activation import activate
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plugin.django.clones import AtomicClones, Base
 from pytest_seeddb.plugin.factories import counting_on
@@ -86,7 +86,7 @@ def django_db_setup(
     with (
         django_db_blocker.unblock(),
         _other_vendors(request),
-        _seeddb_base.activated(),
+        _seeddb_base.activate(),
         _settling(request.session),
         django_db_blocker.block(),
     ):
@@ -256,7 +256,7 @@ def _open(request: pytest.FixtureRequest) -> Iterator[SeededDatabase]:
     worker: Worker = request.getfixturevalue("_seeddb_worker")
     template, beside = _templates(request)
     opened = worker.database(template, env=settings.env, beside=beside)
-    with opened as database, activated(settings, database), counting_on(database):
+    with opened as database, activate(settings, database), counting_on(database):
         yield database
 
 
