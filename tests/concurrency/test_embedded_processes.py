@@ -220,11 +220,11 @@ def test_a_postmaster_killed_before_it_is_ready_costs_no_data(cache, times):
     data = state_of(cache) / guard.DATA
     before = data.stat().st_ino
     with (state_of(cache) / guard.SERVER).open() as server:
-        seen = {0, guard.noted(server.fileno())[0]}
+        seen = {0, guard.read_note(server.fileno())[0]}
         user = User(cache)
         for _ in range(times):
-            eventually(lambda: guard.noted(server.fileno())[0] not in seen)
-            seen.add(killed(guard.noted(server.fileno())[0]))
+            eventually(lambda: guard.read_note(server.fileno())[0] not in seen)
+            seen.add(killed(guard.read_note(server.fileno())[0]))
     assert ("made_in_the_first_run",) in run(user.conninfo(), "SELECT datname FROM pg_database")
     assert data.stat().st_ino == before
     user.leaves()

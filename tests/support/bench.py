@@ -44,7 +44,7 @@ with open_server(load_settings(Path.cwd())) as server:
 _PATTERNS = (
     (re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])(?:[0-9a-f]{8}|[0-9a-f]{12,})(?![0-9A-Za-z])"), "<digest>"),
     (re.compile(r" at 0x[0-9a-f]+"), " at <digest>"),
-    (re.compile(r"\S*pytest_seeddb/(\w+\.py):\d+:  def (\w+)\(.*"), r"<pytest-seeddb>/\1: def \2"),
+    (re.compile(r"\S*pytest_seeddb/(?:\w+/)*(\w+\.py):\d+:  def (\w+)\(.*"), r"<pytest-seeddb>/\1: def \2"),
     (re.compile(r"\b(PostgreSQL\)?|Python|pg_dump|pg_restore|psql) \d+(\.\d+)+( \([^)]*\))?"), r"\1 <version>"),
     (re.compile(r"\b\d+\.\d+ ?s\b"), "<seconds> s"),
 )
