@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from lzma import LZMAError
 from subprocess import DEVNULL, PIPE, Popen
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from pytest_seeddb.dumps.failures import Failure
 from pytest_seeddb.dumps.formats import open_dump
@@ -66,7 +66,7 @@ class Restoring:
         with _program(command, None, stdout=PIPE) as (process, errors):
 
             def output() -> Iterator[bytes]:
-                yield from _pipe(process.stdout)
+                yield from cast("IO[bytes]", process.stdout)
                 if process.wait():  # it goes before that the script ends too early
                     raise self.failure(script).archive(_beginning(errors))
 
@@ -92,7 +92,7 @@ def restore(wanted: Restoring, target: Target) -> Script:
         wanted.lines(server, script) as lines,
         _program(command, environment, stdin=PIPE) as (process, errors),
     ):
-        pipe = _pipe(process.stdin)
+        pipe = cast("IO[bytes]", process.stdin)
         try:
             with suppress(BrokenPipeError):  # psql reads no more, and says itself why
                 for text in script.filter(lines):
@@ -155,11 +155,6 @@ def _program(
             for pipe in filter(None, (process.stdin, process.stdout)):
                 with suppress(BrokenPipeError):
                     pipe.close()
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None  # noqa: S101 - it was asked for
-    return stream
 
 
 def _beginning(errors: IO[bytes]) -> str:
