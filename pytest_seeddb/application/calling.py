@@ -45,21 +45,12 @@ def call(
     around: Around = nullcontext,
     transaction: Transaction | None = None,
 ) -> object:
-    """Call ``function`` with what its parameters ask for, and return what it returns.
+    """Call ``function`` with what its parameters ask for, and return what it returns; its errors pass unchanged.
 
-    Sessions and connections are committed when it returns and rolled back when it raises; either way they
-    are closed afterwards. Its errors pass unchanged.
-
-    Args:
-        function: Any callable, plain or async.
-        target: The database.
-        arguments: Values for the other parameters, by name.
-        step: What it does; noted as ``target.marks`` says, in its own transaction where it has one.
-        around: A context for the call itself, in the thread where that is made; gets the resources.
-        transaction: Makes a transaction, with a mark in it, around a plain function that asks for none.
-
-    Raises:
-        ConfigError: A parameter has no value, an argument fits no parameter, or it is a generator function.
+    Sessions and connections are committed when it returns, rolled back when it raises, and closed in any case. The step
+    is noted as ``target.marks`` says, in the function's own transaction, in one that ``transaction`` makes where a
+    plain function asks for none, or beside it. ``around`` surrounds the call in its thread. Raises `ConfigError` where
+    a parameter has no value, an argument fits no parameter, or the function is a generator.
     """
     given = dict(arguments or {})
     wanted = _check(function, given)
@@ -91,10 +82,7 @@ def call(
 
 
 def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Resource]:
-    """What to fill the parameters with that are not given.
-
-    Connections come before sessions, so that a session joins the connection that is asked for with it.
-    """
+    """The resources for the parameters that are not given, connections first: a session joins the one beside it."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # Nothing takes what it yields, and until then none of it runs: the database would stay empty.
         raise ConfigError(
@@ -147,10 +135,7 @@ def _apply(function: Callable[..., Any], values: dict[str, object]) -> Any:  # n
 
 
 def call_without_loop(function: Callable[[], T]) -> T:
-    """Call a function that may start an event loop: where this thread runs one, in a thread of its own.
-
-    That has this one's context variables. This thread waits: the running loop stands still meanwhile.
-    """
+    """Call a function that may start an event loop; where this thread runs one, in another thread with its context."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -22,11 +22,8 @@ _SIGNAL: Final = 128
 def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) -> None:
     """Run a shell command in ``target.root``, with the database's address in its environment, and wait for it.
 
-    Its output is shown only when it fails. Interrupting the run ends it too: it stays in the terminal's
-    process group. ``what`` it does (``migrations``) and the ``source`` that names it are for the error.
-
-    Raises:
-        BuildError: It failed, was killed or is not there.
+    Its output is shown only in the `BuildError` where it fails. It stays in the terminal's process group, so an
+    interruption ends it too.
     """
     process = subprocess.run(  # noqa: S602 - it is the user's own command line, written for a shell
         spec.command,

@@ -35,11 +35,7 @@ def module_of(path: str) -> str:
 
 
 def load(path: str, *, source: str, root: Path) -> object:
-    """Import the module that ``path`` names, and return it or its attribute; see `put_on_path`.
-
-    Raises:
-        ConfigError: There is no such module or attribute, or the module fails while it is imported.
-    """
+    """Import the module that ``path`` names, and return it or its attribute; raises `ConfigError` where that fails."""
     check(path, source=source, root=root)
     put_on_path(root)
     name, _, attributes = path.partition(":")

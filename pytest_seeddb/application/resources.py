@@ -100,10 +100,9 @@ def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
 
 
 class SyncResources:
-    """Resources of one call of a plain function, made when they are first asked for.
+    """Resources of one call of a plain function, made when they are first asked for, and closed in any case.
 
-    Without an error they are committed at the end, and closed in any case. The mark is noted in the
-    first transaction.
+    Without an error they are committed at the end. The mark is noted in the first transaction.
     """
 
     def __init__(self, address: Address, mark: Mark | None = None) -> None:

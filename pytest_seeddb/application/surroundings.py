@@ -22,11 +22,10 @@ _SCHEME: Final = re.compile(r"(postgres(?:ql)?(?:\+[a-z0-9_]+)?)://", re.IGNOREC
 
 @contextlib.contextmanager
 def surroundings(target: Target, directory: Path | None = None) -> Iterator[None]:
-    """Let unchanged application code reach the target and nothing else.
+    """Let unchanged application code reach the target and nothing else, with the root on ``sys.path``.
 
-    All SQLAlchemy engines and Django's connections lead to it (Django's further aliases to
-    ``target.beside``), the variables in ``target.env`` hold its URL, modules are found from
-    ``target.root``, and the working directory is ``directory``, or ``target.root``.
+    All SQLAlchemy engines and Django's connections lead to it (further aliases of Django to ``target.beside``), and the
+    variables in ``target.env`` hold its URL. The working directory is ``directory``, or ``target.root``.
     """
     from pytest_seeddb.application.django import redirect_django
     from pytest_seeddb.application.redirection import redirect

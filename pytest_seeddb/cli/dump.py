@@ -80,16 +80,10 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
-    """Write a dump of the plan's state, which is built if need be, or of another database.
+    """Write a dump of the plan's state, which is built if need be, or of another database, which is only read.
 
-    Of the plan's state: from a clone, which is gone afterwards, rows in the order of their keys, with the
-    ledger that says which steps it holds. Two of them are the same, byte for byte, as long as the plan is
-    and its seeds make the same rows each time. Another database is only read.
-
-    Raises:
-        ConfigError: The settings are wrong, or the file cannot be written.
-        BuildError: A step failed.
-        ServerError: A server cannot be used, there is no ``pg_dump`` for it, or that failed.
+    The plan's state comes from a clone, rows in the order of their keys, with the ledger of its steps. Two such dumps
+    are the same, byte for byte, as long as the plan is and its seeds make the same rows each time.
     """
     started = perf_counter()
     output = _output(settings, request)
@@ -147,10 +141,7 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
 
 
 def _write_ledger(plan: Plan, address: Address, numbering: Numbering) -> None:
-    """Replace the ledger, and say in a comment which plan the dump is of.
-
-    The step that restored an earlier dump is left out: with it, two dumps of the same state would differ.
-    """
+    """Replace the ledger, without the step that restored an earlier dump: two dumps of one state must not differ."""
     own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
     marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
     origin = Origin(plan.name, plan.profile, marker.tier)

@@ -85,10 +85,7 @@ class _Lines(Progress):
 
 
 class _Bar(_Lines):
-    """A bar that stays on the terminal when the build is over; without colours under ``NO_COLOR``.
-
-    What seeders print meanwhile appears above it.
-    """
+    """A bar that stays on the terminal; what seeders print appears above it; no colours under ``NO_COLOR``."""
 
     _bars: Bars | None = None
 

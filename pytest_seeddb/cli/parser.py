@@ -195,11 +195,7 @@ def _days(text: str) -> int:
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
-    """The settings, with what was given on the command line.
-
-    Raises:
-        ConfigError: They are wrong.
-    """
+    """The settings, with what was given on the command line; raises `ConfigError`."""
     from pytest_seeddb.settings.settings import Found, load_settings
 
     options = {

@@ -85,10 +85,9 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[Entry]:
-    """Remove orphans and everything beyond the limits; gives the databases of this package that were there.
+    """Remove orphans and everything beyond the limits; gives the databases that were there.
 
-    For an embedded server this includes the leftovers of other embedded servers in the cache directory, if no
-    process holds their locks. If it is killed, a part is gone, and nothing is broken.
+    For an embedded server this includes the leftovers of others in the cache directory whose locks no process holds.
     """
     if settings.server == "container":
         _stop_containers(settings.source("server"), removal)

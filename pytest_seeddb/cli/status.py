@@ -40,8 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
 def _status(settings: Settings) -> dict[str, Any]:
     """Look at the server that the settings name. Changes nothing, sweeps nothing, imports none of the user's code.
 
-    An embedded server stops soon after each run. It is started again to list its databases, which takes a
-    tenth of a second, unless it keeps none.
+    A stopped embedded server is started to list its databases, which takes a tenth of a second, unless it keeps none.
     """
     if settings.server == "container":
         from pytest_seeddb.servers.container import is_running  # not on Windows

@@ -1,9 +1,7 @@
 """``seeddb verify``: whether the seeds are sound, and whether a committed dump is what the migrations make.
 
-For the seeds the plan is built twice, in two processes with other hash seeds, one after the other, and the tables
-are compared after each step: what depends on the clock, on ``uuid4`` or on the order of a set comes out otherwise,
-and the step after which it first does is the one to blame. Then each seeder runs once more, on a copy of the
-finished database.
+The plan is built twice, in two processes with other hash seeds and at other times, and the tables are compared after
+each step: the first step after which they differ is to blame. Then each seeder runs once more, on a copy.
 """
 
 from __future__ import annotations
@@ -80,21 +78,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class SeederVerdict:
-    """What is known of one seeder, or of a migration that is unsound.
-
-    Attributes:
-        rows: Rows that it made, by table.
-        unlike: Tables that came out otherwise in the second build, and had not before it.
-        again: The outcome of running it once more, with what that changed or the error that it ended in.
-        claims: Whether it is declared idempotent.
-    """
+    """What is known of one seeder, or of a migration that is unsound."""
 
     step: str
     seconds: float
-    rows: Mapping[str, int]
-    unlike: tuple[Difference, ...] = ()
-    again: Literal["same", "other rows", "error"] = "same"
-    claims: bool = False
+    rows: Mapping[str, int]  # that it made, by table
+    unlike: tuple[Difference, ...] = ()  # after the second build, but not before this step
+    again: Literal["same", "other rows", "error"] = "same"  # when it is run once more
+    claims: bool = False  # to be idempotent
     changed: tuple[Difference, ...] = ()
     error: str = ""
 
@@ -119,15 +110,7 @@ class SeedsVerdict:
 
 
 def verify_seeds(settings: Settings) -> SeedsVerdict:
-    """Build twice, run each seeder twice, and compare. Nothing is left on the server.
-
-    Takes about as long as three builds without a template, and at least a second.
-
-    Raises:
-        ConfigError: The settings are wrong.
-        BuildError: A step failed the first time.
-        ServerError: There is no usable server, or it refused something.
-    """
+    """Build twice, run each seeder twice, and compare, in about three builds' time. Nothing is left on the server."""
     settings = replace(settings, dump=None)  # which holds rows that the seeders would not make any more
     with open_server(settings) as server, Scratch(server.address) as scratch:
         return prove(settings, scratch)
@@ -230,10 +213,7 @@ class _Performed:
 
 
 class _Rehearsal:
-    """A process that runs steps of one plan, until the block ends; it prints on standard error.
-
-    Another process has another hash seed, other object addresses and another clock reading.
-    """
+    """A process with a hash seed of its own that runs steps of one plan for the block, and prints on standard error."""
 
     def __init__(self, settings: Settings, hash_seed: int) -> None:
         self._settings = settings
@@ -249,14 +229,7 @@ class _Rehearsal:
         self._process.shutdown(cancel_futures=True)
 
     def run(self, address: Address, only: str = "") -> tuple[_Performed, ...]:
-        """Run the plan, or one step of it, on a database.
-
-        Factories' sequences begin for one step where they did when the plan ran.
-
-        Raises:
-            ConfigError: A declaration or a parameter is wrong.
-            BuildError: A step failed.
-        """
+        """Run the plan on a database, or one step of it; factories' sequences begin there as they did in the plan."""
         before = os.environ.get(_HASH_SEED)
         os.environ[_HASH_SEED] = self._hash_seed  # read when the process starts, and never again
         try:
@@ -316,39 +289,20 @@ class _Only(Marks):
 
 @dataclass(frozen=True)
 class DumpVerdict:
-    """What is known of a dump.
-
-    Attributes:
-        migrations: How many there are.
-        lacks: Those that it does not hold.
-        changed: Those that it holds in another version.
-        differences: How its schema (``-``) differs from that of migrating from scratch (``+``), where it
-            holds all migrations.
-        profile: The profile that it is of; empty where it does not say.
-        left_out: How many of its statements are not run when it is restored, by what they are about.
-    """
+    """What is known of a dump."""
 
     dump: str
     stale: bool
-    migrations: int
+    migrations: int  # how many there are
     lacks: tuple[str, ...]
-    changed: tuple[str, ...]
-    differences: tuple[SchemaDifference, ...]
-    profile: str
-    left_out: Mapping[str, int]
+    changed: tuple[str, ...]  # migrations that it holds in another version
+    differences: tuple[SchemaDifference, ...]  # from the schema of migrating from scratch (+), if it holds all
+    profile: str  # empty where it does not say
+    left_out: Mapping[str, int]  # statements that are not run when it is restored, by what they are about
 
 
 def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
-    """Restore the settings' dump by itself, and compare it with the migrations.
-
-    Both are restored and migrated into templates, as for a run of tests, so that what was not changed since
-    is not done again. Nothing else is left on the server, and the dump is only read.
-
-    Raises:
-        ConfigError: The settings name no dump or no migrations, or are wrong.
-        BuildError: The dump cannot be restored, or a migration failed.
-        ServerError: There is no usable server, or no client program.
-    """
+    """Restore the settings' dump by itself, and compare it with the migrations; both become templates, as for tests."""
     stage = dump_stage(settings)
     if stage is None or settings.dump is None or settings.migrations is None:
         raise ConfigError(

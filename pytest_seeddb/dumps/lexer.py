@@ -1,8 +1,7 @@
 r"""Takes an SQL script apart where ``psql`` does: statements, its own commands, comments, the data of ``COPY``.
 
-Follows PostgreSQL's "Lexical Structure" and psql's scanner (``src/fe_utils/psqlscan.l``): a statement ends at a
-semicolon outside of quotes, comments, parentheses and the ``BEGIN ... END`` of an SQL-standard function body.
-Takes ``standard_conforming_strings`` to be on, as every ``pg_dump`` sets it.
+Follows psql's scanner (``src/fe_utils/psqlscan.l``): a statement ends at a semicolon outside of quotes, comments,
+parentheses and the ``BEGIN ... END`` of a function body. Takes ``standard_conforming_strings`` to be on, as in dumps.
 """
 
 from __future__ import annotations

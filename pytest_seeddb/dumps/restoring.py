@@ -76,10 +76,8 @@ class Restoring:
 def restore(wanted: Restoring, target: Target) -> Script:
     """Run the dump into the target, which is empty, and let psql commit each statement.
 
-    Statements about what belongs to the server and not to a database are left out: owners, privileges,
-    roles, databases, tablespaces, subscriptions, and settings that only a newer server has. Nothing
-    ever runs in another database than the target. An interruption ends psql and pg_restore, too.
-    After a `BuildError`, what ran before stays; a `ServerError` where no client program can read the dump.
+    What belongs to the server and not to a database is left out, and nothing ever runs in another database. After a
+    `BuildError`, what ran before stays; a `ServerError` where no client program can read the dump.
     """
     server = server_major(target.address)
     script = Script(rules_for_copies(server) if wanted.exact else rules_for_dumps(server))

@@ -33,12 +33,9 @@ SELECT EXISTS (
 def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tuple[Stage, ...]:
     """The stages of a plan, after one that restores the dump of the settings; raises `ConfigError` where it is none.
 
-    The steps are the same as without a dump. When they run, those that the dump holds already do
-    nothing: Alembic's by its own version table, files of SQL and seeds by the ledger that `seeddb dump`
-    put into it. A dump without a ledger counts as one without seeds: all of them run.
-
-    A dump by `seeddb dump` is of one profile. For another one it is left aside, and the migrations and seeds run
-    from the beginning; where no migrations are declared, it is all that there is, and is restored.
+    The steps stay the same; those that the dump holds do nothing: Alembic's by its version table, others by the ledger
+    that `seeddb dump` put into it, without which all seeds run. A dump of another profile is restored only where no
+    migrations are declared; else all runs from the beginning.
     """
     dump = _Dump.of(settings)
     is_other = dump and dump.file.origin and dump.file.origin.profile != profile
@@ -98,8 +95,7 @@ class _Dump:
     def _steps(self, target: Target) -> frozenset[str]:
         """The steps that the dump says it holds, by name: it stands for their data, whatever they are now.
 
-        A private database has no other ledger than its dump's. Any other database has its own, which the caller
-        has asked already, unless the dump came just now.
+        A database with a ledger of its own was asked by the caller already, unless the dump came just now.
         """
         if target.marks.are_kept and target.address.conninfo not in self.restored:
             return frozenset()
@@ -108,10 +104,7 @@ class _Dump:
 
 
 def _clear(target: Target) -> bool:
-    """Whether the database has nothing in it; an empty ledger that waits for the first step is taken away.
-
-    Only `seeddb apply` comes with a database that has something, which the dump would collide with.
-    """
+    """Whether the database has nothing in it; an empty ledger that waits for the first step is taken away."""
     with _connect(target) as connection:
         row = connection.execute(_HOLDS_SOMETHING, [SCHEMA]).fetchone()
         if (row and row[0]) or read(connection).steps:

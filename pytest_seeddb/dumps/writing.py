@@ -46,10 +46,10 @@ ORDER BY c.oid, x.indisprimary DESC, i.relname
 
 @dataclass(frozen=True)
 class Output:
-    r"""The dump to be written.
+    r"""The dump to be written; a plain one may be compressed by ``gzip``.
 
-    A plain one may be compressed by ``gzip``, and may be ``guarded`` by pg_dump's ``\restrict``, which lets psql run
-    none of its commands: for a server that others control. Versions of psql before August 2025 do not know it.
+    ``guarded``, for a server that others control: pg_dump's ``\restrict`` lets psql run none of its commands, and
+    versions before August 2025 do not know it.
     """
 
     path: Path
@@ -67,11 +67,8 @@ class Output:
 def write(output: Output, address: Address, pg_dump: Program) -> int:
     """Dump the database, and return the size in bytes; raises `ConfigError` where the path cannot be written to.
 
-    A plain dump is a function of the database's contents and of the major versions: no dates, no minor
-    versions, no random key. Rows stand in their physical order (see `put_in_order`).
-
-    Killed at any moment, it leaves the file that was there before, and that one complete. A directory is
-    replaced by two renames: between them it is there under a name of its own.
+    A plain dump depends on the contents and the major versions alone. Killed at any moment, it leaves a complete file.
+    A directory is replaced by two renames: between them the old one is there under a name of its own.
     """
     path = output.path
     _check(output)
@@ -116,11 +113,7 @@ def _write_plain(output: Output, address: Address, pg_dump: Program, partial: Pa
 
 
 def stable_lines(lines: Iterable[bytes], key: bytes = b"") -> Iterator[bytes]:
-    r"""The text of ``pg_dump`` without what differs although the database is the same.
-
-    Minor versions go, and the random key of ``\restrict`` is replaced by ``key``; without one, the
-    command goes.
-    """
+    r"""The text of ``pg_dump`` without minor versions; the random key of ``\restrict`` becomes ``key``, or goes."""
     random: bytes | None = None
     is_head, was_removed = True, False
     for line in lines:
@@ -162,9 +155,8 @@ def run_pg_dump(pg_dump: Program, address: Address, *options: str, privileges: b
 def put_in_order(address: Address) -> None:
     """Write each table anew in the order of its key; for a private database that is to be dumped.
 
-    ``pg_dump`` writes rows as they lie on the disk. Where rows were updated, that depends on when the server
-    had room for the new versions, and so on everything else that it did at the time. Tables without a primary
-    key or another key that every row has stay as they are, and so do those of other roles.
+    ``pg_dump`` writes rows as they lie on the disk, and updates move them. Tables without a key that every row has stay
+    as they are, and so do those of other roles.
     """
     import psycopg
     from psycopg import sql

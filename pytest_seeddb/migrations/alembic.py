@@ -41,10 +41,7 @@ _USE_OURS: Final = (
 
 
 def stage(path: Path, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage of an ``alembic.ini`` or a ``pyproject.toml``, one step for each revision.
-
-    Raises `ConfigError` where the configuration or the history is broken.
-    """
+    """The ``migrations`` stage of an ``alembic.ini`` or a ``pyproject.toml``; raises `ConfigError`."""
     layout = read_layout(path, root, source=source)
     try:
         revisions = [read_revision(file) for file in layout.migrations]

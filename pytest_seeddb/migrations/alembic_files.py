@@ -46,10 +46,9 @@ class Layout:
 
 
 def read_layout(path: Path, root: Path, *, source: str) -> Layout:
-    """Read an ``alembic.ini`` or the ``[tool.alembic]`` of a ``pyproject.toml``; raises `ConfigError`.
+    """Read an ``alembic.ini`` or ``pyproject.toml``; raises `ConfigError`.
 
-    Relative paths start in the file's own directory; where nothing is there, in ``root``, for
-    projects that run ``alembic -c backend/alembic.ini``.
+    Relative paths start beside the file, else in ``root``, for projects that run ``alembic -c backend/alembic.ini``.
     """
     options = _Options(path, source)
     place = "[tool.alembic]" if path.suffix == ".toml" else "[alembic]"
@@ -199,11 +198,10 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def order(revisions: Iterable[Revision], *, source: str) -> list[Revision]:
-    """The revisions so that each comes after all that it follows or depends on; raises `ConfigError`.
+    """The revisions, each after all that it follows or depends on; raises `ConfigError`.
 
-    The order is the same on every machine, and a migration that is added later comes as late as it
-    can: among those that could be next, the one created first is. So the steps before it, and
-    their templates, stay what they are.
+    Among those that could be next, the one created first is, on every machine: a migration that is added later comes as
+    late as it can, and the steps before it, with their templates, stay what they are.
     """
     known: dict[str, Revision] = {}
     for revision in sorted(revisions, key=lambda one: (one.id, str(one.path))):

@@ -37,9 +37,8 @@ _SIGNALS: Final = "signals after the migrations"
 def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...]:
     """The ``migrations`` stage of a Django project, and the one that sends ``post_migrate``; raises `ConfigError`.
 
-    The signal has a stage of its own: a layer is kept before it, so that one migration more is one
-    migration to run, and what the signal makes (content types, permissions, sites) comes out as it does
-    when all is migrated from scratch.
+    A layer is kept before the signal, so that a further migration runs alone, and what the signal makes (permissions,
+    sites) comes out as from scratch.
     """
     set_up(root, source=source)
     require_postgres(source)

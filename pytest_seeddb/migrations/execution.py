@@ -60,10 +60,7 @@ def failure(what: str, error: BaseException, place: str, source: str, output: st
 
 @contextlib.contextmanager
 def keep_logging() -> Iterator[None]:
-    """Give every logger back its level, handlers and state afterwards, however logging was configured.
-
-    ``logging.config.fileConfig`` also closes each handler of the process; those that exist are out of its reach.
-    """
+    """Give every logger back its level, handlers and state, also after ``fileConfig``, which closes all handlers."""
     before = {
         logger: (logger.level, logger.disabled, logger.propagate, [(one, one.level) for one in logger.handlers])
         for logger in _loggers()

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def stage(path: str, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage for ``shop.models:Base.metadata`` or ``shop.db:migrate``.
-
-    The module is imported when the stage runs, not before; where there is none, it raises `ConfigError`.
-    """
+    """The stage for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs."""
     check(path, source=source, root=root)
     step = Step(f"schema {path}", Sources(root).of_module(module_of(path)), rerun="safe")
 

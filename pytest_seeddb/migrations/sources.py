@@ -28,10 +28,7 @@ _ALLOWED: Final = (
 
 
 def extension_stage(settings: Settings) -> tuple[Stage, ...]:
-    """A step for each extension, after one for the files that `watch` names, which does nothing but count.
-
-    Watched files stand at the beginning because the settings do not say which later step reads them.
-    """
+    """A step for each extension, after one for `watch`, whose files any later step may read."""
     steps = [Step(f"extension {name}", rerun="safe") for name in settings.extensions]
     if settings.watch:
         parts = glob_parts(settings.watch, settings.root, source=settings.source("watch"))
@@ -70,8 +67,7 @@ def _create_extension(target: Target, name: str, source: str) -> None:
 def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
     """The stage named ``migrations``, where there are any to run; of one of Django's databases, the default one.
 
-    Imports nothing of the user's, nor SQLAlchemy or Alembic: a warm start needs neither. Only Django is set up, as it
-    is for every one of its commands. Raises `ConfigError` where the setting's file cannot be read or does not exist.
+    Imports neither the user's code nor SQLAlchemy or Alembic: a warm start needs none of them. Only Django is set up.
     """
     return tuple(stage for stage in _reader(settings, alias)() if stage.steps)
 

@@ -53,10 +53,7 @@ _HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since
 
 
 def stage(directory: Path, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage for a directory of ``*.sql`` files, one step for each; raises `ConfigError`.
-
-    Files run in natural order (``V2`` before ``V10``); ``*.down.sql`` is ignored.
-    """
+    """The stage for a directory of ``*.sql`` files, in natural order (``V2`` before ``V10``); raises `ConfigError`."""
     files = _SqlFiles.read(directory, root, source)
     return Stage("migrations", files.steps, files.run)
 
@@ -110,9 +107,8 @@ def _files(directory: Path) -> list[Path]:
 def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
     """Run an SQL file in a connection of its own and commit; raises `BuildError`, which names the line.
 
-    It runs in one transaction, in which the step is noted as ``target.marks`` says. Statement by statement where one
-    of them cannot run in a transaction, or the file begins and commits transactions itself; after a failure, what ran
-    before stays.
+    It runs in one transaction, with the step's mark in it; statement by statement where one cannot run in a
+    transaction, or the file has transactions of its own. Then after a failure, what ran before stays.
     """
     script = _Script.read(path, relative_name(path, target.root))
     if script.statements and not script.runs_alone:

@@ -26,10 +26,9 @@ _ROOM: Final = pytest.StashKey["_Room"]()
 def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> Iterator[None]:
     """For as long as the database is there, factories write to it, and count on from the template's rows.
 
-    They write through ``seeded_session``, which is made when it is first needed. A test that uses only
-    ``seeded_async_session`` has that instead, and so has the inside of ``run_sync`` in a test that uses both. Another
-    thread has a session of its own. If the test uses neither fixture, a factory keeps an application's session that
-    leads to this database by itself. Only the factory (``sqlalchemy_session_persistence``) and the test commit.
+    They write through ``seeded_session``, made when it is first needed; through ``seeded_async_session`` in a test that
+    uses only that, and inside of ``run_sync``. Another thread has a session of its own. If the test uses neither
+    fixture, a factory keeps an application's session that leads to this database. Only the factory and the test commit.
     """
     from pytest_seeddb.seeds.factories import Source, redirect_factories
 
@@ -55,10 +54,7 @@ def counting_on(database: SeededDatabase) -> Iterator[None]:
 
 @contextmanager
 def own_draws(request: pytest.FixtureRequest, random_seed: int) -> Iterator[None]:
-    """For one test, its node id decides what ``random``, Faker, factory_boy and NumPy draw.
-
-    Where pytest-randomly seeds them for each test, its ``--randomly-seed`` decides.
-    """
+    """For one test, its node id decides what random generators draw; pytest-randomly's seed where that sets one."""
     from pytest_seeddb.seeds.randomness import own_iterators, own_randomness, seed_for
 
     for node in reversed(request.node.listchain()):

@@ -28,8 +28,7 @@ _OWN: Final = str(Path(__file__).parents[1])
 def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Let the traceback of an error that a test gets from the plugin end where the test called the plugin.
 
-    The report of a fixture's error shows none, see `explain`. One entry of it is left: pytest would take 0.1 s to
-    format all.
+    A fixture's error shows none (see `explain`): one entry stays, since pytest would take 0.1 s to format all.
     """
     if call.excinfo is None or not isinstance(call.excinfo.value, SeedDbError) or not _is_shortened(item):
         return
@@ -148,11 +147,7 @@ def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
 
 
 def _hide_secrets(report: pytest.TestReport) -> None:
-    """Put ``***`` in the place of every secret that this process knows, and leave the report's form as it is.
-
-    pytest shows the arguments of a failing test, and with ``--showlocals`` every variable on the way: `seeded_url`
-    is a text with a password, and what a driver was called with is another.
-    """
+    """Put ``***`` in the place of every secret that this process knows: arguments and local variables hold some."""
     report.sections = [(name, hide_secrets(text) if name == "seeddb" else text) for name, text in report.sections]
     text = str(report.longrepr)
     hidden = hide_secrets(text)

@@ -57,11 +57,7 @@ class Wish:
 
 
 def wish_of(node: pytest.Item | pytest.Collector) -> Wish:
-    """Combine the markers of a test and of its class, module and package; the closest goes first.
-
-    Raises:
-        ConfigError: A marker has arguments that it does not take; names the test and its place.
-    """
+    """Combine the markers of a test and of its class, module and package, the closest first; raises `ConfigError`."""
     wish = Wish()
     for mark in node.iter_markers(NAME):
         further = _read(mark, node)

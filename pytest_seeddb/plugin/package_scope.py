@@ -17,10 +17,7 @@ _DEFINED_IN = "pytest_seeddb.plugin.fixtures"
 
 
 class PackageScope:
-    """Hooks that end the plugin's fixtures when the next test is in another package, sub-packages included.
-
-    A user's fixture that uses one of them ends before it.
-    """
+    """Hooks that end the plugin's fixtures, after the user's that use them, before a test in another package."""
 
     def __init__(self) -> None:
         self._running: list[tuple[pytest.FixtureDef[Any], pytest.FixtureRequest]] = []

@@ -26,8 +26,7 @@ _REPEAT: Final = 30.0
 class TerminalProgress(Progress):
     """A line that changes on a terminal, plain lines elsewhere, nothing with ``-q``.
 
-    A thread writes it, to a copy of the standard error that pytest's capturing leaves alone: the
-    build's own thread may be inside one long statement.
+    A thread writes it, to a standard error that pytest does not capture: the build may be inside one long statement.
     """
 
     def __init__(self, config: pytest.Config) -> None:

@@ -102,8 +102,7 @@ def _name(factory: type) -> str:
 def _without_interruptions() -> Iterator[None]:
     """Without warnings of objects that will be in the session in a moment, and with rare garbage collections.
 
-    The collector took a quarter of the time, going again and again through thousands of objects all of which
-    stay. It still runs, so that what factory_boy leaves behind does not pile up.
+    The collector took a quarter of the time for objects that stay; it still runs, for what factory_boy leaves behind.
     """
     before = gc.get_threshold()
     if 0 < before[0] < _RARELY:

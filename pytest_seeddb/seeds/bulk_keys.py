@@ -36,11 +36,7 @@ _UNLOADED: Final = frozenset({"dynamic", "write_only"})
 
 
 class Keys:
-    """Primary keys for new objects, from the sequences of their tables or from the models' defaults.
-
-    They are taken for many rows in one query; those of a batch that are left over are gaps in the sequence,
-    as after a rollback.
-    """
+    """Primary keys for new objects, from the sequences of their tables or from the models' defaults, many at once."""
 
     def __init__(self, session: Session, n: int, model: type | None) -> None:
         self._session = session
@@ -51,11 +47,7 @@ class Keys:
         self._columns: dict[Mapper[Any], tuple[tuple[str, Column[Any], bool], ...]] = {}
 
     def assign(self, state: State) -> None:
-        """Give a new object the primary key that it would get when it is inserted, where it has none.
-
-        Raises:
-            BulkError: The object's class is mapped to something that is not a table.
-        """
+        """Give a new object the primary key that an insert would, where it has none; raises `BulkError`."""
         mapper: Mapper[Any] = state.mapper
         if mapper not in self._columns:
             self._columns[mapper] = tuple(self._key_columns(mapper))

@@ -29,18 +29,9 @@ if TYPE_CHECKING:
 
 
 def load(session: Session, built: Sequence[State], keys: Keys, call: str) -> None:
-    """Write the objects built, and the new objects that these lead to, to the session's transaction.
+    """Write the objects built, which have keys, and the new ones that they lead to; raises `BulkError`.
 
     What is pending in the session is flushed first: these objects may refer to it.
-
-    Args:
-        session: The session.
-        built: The objects' states; they have their keys.
-        keys: Gives keys to the others.
-        call: How the call of ``bulk_create`` looks, for errors.
-
-    Raises:
-        BulkError: They cannot be written this way, or the database refused them.
     """
     session.flush()
     states, references = explore(built)

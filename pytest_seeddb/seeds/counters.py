@@ -28,10 +28,7 @@ _originals: Final[dict[str, Any]] = {}
 
 
 class Counters:
-    """The counters of all factories inside of one block.
-
-    ``left`` has the next number of each factory that was used, by its path (``shop.factories:CustomerFactory``).
-    """
+    """The counters of all factories inside of one block; ``left`` has the next number of each, by its path."""
 
     def __init__(self, start: Mapping[str, int]) -> None:
         self._start = dict(start)
@@ -70,15 +67,10 @@ def draws_so_far() -> Drawn | None:
 
 @contextmanager
 def sequences_from(start: Mapping[str, int]) -> Iterator[Counters]:
-    """Inside the block, each factory's counter begins where ``start`` says, else as factory_boy does.
+    """Inside the block, each factory's counter begins where ``start`` says, by its path, else as factory_boy does.
 
-    That holds for factories that are declared or imported in the block, and for
-    ``Factory.reset_sequence()`` without a number. A factory that works its first number out
-    (``_setup_next_sequence``) does so, and begins there if that is more. Parents and children that
-    share a counter go on sharing it. Afterwards all counters are as before. Imports nothing.
-
-    Args:
-        start: Numbers by path, as `Numbering.start` gives them.
+    That holds for factories that are declared in the block, and for ``reset_sequence()`` without a number. A factory's
+    own ``_setup_next_sequence`` counts where it gives more. Afterwards all counters are as before. Imports nothing.
     """
     counters = Counters(start)
     with enter_on_import("factory.base", lambda module: _count(module, counters)):

@@ -138,8 +138,7 @@ def seeder(
 def seeders_in(scope: dict[str, Any]) -> tuple[Seeder, ...]:
     """The seeders that a module declares, given its globals, in the order of declaration.
 
-    A seeder's function is the one that the module's name stands for: the decorated one where another
-    decorator is above ``@seeder``.
+    A seeder's function is the one that the module's name stands for, with a further decorator above ``@seeder``.
     """
     outer = {id(note): value for value in scope.values() if (note := seeder_of(value)) is not None}
     return tuple(note._replace(function=outer.get(id(note), note.function)) for note in _registry(scope).seeders)

@@ -27,11 +27,7 @@ _LITERALS = (bool, int, float, str, bytes, type(None))
 
 
 class Catalogue:
-    """The seeders of a project, each module looked at once.
-
-    Args:
-        root: The project's root; modules are found there and on ``sys.path``.
-    """
+    """The seeders of a project, each module looked at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -40,11 +36,7 @@ class Catalogue:
         self._seeders: dict[str, tuple[Declaration, ...]] = {}
 
     def seeders(self, module: str, *, source: str) -> tuple[Declaration, ...]:
-        """The seeders that the module declares, in order of declaration; perhaps none.
-
-        Raises:
-            ConfigError: There is no such module, it cannot be imported, or a declaration is wrong.
-        """
+        """The seeders that the module declares, in order of declaration; perhaps none. Raises `ConfigError`."""
         if module not in self._seeders:
             outline = self._outline(module)
             # None at all is a doubt as well: the settings or another seeder name this module.
@@ -63,11 +55,7 @@ class Catalogue:
         return self._seeders[module]
 
     def callable(self, path: str, *, source: str) -> Declaration:
-        """The function that ``module:attribute`` names, seeder or not.
-
-        Raises:
-            ConfigError: There is none.
-        """
+        """The function that ``module:attribute`` names, seeder or not; raises `ConfigError` where there is none."""
         module, _, attribute = path.partition(":")
         declaration = self._read(module, attribute)
         if declaration is not None:
@@ -121,20 +109,12 @@ class Catalogue:
 
 
 def import_seeders(module: str, *, root: Path, source: str) -> tuple[Declaration, ...]:
-    """Import a module and return the seeders that it declares.
-
-    Raises:
-        ConfigError: It cannot be imported, or a declaration is wrong.
-    """
+    """Import a module and return the seeders that it declares; raises `ConfigError`."""
     return tuple(_seeder(note, root) for note in _notes(module, root=root, source=source))
 
 
 def check_seeders(module: str, expected: Iterable[Declaration], *, root: Path, source: str) -> None:
-    """See that the module, imported, declares the very seeders that its source said.
-
-    Raises:
-        ConfigError: It declares others, or in another order.
-    """
+    """See that the module, imported, declares the very seeders that its source said; else raise `ConfigError`."""
     before = [seeder.name for seeder in expected]
     now = [note.name for note in _notes(module, root=root, source=source)]
     if before != now:
@@ -142,11 +122,7 @@ def check_seeders(module: str, expected: Iterable[Declaration], *, root: Path, s
 
 
 def load_function(expected: Declaration, *, root: Path) -> tuple[Callable[..., object], Declaration]:
-    """Import the function that a declaration stands for; also give its declaration as it is now.
-
-    Raises:
-        ConfigError: The module cannot be imported, or declares something else than its source said.
-    """
+    """Import a declaration's function; give its declaration as it is now, too, or raise `ConfigError` if it differs."""
     function: Any
     if expected.is_seeder:
         notes = _notes(expected.module, root=root, source=expected.place)

@@ -1,10 +1,7 @@
 """factory_boy's factories write through the right session, wherever they are declared and however they are wired.
 
-A factory looks for its session in its options when it saves an object:
-``cls._meta.sqlalchemy_session``. So one descriptor on the class of these options, there while it is
-needed, answers for every factory: for subclasses and SubFactories, for those that are declared
-later, and for the user's own code that asks for the session. The options themselves, in which the
-user's wiring stands, are never written to.
+A factory asks its options for its session when it saves: ``cls._meta.sqlalchemy_session``. So one descriptor on the
+class of these options answers for every factory, and the options, which hold the user's wiring, are not written to.
 """
 
 from __future__ import annotations
@@ -39,31 +36,22 @@ _declaring: Final = threading.local()
 class Source:
     """Where factories get their session inside of a block.
 
-    Attributes:
-        session: The session, for the thread that entered the block; ``None`` where there is none now,
-            and the user's wiring holds.
-        another: A new one, for a further thread; its giver closes it.
-        kept: The session that the user wired to a factory, where it is right as it is for the factory's
-            model; else ``None``. Gets a function that finds it: often the user's own code.
+    ``kept`` gets a function that finds the session that the user wired to a factory, often the user's own code, and
+    the factory's model; it gives that session where it is right as it is, else ``None``.
     """
 
-    session: Callable[[], Session | None]
-    another: Callable[[], Session]
+    session: Callable[[], Session | None]  # for the thread that entered the block; without one, the wiring holds
+    another: Callable[[], Session]  # a new one for a further thread; its giver closes it
     kept: Callable[[Callable[[], Any], object], Any]
 
 
 @contextmanager
 def redirect_factories(source: Source) -> Iterator[None]:
-    """Inside the block, every ``SQLAlchemyModelFactory`` writes through the source's session.
+    """Inside the block, every ``SQLAlchemyModelFactory`` writes through the source's session. Imports nothing.
 
-    In this order a factory takes: the session that is assigned to its ``_meta`` inside the
-    block; the one that it is wired to, if it is asynchronous, which only its user can wait for, or if
-    the source keeps it; the source's. Once either of the last two was used, other factories take the
-    same. Blocks may be nested: the innermost holds in the thread and
-    context that entered it, the outermost in threads that know of none. Afterwards each factory is
-    wired as before, whatever happened.
-
-    Imports nothing: a project without factory_boy pays nothing for this.
+    A session that is assigned to its ``_meta`` inside the block goes first, then the one that it is wired to, if it is
+    asynchronous or the source keeps it, then the source's. Of nested blocks the innermost holds in the thread and
+    context that entered it, the outermost in threads that know of none. Afterwards each factory is wired as before.
     """
     block = _Block(source)
     before = _inside.get()

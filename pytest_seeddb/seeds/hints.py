@@ -1,7 +1,6 @@
 """Type hints of seeder parameters: which values they allow, and how a value or a text is made to fit.
 
-The hints understood are those that a TOML file, a marker or a text can give a value for. Any other value is passed
-on as it is.
+A hint that no TOML file, marker or text can give a value for lets any value pass.
 """
 
 from __future__ import annotations
@@ -87,14 +86,10 @@ def describe(hint: object) -> str:
 
 
 def convert(value: object, hint: object) -> object:
-    """``value`` as ``hint`` wants it.
+    """``value`` as ``hint`` wants it, without loss and only where no other reading exists; raises `NotAllowed`.
 
-    A value is converted where no information is lost and no other reading exists: ``3`` for a
-    float, ``"0.10"`` for a `Decimal`, ``"2026-01-31"`` for a date, a member's name or value for an
-    Enum, a list for a tuple or set. A bool is never an int, nor text a number.
-
-    Raises:
-        NotAllowed: The hint does not allow it.
+    ``3`` becomes a float, ``"0.10"`` a `Decimal`, a name or value an Enum's member. A bool is never an int, nor text a
+    number.
     """
     hint = _bare(hint)
     origin, arguments = get_origin(hint), get_args(hint)
@@ -116,14 +111,9 @@ def convert(value: object, hint: object) -> object:
 
 
 def convert_text(text: str, hint: object) -> object:
-    """The value that a text stands for where ``hint`` is wanted.
+    """The value that a text stands for where ``hint`` is wanted; raises `NotAllowed`.
 
-    Numbers and dates as they are written, ``true`` or ``no`` for a bool, a member's name or value
-    for an Enum or a Literal, ``a,b`` or JSON for a list, JSON for a table, and nothing, ``none`` or
-    ``null`` for ``None`` where that is allowed.
-
-    Raises:
-        NotAllowed: The hint does not allow it.
+    ``true`` or ``no`` is a bool, ``a,b`` or JSON a list, JSON a table, and nothing, ``none`` or ``null`` is ``None``.
     """
     hint = _bare(hint)
     origin, arguments = get_origin(hint), get_args(hint)

@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter that a profile can set.
-
-    Attributes:
-        hint: The type that its values are checked against; `hints.ANYTHING` where there is none.
-        default: The default as Python writes it; ``None`` where there is none, empty where it is
-            not a literal.
-    """
+    """A parameter that a profile can set."""
 
     name: str
-    hint: object
-    default: str | None
+    hint: object  # `hints.ANYTHING` where there is none
+    default: str | None  # as Python writes it, empty where it is not a literal
 
     @property
     def declares_secret(self) -> bool:
@@ -42,22 +36,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A function that seeds: declared with ``@seeder``, or named by the settings.
-
-    Attributes:
-        after: The identities (``shop.seeds:roles``) or names (``roles``) of the seeds before it.
-        parameters: Those that a profile can set.
-        file: The source file, relative to the root.
-    """
+    """A function that seeds: declared with ``@seeder``, or named by the settings."""
 
     name: str
     module: str
     function: str
     parameters: tuple[Parameter, ...]
-    file: str
+    file: str  # relative to the root
     line: int
     tier: Tier = "essential"
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()  # identities (shop.seeds:roles) or names (roles)
     is_seeder: bool = True
     idempotent: bool = False
 

@@ -28,11 +28,9 @@ def seed_for(random_seed: int, identity: str) -> int:
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed `random`, Faker, factory_boy and NumPy; put all back afterwards.
+    """Seed `random`, Faker, factory_boy and NumPy, imported before or inside the block; put all back afterwards.
 
-    A library that is imported inside the block is seeded then; nothing is imported here. Generators that
-    code makes for itself (``random.Random()``, ``Faker().seed_instance()``, ``numpy.random.default_rng()``)
-    are not touched, nor anything that depends on ``PYTHONHASHSEED``.
+    Generators that code makes for itself are not touched, nor anything that depends on ``PYTHONHASHSEED``.
     """
     with ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
@@ -43,10 +41,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 def own_iterators() -> AbstractContextManager[None]:
-    """Let each ``factory.Iterator`` start at its first value in the block, and go on afterwards where it was.
-
-    Wherever it is: in a factory, its parameters and traits, or in a call.
-    """
+    """Let each ``factory.Iterator`` start at its first value in the block, and go on afterwards where it was."""
     return enter_on_import("factory.declarations", _iterators)
 
 

@@ -1,9 +1,8 @@
 """Read a module's seeders from its source, without importing it.
 
-Importing an application to learn the names of its seeders costs more than a whole warm run, and may need packages
-that are not there. Only declarations that cannot mean anything else are read here: decorated functions at the top
-level of a module, with literal arguments. Any doubt raises `Doubt`, and the module is imported instead. A build
-imports the modules anyway and compares: see `pytest_seeddb.seeds.discovery`.
+Importing an application costs more than a whole warm run, and may need packages that are not there. Only what cannot
+mean anything else is read here; any doubt raises `Doubt`, and the module is imported instead. A build imports the
+modules anyway and compares: see `pytest_seeddb.seeds.discovery`.
 """
 
 from __future__ import annotations
@@ -71,15 +70,10 @@ class Outline:
 
 
 class Reader:
-    """Reads the text of one module.
+    """Reads the text of one module, whose relative imports start from ``package``.
 
-    Args:
-        module: Its name.
-        package: The package that relative imports start from.
-        file: Its file, relative to the root.
-        is_ours: Whether a top-level package belongs to the project. A decorator that does may be a
-            seeder in disguise.
-        identity: The identity of a seeder of another module, by its dotted path; raises `Doubt`.
+    ``is_ours`` tells whether a top-level package belongs to the project: its decorators may be a seeder in disguise.
+    ``identity`` gives that of a seeder of another module, by its dotted path, or raises `Doubt`.
     """
 
     def __init__(
@@ -93,11 +87,7 @@ class Reader:
         self._seeders: list[tuple[Function, dict[str, ast.expr]]] = []
 
     def outline(self, source: str) -> Outline:
-        """What the text says of the module.
-
-        Raises:
-            Doubt: It does not say it all.
-        """
+        """What the text says of the module; raises `Doubt` where it does not say it all."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the user's string escapes; the import says so

@@ -45,14 +45,9 @@ class Runner:
     outlines: Mapping[str, tuple[Declaration, ...]]
 
     def run(self, target: Target, first: int) -> None:
-        """Run the seeds from the ``first`` on, each in a transaction of its own.
+        """Run the seeds from the ``first`` on, each in a transaction of its own; raises `BuildError` where one fails.
 
-        All modules are imported and all parameters checked before the first one runs. The process's
-        random numbers, working directory and environment are afterwards as they were.
-
-        Raises:
-            ConfigError: A declaration or a parameter is wrong; nothing has run.
-            BuildError: A seed failed; those before it are committed.
+        All modules are imported and all parameters checked, with a `ConfigError`, before the first one runs.
         """
         with surroundings(target):
             pairs = list(zip(self.seeds[first:], self.steps[first:], strict=True))
@@ -119,11 +114,7 @@ class Runner:
 
 
 def _factories_write(target: Target, given: SyncResources | AsyncResources) -> AbstractContextManager[None]:
-    """Let factories write through the seeder's session.
-
-    A seeder that asks for none may have one of the application's, to which its factories are wired, and
-    which leads here as well: then that is theirs, too, and what they write is committed all the same.
-    """
+    """Let factories write through the seeder's session, or the application's to which they are wired if it has none."""
     has_own = given.has_transaction
 
     def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - what the user wired

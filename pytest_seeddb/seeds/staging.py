@@ -36,20 +36,9 @@ _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
-    """The stages ``essential seeds`` and ``demo seeds`` of the settings' profile.
+    """The stages ``essential seeds`` and ``demo seeds`` of the settings' profile; raises `ConfigError`.
 
-    Neither the project's modules nor any framework is imported as long as the seeders are declared
-    plainly; see `pytest_seeddb.seeds.discovery`.
-
-    Args:
-        settings: Name the seeds, the profile and the random seed.
-        overrides: Parameters that a marker gives; they go before the profile's.
-
-    Returns:
-        The stages in order; one without steps is left out.
-
-    Raises:
-        ConfigError: A seed, a profile, a parameter or a declaration is wrong.
+    Neither the project's modules nor any framework is imported as long as the seeders are declared plainly.
     """
     return _Staging(settings, profile_of(settings, overrides)).stages()
 
@@ -220,11 +209,7 @@ class _Staging:
 
 
 def _sort(seeds: Sequence[Seed], before: Callable[[Seed], Sequence[Seed]]) -> tuple[Seed, ...]:
-    """Essential seeds first, each after those that it names, else as declared.
-
-    A seed that nothing names keeps its place, so that the order of a list without ``after`` is that
-    of the list. One that is only named by others runs directly before the first of them.
-    """
+    """Essential seeds first, each directly after those that it names which have not run yet, else as declared."""
     done: dict[str, Seed] = {}
     path: dict[str, Seed] = {}
 

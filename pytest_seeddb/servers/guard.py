@@ -56,8 +56,7 @@ _SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 def main(state: str, guard_lock: int, kind: Kind = "server") -> None:
     """Wait for the last user to go, end the server, make its data survive a power cut, end.
 
-    Opens the lock files first and never again: the directory may be removed meanwhile, and the server must be ended
-    all the same.
+    Opens the lock files first and only once: the directory may be removed meanwhile.
     """
     users = _open(state, USERS)
     server = _open(state, SERVER) if kind == "server" else users

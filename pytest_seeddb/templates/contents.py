@@ -41,17 +41,11 @@ _WIDTH: Final = 160
 
 @dataclass(frozen=True)
 class TableContents:
-    """What one table holds.
-
-    Attributes:
-        rows: How many rows.
-        which: Which rows, in whatever order.
-        order: Which rows, in the order in which a plain SELECT reads them.
-    """
+    """What one table holds."""
 
     rows: int
-    which: str
-    order: str
+    which: str  # which rows, in whatever order
+    order: str  # which rows, in the order in which a plain SELECT reads them
 
 
 def tables(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
@@ -81,11 +75,7 @@ def rows_made(before: Mapping[str, TableContents], after: Mapping[str, TableCont
 
 
 def describe_difference(table: str, one: Address, other: Address) -> tuple[str, ...]:
-    """The rows of a table that only one of two databases has, as lines that start with ``-`` and ``+``.
-
-    At most three of each. Where both have the same rows, the line says that their order differs.
-    Values of columns that are called like a secret are not shown.
-    """
+    """Up to three rows of a table that only one of two databases has (``-`` and ``+``), secrets hidden."""
     mine, others = (Counter(_rows(address, table)) for address in (one, other))
     gone, come = (mine - others), (others - mine)
     if not gone and not come:

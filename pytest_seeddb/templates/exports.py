@@ -1,8 +1,7 @@
 """A finished template as a file, for machines that begin with nothing, as CI's do.
 
-The file is an archive of ``pg_dump``, which ``pg_restore`` reads as it is, with a tail that says of
-which fingerprint it is. Restored, it becomes the template that a build would have made, through the
-same locks, the same finish and the same commit point.
+It is an archive of ``pg_dump`` with a tail that names its fingerprint. Restored, it becomes the template that a build
+would have made, through the same locks, finish and commit point.
 """
 
 from __future__ import annotations
@@ -54,23 +53,14 @@ class Unusable(Exception):  # noqa: N818 - read as "the file is unusable": a bui
 
 @dataclass(frozen=True)
 class Tail:
-    """What an exported template says of itself.
-
-    Attributes:
-        record: That of the template.
-        server: What its server contributed to the fingerprint.
-        carried: The settings and grants of its database.
-        views: What its materialized views show. A restore refreshes them, and theirs may be older rows.
-        size: Bytes of the archive before the tail.
-        digest: Of these bytes, SHA-256.
-    """
+    """What an exported template says of itself."""
 
     record: Record
-    server: tuple[Part, ...]
+    server: tuple[Part, ...]  # what its server contributed to the fingerprint
     carried: Carried
-    views: tuple[Part, ...]
-    size: int
-    digest: str
+    views: tuple[Part, ...]  # what its materialized views show: a restore refreshes them, and these rows may be older
+    size: int  # bytes of the archive before the tail
+    digest: str  # of these bytes, SHA-256
 
     def to_bytes(self) -> bytes:
         """The end of the file."""
@@ -87,11 +77,7 @@ class Tail:
 
     @classmethod
     def read(cls, path: Path) -> Tail:
-        """The tail of a file.
-
-        Raises:
-            Unusable: There is no such file, or it has no tail of ours.
-        """
+        """The tail of a file; raises `Unusable`."""
         try:
             return cls._read(path)
         except FileNotFoundError:
@@ -128,16 +114,9 @@ def _carried(said: Any) -> Carried:  # noqa: ANN401 - JSON, checked by unpacking
 
 
 def export(clone: Address, major: int, template: Template, look: Look, settings: Settings, path: Path) -> int:
-    """Write a template into a file, through a clone of it on a server of this major version.
+    """Write a template into a file, through a clone of it on a server of this major version; gives its size.
 
-    Killed at any moment, the file that was there before is there still, and complete.
-
-    Returns:
-        The file's size in bytes.
-
-    Raises:
-        ConfigError: The file cannot be written.
-        ServerError: There is no ``pg_dump`` for the server, or it failed.
+    Killed at any moment, the file that was there before is there still. Raises `ConfigError` or `ServerError`.
     """
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="exporting the template")
     try:
@@ -163,11 +142,7 @@ def export(clone: Address, major: int, template: Template, look: Look, settings:
 
 
 def see_writable(path: Path) -> None:
-    """See that a template could be written there, before a build takes its time.
-
-    Raises:
-        ConfigError: Something else lies there, or there is no such directory.
-    """
+    """See that a template could be written there, before a build takes its time; raises `ConfigError`."""
     if path.is_dir():
         raise _not_written(path, "a directory is there")
     if not path.parent.is_dir():
@@ -203,18 +178,9 @@ def _digest(path: Path, size: int) -> str:
 
 
 def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
-    """The same plan, which is built by restoring the file: the same steps, and so the same fingerprint.
+    """The same plan, with the same fingerprint, which is built by restoring the file that `export` wrote.
 
-    Where a layer of it is there already, the rest is built on that as ever.
-
-    Args:
-        plan: The plan.
-        look: How the server sees it.
-        settings: Say where client programs are looked for.
-        path: What `export` wrote.
-
-    Raises:
-        Unusable: The file is not there, is damaged, or is of another fingerprint; it says what changed.
+    Where a layer is there already, the rest is built on that as ever. Raises `Unusable`, which says what changed.
     """
     tail = Tail.read(path)
     if tail.record.fingerprint != look.fingerprints[-1]:
@@ -270,9 +236,7 @@ _KEPT_DUMPS: Final = 20
 
 
 class KeptDumps:
-    """The user's dumps of templates on servers that do not last: the next server restores one instead of building.
-
-    A container's databases go with it. The exported template stays in the cache directory under its fingerprint.
+    """Dumps of templates, in the cache directory by fingerprint, from which the next container is restored.
 
     Concurrency: any number of processes; a dump appears complete or not at all.
     """

@@ -62,17 +62,11 @@ class Grant:
 
 @dataclass(frozen=True)
 class Carried:
-    """The settings and grants of a database, to give to its copies.
+    """The settings and grants of a database, to give to its copies."""
 
-    Attributes:
-        settings: In the order of roles and names.
-        grants: ``None`` where nobody ever granted or revoked anything on the database.
-        owner: Whose privileges are to be replaced, too, where grants were changed.
-    """
-
-    settings: tuple[Setting, ...] = ()
-    grants: tuple[Grant, ...] | None = None
-    owner: str = ""
+    settings: tuple[Setting, ...] = ()  # in the order of roles and names
+    grants: tuple[Grant, ...] | None = None  # None where nobody ever granted or revoked anything on the database
+    owner: str = ""  # whose privileges are to be replaced, too, where grants were changed
 
     @classmethod
     def of(cls, admin: Admin, database: str) -> Carried:

@@ -1,9 +1,8 @@
 """The databases on a server: who uses each, which may go, and dropping them.
 
-Names, ages and activity prove nothing. A clone is an orphan when nobody holds its lease, and a template is
-unused when nobody holds its use. Both are advisory locks, which the server ends with their holder's session,
-however the holder died. The server also knows which of its processes holds one and, if our role may see it,
-for which client.
+Names, ages and activity prove nothing. A clone is an orphan when nobody holds its lease, and a template is unused when
+nobody holds its use: advisory locks, which the server ends with their holder's session. The server also knows which of
+its processes holds one and, if our role may see it, for which client.
 """
 
 from __future__ import annotations
@@ -51,40 +50,28 @@ _CLIENT: Final = re.compile(r"pytest-seeddb (?P<process>\d+)@(?P<host>.+)")
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that uses our databases. The server tells some roles nothing but ``backend``, its own process.
-
-    ``address`` is empty for a connection on the same machine, too; ``since`` is ISO 8601.
-    """
+    """A process that uses our databases. The server tells some roles nothing but ``backend``, its own process."""
 
     backend: int
     process: int = 0
     host: str = ""
     role: str = ""
-    address: str = ""
-    since: str = ""
+    address: str = ""  # empty for a connection on the same machine, too
+    since: str = ""  # ISO 8601
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One of our databases.
-
-    Attributes:
-        size: Bytes; ``None`` if our role may not know.
-        connections: Clients that are connected to it now.
-        users: The holders of its lease or its use.
-        record: A template's; ``None`` if it is damaged.
-        created: When it was finished or kept, ISO 8601; empty if nothing says so.
-        used: The day of its last use.
-    """
+    """One of our databases."""
 
     name: str
     kind: Kind
-    size: int | None
+    size: int | None  # None if our role may not know
     connections: int = 0
-    users: tuple[Owner, ...] = ()
-    record: Record | None = None
-    created: str = ""
-    used: str = ""
+    users: tuple[Owner, ...] = ()  # the holders of its lease or its use
+    record: Record | None = None  # a template's, unless it is damaged
+    created: str = ""  # when it was finished or kept, ISO 8601; empty if nothing says so
+    used: str = ""  # the day of its last use
 
     @property
     def in_use(self) -> bool:
@@ -98,10 +85,7 @@ class Entry:
 
 
 def inventory(admin: Admin) -> list[Entry]:
-    """Every database of ours, sorted by name, as it is at this moment: others come and go meanwhile.
-
-    Costs a statement for each database, to learn its size.
-    """
+    """Every database of ours by name, as it is at this moment, with a statement for the size of each."""
     entries, databases = [], admin.databases()
     holders = _lock_holders(admin)  # after the databases: a worker has its lease before it makes any
     for database in databases:
@@ -149,16 +133,10 @@ def _lock_holders(admin: Admin) -> dict[int, list[Owner]]:
 
 
 def sweep(admin: Admin) -> list[str]:
-    """Drop every clone and unfinished build whose worker is gone.
+    """Drop every clone and unfinished build whose worker is gone; gives their names.
 
-    Concurrency: any number may sweep at once. What a living worker owns is never touched.
-
-    Returns:
-        The names of the databases that were dropped.
-
-    Raises:
-        CloneError: Somebody stays connected to one of them; the others were dropped all the same.
-        psycopg.Error: The server refused to drop one, for example for a prepared transaction; the others were dropped.
+    Concurrency: any number may sweep at once. What the server refuses to drop is raised after the others were dropped:
+    a `CloneError` where somebody stays connected, or a `psycopg.Error`.
     """
     leases: dict[str, list[str]] = defaultdict(list)
     for database in admin.databases():
@@ -228,18 +206,11 @@ def _day_before(days: int) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """The databases that somebody wants to be rid of. What is in use stays in any case; orphans always go.
+    """The databases that a person wants to drop. What is in use stays in any case; orphans always go."""
 
-    Attributes:
-        unused_days: What was last used more days ago than this.
-        budget: As much, least recently used first, as it takes for the rest to fit in so many bytes.
-        kept: All databases of failed tests.
-        everything: Everything.
-    """
-
-    unused_days: int | None = None
-    budget: int | None = None
-    kept: bool = False
+    unused_days: int | None = None  # what was last used more days ago
+    budget: int | None = None  # the least recently used, until the rest fits in so many bytes
+    kept: bool = False  # all databases of failed tests
     everything: bool = False
 
     def reason(self, entry: Entry) -> str:
@@ -282,12 +253,7 @@ def choose(entries: Sequence[Entry], limits: Limits) -> list[Choice]:
 
 
 def drop(admin: Admin, entry: Entry) -> bool:
-    """Drop a database unless it is in use by now; whether it was dropped.
-
-    Raises:
-        CloneError: The server refuses, or somebody stays connected to it whom our role may not end.
-        psycopg.Error: The connection was lost.
-    """
+    """Drop a database unless it is in use by now; whether it was dropped. Raises `CloneError` where that is refused."""
     name = parse_name(entry.name)
     try:
         if entry.kind == "template":

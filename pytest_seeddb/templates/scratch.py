@@ -14,13 +14,9 @@ if TYPE_CHECKING:
 
 
 class Scratch:
-    """Makes empty databases, and copies of them, that nobody else sees.
+    """Makes empty databases, and copies of them, that nobody else sees; raises `ServerError`.
 
-    Lifetime: they are dropped when the block ends. When the process is killed before, the next run
-    finds them by their lease and drops them.
-
-    Raises:
-        ServerError: The server cannot be reached, or refused one.
+    They are dropped when the block ends; after a kill, by the next run, which finds them by their lease.
     """
 
     def __init__(self, address: Address) -> None:
