@@ -45,7 +45,8 @@ _EXAMPLES: Final = {
     "profiles": "[tool.seeddb.profiles.demo]\nstores = 3",
     "keep": 'keep = "none"',
     "reset": 'reset = "clone"',
-    "environment": 'environment = ["DEPLOYED_TO"]',
+    "environment": 'environment = "app.config:settings.environment"',
+    "dotenv": "dotenv = false",
     "enabled": 'enabled = "always"',
     "random_seed": "random_seed = 7",
     "name": 'name = "shop"',
@@ -73,14 +74,24 @@ Write the settings into the table `[tool.seeddb]` in `pyproject.toml`, or as the
 directory) and goes upward to the directory that contains `.git`. Paths and patterns in the table are relative to the
 table's directory.
 
-A value comes from the first of these that gives one: marker, command line, environment, table, default. An error about
-a value says where it came from. Unknown keys are errors, and so are environment variables that are almost spelled like
-a setting's.
+A value comes from the first of these that gives one: marker, command line, environment, [`.env`](#values-from-env),
+table, default. An error about a value says where it came from. Unknown keys are errors, and so are environment
+variables that are almost spelled like a setting's.
 
 In environment variables, separate the elements of a list with commas, and write a boolean as `1`, `true`, `yes`, `on`
 or `0`, `false`, `no`, `off`.
 
 `--seed-db` has no key. It runs seeded tests once, as `enabled = "always"` does permanently.
+
+## Values from .env
+
+The file `.env` beside the table is read by python-dotenv's rules, for three things:
+
+- the variables `SEEDDB_...`
+- what says that this is [production](../how-to/apply.md#production). It counts even if the environment says otherwise
+- for `seeddb apply`, the database's URL, if the environment has none
+
+None of it gets into the environment, and no `.env` in another directory is read. `dotenv = false` turns this off.
 """
 
 _CLI_HEAD: Final = """\

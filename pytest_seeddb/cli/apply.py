@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.cli.applying import Wish, apply_to, guard
-from pytest_seeddb.cli.database import database_of, further_databases
+from pytest_seeddb.application.imports import describe, load
+from pytest_seeddb.cli.applying import Wish, apply_to, demo_steps, guard, ledger_of
+from pytest_seeddb.cli.database import database_of, further_databases, is_nearby, is_on_this_machine
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.errors import ConfigError
@@ -15,14 +20,16 @@ from pytest_seeddb.plan.ledger import Ledger
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.planning import Plans, plan_of
 from pytest_seeddb.seeds.staging import weak_secrets_of
-from pytest_seeddb.settings.production import environment_of
+from pytest_seeddb.settings.dotenv import read_dotenv
+from pytest_seeddb.settings.production import Environment, environment_from, environment_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
     from pytest_seeddb.cli.applying import Applied
-    from pytest_seeddb.plan.plan import Progress
+    from pytest_seeddb.plan.plan import Plan, Progress
+    from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
 
@@ -54,23 +61,27 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def apply(settings: Settings, wish: Wish, progress: Progress) -> Applied | None:
-    """Migrate and seed a database; ``None`` where emptying it was not confirmed.
+    """Migrate and seed a database; ``None`` where the user did not confirm it.
 
     Raises:
         ConfigError: The settings are wrong, or production refuses it.
         BuildError: A step failed, or may not run again.
         ServerError: The database cannot be reached.
     """
+    dotenv = read_dotenv(settings.root, os.environ) if settings.dotenv else ()
+    address = database_of(settings, wish.url, dotenv)
     overrides = {"tier": wish.tier} if wish.tier in TIERS else {}
     plan = plan_of(settings, overrides=overrides)
     if wish.tier == "none":
         plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))
-    wish = replace(wish, environment=environment_of(settings))
-    address = database_of(settings, wish.url)
+    environment = environment_of(settings, dotenv=dotenv, application=partial(_application_environment, settings))
+    wish = replace(wish, environment=environment)
     guard(plan, wish, Ledger())
     if wish.tier != "none":
         _check_secrets(settings, wish, overrides)
-    if wish.reset and not (wish.dry_run or wish.yes or _is_confirmed(address.masked)):
+    if wish.reset and not (wish.dry_run or wish.yes or _is_reset_confirmed(address)):
+        return None
+    if not _may_have_demo_data(settings, address, plan, wish):
         return None
     if wish.url:
         return apply_to(address, plan, wish, progress)
@@ -97,13 +108,59 @@ def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str])
         print(f"seeddb: warning: {secret}; in production give it a value of its own: {variable}=...", file=sys.stderr)
 
 
-def _is_confirmed(database: str) -> bool:
+def _application_environment(settings: Settings, path: str) -> Environment:
+    """What the application's own value says; functions on the way to it are called."""
+    source = settings.source("environment")
+    module, _, attributes = path.partition(":")
+    try:
+        with contextlib.chdir(settings.root):
+            value = load(module, source=source, root=settings.root)
+            for attribute in attributes.split("."):
+                value = getattr(value, attribute)
+                if inspect.isroutine(value) or hasattr(value, "cache_info"):
+                    value = value()
+    except ConfigError as error:
+        return Environment("", f"{source}: {path}", doubt=f"{error.what}\n{error.saw}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's code may raise anything
+        return Environment("", f"{source}: {path}", doubt=describe(error, settings.root))
+    return environment_from(value, path, source)
+
+
+def _is_reset_confirmed(address: Address) -> bool:
     if not sys.stdin.isatty():
         raise ConfigError(
             "--reset empties the database, and there is no terminal on which to ask for confirmation",
-            saw=database,
+            saw=address.masked,
             source="the command line",
             remedy="add --yes if that is what you want",
         )
-    print(f"Everything in {database} will be dropped. Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    return _is_confirmed(f"Everything in {address.masked} will be dropped.")
+
+
+def _may_have_demo_data(settings: Settings, address: Address, plan: Plan, wish: Wish) -> bool:
+    """Whether demo seeds may run; where nothing says what the database is, this asks, or the host decides."""
+    demo = demo_steps(plan)
+    if not demo or wish.environment.name or wish.reset or wish.yes or wish.dry_run:
+        return True
+    is_terminal = sys.stdin.isatty()
+    if all(map(is_on_this_machine if is_terminal else is_nearby, address.hosts)):
+        return True
+    ledger = ledger_of(address, wish.wait)
+    guard(plan, wish, ledger)
+    marker = ledger.marker
+    if (marker and (marker.environment or marker.tier == "demo")) or not ledger.steps.keys().isdisjoint(demo):
+        return True
+    if is_terminal:
+        return _is_confirmed(f"Nothing says whether {address.masked} is a production database. It will get demo data.")
+    raise ConfigError(
+        "Demo data is refused: nothing says whether this is a production database, and there is no terminal to ask on",
+        saw=f"{address.masked}, which is neither on this machine nor in a private network",
+        source=f"{settings.source('environment')}: {', '.join(settings.environment)}, none of which is set",
+        remedy='use --tier essential; or, if it is not production, add --yes, or write environment = "demo" into '
+        "[tool.seeddb]",
+    )
+
+
+def _is_confirmed(consequence: str) -> bool:
+    print(f"{consequence} Type yes to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() == "yes"

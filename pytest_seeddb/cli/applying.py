@@ -157,20 +157,35 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
     """Refuse what production does not allow, by the environment or by the database's own marker.
 
     Raises:
-        ConfigError: Says what was refused and who says that this is production.
+        ConfigError: Says what was refused, and what says that this is production or may be.
     """
     name = ledger.marker.environment if ledger.marker else ""
     marked = Environment(name, f"the marker of the database, which says {name}")
-    production = next((place for place in (wish.environment, marked) if place.is_production), None)
-    if production is None:
+    places = (wish.environment, marked)
+    refusing = [place for place in places if place.is_production] or [place for place in places if place.doubt]
+    if not refusing:
         return
     if wish.reset:
-        raise refusal("Emptying the database", production, saw="--reset", remedy="leave --reset out")
+        raise refusal("Emptying the database", refusing[0], saw="--reset", remedy="leave --reset out")
     if wish.force:
-        raise refusal("Seeding again", production, saw="--force", remedy="leave --force out")
-    demo = [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
-    if demo:
-        raise refusal("Demo data", production, saw="\n".join(demo), remedy="use --tier essential")
+        raise refusal("Seeding again", refusing[0], saw="--force", remedy="leave --force out")
+    if demo := demo_steps(plan):
+        raise refusal("Demo data", refusing[0], saw="\n".join(demo), remedy="use --tier essential")
+
+
+def demo_steps(plan: Plan) -> list[str]:
+    """The names of the plan's steps that make demo data."""
+    return [step.name for stage in plan.stages if stage.tier == "demo" for step in stage.steps]
+
+
+def ledger_of(address: Address, wait: float) -> Ledger:
+    """The ledger of a database.
+
+    Raises:
+        ServerError: The database cannot be reached.
+    """
+    with _connection(address, wait) as connection, server_errors("The ledger cannot be read", address, needed=_NEEDED):
+        return ledgers.read(connection)
 
 
 def _marker(marker: Marker, wish: Wish, ledger: Ledger, strange_table: str) -> Marker:

@@ -1,8 +1,12 @@
-"""The database that a command works on: of ``--url``, of the environment or of Django's settings."""
+"""The database that a command works on: of ``--url``, of the environment or of Django's settings; and where it is."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.application.django import DEFAULT, address_of, is_postgres, postgres_aliases, set_up
@@ -11,18 +15,25 @@ from pytest_seeddb.migrations.sources import DJANGO
 from pytest_seeddb.servers.address import Address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_seeddb.settings.dotenv import Variable
     from pytest_seeddb.settings.settings import Settings
 
 
-def database_of(settings: Settings, url: str) -> Address:
+def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None = None) -> Address:
     """The database of a URL; where that is empty, the one that Django's settings or the environment name.
 
+    Args:
+        settings: Of the project.
+        url: What the command line gave.
+        dotenv: The variables of ``.env``, for a command that writes to the database. They may name it, too, which is
+            printed; and a URL must name a database and not a server alone.
+
     Raises:
-        ConfigError: Neither names one, or the URL is wrong.
+        ConfigError: Nothing names one, or the URL is wrong.
     """
-    if url:
-        return Address.parse(url, source="the option --url")
-    if settings.migrations == DJANGO:
+    if settings.migrations == DJANGO and not url:
         set_up(settings.root, source=settings.source("migrations"))
         if is_postgres(DEFAULT):
             return Address(address_of(DEFAULT))
@@ -33,15 +44,32 @@ def database_of(settings: Settings, url: str) -> Address:
             remedy="name a database: --url postgresql://user@host/database",
         )
     names = dict.fromkeys((*settings.env, "DATABASE_URL"))
-    for name in names:
-        if value := os.environ.get(name):
-            return Address.parse(value, source=f"the environment variable {name}")
-    raise ConfigError(
-        "No database is named",
-        saw=f"no URL after --url, and none of {', '.join(names)} in the environment",
-        source="the command line",
-        remedy="set DATABASE_URL, or give --url postgresql://user@host/database, which lists of processes show",
-    )
+    urls = [(url, "the option --url"), *((os.environ.get(name), f"the environment variable {name}") for name in names)]
+    text, source = next(((text, source) for text, source in urls if text), ("", ""))
+    lines = {variable.name: variable for variable in dotenv or () if variable.value and not text}
+    line = next((lines[name] for name in names if name in lines), None)
+    if line is not None:
+        text, source = line.value, f"{line.name} in {line.place}"
+    if not text:
+        raise ConfigError(
+            "No database is named",
+            saw=f"no URL after --url, and none of {', '.join(names)} in the environment"
+            + (" or in .env" if dotenv is not None and settings.dotenv else ""),
+            source="the command line",
+            remedy="set DATABASE_URL, or give --url postgresql://user@host/database, which lists of processes show",
+        )
+    address = Address.parse(text, source=source)
+    if dotenv is not None and not address.database and "service" not in address.params:
+        raise ConfigError(
+            "The URL names a server, but no database",
+            saw=address.masked,
+            source=source,
+            remedy="write the database's name after the host: postgresql://user@host:port/database",
+        )
+    if line is not None:
+        host = ",".join(address.hosts) or "localhost"
+        print(f"URL from .env, line {line.line}: {host}/{address.database}", file=sys.stderr)
+    return address
 
 
 def further_databases(settings: Settings) -> dict[str, Address]:
@@ -49,3 +77,28 @@ def further_databases(settings: Settings) -> dict[str, Address]:
     if settings.migrations != DJANGO:
         return {}
     return {alias: Address(address_of(alias)) for alias in postgres_aliases() if alias != DEFAULT}
+
+
+def is_on_this_machine(host: str) -> bool:
+    """Whether a host of an address is a socket or a loopback address."""
+    address = _ip_address(host)
+    if address is not None:
+        return address.is_loopback or address.is_unspecified
+    return host.startswith(("/", "@")) or host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def is_nearby(host: str) -> bool:
+    """Whether a host of an address is on this machine, has a private address, or a name without a dot."""
+    address = _ip_address(host)
+    if address is not None:
+        return address.is_private or is_on_this_machine(host)
+    return "." not in host or is_on_this_machine(host)
+
+
+def _ip_address(host: str) -> IPv4Address | IPv6Address | None:
+    with suppress(ValueError):
+        address = ip_address(host)
+        return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+    with suppress(OSError, ValueError):  # the C library takes 134744072 and 0x8080808 for addresses
+        return IPv4Address(socket.inet_aton(host))
+    return None

@@ -80,6 +80,14 @@ class Address:
         return self.params.get("dbname", "")
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """All that it may lead to: names, IP addresses, socket directories; none where libpq's default is a socket."""
+        params = _with_service(dict(self.params))
+        host = params.get("host") or os.environ.get("PGHOST", "")
+        number = params.get("hostaddr") or ("" if "host" in params else os.environ.get("PGHOSTADDR", ""))
+        return tuple(filter(None, f"{host},{number}".split(",")))
+
+    @property
     def conninfo(self) -> str:
         """The libpq string, for `psycopg.connect`. Holds the password."""
         from psycopg.conninfo import make_conninfo

@@ -104,6 +104,22 @@ def variable_names(value: object, root: Path) -> tuple[str, ...]:
     return variables
 
 
+def environment_names(value: object, root: Path) -> tuple[str, ...]:
+    """Like `variable_names`; also import paths of the application's own values."""
+    paths = names(value, root)
+    if not all(is_import_path(path) or re.fullmatch(r"[^\W\d]\w*", path, re.ASCII) for path in paths):
+        raise NotAllowed(
+            'give the name of a variable, or several: "APP_ENV"; or the import path of a value: '
+            '"app.config:settings.environment"'
+        )
+    return paths
+
+
+def is_import_path(text: str) -> bool:
+    """Whether it is spelled ``package.module:attribute``."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None
+
+
 def memory(value: object, root: Path) -> str:
     """An amount of memory, as tmpfs takes it."""
     amount = text(value, root)

@@ -6,13 +6,17 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from enum import Enum
+from typing import TYPE_CHECKING, Final, cast
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.converters import is_import_path
+from pytest_seeddb.settings.settings import KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from pytest_seeddb.settings.dotenv import Variable
     from pytest_seeddb.settings.settings import Settings
 
 # Letters of other scripts that look like those of the words, and share their keys on some keyboards.
@@ -25,15 +29,23 @@ _SPELT: Final = "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for lette
 # A whole word anywhere in the name; "pre-production" and "non-prod" are not production.
 _PRODUCTION: Final = re.compile(rf"(?<![^\W\d_])(?P<but_not>(?:pre|non|not)[\W_]*)?(?:{_SPELT})(?![^\W\d_])")
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_ELSEWHERE: Final = frozenset(
+    {"demo", "dev", "development", "local", "test", "testing", "ci", "qa", "sandbox", "review", "preview", "staging"}
+)
+"""What the setting may say itself, in place of the name of a variable. Written like this, so no variable's name."""
 _NO: Final = frozenset({"0", "false", "no", "off", "n", "f"})
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment's name (``production``, ``staging``; "" if nothing names it), and what gave that name."""
+    """An environment's name (``production``, ``staging``; "" if nothing names it), and what gave that name.
+
+    ``doubt`` says why the name cannot be known.
+    """
 
     name: str = ""
     source: str = ""
+    doubt: str = ""
 
     @property
     def is_production(self) -> bool:
@@ -54,29 +66,62 @@ class Environment:
 NOWHERE: Final = Environment()
 
 
-def environment_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Environment:
-    """The environment that the variables of the setting ``environment`` name; production if any of them does.
+def environment_of(
+    settings: Settings,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Iterable[Variable] = (),
+    application: Callable[[str], Environment] = lambda _path: NOWHERE,
+) -> Environment:
+    """The environment that the setting ``environment`` leads to; production if anything in it says so.
 
     Capitals in a variable's name make no difference.
+
+    Args:
+        settings: Name the variables, and the application's own values.
+        environ: The environment; by default the process's own.
+        dotenv: The variables of ``.env``.
+        application: Gives the application's own value for its import path.
     """
     environ = os.environ if environ is None else environ
-    named, misplaced = [], []
-    for name in settings.environment:
-        alike = [variable for variable, value in environ.items() if value and variable.upper() == name.upper()]
-        alike.sort(key=lambda variable: variable != name)
-        named += [
-            Environment(environ[variable], f"the environment variable {variable}={environ[variable]}")
-            for variable in alike
-        ]
+    variables = [(name, value, f"the environment variable {name}={value}") for name, value in environ.items()]
+    variables += [(line.name, line.value, f"{line.name}={line.value} in {line.place}") for line in dotenv]
+    named = [application(path) for path in settings.environment if is_import_path(path)]
+    doubtful = [environment for environment in named if environment.doubt]
+    names = [name for name in settings.environment if not is_import_path(name)]
+    # A word or the application's own value comes beside the variables; only other variables take their place.
+    defaults = () if set(names) - _ELSEWHERE else KEYS["environment"].default
+    for name in (*names, *cast("tuple[str, ...]", defaults)):
+        alike = [variable for variable in variables if variable[0].upper() == name.upper() and variable[1]]
+        alike.sort(key=lambda variable: variable[0] != name)
+        named += [Environment(value, source) for _, value, source in alike]
         # The setting may say "production" itself instead of naming a variable; but IS_PROD=false is a variable.
-        if environ.get(name, "").strip().lower() not in _NO:
-            misplaced.append(Environment(name, f"{settings.source('environment')}, which says {name}"))
-    production = (environment for environment in (*named, *misplaced) if environment.is_production)
-    return next(production, named[0] if named else NOWHERE)
+        own = Environment(name, f"{settings.source('environment')}, which says {name}")
+        switches = {value.strip().lower() for variable, value, _ in alike if variable == name}
+        if (own.is_production and not (switches and switches <= _NO)) or (name in _ELSEWHERE and not alike):
+            named.append(own)
+    production = [environment for environment in named if environment.is_production]
+    return next((environment for environment in (*production, *doubtful, *named) if environment != NOWHERE), NOWHERE)
+
+
+def environment_from(value: object, path: str, source: str) -> Environment:
+    """The environment that the application's own value names: text, a member of an Enum, or ``is_production``."""
+    if isinstance(value, Enum):
+        value = value.name if Environment(value.name).is_production or not isinstance(value.value, str) else value.value
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return NOWHERE
+    switch = Environment(re.split("[:.]", path)[-1])
+    if not isinstance(value, str) and not (isinstance(value, bool | int) and switch.is_production):
+        reason = f"its type is {type(value).__name__}, which names no environment"
+        return Environment("", f"{source}: {path}", reason)
+    is_on = switch.is_production and str(value).strip().lower() not in _NO
+    return Environment(switch.name if is_on else str(value), f"{source}: {path} is {str(value)!r}")
 
 
 def refusal(what: str, environment: Environment, *, saw: str, remedy: str) -> ConfigError:
-    """The error for an action that production does not allow."""
-    return ConfigError(
-        f"{what} is refused in production; no option allows it", saw=saw, source=environment.source, remedy=remedy
-    )
+    """The error for an action that production does not allow, or that may be one in production."""
+    if environment.is_production:
+        reason = "in production; no option allows it"
+    else:
+        reason = "as long as it is not known whether this is production"
+        saw, remedy = environment.doubt, f"correct what the setting `environment` names, or {remedy}"
+    return ConfigError(f"{what} is refused {reason}", saw=saw, source=environment.source, remedy=remedy)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KEYS", "CommandSpec", "DjangoSpec", "Key", "Settings", "load_settings"]
 
+_PREFIX: Final = "SEEDDB_"
 _SEED: Final = "SEEDDB_SEED_"
+_DOTENV: Final = "dotenv"
 
 Scope = Literal["function", "class", "module", "package", "session"]
 SCOPES: Final[tuple[str, ...]] = get_args(Scope)
@@ -147,10 +149,17 @@ class Settings:
         in_environment=False,
     )
     environment: tuple[str, ...] = _setting(
-        converters.variable_names,
-        "The environment variables that name the environment. If one of them says `production`, `prod`, `prd` or "
-        "`live`, `seeddb apply` refuses demo seeds, `--reset` and `--force`.",
+        converters.environment_names,
+        "The environment variables that name the environment, or the import path of the application's own value "
+        "(`app.config:settings.environment`). If one of them says `production`, `prod`, `prd` or `live`, "
+        "`seeddb apply` refuses demo seeds, `--reset` and `--force`. A word such as `demo` or `development` says what "
+        "the database is where no variable does. See [production](../how-to/apply.md#production).",
         ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
+    )
+    dotenv: bool = _setting(
+        converters.yes_no,
+        "Read the file `.env` in the project's root. See [`.env`](#values-from-env).",
+        default=True,
     )
     enabled: str = _setting(choice("option", "always"), "`always` runs seeded tests without `--seed-db`.", "option")
     random_seed: int = _setting(
@@ -234,7 +243,7 @@ def load_settings(
 ) -> Settings:
     """Read the settings for a run that starts in ``start``.
 
-    The command line goes before the environment, that before the table, that before the defaults.
+    The command line goes before the environment, that before ``.env``, that before the table, that before the defaults.
 
     Args:
         start: The directory where the search for the table begins; it ends at the one with ``.git``.
@@ -245,21 +254,28 @@ def load_settings(
     Raises:
         ConfigError: Names the key, its place, its value and the values that are allowed.
     """
+    from pytest_seeddb.settings.dotenv import has_settings
     from pytest_seeddb.settings.files import find_table
 
     table = find_table(start)
     root = table.path.parent if table.path else start
     environ = os.environ if environ is None else environ
     conceal(environ.get("PGPASSWORD", ""), environ.get("PGUSER"), environ.get("PGDATABASE"), environ.get("PGHOST"))
-    given = {**_from_table(table), **_from_environment(environ), **(options or {})}
+    variables = {
+        name: Found(value, f"the environment variable {name}", is_ambient=True)
+        for name, value in environ.items()
+        if name.startswith(_PREFIX)
+    }
+    given = {**_from_table(table), **_from_variables(variables)}
+    dotenv = given.get(_DOTENV)
+    if (dotenv is None or _convert(KEYS[_DOTENV], dotenv, root)) and has_settings(root):
+        variables = {**_variables_in_dotenv(root, environ), **variables}
+        given |= _from_variables(variables)
+    given |= options or {}
     values = {key: _convert(KEYS[key], value, root) for key, value in given.items()}
     values["name"] = values.get("name") or table.project or root.name
     sources = {key: value.source for key, value in given.items()}
-    ambient = {
-        variable.removeprefix(_SEED).lower(): Found(value, f"the environment variable {variable}", is_ambient=True)
-        for variable, value in environ.items()
-        if variable.startswith(_SEED)
-    }
+    ambient = {name.removeprefix(_SEED).lower(): value for name, value in variables.items() if name.startswith(_SEED)}
     seed = {**ambient, **(parameters or {})}
     return Settings(root=root, origin=table.path, parameters=seed, sources=sources, **values)  # type: ignore[arg-type]  # as above
 
@@ -276,22 +292,36 @@ def _from_table(table: Table) -> dict[str, Found]:
     return {key: Found(value, f"`{key}` in {table.heading}") for key, value in table.values.items()}
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Found]:
+def _variables_in_dotenv(root: Path, environ: Mapping[str, str]) -> dict[str, Found]:
+    from pytest_seeddb.settings.dotenv import read_dotenv
+
+    variables = {
+        variable.name: Found(variable.value, f"{variable.name} in {variable.place}", is_ambient=True)
+        for variable in read_dotenv(root, environ)
+        if variable.name.startswith(_PREFIX)
+    }
+    if itself := variables.get(KEYS[_DOTENV].variable):
+        raise ConfigError(
+            f"{KEYS[_DOTENV].variable} has no effect in .env",
+            saw=f"{KEYS[_DOTENV].variable}={itself.value}",
+            source=itself.source,
+            remedy=f"write dotenv = false into [tool.seeddb], or set {KEYS[_DOTENV].variable} in the environment",
+        )
+    return variables
+
+
+def _from_variables(variables: Mapping[str, Found]) -> dict[str, Found]:
     known = {key.variable: key.name for key in KEYS.values() if key.in_environment}
     given = {}
-    for variable, value in environ.items():
+    for variable, value in variables.items():
         if variable in known:
-            given[known[variable]] = Found(value, f"the environment variable {variable}")
+            given[known[variable]] = value
         # Other tools may use the prefix, so only a likely misspelling is refused.
-        elif (
-            variable.startswith("SEEDDB_")
-            and not variable.startswith(_SEED)
-            and (near := did_you_mean(variable, known))
-        ):
+        elif not variable.startswith(_SEED) and (near := did_you_mean(variable, known)):
             raise ConfigError(
                 f"The environment variable {variable} is not a setting of pytest-seeddb",
                 saw=variable,  # not its value: it may be a secret parameter's
-                source="the environment",
+                source=value.source,
                 remedy=f"{near} Or unset it",
             )
     return given

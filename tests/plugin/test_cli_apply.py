@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from psycopg import sql
 from separate import separate_server
 
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.settings.settings import KEYS, load_settings
 
 TABLE = """
 [project]
@@ -415,6 +416,7 @@ def test_reset_empties_all_and_seeds_anew_and_asks_first(database):
     assert database.run("SELECT to_regclass('stray'), to_regnamespace('other')") == [(None, None)]
 
 
+@pytest.mark.slow
 def test_reset_gives_up_where_others_hold_locks_and_says_who_and_changes_nothing(database):
     database.apply()
     with psycopg.connect(database.address.conninfo, application_name="the shop") as other:
@@ -483,6 +485,281 @@ def test_the_setting_names_the_variable_that_counts(database):
     database.project.write("pyproject.toml", TABLE + 'environment = "DEPLOYED_TO"\n')
     database.apply("--dry-run", ENVIRONMENT="production")
     database.apply("--dry-run", code=2, DEPLOYED_TO="production")
+
+
+# -- .env ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unnamed(database, monkeypatch):
+    """The database, in a shell that does not say where this is."""
+    for name in KEYS["environment"].default:
+        monkeypatch.delenv(name, raising=False)
+    return database
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", ["ENVIRONMENT=production", "#\nexport app_env='Prod'", "STAGE=live\nDJANGO_ENV=${STAGE}-eu"]
+)
+def test_a_dotenv_that_says_production_refuses_demo_data_and_nothing_undoes_that(unnamed, text):
+    unnamed.project.write(".env", text)
+    for arguments, environ in (
+        ((), {}),
+        (("--yes",), {"ENVIRONMENT": "development", "APP_ENV": "dev"}),
+        (("--reset", "--yes"), {}),
+        (("--force", "--accept", "--tier", "essential"), {"ENV": "test"}),
+    ):
+        _, errors = unnamed.apply(*arguments, code=2, **environ)
+        assert "is refused in production; no option allows it" in errors
+        assert f"in {unnamed.project.path / '.env'}, line {text.count(chr(10)) + 1}" in errors
+    assert unnamed.run("SELECT to_regclass('shop'), to_regnamespace('seeddb')") == [(None, None)]
+    unnamed.apply("--tier", "essential")
+    assert unnamed.rows == {"shop": ROWS["shop"], "item": 0}
+    (unnamed.project.path / ".env").unlink()
+    assert "the marker of the database" in unnamed.apply(code=2)[1]
+
+
+@pytest.mark.slow
+def test_a_dotenv_above_the_root_and_one_that_is_turned_off_say_nothing(unnamed):
+    unnamed.project.write(".env", "ENVIRONMENT=production")
+    unnamed.apply("--dry-run", SEEDDB_DOTENV="false")
+    unnamed.project.write("pyproject.toml", TABLE + "dotenv = false\n")
+    unnamed.apply("--dry-run")
+    inner = unnamed.project.path / "inner"
+    for directory in ("db", "shop", "seeds"):
+        shutil.copytree(unnamed.project.path / directory, inner / directory)
+    unnamed.project.write("inner/pyproject.toml", TABLE)
+    unnamed.apply("--dry-run", "-C", "inner")
+
+
+def test_the_url_in_dotenv_is_used_and_said_before_anything_else(unnamed):
+    host = unnamed.address.params["host"]
+    unnamed.project.write(".env", f"# ours\nDATABASE_URL={unnamed.address.url}\n")
+    output, errors = unnamed.apply("--json", SHOP_URL="")
+    assert errors.splitlines()[0] == f"URL from .env, line 2: {host}/{unnamed.address.database}"
+    assert json.loads(output)["tier"] == "demo"
+    assert unnamed.rows == ROWS
+    unnamed.project.write(".env", "DATABASE_URL=postgresql://me:hidden-3@127.0.0.1:1/none\nENVIRONMENT=prod")
+    output, errors = unnamed.apply(code=2, SHOP_URL="")
+    assert errors.splitlines()[0] == "URL from .env, line 1: 127.0.0.1/none"
+    assert "hidden-3" not in output + errors
+
+
+@pytest.mark.slow
+def test_the_variable_of_the_setting_goes_before_the_other_in_dotenv_and_the_environment_before_both(unnamed):
+    unnamed.project.write(".env", f"DATABASE_URL=postgresql://127.0.0.1:1/none\nSHOP_URL='{unnamed.address.url}'")
+    assert "URL from .env, line 2: " in unnamed.apply(SHOP_URL="")[1]
+    unnamed.project.write(".env", "SHOP_URL=postgresql://127.0.0.1:1/none")
+    assert "URL from" not in unnamed.apply()[1]
+    assert "URL from" not in unnamed.apply("--url", unnamed.address.url, SHOP_URL="")[1]
+
+
+@pytest.mark.slow
+def test_settings_and_parameters_in_dotenv_count(unnamed):
+    unnamed.project.write(".env", "SEEDDB_SEED_ITEMS=2\nSEEDDB_PROFILE=small")
+    unnamed.project.write("pyproject.toml", TABLE + "[tool.seeddb.profiles.small]\n")
+    assert "little-shop/small, demo" in unnamed.apply()[0]
+    assert unnamed.rows["item"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["postgresql://postgres@db", "postgresql+psycopg://db:5432/", "postgres:///?host=/tmp"])
+def test_a_url_without_a_database_is_refused_wherever_it_comes_from(unnamed, url):
+    _, errors = unnamed.apply("--url", url, code=2)
+    assert "The URL names a server, but no database" in errors
+    assert "from: the option --url" in errors
+    assert "from: the environment variable SHOP_URL" in unnamed.apply(code=2, SHOP_URL=url, PGDATABASE="shop")[1]
+    unnamed.project.write(".env", f"\nDATABASE_URL={url}")
+    _, errors = unnamed.apply(code=2, SHOP_URL="")
+    assert f"from: DATABASE_URL in {unnamed.project.path / '.env'}, line 2" in errors
+
+
+# -- the application's own value -------------------------------------------------------------------
+
+CONFIG = """
+import enum, functools, os
+from pathlib import Path
+
+class Stage(enum.Enum):
+    production = 1
+    development = 2
+
+class Settings:
+    environment = "production"
+    stage = Stage.production
+    is_production = True
+    nothing = None
+
+    @property
+    def of_file(self):
+        return Path("where").read_text()  # relative to the root
+
+    @property
+    def broken(self):
+        raise RuntimeError("no key")
+
+@functools.lru_cache
+def get_settings():
+    return Settings()
+
+def stage():
+    return "prod"
+
+settings = Settings()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [
+        "settings.environment",
+        "settings.stage",
+        "settings.is_production",
+        "settings.of_file",
+        "get_settings.environment",
+        "stage",
+    ],
+)
+def test_the_applications_own_value_says_production(unnamed, path):
+    unnamed.project.write("pyproject.toml", TABLE + f'environment = "shop.config:{path}"\n')
+    unnamed.project.write("shop/config.py", CONFIG)
+    unnamed.project.write("where", "production")
+    for arguments in ((), ("--yes", "-C", "shop"), ("--reset", "--yes", "--tier", "essential")):
+        _, errors = unnamed.apply(*arguments, code=2, ENVIRONMENT="development")
+        assert "is refused in production; no option allows it" in errors
+        assert f"shop.config:{path} is " in errors
+    unnamed.apply("--tier", "essential")
+    assert marker(unnamed)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("shop.nowhere:settings", "There is no module 'shop.nowhere'"),
+        ("shop.config:settings.envronment", "AttributeError"),
+        ("shop.config:settings.broken", "RuntimeError: no key"),
+        ("shop.config:settings", "its type is Settings, which names no environment"),
+        ("shop.failing:settings", "ModuleNotFoundError: No module named 'pydantic_setings'"),
+    ],
+)
+def test_a_value_of_the_application_that_cannot_be_had_refuses_demo_data(unnamed, path, reason):
+    unnamed.project.write("pyproject.toml", TABLE + f'environment = "{path}"\n')
+    unnamed.project.write("shop/config.py", CONFIG)
+    unnamed.project.write("shop/failing.py", "import pydantic_setings")
+    for arguments in ((), ("--yes",), ("--force", "--tier", "essential"), ("--reset", "--yes", "--tier", "none")):
+        _, errors = unnamed.apply(*arguments, code=2, ENVIRONMENT="development")
+        assert "is refused as long as it is not known whether this is production" in errors
+        assert reason in errors
+    assert unnamed.run("SELECT to_regclass('shop')") == [(None,)]
+    unnamed.apply("--tier", "essential")
+    assert unnamed.rows == {"shop": ROWS["shop"], "item": 0}
+
+
+def test_a_value_of_the_application_that_says_development_lets_demo_data_in(unnamed):
+    unnamed.project.write("pyproject.toml", TABLE + 'environment = "shop.config:settings.environment"\n')
+    unnamed.project.write("shop/config.py", CONFIG.replace('"production"', '"development"'))
+    unnamed.apply("--url", elsewhere(unnamed))
+    assert marker(unnamed)[-1] == "development"
+
+
+# -- where nothing says what the database is -------------------------------------------------------
+
+
+def elsewhere(database):
+    """The database's URL with a host that is not nearby. It is not there, and the next one is tried."""
+    return (
+        f"postgresql://postgres@/{database.address.database}?host=db.example.invalid,{database.address.params['host']}"
+    )
+
+
+def apply_on_a_terminal(database, answer, *arguments):
+    """The exit code, and what was printed to standard error, where standard input is a terminal."""
+    ours, theirs = os.openpty()
+    try:
+        line = [sys.executable, "-W", "error", "-m", "pytest_seeddb.cli", "apply", *arguments]
+        process = subprocess.Popen(line, cwd=database.project.path, stdin=theirs, stderr=subprocess.PIPE, text=True)
+        os.write(ours, f"{answer}\n".encode())
+        _, errors = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return process.returncode, errors
+
+
+@pytest.mark.slow
+def test_without_a_terminal_demo_data_is_refused_elsewhere_unless_something_says_that_it_may(unnamed):
+    url = elsewhere(unnamed)
+    _, errors = unnamed.apply("--url", url, code=2)
+    assert "Demo data is refused: nothing says whether this is a production database" in errors
+    assert "--yes" in errors
+    assert 'environment = "demo"' in errors
+    assert unnamed.run("SELECT to_regclass('shop')") == [(None,)]
+    unnamed.apply("--url", url, "--dry-run")
+    unnamed.apply("--url", url, "--tier", "essential")
+    assert unnamed.rows == {"shop": ROWS["shop"], "item": 0}
+    unnamed.apply("--url", url, code=2)
+    unnamed.apply("--url", url, "--yes")
+    assert unnamed.rows == ROWS
+    unnamed.apply("--url", url)  # it has demo data of ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("says", ["the table", "a variable", ".env", "the marker"])
+def test_what_says_what_it_is_lets_demo_data_in_elsewhere(unnamed, says):
+    url = elsewhere(unnamed)
+    if says == "the table":
+        unnamed.project.write("pyproject.toml", TABLE + 'environment = "demo"\n')
+    elif says == ".env":
+        unnamed.project.write(".env", "APP_ENV=staging")
+    elif says == "the marker":
+        unnamed.apply("--url", url, "--tier", "essential", ENV="qa")
+    unnamed.apply("--url", url, **({"ENV": "dev"} if says == "a variable" else {}))
+    assert unnamed.rows == ROWS
+
+
+@pytest.mark.slow
+def test_a_terminal_asks_and_only_yes_goes_on(unnamed):
+    url = elsewhere(unnamed)
+    for answer in ("no", "", "y"):
+        code, errors = apply_on_a_terminal(unnamed, answer, "--url", url)
+        assert code == 1
+        assert "Nothing says whether" in errors
+        assert "nothing was done" in errors
+    assert unnamed.run("SELECT to_regclass('shop')") == [(None,)]
+    code, errors = apply_on_a_terminal(unnamed, "yes", "--url", url)
+    assert code == 0, errors
+    assert unnamed.rows == ROWS
+    code, errors = apply_on_a_terminal(unnamed, "no", "--url", url)
+    assert (code, errors) == (0, "")
+
+
+def test_a_terminal_does_not_ask_on_this_machine(unnamed):
+    code, errors = apply_on_a_terminal(unnamed, "no", "--url", unnamed.address.url)
+    assert code == 0, errors
+    assert "Type yes" not in errors
+
+
+@pytest.mark.slow
+def test_a_terminal_asks_about_a_name_without_a_dot(unnamed):
+    url = elsewhere(unnamed).replace("db.example.invalid", "db")
+    assert apply_on_a_terminal(unnamed, "no", "--url", url)[0] == 1
+    unnamed.apply("--url", url)  # as in a stack, where nobody is there to answer
+
+
+@pytest.mark.slow
+def test_a_database_that_is_production_is_refused_before_it_is_asked_about(unnamed):
+    url = elsewhere(unnamed)
+    unnamed.apply("--url", url, "--tier", "essential", ENV="prod")
+    for code, errors in (
+        apply_on_a_terminal(unnamed, "yes", "--url", url),
+        (2, unnamed.apply("--url", url, code=2)[1]),
+    ):
+        assert code == 2
+        assert "the marker of the database, which says prod" in errors
+    assert unnamed.rows == {"shop": ROWS["shop"], "item": 0}
 
 
 # -- parameters and secrets ------------------------------------------------------------------------

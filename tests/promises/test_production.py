@@ -58,9 +58,10 @@ class Stack:
         kept = {name: value for name, value in self.site.environ.items() if name.upper() not in names}
         return {**kept, "DATABASE_URL": self.address.url, **variables}
 
-    def apply(self, *arguments, **variables):
+    def apply(self, *arguments, dotenv="", **variables):
         """The exit code and all that was printed, by the command's own function, in this process."""
         told = io.StringIO()
+        self.site.write(".env", dotenv)
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(self.site.project):
             for name in os.environ:
                 patch.delenv(name)
@@ -135,9 +136,10 @@ def test_production_refuses_whatever_is_said_beside_it_and_writes_nothing(stack,
     before = stack.state()
     for _ in range(times(400)):
         variables, arguments = one_of_many(chance, also_production=True), what_is_refused(chance)
-        code, told = stack.apply(*arguments, **variables)
-        assert (code, REFUSED in told) == (2, True), (seed, variables, arguments, told)
-        assert stack.state() == before, (seed, variables, arguments)
+        left, dotenv = spellings.moved_to_dotenv(chance, variables)
+        code, told = stack.apply(*arguments, dotenv=dotenv, **left)
+        assert (code, REFUSED in told) == (2, True), (seed, left, dotenv, arguments, told)
+        assert stack.state() == before, (seed, left, dotenv, arguments)
     tried("an apply that production refuses, on an empty database", times(400))
 
 
@@ -148,9 +150,10 @@ def test_a_database_that_knows_that_it_is_production_refuses_whatever_the_variab
     before = deployed.state()
     for _ in range(times(200)):
         variables, arguments = one_of_many(chance, also_production=False), what_is_refused(chance)
+        left, dotenv = spellings.moved_to_dotenv(chance, variables)
         # Without --yes an answer is wanted before anybody looks into the database; nobody is there to give it.
         expected = "no terminal on which to ask" if "--reset" in arguments else REFUSED
-        code, told = deployed.apply(*arguments, **variables)
+        code, told = deployed.apply(*arguments, dotenv=dotenv, **left)
         assert code == 2, (seed, variables, arguments, told)
         assert REFUSED in told or expected in told, (seed, variables, arguments, told)
         assert deployed.state() == before, (seed, variables, arguments)
@@ -177,10 +180,11 @@ def test_what_is_clearly_elsewhere_gets_all_that_it_asks_for(place, server, trie
     place.table("")
     for _ in range(times(20)):
         stack, variables = Stack(place, server), one_of_many(chance, also_production=False)
+        left, dotenv = spellings.moved_to_dotenv(chance, variables)
         for arguments in ([], ["--force", "--reset", "--yes"], ["--reset", "--yes"]):
-            code, told = stack.apply(*arguments, **variables)
-            assert code == 0, (seed, variables, arguments, told)
-            assert stack.rows() == ALL, (seed, variables, arguments)
+            code, told = stack.apply(*arguments, dotenv=dotenv, **left)
+            assert code == 0, (seed, left, dotenv, arguments, told)
+            assert stack.rows() == ALL, (seed, left, dotenv, arguments)
     tried("an apply with everything, elsewhere", 3 * times(20))
 
 
@@ -190,19 +194,81 @@ def test_production_gets_its_essential_seeds(place, server, tried):
     place.table("")
     for _ in range(times(20)):
         stack, variables = Stack(place, server), one_of_many(chance, also_production=True)
+        left, dotenv = spellings.moved_to_dotenv(chance, variables)
         for arguments in (
             ["--tier", "none"],
             ["--tier", "essential"],
             ["--profile", "essential"],
             ["--profile", "essential", "--accept"],
         ):
-            code, told = stack.apply(*arguments, **variables)
-            assert code == 0, (seed, variables, arguments, told)
+            code, told = stack.apply(*arguments, dotenv=dotenv, **left)
+            assert code == 0, (seed, left, dotenv, arguments, told)
         assert stack.rows() == ESSENTIAL
         code, told = stack.apply()
         assert (code, "the marker of the database" in told) == (2, True), (seed, variables, told)
         assert stack.rows() == ESSENTIAL
     tried("a deployment, and demo data for it without the variable", times(20))
+
+
+# -- the application's own value ---------------------------------------------------------------------
+
+
+HOLDERS = {
+    "text": ("{value}", "value"),
+    "an attribute": ("type('Settings', (), {{'environment': {value}}})()", "value.environment"),
+    "a member of an Enum": ("enum.Enum('Stage', {{'ONE': {value}}}).ONE", "value"),
+    "a function's": ("lambda: {value}", "value"),
+    "an attribute of what a cached function gives": (
+        "functools.lru_cache(lambda: type('Settings', (), {{'environment': {value}}}))",
+        "value.environment",
+    ),
+}
+
+
+def test_what_the_application_says_counts_in_whatever_form(stack, tried):
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    before = stack.state()
+    for number in range(times(200)):
+        holder, path = chance.choice([*HOLDERS.values()])
+        name = f"config_{uuid.uuid4().hex}"
+        is_production = number % 2 == 0
+        value = (spellings.production if is_production else spellings.harmless)(chance)
+        stack.site.write(f"{name}.py", f"import enum, functools\nvalue = {holder.format(value=repr(value))}\n")
+        stack.site.table(f'environment = "{name}:{path}"')
+        left, dotenv = spellings.moved_to_dotenv(chance, one_of_many(chance, also_production=False))
+        arguments = what_is_refused_by_default(chance) if is_production else ["--dry-run", *spellings.flags(chance)]
+        code, told = stack.apply(*arguments, dotenv=dotenv, **left)
+        assert (code, REFUSED in told) == ((2, True) if is_production else (0, False)), (seed, holder, value, told)
+        assert stack.state() == before, (seed, holder, value)
+    tried("values of the application", times(200))
+
+
+BROKEN = (
+    "import nowhere",
+    "raise SystemExit(0)",
+    "value = object()",
+    "value = 3",
+    "",
+    "value = [",
+    "def value(x): ...",
+)
+
+
+def test_an_application_that_cannot_say_where_it_is_refuses_as_production_does(stack, tried):
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    before = stack.state()
+    for text in BROKEN:
+        for _ in range(times(5)):
+            name = f"config_{uuid.uuid4().hex}"
+            stack.site.write(f"{name}.py", text)
+            stack.site.table(f'environment = "{name}:value"')
+            left, dotenv = spellings.moved_to_dotenv(chance, one_of_many(chance, also_production=False))
+            code, told = stack.apply(*what_is_refused_by_default(chance), dotenv=dotenv, **left)
+            assert (code, "it is not known whether this is production" in told) == (2, True), (seed, text, told)
+            assert stack.state() == before, (seed, text)
+    tried("applications that cannot say where they are", len(BROKEN) * times(5))
 
 
 # -- settings ----------------------------------------------------------------------------------------
@@ -224,11 +290,13 @@ def test_a_setting_that_names_the_variable_counts_and_so_does_one_that_says_prod
             "named by a variable": ("", {"SEEDDB_ENVIRONMENT": "A, DEPLOYED_TO", "DEPLOYED_TO": value}),
             "in the table itself": (f'environment = "{word}"', {"ENVIRONMENT": "dev"}),
             "in the table's variable": ("", {"SEEDDB_ENVIRONMENT": word, "APP_ENV": "dev"}),
+            "in .env": ('environment = "DEPLOYED_TO"', {"DEPLOYED_TO": "dev"}),
             "a switch": ('environment = "IS_PRODUCTION"', {"IS_PRODUCTION": chance.choice(("1", "true", "Yes"))}),
         }
         for case, (table, variables) in cases.items():
             stack.site.table(table)
-            code, told = stack.apply(*what_is_refused_by_default(chance), **variables)
+            dotenv = f"DEPLOYED_TO={spellings.dotenv_value(chance, value)}" if case == "in .env" else ""
+            code, told = stack.apply(*what_is_refused_by_default(chance), dotenv=dotenv, **variables)
             refused = REFUSED in told or NO_VARIABLE in told  # "prod-eu" is no name of one
             assert (code, refused) == (2, True), (seed, case, variables, told)
             assert stack.state() == before, (seed, case)

@@ -93,6 +93,23 @@ def surroundings(chance, values, names=NAMES):
     return found
 
 
+def moved_to_dotenv(chance, variables):
+    """The variables that stay in the environment, and the text of a `.env` with the others."""
+    moved = chance.sample(sorted(variables), chance.randrange(len(variables) + 1))
+    return {name: value for name, value in variables.items() if name not in moved}, "\n".join(
+        chance.choice(("", "# ours\n", "\n  ", "export ")) + f"{name}={dotenv_value(chance, variables[name])}"
+        for name in moved
+    )
+
+
+def dotenv_value(chance, value):
+    """A value as a line of `.env` may have it."""
+    plain = value.strip() == value and value.isalnum()
+    marks = ("", "'", '"') if plain else ("'", '"')
+    mark = chance.choice(marks)
+    return mark + (value.replace("\\", "\\\\").replace(mark, f"\\{mark}") if mark else value) + mark
+
+
 def flags(chance):
     """Some flags, in any order."""
     return chance.sample(FLAGS, chance.randrange(len(FLAGS) + 1))

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import io
+import os
+import subprocess
+import sys
+
+import dotenv
 import pytest
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.dotenv import read_dotenv
 from pytest_seeddb.settings.files import find_table
 from pytest_seeddb.settings.settings import KEYS, CommandSpec, Found, Settings, load_settings
 
@@ -35,6 +42,7 @@ SPELLINGS = {
         ("A", "B"),
         ("ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"),
     ),
+    "dotenv": ("false", False, "yes", True, True),
     "enabled": ('"always"', "always", "option", "option", "option"),
     "random_seed": ("7", 7, "-8", -8, 0),
     "name": ('"shop"', "shop", "other", "other", "{root}"),
@@ -238,3 +246,120 @@ def test_replace_reads_and_checks_like_the_table(tmp_path):
 
 def test_the_password_in_the_server_is_not_shown_by_repr(tmp_path):
     assert "s3cret" not in repr(Settings(root=tmp_path, server="postgresql://app:s3cret@db/x"))
+
+
+# -- .env ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [key for key, row in SPELLINGS.items() if row[2] and key != "dotenv"])
+def test_dotenv_goes_before_the_table_and_the_environment_before_dotenv(project, key):
+    text, _, variable, value, _ = SPELLINGS[key]
+    root, name = project(f"{key} = {text}" if text else ""), f"SEEDDB_{key.upper()}"
+    project(f"# ours\n\nexport {name}='{variable}'\n", ".env")
+    settings = load(root)
+    assert value_of(settings, key) == value
+    assert settings.source(key) == f"{name} in {root / '.env'}, line 3"
+    project(f"{name}=wrong-{variable}", ".env")
+    assert value_of(load(root, {name: variable}), key) == value
+    assert name not in os.environ
+
+
+def test_a_seed_parameter_of_dotenv_is_one_of_the_environment(project):
+    root = project("SEEDDB_SEED_STORES=3\nSEEDDB_SEED_ITEMS=4", ".env")
+    parameters = load(root, {"SEEDDB_SEED_ITEMS": "5"}).parameters
+    assert parameters["stores"] == Found("3", f"SEEDDB_SEED_STORES in {root / '.env'}, line 1", is_ambient=True)
+    assert parameters["items"].value == "5"
+
+
+def test_an_error_in_dotenv_names_the_line(project):
+    root = project("\nSEEDDB_SCOPE=modul", ".env")
+    assert refused(root).source == f"SEEDDB_SCOPE in {root / '.env'}, line 2"
+    project("SEEDDB_SERVR=postgresql://a:s3cret@db/x", ".env")
+    assert refused(root).source == f"SEEDDB_SERVR in {root / '.env'}, line 1"
+    assert "s3cret" not in str(refused(root))
+
+
+def test_dotenv_can_be_turned_off_and_not_by_itself(project):
+    root = project("SEEDDB_SCOPE=module", ".env")
+    assert load(root).scope == "module"
+    assert load(root, {"SEEDDB_DOTENV": "no"}).scope == "function"
+    assert load(project("dotenv = false")).scope == "function"
+    assert load(root, {"SEEDDB_DOTENV": "yes"}).scope == "module"
+    project("")
+    project("SEEDDB_DOTENV=false", ".env")
+    assert refused(root).what == "SEEDDB_DOTENV has no effect in .env"
+
+
+def test_dotenv_is_that_of_the_root_alone(project, tmp_path):
+    project("SEEDDB_SCOPE=module", ".env")
+    inner = tmp_path / "inner"
+    (inner / "below").mkdir(parents=True)
+    (inner / "seeddb.toml").write_text("")
+    (inner / "below" / ".env").write_text("SEEDDB_SCOPE=class")
+    assert load(inner / "below").scope == "function"
+    assert load(inner).root == inner
+
+
+STRANGE = """
+# SEEDDB_A=1
+export B = "two words"   # a comment
+C='single # not a comment'
+D="several
+lines"
+E=a#b #c
+F=${B}-${NOWHERE:-default}-$B
+G
+=broken
+H "broken"
+'I'="\\n\\"quoted\\""
+B=again
+J=${B}
+K=
+"""
+
+
+def test_dotenv_is_read_by_the_rules_of_python_dotenv(project):
+    for text in (STRANGE, STRANGE.replace("\n", "\r\n"), "\ufeffB=1", "", "\n\n", "A=1\rB=2"):
+        root = project("")
+        (root / ".env").write_text(text, newline="")
+        variables = read_dotenv(root, os.environ)
+        expected = dotenv.dotenv_values(stream=io.StringIO(text.removeprefix("\ufeff")))
+        assert {each.name: each.value.replace("\r", "") for each in variables} == {
+            name: value.replace("\r", "") for name, value in expected.items() if value is not None
+        }
+
+
+def test_each_variable_of_dotenv_has_the_line_where_it_begins(project):
+    lines = {variable.name: variable.line for variable in read_dotenv(project(STRANGE, ".env"), {})}
+    assert lines == {"B": 13, "C": 4, "D": 5, "E": 7, "F": 8, "I": 12, "J": 14, "K": 15}
+
+
+def test_a_directory_in_dotenvs_place_is_none_and_a_file_that_is_not_utf_8_breaks_only_who_needs_it(project):
+    root = project("")
+    (root / ".env").mkdir()
+    assert read_dotenv(root, {}) == ()
+    assert load(root).scope == "function"
+    (root / ".env").rmdir()
+    (root / ".env").write_bytes("NAME=Grün".encode("latin-1"))
+    assert load(root).scope == "function"
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        read_dotenv(root, {})
+    assert "save it as UTF-8" in caught.value.remedy
+
+
+ASKS = """
+import sys
+from pathlib import Path
+from pytest_seeddb.settings.settings import load_settings
+load_settings(Path.cwd())
+print("dotenv" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, "False"), ("A=1", "False"), ("SEEDDB_SCOPE=class", "True")])
+def test_python_dotenv_is_imported_only_where_the_file_has_settings(project, text, expected):
+    root = project("")
+    if text:
+        project(text, ".env")
+    done = subprocess.run([sys.executable, "-c", ASKS], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
