@@ -123,6 +123,11 @@ def constants(path):
             yield f"{path.relative_to(ROOT)}:{node.lineno}", lines[node.lineno - 1].startswith("#"), documented
 
 
+def test_the_picture_of_the_architecture_shows_the_floors_as_they_are():
+    drawing = runpy.run_path(str(ROOT / "docs/architecture.py"))
+    assert drawing["PICTURE"].read_text(encoding="utf-8") == drawing["draw"]()
+
+
 def test_a_constant_has_a_comment_or_a_docstring_and_not_both():
     both = [place for path in (ROOT / "pytest_seeddb").rglob("*.py") for place, *told in constants(path) if all(told)]
     assert both == [], "one of the two belongs to another constant"
