@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_seeddb.application.disconnection import cut
 from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.errors import ConfigError
@@ -422,6 +423,9 @@ def _on_connection(connection: Any, **_more: object) -> None:  # noqa: ANN401 - 
 
 def close(wrapper: Any) -> None:  # noqa: ANN401 - a DatabaseWrapper
     """Close a wrapper's connection, whichever thread it belongs to, and whatever it is in the middle of."""
+    is_pooled = getattr(wrapper.connection, "_pool", None) is not None
+    if wrapper._thread_ident != threading.get_ident() and not is_pooled:  # noqa: SLF001 - Django shows it nowhere else
+        cut(wrapper.connection)  # else psycopg2 would wait for the end of that thread's statement
     wrapper.inc_thread_sharing()
     try:
         with contextlib.suppress(Exception):  # a connection that is broken already

@@ -18,7 +18,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from pytest_seeddb.application.disconnection import close_sessions, discard, empty_pool, hang_up, note_holder
+from pytest_seeddb.application.disconnection import (
+    close_if_cut,
+    close_sessions,
+    discard,
+    empty_pool,
+    finish_left,
+    hang_up,
+    note_holder,
+)
 from pytest_seeddb.application.imports import on_import
 from pytest_seeddb.errors import ConfigError
 
@@ -81,6 +89,7 @@ class Redirection:
         self.address = address
         self._dialects = dialects
         self._entries: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
+        self._closings = 0
 
     def covers(self, dialect: Dialect) -> bool:
         """Whether the engine with this dialect is redirected; each engine has a dialect of its own."""
@@ -88,19 +97,31 @@ class Redirection:
             return dialect.name == "postgresql"
         return any(dialect is covered for covered in self._dialects)
 
-    def connect(self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: Mapping[str, Any]) -> DBAPIConnection:
-        """Open a connection for a pool's entry and remember the entry."""
+    def connect(
+        self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: Mapping[str, Any]
+    ) -> DBAPIConnection | None:
+        """Open a connection for a pool's entry and remember the entry; ``None`` where it came too late."""
         positional, named = _connect_arguments(self.address, dialect, cparams)
-        entry.info[_OPENED_BY] = self
         with _changing:
             self._entries.add(entry)
+            closings = self._closings
         connection: DBAPIConnection = dialect.connect(*positional, **named)
-        return connection
+        with _changing:
+            if closings == self._closings:
+                entry.info[_OPENED_BY] = self
+                return connection
+        # A thread that was connecting while the test ended: this leads to a database that is not its test's any more.
+        hang_up(getattr(connection, "driver_connection", connection))
+        if not dialect.is_async:
+            connection.close()
+        return None
 
     def close_connections(self) -> None:
         """Close what was opened so far, pooled or held, and the ORM sessions of the engines that are covered."""
+        finish_left()
         with _changing:
-            entries = [entry for entry in self._entries if entry.info.get(_OPENED_BY) is self]
+            self._closings += 1
+            entries = [entry for entry in self._entries if entry.info.pop(_OPENED_BY, None) is self]
             self._entries.clear()
         for entry in entries:
             discard(entry)
@@ -114,6 +135,7 @@ def _listen() -> None:
 
     event.listen(Engine, "do_connect", _on_connect, insert=True)
     event.listen(Pool, "checkout", _on_checkout, insert=True)
+    event.listen(Pool, "checkin", close_if_cut)
 
 
 def _covering(dialect: Dialect) -> Redirection | None:
@@ -123,8 +145,10 @@ def _covering(dialect: Dialect) -> Redirection | None:
 def _on_connect(
     dialect: Dialect, entry: ConnectionPoolEntry, _cargs: list[Any], cparams: dict[str, Any]
 ) -> DBAPIConnection | None:
-    redirection = _covering(dialect)
-    return None if redirection is None else redirection.connect(dialect, entry, cparams)
+    connection = None
+    while connection is None and (redirection := _covering(dialect)) is not None:
+        connection = redirection.connect(dialect, entry, cparams)
+    return connection
 
 
 def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
