@@ -49,21 +49,17 @@ def load(path: str, *, source: str, root: Path) -> object:
             remedy=f"correct the module; `python -c 'import {name}'` shows the whole traceback",
         ) from error
     for attribute in filter(None, attributes.split(".")):
-        value = _attribute(value, attribute, path, source)
+        try:
+            value = getattr(value, attribute)
+        except AttributeError:
+            kind = "module" if isinstance(value, ModuleType) else "object"
+            raise ConfigError(
+                f"There is no {attribute!r} in the {kind} {getattr(value, '__name__', type(value).__name__)!r}",
+                saw=f"{path}. {did_you_mean(attribute, dir(value))}".strip(),
+                source=source,
+                remedy="name an attribute that exists",
+            ) from None
     return value
-
-
-def _attribute(owner: object, attribute: str, path: str, source: str) -> object:
-    with contextlib.suppress(AttributeError):
-        return getattr(owner, attribute)
-    name = getattr(owner, "__name__", type(owner).__name__)
-    kind = "module" if isinstance(owner, ModuleType) else "object"
-    raise ConfigError(
-        f"There is no {attribute!r} in the {kind} {name!r}",
-        saw=f"{path}. {did_you_mean(attribute, dir(owner))}".strip(),
-        source=source,
-        remedy="name an attribute that exists",
-    )
 
 
 def check(path: str, *, source: str, root: Path) -> None:
@@ -79,11 +75,8 @@ def check(path: str, *, source: str, root: Path) -> None:
             remedy=f"{hint}Write package.module or package.module:attribute",
         )
     name = module_of(path)
-    if name not in sys.modules and find(name, root) is None:
-        raise _no_module(name, source, root)
-
-
-def _no_module(name: str, source: str, root: Path) -> ConfigError:
+    if name in sys.modules or find(name, root) is not None:
+        return
     parents = name.split(".")
     specs, places = _descend(parents, _places(root))
     parent, last = ".".join(parents[: len(specs)]), parents[len(specs)]
@@ -92,7 +85,7 @@ def _no_module(name: str, source: str, root: Path) -> ConfigError:
         inspect.getmodulename(path.name) or path.name for path in paths if path.is_dir() or path.suffix == ".py"
     }
     where = f"the package {parent}" if parent else f"{root} or on sys.path"
-    return ConfigError(
+    raise ConfigError(
         f"There is no module {name!r}",
         saw=f"no {last!r} in {where}. {did_you_mean(last, filter(str.isidentifier, siblings))}".strip(),
         source=source,

@@ -46,8 +46,7 @@ _BY_CLASS: Final[Mapping[tuple[str, str], Kind]] = {
 # Names that say enough by themselves where an annotation cannot be evaluated.
 _DISTINCT: Final = frozenset({"Engine", "AsyncEngine", "AsyncConnection", "Session", "AsyncSession"})
 
-_FOREIGN: Final = frozenset({"asyncpg", "psycopg2", "pg8000"})
-"""Drivers whose connections are not made here."""
+_FOREIGN: Final = frozenset({"asyncpg", "psycopg2", "pg8000"})  # drivers whose connections are not made here
 
 
 @dataclass(frozen=True)

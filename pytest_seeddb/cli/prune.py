@@ -90,7 +90,12 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
     For an embedded server this includes the leftovers of others in the cache directory whose locks no process holds.
     """
     if settings.server == "container":
-        _stop_containers(settings.source("server"), removal)
+        from pytest_seeddb.servers import container  # not on Windows
+
+        source = settings.source("server")
+        unused = [running for running in container.containers(source) if not running.in_use]
+        for running in unused if removal.dry_run else container.stop(source):
+            removal.take(_Item("container", running.identity, running.image, None, "nobody uses it"), lambda: True)
         return ()
     entries: Sequence[Entry] = ()
     embedded = embedded_status(settings)
@@ -101,24 +106,15 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
             stack.enter_context(server_errors("The databases could not be pruned", server.address))
             admin = stack.enter_context(Admin(server.address))
             entries = inventory(admin)
-            for choice in choose(entries, limits):
-                entry, record = choice.entry, choice.entry.record
+            for entry, reason in choose(entries, limits):
+                record = entry.record
                 kind = "layer" if record and record.layer else entry.kind
                 label = f"{record.plan}/{record.profile}" if record else ""
-                item = _Item(kind, entry.name, label, entry.size, choice.reason)
+                item = _Item(kind, entry.name, label, entry.size, reason)
                 removal.take(item, partial(drop, admin, entry))
         if embedded is not None:
             _remove_remains(embedded.state if opened else None, limits, removal)
     return entries
-
-
-def _stop_containers(source: str, removal: _Removal) -> None:
-    """Stop the containers that are not in use; their databases go with them."""
-    from pytest_seeddb.servers import container  # not on Windows
-
-    unused = [running for running in container.containers(source) if not running.in_use]
-    for running in unused if removal.dry_run else container.stop(source):
-        removal.take(_Item("container", running.identity, running.image, None, "nobody uses it"), lambda: True)
 
 
 def _remove_remains(current: Path | None, limits: Limits, removal: _Removal) -> None:

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
-_APART: Final = 1.1
-"""Seconds between the two builds' beginnings at least, so that a clock of seconds reads otherwise."""
+_APART: Final = 1.1  # seconds between the two builds' beginnings at least, so that a clock of seconds reads otherwise
 
 _ADVICE: Final = "draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets"
 _HASH_SEED: Final = "PYTHONHASHSEED"
@@ -241,8 +240,7 @@ class _Rehearsal:
         return future.result()
 
 
-_of_the_plan: Final = Numbering()
-"""In the process that runs it."""
+_of_the_plan: Final = Numbering()  # in the process that runs it
 
 
 def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performed, ...]:

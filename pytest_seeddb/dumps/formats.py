@@ -92,10 +92,7 @@ def recognize(path: Path, *, source: str) -> DumpFile:
     except _NotADumpError as error:
         known = "name one that pg_dump or `seeddb dump` wrote: plain (also .gz), custom, directory or tar"
         raise ConfigError(
-            f"{path.name} is not a PostgreSQL dump",
-            saw=f"{path}: {error}",
-            source=source,
-            remedy=error.remedy or known,
+            f"{path.name} is not a PostgreSQL dump", saw=f"{path}: {error}", source=source, remedy=error.remedy or known
         ) from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         what = f"The dump {path.name} cannot be read"

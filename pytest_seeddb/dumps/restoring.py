@@ -86,10 +86,7 @@ def restore(wanted: Restoring, target: Target) -> Script:
     command += ["-c", _FIRST, "-f", "-"]
     environment = {**environment_for(target.address), "PGCLIENTENCODING": "UTF8", "PGAPPNAME": "pytest-seeddb"}
     failure = wanted.failure(script)
-    with (
-        wanted.lines(server, script) as lines,
-        _program(command, environment, stdin=PIPE) as (process, errors),
-    ):
+    with wanted.lines(server, script) as lines, _program(command, environment, stdin=PIPE) as (process, errors):
         pipe = cast("IO[bytes]", process.stdin)
         try:
             with suppress(BrokenPipeError):  # psql reads no more, and says itself why

@@ -243,10 +243,7 @@ class _Upgrade:
         table = filter(None, (self._context.version_table_schema, self._context.version_table))
         query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(*table))
         current: tuple[str, ...] = ()
-        with (
-            contextlib.suppress(psycopg.errors.UndefinedTable),
-            psycopg.connect(self._target.address.conninfo) as own,
-        ):
+        with contextlib.suppress(psycopg.errors.UndefinedTable), psycopg.connect(self._target.address.conninfo) as own:
             current = tuple(str(row[0]) for row in own.execute(query))
         upgrades = script._upgrade_revs("heads", current)  # type: ignore[arg-type]  # noqa: SLF001 - several heads are a tuple
         if left := [str(upgrade.revision.revision) for upgrade in upgrades]:

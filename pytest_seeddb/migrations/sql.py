@@ -54,40 +54,31 @@ _HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since
 
 def stage(directory: Path, root: Path, *, source: str) -> Stage:
     """The stage for a directory of ``*.sql`` files, in natural order (``V2`` before ``V10``); raises `ConfigError`."""
-    files = _SqlFiles.read(directory, root, source)
-    return Stage("migrations", files.steps, files.run)
+    paths = _files(directory)
+    if not paths:
+        names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
+        contents = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
+        is_alembic = (directory / "env.py").is_file()
+        other = "this is Alembic's script directory: name its alembic.ini instead"
+        raise ConfigError(
+            "The directory of migrations has no *.sql file",
+            saw=f"{directory}: {contents or 'nothing is in it'}",
+            source=source,
+            remedy=other if is_alembic else "put the migrations there, or name their directory",
+        )
+    parts = (file_part(path, root, source=source) for path in paths)
+    steps = tuple(Step(f"migration {part.name}", (part,)) for part in parts)
 
-
-@dataclass(frozen=True)
-class _SqlFiles:
-    paths: tuple[Path, ...]
-    steps: tuple[Step, ...]
-
-    @classmethod
-    def read(cls, directory: Path, root: Path, source: str) -> _SqlFiles:
-        paths = tuple(_files(directory))
-        if not paths:
-            names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
-            contents = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
-            is_alembic = (directory / "env.py").is_file()
-            other = "this is Alembic's script directory: name its alembic.ini instead"
-            raise ConfigError(
-                "The directory of migrations has no *.sql file",
-                saw=f"{directory}: {contents or 'nothing is in it'}",
-                source=source,
-                remedy=other if is_alembic else "put the migrations there, or name their directory",
-            )
-        parts = (file_part(path, root, source=source) for path in paths)
-        return cls(paths, tuple(Step(f"migration {part.name}", (part,)) for part in parts))
-
-    def run(self, target: Target, first: int) -> None:
+    def run(target: Target, first: int) -> None:
         with _connect(target, autocommit=True) as connection:
             ledger = read(connection)  # a restored dump brings one along
-        done = next((number for number, step in enumerate(self.steps) if not ledger.is_done(step)), len(self.steps))
-        for step, path in list(zip(self.steps, self.paths, strict=True))[max(first, done) :]:
+        done = next((number for number, step in enumerate(steps) if not ledger.is_done(step)), len(steps))
+        for step, path in list(zip(steps, paths, strict=True))[max(first, done) :]:
             if target.marks.wants(step):
                 target.started(step)
                 run_sql_file(path, target, step)
+
+    return Stage("migrations", steps, run)
 
 
 def _files(directory: Path) -> list[Path]:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 _PLAIN: Final = "seeded_session"
 _ASYNC: Final = "seeded_async_session"
-_ROOM: Final = pytest.StashKey["_Room"]()
-"""Kept with the test, or with the scope that shares a database."""
+_ROOM: Final = pytest.StashKey["_Room"]()  # kept with the test, or with the scope that shares a database
 
 
 @contextmanager

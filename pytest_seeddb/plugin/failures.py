@@ -60,8 +60,12 @@ def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[
     texts = []
     if error is not None and item.get_closest_marker(NAME):
         texts.append(_refused_write(item, error) or _longer_life(item, error))
-    if report.failed:
-        texts.extend(_database(item, call.when))
+    if report.failed and call.when == "teardown":
+        last_state: list[str] = item.stash.get(LAST_STATE, [])
+        texts += last_state
+    elif report.failed:
+        database = next((node.stash[DATABASE] for node in reversed(item.listchain()) if DATABASE in node.stash), None)
+        texts.extend(show_database(item, database) if database is not None else ())
     report.sections.extend(("seeddb", text) for text in texts if text)
     _hide_secrets(report)
 
@@ -118,14 +122,6 @@ def _longer_life(item: pytest.Item, error: BaseException) -> str:
 
 
 # -- the database --------------------------------------------------------------------------------
-
-
-def _database(item: pytest.Item, when: str) -> list[str]:
-    """What a failed test's database holds and how to reach it."""
-    if when == "teardown":
-        return item.stash.get(LAST_STATE, [])
-    database = next((node.stash[DATABASE] for node in reversed(item.listchain()) if DATABASE in node.stash), None)
-    return [] if database is None else list(show_database(item, database))
 
 
 def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.plan.plan import Plan, Step
 
-_TICK: Final = 1.0
-"""Seconds between updates, and so what a build may take before anything is shown."""
+_TICK: Final = 1.0  # seconds between updates, and so what a build may take before anything is shown
 
-_REPEAT: Final = 30.0
-"""Seconds after which a step that still runs is shown again, where lines cannot be changed."""
+_REPEAT: Final = 30.0  # seconds after which a step that still runs is shown again, where lines cannot be changed
 
 
 class TerminalProgress(Progress):

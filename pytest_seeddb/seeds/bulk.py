@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections import deque
 from collections.abc import Hashable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -121,7 +122,7 @@ class _Batch:
     def __init__(self, keys: Keys, call: str) -> None:
         self.call = call
         self.keys = keys
-        self.hooks: list[_Hooks] = []
+        self.hooks: list[Iterator[bool]] = []
         self._built: list[InstanceState[Any]] = []
         self._shared: dict[Hashable, object] = {}
         self._checked: set[type] = set()
@@ -141,7 +142,7 @@ class _Batch:
     def run_hooks(self) -> bool:
         """Run the next hook of each object that was loaded and has one left; whether there was any."""
         waiting, self.hooks = self.hooks, []
-        unfinished = [hooks for hooks in waiting if hooks.run_next()]
+        unfinished = [hooks for hooks in waiting if next(hooks, False)]
         self.hooks = [*unfinished, *self.hooks]
         return bool(waiting)
 
@@ -218,34 +219,19 @@ class _Builder(StepBuilder):
         step: Any = BuildStep(self, number, parent_step)  # type: ignore[no-untyped-call]
         step.resolve(pre)
         instance = self._batch.instantiate(step, *options.prepare_arguments(step.attributes))
-        hooks = _Hooks(instance, step, post)
+        hooks = _hooks(instance, step, post)
         if getattr(options, "sqlalchemy_session_persistence", None) and not options.sqlalchemy_get_or_create:
             self._batch.hooks.append(hooks)
         else:
-            while hooks.run_next():
-                pass
+            deque(hooks, maxlen=0)
         return instance
 
 
-class _Hooks:
-    """The post-generation declarations of one object, in order."""
-
-    def __init__(self, instance: object, step: BuildStep, post: DeclarationSet) -> None:
-        self._instance = instance
-        self._step = step
-        self._post = post
-        self._left: list[str] = list(reversed(post.sorted()))  # type: ignore[no-untyped-call]
-        self._results: dict[str, object] = {}
-
-    def run_next(self) -> bool:
-        """Run one, or what factory_boy does after the last; whether one was left."""
-        if not self._left:
-            options = self._step.builder.factory_meta
-            options.use_postgeneration_results(instance=self._instance, step=self._step, results=self._results)
-            return False
-        name = self._left.pop()
-        hook = self._post[name]
-        self._results[name] = hook.declaration.evaluate_post(
-            instance=self._instance, step=self._step, overrides=hook.context
-        )
-        return True
+def _hooks(instance: object, step: BuildStep, post: DeclarationSet) -> Iterator[bool]:
+    """Run the post-generation declarations of one object, one at a time, then what factory_boy does after the last."""
+    results: dict[str, object] = {}
+    for name in post.sorted():  # type: ignore[no-untyped-call]
+        hook = post[name]
+        results[name] = hook.declaration.evaluate_post(instance=instance, step=step, overrides=hook.context)
+        yield True
+    step.builder.factory_meta.use_postgeneration_results(instance=instance, step=step, results=results)

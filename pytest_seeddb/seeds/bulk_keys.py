@@ -29,10 +29,8 @@ SELECT attname, CASE WHEN attidentity <> '' THEN 'nextval(' || quote_literal(pg_
 FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 WHERE attrelid = CAST(:name AS regclass) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """)
-_FIRST: Final = 32
-"""How many keys are taken at first for a table whose number of rows is not known; then twice as many."""
-_UNLOADED: Final = frozenset({"dynamic", "write_only"})
-"""Relationships whose collection is never in the object itself."""
+_FIRST: Final = 32  # how many keys are taken at first for a table whose number of rows is not known; then twice as many
+_UNLOADED: Final = frozenset({"dynamic", "write_only"})  # relationships whose collection is never in the object itself
 
 
 class Keys:

@@ -40,10 +40,7 @@ _WORDS: Final[Mapping[object, str]] = {
     timedelta: "a number of seconds",
     UUID: "a UUID",
     dict: "a table",
-    list: "a list",
-    tuple: "a list",
-    set: "a list",
-    frozenset: "a list",
+    **dict.fromkeys(_LISTS, "a list"),
     type(None): "nothing (the parameter's default)",
 }
 

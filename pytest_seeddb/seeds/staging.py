@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.settings.settings import Settings
 
 _SEQUENCES: Final = Part("sequences of factories", "go on")
@@ -69,16 +68,17 @@ class _Staging:
         self._known: dict[str, Seed] = {}
 
     def stages(self) -> tuple[Stage, ...]:
-        return tuple(Stage(f"{tier} seeds", steps, run, tier=tier) for tier, steps, run in self._tiers() if steps)
-
-    def _tiers(self) -> Iterator[tuple[str, tuple[Step, ...], Callable[[Target, int], None]]]:
-        seeds = self.seeds()
+        seeds, stages = self.seeds(), []
         for tier in TIERS[:1] if self._profile.only_essential else TIERS:
             chosen = tuple(seed for seed in seeds if seed.tier == tier)
+            if not chosen:
+                continue
             steps = tuple(map(self._step, chosen))
             modules = {seed.module for seed in chosen if isinstance(seed, Declaration) and seed.is_seeder}
             outlines = {module: self._catalogue.seeders(module, source="") for module in sorted(modules)}
-            yield tier, steps, Runner(chosen, steps, self._profile, self._settings.random_seed, outlines).run
+            runner = Runner(chosen, steps, self._profile, self._settings.random_seed, outlines)
+            stages.append(Stage(f"{tier} seeds", steps, runner.run, tier=tier))
+        return tuple(stages)
 
     def seeds(self) -> tuple[Seed, ...]:
         """All that are declared, of every tier, in order."""

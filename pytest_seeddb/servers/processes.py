@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 # The part of our environment that a server may see. PG* would change what it does, and an application's secrets have no
 # business in the environment of a process that outlives it.
-_PASSED: Final = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "DYLD_FALLBACK_LIBRARY_PATH",
-    "LOCALE_ARCHIVE",
-)
+_PASSED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "LOCALE_ARCHIVE")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _released: Final[set[int]] = set()
 

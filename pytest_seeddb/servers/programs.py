@@ -27,8 +27,7 @@ class Program:
     path: Path
     version: str
     origin: str
-    inside: str = ""
-    """The id of the container that it is in; empty where it is on this machine."""
+    inside: str = ""  # the id of the container that it is in; empty where it is on this machine
 
     @property
     def command(self) -> list[str]:

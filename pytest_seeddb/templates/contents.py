@@ -60,11 +60,12 @@ def label(schema: str, name: str) -> str:
 
 def read_contents(address: Address) -> dict[str, TableContents]:
     """What each table of the user's holds, by its name; the public schema's without their schema."""
+    contents: dict[str, TableContents] = {}
     with psycopg.connect(address.conninfo, autocommit=True) as connection:
-        return {
-            label(schema, name): TableContents(*_one(connection, sql.SQL(_DIGEST).format(sql.Identifier(schema, name))))
-            for schema, name in tables(connection)
-        }
+        for schema, name in tables(connection):
+            rows = connection.execute(sql.SQL(_DIGEST).format(sql.Identifier(schema, name))).fetchall()
+            contents[label(schema, name)] = TableContents(*rows[0])
+    return contents
 
 
 def rows_made(before: Mapping[str, TableContents], after: Mapping[str, TableContents]) -> dict[str, int]:
@@ -104,8 +105,3 @@ def _rows(address: Address, table: str) -> list[str]:
     with psycopg.connect(address.conninfo, autocommit=True) as connection:
         query = sql.SQL("SELECT row_to_json(t)::text FROM ONLY {} t").format(identifier)
         return [text for (text,) in connection.execute(query).fetchall()]
-
-
-def _one(connection: psycopg.Connection[Any], query: sql.Composed) -> tuple[Any, ...]:
-    found: tuple[Any, ...] = connection.execute(query).fetchall()[0]
-    return found

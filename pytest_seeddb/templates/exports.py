@@ -13,7 +13,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import sql
@@ -79,38 +79,28 @@ class Tail:
     def read(cls, path: Path) -> Tail:
         """The tail of a file; raises `Unusable`."""
         try:
-            return cls._read(path)
+            with path.open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS))
+                length, end = stream.read(_LENGTH_DIGITS), stream.read()
+                if end != _END:
+                    raise ValueError(end)  # noqa: TRY301 - as for any other damage
+                stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS - int(length, 16)))
+                fields = json.loads(stream.read(int(length, 16)))
+            record = Record.from_json(fields["record"])
+            if record is None:
+                raise Unusable(f"{path} was written by another version of pytest-seeddb")
+            server, views, carried = parts_from(fields["server"]), parts_from(fields["views"]), fields["carried"]
+            settings = tuple(Setting(**setting) for setting in carried["settings"])
+            grants = None if carried["grants"] is None else tuple(Grant(**grant) for grant in carried["grants"])
+            carried = Carried(settings, grants, carried["owner"])
+            return cls(record, server, carried, views, int(fields["size"]), str(fields["digest"]))
         except FileNotFoundError:
             raise Unusable(f"there is no {path}") from None
         except OSError as error:
             raise Unusable(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
             raise Unusable(f"{path} is cut short, or was not written by `seeddb build --export`") from None
-
-    @classmethod
-    def _read(cls, path: Path) -> Tail:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS))
-            length, end = stream.read(_LENGTH_DIGITS), stream.read()
-            if end != _END:
-                raise ValueError(end)
-            stream.seek(max(0, size - len(_END) - _LENGTH_DIGITS - int(length, 16)))
-            said = json.loads(stream.read(int(length, 16)))
-        record = Record.from_json(said["record"])
-        if record is None:
-            raise Unusable(f"{path} was written by another version of pytest-seeddb")
-        server, views = parts_from(said["server"]), parts_from(said["views"])
-        return cls(record, server, _carried(said["carried"]), views, int(said["size"]), str(said["digest"]))
-
-
-def _carried(said: Any) -> Carried:  # noqa: ANN401 - JSON, checked by unpacking it
-    grants = said["grants"]
-    return Carried(
-        tuple(Setting(**each) for each in said["settings"]),
-        None if grants is None else tuple(Grant(**each) for each in grants),
-        said["owner"],
-    )
 
 
 def export(clone: Address, major: int, template: Template, look: Look, settings: Settings, path: Path) -> int:
@@ -123,14 +113,8 @@ def export(clone: Address, major: int, template: Template, look: Look, settings:
         with beside(path) as partial:
             Output(path, "custom", privileges=True).dump(clone, pg_dump, partial)
             size = partial.stat().st_size
-            tail = Tail(
-                template.record,
-                dict(look.steps)["server"],
-                template.carried,
-                _views(clone),
-                size,
-                _digest(partial, size),
-            )
+            server, digest = dict(look.steps)["server"], _digest(partial, size)
+            tail = Tail(template.record, server, template.carried, _views(clone), size, digest)
             with partial.open("ab") as stream:
                 stream.write(tail.to_bytes())
                 stream.flush()
@@ -231,8 +215,7 @@ class _Import:
 # -- for servers that do not last -------------------------------------------------------------------
 
 _DUMP_NAME: Final = re.compile(r"[0-9a-f]{64}\.dump")
-_KEPT_DUMPS: Final = 20
-"""Dumps that stay, those that were used last."""
+_KEPT_DUMPS: Final = 20  # dumps that stay, those that were used last
 
 
 class KeptDumps:
@@ -265,13 +248,9 @@ class KeptDumps:
         with suppress(SeedDbError, OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             export(clone, major, template, look, self._settings, path)
-            self._drop_oldest()
+            ours = [path for path in self._directory.iterdir() if _DUMP_NAME.fullmatch(path.name)]
+            for old in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_DUMPS:]:
+                old.unlink(missing_ok=True)
 
     def _path(self, look: Look) -> Path:
         return self._directory / f"{look.fingerprints[-1]}.dump"
-
-    def _drop_oldest(self) -> None:
-        ours = [path for path in self._directory.iterdir() if _DUMP_NAME.fullmatch(path.name)]
-        dumps = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in dumps[_KEPT_DUMPS:]:
-            path.unlink(missing_ok=True)

@@ -93,32 +93,25 @@ class Carried:
 
     def apply(self, admin: Admin, database: str) -> None:
         """Give them to ``database``; nothing is sent where there are none."""
+        where = sql.Identifier(database)
         for setting in self.settings:
-            _apply_setting(admin, database, setting)
-        if self.grants is not None:
-            _apply_grants(admin, database, self)
-
-
-def _apply_setting(admin: Admin, database: str, setting: Setting) -> None:
-    whose = sql.SQL("ALTER DATABASE {}").format(sql.Identifier(database))
-    if setting.role:
-        whose = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), sql.Identifier(database))
-    name = sql.SQL(".").join(sql.Identifier(part) for part in setting.name.split("."))
-    if setting.name not in _LISTS:
-        admin.run(sql.SQL("{} SET {} TO {}").format(whose, name, sql.Literal(setting.value)))
-        return
-    # FROM CURRENT takes the list exactly as it stands, with no parsing of ours.
-    admin.run("SELECT set_config(%s, %s, false)", [setting.name, setting.value])
-    admin.run(sql.SQL("{} SET {} FROM CURRENT").format(whose, name))
-    admin.run(sql.SQL("RESET {}").format(name))
-
-
-def _apply_grants(admin: Admin, database: str, carried: Carried) -> None:
-    where = sql.Identifier(database)
-    for holder in (sql.SQL("PUBLIC"), sql.Identifier(carried.owner)):
-        admin.run(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(where, holder))
-    for grant in carried.grants or ():
-        grantee = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
-        option = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.grantee != carried.owner else "")
-        privilege = sql.SQL(grant.privilege)  # a keyword from the catalog
-        admin.run(sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(privilege, where, grantee, option))
+            whose = sql.SQL("ALTER DATABASE {}").format(where)
+            if setting.role:
+                whose = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), where)
+            name = sql.SQL(".").join(sql.Identifier(part) for part in setting.name.split("."))
+            if setting.name not in _LISTS:
+                admin.run(sql.SQL("{} SET {} TO {}").format(whose, name, sql.Literal(setting.value)))
+                continue
+            # FROM CURRENT takes the list exactly as it stands, with no parsing of ours.
+            admin.run("SELECT set_config(%s, %s, false)", [setting.name, setting.value])
+            admin.run(sql.SQL("{} SET {} FROM CURRENT").format(whose, name))
+            admin.run(sql.SQL("RESET {}").format(name))
+        if self.grants is None:
+            return
+        for holder in (sql.SQL("PUBLIC"), sql.Identifier(self.owner)):
+            admin.run(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(where, holder))
+        for grant in self.grants:
+            grantee = sql.Identifier(grant.grantee) if grant.grantee else sql.SQL("PUBLIC")
+            option = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.grantee != self.owner else "")
+            privilege = sql.SQL(grant.privilege)  # a keyword from the catalog
+            admin.run(sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(privilege, where, grantee, option))

@@ -228,27 +228,19 @@ class Limits:
         return self.unused_days is not None and bool(used) and used < _day_before(self.unused_days)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A database that may go, and why."""
-
-    entry: Entry
-    reason: str
-
-
-def choose(entries: Sequence[Entry], limits: Limits) -> list[Choice]:
-    """The databases that may go, least recently used first."""
+def choose(entries: Sequence[Entry], limits: Limits) -> list[tuple[Entry, str]]:
+    """The databases that may go, and why, least recently used first."""
     free = sorted(
         (entry for entry in entries if not entry.in_use), key=lambda entry: (entry.used, entry.created, entry.name)
     )
-    choices = [Choice(entry, reason) for entry in free if (reason := limits.reason(entry))]
+    choices = [(entry, reason) for entry in free if (reason := limits.reason(entry))]
     if limits.budget is not None:
-        gone = {choice.entry.name for choice in choices}
+        gone = {entry.name for entry, _ in choices}
         left = sum(entry.size or 0 for entry in entries if entry.name not in gone)
         for entry in free:
             if left > limits.budget and entry.name not in gone:
                 left -= entry.size or 0
-                choices.append(Choice(entry, "over the budget"))
+                choices.append((entry, "over the budget"))
     return choices
 
 

@@ -21,7 +21,7 @@ def entry(name, kind="template", ago=None, **more):
 
 
 def going(entries, **limits):
-    return [each.entry.name for each in choose(entries, Limits(**limits))]
+    return [chosen.name for chosen, _ in choose(entries, Limits(**limits))]
 
 
 USER = (Owner(1),)

@@ -46,9 +46,7 @@ def run(parsed: argparse.Namespace) -> int:
         verb = "created" if file.action == "create" else "extended at its end"
         lines = file.text.strip().splitlines() if result.dry_run or not file.file.endswith(".py") else []
         print(
-            f"\n{file.file}, {would}{verb}{':' if lines else ''}",
-            *(f"    {line}".rstrip() for line in lines),
-            sep="\n",
+            f"\n{file.file}, {would}{verb}{':' if lines else ''}", *(f"    {line}".rstrip() for line in lines), sep="\n"
         )
     print("", *(f"next     {command}" for command in result.next), sep="\n")
     return 0
