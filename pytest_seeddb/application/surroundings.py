@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.application.imports import put_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pytest_seeddb.plan.plan import Target
@@ -46,8 +46,14 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
 
 @contextlib.contextmanager
 def url_in_environment(names: Iterable[str], address: Address) -> Iterator[None]:
-    """Set the variables for a block, in this process; afterwards they are as they were."""
-    variables = url_variables(names, address)
+    """Let the variables hold the address's URL for a block, in this process."""
+    with environment(url_variables(names, address)):
+        yield
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a block, in this process; afterwards they are as they were."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -69,8 +69,6 @@ def make_progress() -> Progress:
 
 
 class _Lines(Progress):
-    """A line for each step."""
-
     def waiting(self, why: str) -> None:
         print(f"waiting: {why}", file=sys.stderr)
 
@@ -108,7 +106,6 @@ class _Bar(_Lines):
         self._task = self._bars.add_task(f"building {plan.name}/{plan.profile}: {stages}", total=total, step="")
 
     def step(self, step: Step) -> None:
-        """Fill it up to the step that begins."""
         if self._bars:
             self._bars.update(self._task, completed=self._done, step=step.name)
             self._done += 1

@@ -12,10 +12,11 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter, sleep
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 import psycopg
 
+from pytest_seeddb.application.surroundings import environment
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
@@ -38,7 +39,7 @@ from pytest_seeddb.templates.scratch import Scratch
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_seeddb.plan.plan import Step
     from pytest_seeddb.servers.address import Address
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 _APART: Final = 1.1  # seconds between the two builds' beginnings at least, so that a clock of seconds reads otherwise
 
 _ADVICE: Final = "draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets"
-_HASH_SEED: Final = "PYTHONHASHSEED"
 _SCHEMA_STAGES: Final = ("extensions", "migrations")
 
 
@@ -120,11 +120,11 @@ def prove(settings: Settings, scratch: Scratch) -> SeedsVerdict:
     plan = plan_of(settings)
     seeds = {step.name: step for stage in plan.stages if stage.tier for step in stage.steps}
     one, other = scratch.empty(), scratch.empty()
-    with _Rehearsal(settings, 1) as first, _Rehearsal(settings, 2) as second:
+    with _rehearsal(settings, 1) as first, _rehearsal(settings, 2) as second:
         begun = monotonic()
-        performed = first.run(one)
+        performed = first(one)
         sleep(max(0.0, begun + _APART - monotonic()))
-        unlike = _unlike_tables(performed, second.run(other), one, other)
+        unlike = _unlike_tables(performed, second(other), one, other)
         finished = read_contents(one)
         migrations, seeders = [], []
         for ran in performed:
@@ -153,7 +153,7 @@ def _unlike_tables(
 
 def _repeat(
     verdict: SeederVerdict,
-    rehearsal: _Rehearsal,
+    perform: Callable[..., object],
     scratch: Scratch,
     finished: Address,
     before: Mapping[str, TableContents],
@@ -161,7 +161,7 @@ def _repeat(
     """The verdict after the seeder has run once more, on a copy of the finished database."""
     copy = scratch.copy(finished)
     try:
-        rehearsal.run(copy, verdict.step)
+        perform(copy, verdict.step)
     except SeedDbError as error:
         return replace(verdict, again="error", error=str(error))
     else:
@@ -211,33 +211,25 @@ class _Performed:
     after: Mapping[str, TableContents]
 
 
-class _Rehearsal:
-    """A process with a hash seed of its own that runs steps of one plan for the block, and prints on standard error."""
+@contextlib.contextmanager
+def _rehearsal(settings: Settings, hash_seed: int) -> Iterator[Callable[..., tuple[_Performed, ...]]]:
+    """A process with its own hash seed, for the block, and what runs the plan or one step of it there, on a database.
 
-    def __init__(self, settings: Settings, hash_seed: int) -> None:
-        self._settings = settings
-        self._hash_seed = str(hash_seed)
-        # The standard output belongs to the result.
-        spawning = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, mp_context=spawning, initializer=os.dup2, initargs=(2, 1))
+    It prints on standard error. The factories' sequences of one step begin as they did in the plan.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    # The standard output belongs to the result.
+    process = ProcessPoolExecutor(1, mp_context=spawning, initializer=os.dup2, initargs=(2, 1))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._process.shutdown(cancel_futures=True)
-
-    def run(self, address: Address, only: str = "") -> tuple[_Performed, ...]:
-        """Run the plan on a database, or one step of it; factories' sequences begin there as they did in the plan."""
-        before = os.environ.get(_HASH_SEED)
-        os.environ[_HASH_SEED] = self._hash_seed  # read when the process starts, and never again
-        try:
-            future = self._process.submit(_perform, self._settings, address, only)
-        finally:
-            os.environ.pop(_HASH_SEED)
-            if before is not None:
-                os.environ[_HASH_SEED] = before
+    def perform(address: Address, only: str = "") -> tuple[_Performed, ...]:
+        with environment({"PYTHONHASHSEED": str(hash_seed)}):  # read when the process starts, and never again
+            future = process.submit(_perform, settings, address, only)
         return future.result()
+
+    try:
+        yield perform
+    finally:
+        process.shutdown(cancel_futures=True)
 
 
 _of_the_plan: Final = Numbering()  # in the process that runs it
@@ -273,8 +265,6 @@ def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performe
 
 
 class _Only(Marks):
-    """Wants one step."""
-
     def __init__(self, name: str) -> None:
         self._name = name
 

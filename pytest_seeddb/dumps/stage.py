@@ -114,8 +114,6 @@ def _clear(target: Target) -> bool:
 
 
 class _Except(Marks):
-    """The same marks, which do not want some steps."""
-
     def __init__(self, marks: Marks, unwanted: frozenset[str]) -> None:
         self._marks = marks
         self._unwanted = unwanted

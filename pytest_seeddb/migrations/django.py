@@ -190,7 +190,6 @@ class _Upgrade:
         self.running = ""
 
     def run(self) -> None:
-        """As the command does."""
         from django.core.management.commands.migrate import Command
         from django.core.management.sql import emit_pre_migrate_signal
         from django.db import connections

@@ -115,8 +115,6 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
 
 
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
-    """A statement failed in the server."""
-
     def __init__(self, statement: Piece, error: Exception) -> None:
         self.statement = statement
         self.error = database_error(error) or DatabaseError(str(error))

@@ -75,8 +75,6 @@ def factory_session(factory: Any) -> Any:  # noqa: ANN401 - a factory class, and
 
 
 class _Block:
-    """One ``with redirect_factories(...)``."""
-
     def __init__(self, source: Source) -> None:
         self.assigned: dict[tuple[Any, str], Any] = {}
         self._source = source

@@ -191,7 +191,6 @@ class Reader:
         return Declaration(node.name, self._module, node.name, tuple(parameters), self._file, line, is_seeder=is_seeder)
 
     def _hint(self, node: ast.expr) -> Any:  # noqa: ANN401  # a type, or something made of types
-        """The type that an annotation stands for."""
         while isinstance(node, ast.Constant) and isinstance(node.value, str):
             node = ast.parse(node.value, mode="eval").body
         match node:

@@ -89,7 +89,6 @@ class _Staging:
         return seeds
 
     def _settings_seeds(self) -> Iterator[Seed]:
-        """The seeds that the settings name, in order."""
         for entry in self._settings.seeds:
             if isinstance(entry, CommandSpec):
                 yield CommandSeed(entry, self._source)
@@ -120,7 +119,6 @@ class _Staging:
                 self._know(self._find(seed, name))
 
     def _find(self, seed: Seed, name: str) -> Seed:
-        """The seed that an element of ``after`` names."""
         if name in self._known:
             return self._known[name]
         module, colon, own = name.rpartition(":")

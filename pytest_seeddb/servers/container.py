@@ -242,7 +242,6 @@ class _Opening:
         return Address({"host": host, "port": str(port), "user": user, "password": password, "dbname": "postgres"})
 
     def failure(self, what: str, saw: str, remedy: str) -> ServerError:
-        """An error about this container."""
         source = f"image {self.recipe.image}, {self.settings.source('server')}"
         return ServerError(what, saw=saw, source=source, remedy=f"{remedy}\n{OTHER_WAYS}")
 

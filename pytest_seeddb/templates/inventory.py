@@ -106,17 +106,9 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
     moment = ""
     with suppress(ValueError):  # the digits in its name need not be a time: anybody may rename a database
         moment = dt.datetime.strptime(f"{name.moment}+0000", "%Y%m%d%H%M%S%z").isoformat()
-    key = lock_key("lease", name.lease) if name.lease else lock_key("use", database.name)
-    return Entry(
-        name=database.name,
-        kind=name.kind,
-        size=size,
-        connections=database.connections,
-        users=tuple(holders.get(key, ())),
-        record=record,
-        created=record.created if record else moment,
-        used=record.used if record else moment[:10],
-    )
+    users = tuple(holders.get(lock_key("lease", name.lease) if name.lease else lock_key("use", database.name), ()))
+    created, used = (record.created, record.used) if record else (moment, moment[:10])
+    return Entry(database.name, name.kind, size, database.connections, users, record, created, used)
 
 
 def _lock_holders(admin: Admin) -> dict[int, list[Owner]]:
