@@ -15,7 +15,7 @@ from pytest_seeddb.cli.applying import Wish, apply_to, demo_steps, guard, ledger
 from pytest_seeddb.cli.database import database_of, further_databases, is_nearby, is_on_this_machine
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.plan.ledger import Ledger
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.planning import Plans, plan_of
@@ -145,7 +145,9 @@ def _may_have_demo_data(settings: Settings, address: Address, plan: Plan, wish: 
     is_terminal = sys.stdin.isatty()
     if all(map(is_on_this_machine if is_terminal else is_nearby, address.hosts)):
         return True
-    ledger = ledger_of(address, wish.wait)
+    ledger = Ledger()
+    with contextlib.suppress(ServerError):  # a database that cannot be reached has no demo data that is known
+        ledger = ledger_of(address, wish.wait)
     guard(plan, wish, ledger)
     marker = ledger.marker
     if (marker and (marker.environment or marker.tier == "demo")) or not ledger.steps.keys().isdisjoint(demo):

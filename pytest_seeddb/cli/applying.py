@@ -22,6 +22,7 @@ from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.seeds.counters import draws_so_far
+from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
 from pytest_seeddb.servers.remedies import connection_remedy
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_seeddb.plan.plan import Plan, Progress, Stage, Step
-    from pytest_seeddb.servers.address import Address
 
 Action = Literal["done", "run", "accept", "refuse"]
 
 _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
 """Seconds between attempts to reach a server that is coming up."""
+_CONNECT_TIMEOUT: Final = "10"
+"""Seconds, where the answer only decides whether to ask."""
 
 _NEEDED: Final = "it makes a schema in this database, for its notes of what was applied, beside what the plan makes"
 # These errors end by themselves when a server has started.
@@ -184,6 +186,7 @@ def ledger_of(address: Address, wait: float) -> Ledger:
     Raises:
         ServerError: The database cannot be reached.
     """
+    address = Address({"connect_timeout": _CONNECT_TIMEOUT, **address.params})
     with _connection(address, wait) as connection, server_errors("The ledger cannot be read", address, needed=_NEEDED):
         return ledgers.read(connection)
 

@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT, address_of, is_postgres, postgres_aliases, set_up
 from pytest_seeddb.errors import ConfigError
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.settings.dotenv import Variable
     from pytest_seeddb.settings.settings import Settings
+
+# `is_private` also has the addresses of documentation, of carriers and of nobody.
+_PRIVATE: Final = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"))
+)
 
 
 def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None = None) -> Address:
@@ -91,7 +96,7 @@ def is_nearby(host: str) -> bool:
     """Whether a host of an address is on this machine, has a private address, or a name without a dot."""
     address = _ip_address(host)
     if address is not None:
-        return address.is_private or is_on_this_machine(host)
+        return any(address in network for network in _PRIVATE) or is_on_this_machine(host)
     return "." not in host or is_on_this_machine(host)
 
 

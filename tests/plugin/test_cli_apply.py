@@ -704,6 +704,8 @@ def test_without_a_terminal_demo_data_is_refused_elsewhere_unless_something_says
     unnamed.apply("--url", url, "--yes")
     assert unnamed.rows == ROWS
     unnamed.apply("--url", url)  # it has demo data of ours
+    _, errors = unnamed.apply("--url", "postgresql://me@db.example.invalid/shop", code=2)
+    assert "Demo data is refused" in errors
 
 
 @pytest.mark.slow
