@@ -156,7 +156,7 @@ def _allowed(key: Key) -> str:
 
 def _default(key: Key) -> str:
     if key.name == "name":
-        return "the project's name in `pyproject.toml`, else the name of the directory"
+        return "the project's name in `pyproject.toml`, else that of the Git repository's origin, else the directory's"
     if key.default in (None, (), {}):
         return "none"
     return f"`{str(key.default).lower()}`"

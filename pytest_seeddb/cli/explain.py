@@ -24,7 +24,8 @@ def run(parsed: argparse.Namespace) -> int:
         server = worker.server
         look = worker.look(plan)
     if parsed.digest:
-        print(look.fingerprints[-1])
+        # A key for caches, on servers that are made anew, too: without the secrets, whose salt is the server's.
+        print(plan.fingerprints(dict(look.steps)["server"])[-1])
         return 0
     result: dict[str, Any] = {
         "plan": plan.name,
@@ -35,7 +36,11 @@ def run(parsed: argparse.Namespace) -> int:
         "reason": look.reason,
         "settings": {key: settings.source(key) for key in settings.sources},
         "steps": [
-            {"name": name, "fingerprint": fingerprint, "parts": parts}
+            {
+                "name": name,
+                "fingerprint": fingerprint,
+                "parts": [{"name": part.name, "digest": part.text} for part in parts],
+            }
             for (name, parts), fingerprint in zip(look.steps, look.fingerprints, strict=True)
         ],
     }
@@ -49,7 +54,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     for step in result["steps"]:
         yield ""
         yield f"{step['fingerprint'][:12]}  {step['name']}"
-        yield from (f"    {part.digest:<16}  {part.name}" for part in step["parts"])
+        yield from (f"    {part['digest']:<16}  {part['name']}" for part in step["parts"])
     template = result["template"] or f"none; next run builds: {result['reason']}"
     yield ""
     yield f"fingerprint {result['fingerprint']}"

@@ -70,7 +70,7 @@ class Worker:
         self._templates: dict[str, Template | StoredError] = {}
         self._plans: dict[str, Plan] = {}
         self._closed = False
-        self._keys: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, str, str], str] = {}
         self._open()
 
     def _open(self) -> None:
@@ -92,10 +92,10 @@ class Worker:
         return Templates(
             self._admin,
             self._lease,
+            self.server,
             support=self._support,
             token=self._token,
             run=self._run,
-            inputs=self.server.inputs,
         )
 
     def __enter__(self) -> Self:
@@ -173,7 +173,8 @@ class Worker:
             ServerError: The server refused something.
         """
         self._connect()
-        if self._keys.setdefault((plan.name, plan.profile), plan.key) != plan.key:
+        secret = repr(plan.recipe and sorted(plan.recipe.overrides.items()))  # which the profile's name does not show
+        if self._keys.setdefault((plan.name, plan.profile, secret), plan.key) != plan.key:
             raise ConfigError(
                 f"Two different plans have the name {plan.name!r} and the profile {plan.profile!r}",
                 saw="\n".join(step.name for step in plan.steps) or "no steps",

@@ -21,7 +21,7 @@ from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from pytest_seeddb.fingerprint.digests import MISSING, Part, digest
+from pytest_seeddb.fingerprint.digests import MISSING, Part, content_part, digest
 from pytest_seeddb.fingerprint.modules import is_test
 from pytest_seeddb.fingerprint.sources import Code, is_code
 
@@ -203,7 +203,7 @@ class Recording:
             environments = (Path(root, parent, "pyvenv.cfg") for parent in list(Path(name).parents)[:-1])
             if name not in self._written and not any(environment.exists() for environment in environments):
                 with suppress(OSError):
-                    parts.append(Part(name.replace(os.sep, "/"), self._digest(name, code)))
+                    parts.append(content_part(name.replace(os.sep, "/"), self._digest(name, code)))
         return tuple(sorted(parts))
 
     def _digest(self, name: str, code: Code) -> str:
@@ -257,11 +257,11 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[
 
 def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Each name once: what was read twice with different contents has changed meanwhile."""
-    digests: dict[str, str] = {}
+    merged: dict[str, Part] = {}
     for part in parts:
-        is_same = digests.setdefault(part.name, part.digest) == part.digest
-        digests[part.name] = part.digest if is_same else CHANGED_MEANWHILE
-    return tuple(sorted(Part(*pair) for pair in digests.items()))
+        if merged.setdefault(part.name, part) != part:
+            merged[part.name] = Part(part.name, CHANGED_MEANWHILE)
+    return tuple(sorted(merged.values()))
 
 
 def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
@@ -277,7 +277,7 @@ def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
                     value = _digest_of_names(_names_in(str(root / name)))
                 elif (root / name).is_file():
                     value = code.digest(name)
-        parts.append(Part(name, value))
+        parts.append(content_part(name, value))
     return tuple(sorted(parts))
 
 

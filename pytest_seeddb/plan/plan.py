@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from pytest_seeddb.errors import names_a_secret
-from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest
+from pytest_seeddb.errors import HIDDEN, names_a_secret
+from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
 from pytest_seeddb.plan.numbering import Numbering
 
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ class Step:
 
     @property
     def version_now(self) -> str:
-        """The digest that tells whether it has changed since it was applied."""
+        """The digest that tells whether it has changed since it was applied; the values of secrets do not count."""
         return self.version or chain("", self.name, self.parts)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of its secrets."""
+        return tuple(part.secret for part in self.parts if part.secret)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,7 @@ class Plan:
         env: Names of environment variables that hold the URL while it is built.
         alias: What Django calls the database.
         recipe: What it was made from; ``None`` where it was put together by hand.
+        salt: With which its secrets are sealed; empty before that.
     """
 
     name: str
@@ -160,6 +166,7 @@ class Plan:
     env: tuple[str, ...] = ()
     alias: str = "default"
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
+    salt: str = ""
 
     @property
     def without_seeds(self) -> Plan:
@@ -170,8 +177,22 @@ class Plan:
 
     @cached_property
     def key(self) -> str:
-        """The fingerprint without the server's part: it tells plans from each other in one process."""
-        return self.fingerprints(())[-1]
+        """Tells plans from each other in one process. It is not stored: secrets could be guessed from it."""
+        return digest(repr((self.fingerprints(())[-1], [step.secrets for step in self.steps])))
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether there is something to seal."""
+        return any(step.secrets for step in self.steps)
+
+    def sealed(self, salt: str) -> Plan:
+        """The same plan with its secrets sealed, so that its parts and fingerprints may be stored."""
+
+        def sealed(step: Step) -> Step:
+            return replace(step, parts=seal(step.parts, salt), version=step.version_now) if step.secrets else step
+
+        stages = (replace(stage, steps=tuple(map(sealed, stage.steps))) for stage in self.stages)
+        return replace(self, stages=tuple(stages), salt=salt)
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -181,10 +202,12 @@ class Plan:
     def fingerprints(self, base: tuple[Part, ...]) -> list[str]:
         """The fingerprint of each prefix: after no step, after one, ... after all.
 
+        Another project's plan has others, even if its sources are the same: its environment is not.
+
         Args:
             base: What the server contributes: major version, encoding, locale, role.
         """
-        prints = [chain("", "base", base)]
+        prints = [chain("", "base", (Part("plan", self.name), *base))]
         for stage in self.stages:
             start = prints[-1]
             for step in stage.steps:
@@ -211,12 +234,10 @@ class Plan:
 def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:
     """A profile with its overrides, as people read it: ``demo(stores=10)``.
 
-    A value in ``hidden``, or of a parameter that is named like a secret, is shown as a short digest.
+    A value in ``hidden``, or of a parameter that is named like a secret, is not shown.
     """
     secret = {name for name in overrides if name in set(hidden) or names_a_secret(name)}
-    texts = {
-        name: f"***{digest(repr(value))[:4]}" if name in secret else repr(value) for name, value in overrides.items()
-    }
+    texts = {name: HIDDEN if name in secret else repr(value) for name, value in overrides.items()}
     changes = ", ".join(f"{name}={text}" for name, text in sorted(texts.items()))
     return f"{profile or 'default'}({changes})" if changes else profile or "default"
 

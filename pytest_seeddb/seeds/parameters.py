@@ -12,8 +12,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from pytest_seeddb.errors import HIDDEN, ConfigError, conceal, names_a_secret
-from pytest_seeddb.fingerprint.digests import Part, digest
+from pytest_seeddb.errors import HIDDEN, ConfigError, conceal, names_a_secret, passwords_in
+from pytest_seeddb.fingerprint.digests import SET, Part, digest
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.hints import convert, convert_text, describe, hint_for
 from pytest_seeddb.settings.converters import NotAllowed, did_you_mean
@@ -159,11 +159,11 @@ def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
         else:
             value = _value(seeder, parameter, given) if given.is_text else given.value
             text = _canonical(seeder, parameter, given, value)
-        if parameter.is_secret:
-            text = digest(f"{seeder.identity} {parameter.name} {text}")
-        elif len(text) > _LONGEST_PART or not text.isprintable():
-            text = digest(text)
-        parts.append(Part(f"parameter {parameter.name}", text))
+        name, is_secret = f"parameter {parameter.name}", parameter.is_secret or passwords_in(text)
+        if is_secret:  # a default is part of the seeder's source
+            parts.append(Part(name, SET, text if given else ""))
+        else:
+            parts.append(Part(name, digest(text) if len(text) > _LONGEST_PART or not text.isprintable() else text))
     return tuple(parts)
 
 

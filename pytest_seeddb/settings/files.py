@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "seeddb.toml"
+_ORIGIN: Final = re.compile(r'^\[remote "origin"\][^\[]*?^\s*url\s*=.*?([^/:\s]+?)(?:\.git)?/?\s*$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ def find_table(start: Path) -> Table:
         if (place / ".git").exists():
             break
     return Table(None, {})
+
+
+def checkout_name(root: Path) -> str:
+    """The name of a project that has not declared one: the same in each clone and work tree of its repository."""
+    git = root / ".git"
+    try:
+        if git.is_file():  # a further work tree, or a submodule
+            git = root / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+            common = git / "commondir"
+            git = (git / common.read_text(encoding="utf-8").strip()).resolve() if common.is_file() else git
+        origin = _ORIGIN.search((git / "config").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return root.name
+    return origin[1] if origin else git.parent.name if git.name == ".git" else root.name
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -169,7 +169,8 @@ class Settings:
     )
     name: str = _setting(
         converters.text,
-        "The plan's name in messages and in the names of databases. By default it is the project's name.",
+        "The plan's name in messages and in the names of databases. By default it is the project's name. Projects with "
+        "different names never share a template.",
         "",
     )
     reset: str = _setting(
@@ -255,7 +256,7 @@ def load_settings(
         ConfigError: Names the key, its place, its value and the values that are allowed.
     """
     from pytest_seeddb.settings.dotenv import has_settings
-    from pytest_seeddb.settings.files import find_table
+    from pytest_seeddb.settings.files import checkout_name, find_table
 
     table = find_table(start)
     root = table.path.parent if table.path else start
@@ -273,7 +274,7 @@ def load_settings(
         given |= _from_variables(variables)
     given |= options or {}
     values = {key: _convert(KEYS[key], value, root) for key, value in given.items()}
-    values["name"] = values.get("name") or table.project or root.name
+    values["name"] = values.get("name") or table.project or checkout_name(root)
     sources = {key: value.source for key, value in given.items()}
     ambient = {name.removeprefix(_SEED).lower(): value for name, value in variables.items() if name.startswith(_SEED)}
     seed = {**ambient, **(parameters or {})}

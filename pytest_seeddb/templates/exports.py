@@ -23,7 +23,7 @@ from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import Output
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.atomic import beside
-from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from
+from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from, seal
 from pytest_seeddb.fingerprint.recording import current, take_over
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.admin import Admin
@@ -167,10 +167,12 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
     Where a layer is there already, the rest is built on that as ever. Raises `Unusable`, which says what changed.
     """
     tail = Tail.read(path)
-    if tail.record.fingerprint != look.fingerprints[-1]:
-        change = explain_change((("server", tail.server), *tail.record.steps), look.steps)
+    server, then = look.steps[0], plan.sealed(tail.record.salt)
+    if tail.record.fingerprint != then.fingerprints(server[1])[-1]:
+        now = (server, *((step.name, step.parts) for step in then.steps))
+        change = explain_change((("server", tail.server), *tail.record.steps), now)
         raise Unusable(f"{path} is of another plan: {change or 'another version made it'}")
-    opened = current([part.name for part in tail.record.opened], plan.root)
+    opened = seal(current([part.name for part in tail.record.opened], plan.root), tail.record.salt)
     if opened != tail.record.opened:
         change = explain_change([("the build", tail.record.opened)], [("the build", opened)])
         raise Unusable(f"{path} is of other data files: {change}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.fingerprint import recording as data_files
-from pytest_seeddb.fingerprint.digests import Difference, differences
+from pytest_seeddb.fingerprint.digests import Difference, differences, seal
 from pytest_seeddb.servers.naming import slug
 from pytest_seeddb.templates.record import Record
 
@@ -49,5 +49,5 @@ def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
 
 def then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
     """The steps of a build and of the plan, each with the data files that the build opened."""
-    opened = data_files.current([part.name for part in before.opened], plan.root)
+    opened = seal(data_files.current([part.name for part in before.opened], plan.root), before.salt)
     return (*before.steps, ("the build", before.opened)), (*steps, ("the build", opened))

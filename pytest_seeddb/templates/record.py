@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.admin import Database
 
 _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried", "unlogged"), str),
+    **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried", "unlogged", "salt"), str),
     "sealed": int,
     "layer": bool,
     "size": int,
@@ -43,6 +43,7 @@ class Record:
         carried: The digest of its settings and grants as they were then.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
         unlogged: A digest of its unlogged tables, which do not outlive a crash; empty without any.
+        salt: That of the secrets among its parts; see `pytest_seeddb.fingerprint.digests.seal`.
     """
 
     plan: str
@@ -62,6 +63,7 @@ class Record:
     carried: str = ""
     days: int = 1
     unlogged: str = ""
+    salt: str = ""
 
     def to_json(self) -> str:
         """The comment's text."""

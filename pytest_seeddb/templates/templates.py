@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
 from pytest_seeddb.fingerprint import recording as data_files
-from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change
+from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change, seal
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_name, template_name
@@ -24,6 +24,7 @@ from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
 from pytest_seeddb.templates.grants import Carried
 from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.salt import salt_of, server_origin, user_origin
 from pytest_seeddb.templates.staleness import staleness
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
+    from pytest_seeddb.servers.server import Server
     from pytest_seeddb.templates.history import Comparison
     from pytest_seeddb.templates.record import Steps
 
@@ -79,8 +81,7 @@ class Look:
 class Templates:
     """The templates of one server, as one process sees them.
 
-    ``run`` is what the processes of one run have in common, empty where there is only one; ``inputs`` what
-    determines the server's databases beside what it says of itself.
+    ``run`` is what the processes of one run have in common, empty where there is only one.
 
     Concurrency: any number of processes may ask for the same plan at once; one builds, the others
     wait for it and use what it built. A template that was handed out stays on the server for as
@@ -92,11 +93,11 @@ class Templates:
         self,
         admin: Admin,
         lease: str,
+        server: Server,
         *,
         support: BuildSupport,
         token: str = "",
         run: str = "",
-        inputs: tuple[Part, ...] = (),
     ) -> None:
         self._admin = admin
         self._lease = lease
@@ -104,7 +105,8 @@ class Templates:
         self._run = run
         self._failed: dict[str, StoredError] = {}
         self._support = support
-        self._inputs = inputs
+        self._server = server
+        self._origin: str | None = None
         self._numbers = count(1)
         self._held: set[str] = set()
         self._staleness: dict[str, str] = {}
@@ -116,7 +118,7 @@ class Templates:
         if not self._base:
             row = self._admin.run(_BASE)[0]
             said = tuple(Part(name, str(value)) for name, value in zip(_BASE_NAMES, row, strict=True))
-            self._base = (*said, *self._inputs)
+            self._base = (*said, *self._server.inputs)
         return self._base
 
     @property
@@ -132,15 +134,16 @@ class Templates:
             ServerError: The server refused something: disk full, no privilege, gone.
         """
         with server_errors("The template could not be made", self._admin.address):
-            return self._find(plan, plan.fingerprints(self.base)[-1]) or self._ensure(
-                plan, plan.fingerprints(self.base), len(plan.steps)
-            )
+            plan = self._seal(plan)
+            prints = plan.fingerprints(self.base)
+            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
-        prints = plan.fingerprints(self.base)
-        steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
         with server_errors("The templates could not be listed", self._admin.address):
+            plan = self._seal(plan)
+            prints = plan.fingerprints(self.base)
+            steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
             template = self._find(plan, prints[-1])
             reason = "" if template else self._reason(plan, steps[1:], prints[-1])
         return Look(steps, tuple(prints), template.name if template else "", reason)
@@ -159,8 +162,17 @@ class Templates:
     def compare(self, plan: Plan) -> Comparison | None:
         """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
         with server_errors("The templates could not be listed", self._admin.address):
+            plan = self._seal(plan)
             before = history.last_build(self._admin, plan)
         return None if before is None else history.compare(before, plan, plan.fingerprints(self.base)[-1])
+
+    def _seal(self, plan: Plan) -> Plan:
+        return plan.sealed(self._salt(plan)) if plan.has_secrets else plan
+
+    def _salt(self, plan: Plan) -> str:
+        if self._origin is None:
+            self._origin = user_origin() if self._server.is_ephemeral else server_origin(self._admin)
+        return salt_of(plan.name, self._origin)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -186,7 +198,7 @@ class Templates:
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
         if record.fingerprint != fingerprint or (self._token and record.token != self._token):
             return False
-        return data_files.current([part.name for part in record.opened], plan.root) == record.opened
+        return seal(data_files.current([part.name for part in record.opened], plan.root), record.salt) == record.opened
 
     def _hold(self, name: str, record: Record) -> bool:
         """Keep the template from being pruned; whether it is still there, and what was built."""
@@ -299,20 +311,23 @@ class Templates:
             build = Build(self._admin, self._next_name(), plan, self._support.progress, numbering, beside)
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
-            opened = fill(build, stages, steps, self._support.again)
+            opened = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)))
             earlier = span.base.record.opened if span.base else ()
+            has_secrets = any(part.secret for part in opened)
+            salt = self._salt(plan) if has_secrets else plan.salt or (span.base.record.salt if span.base else "")
             draft = Record(
                 plan=plan.name,
                 profile=plan.profile,
                 fingerprint=prints[span.end],
                 steps=steps,
-                opened=data_files.merge((*earlier, *opened)),
+                opened=data_files.merge((*earlier, *seal(opened, salt))),
                 numbering=numbering,
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,
                 layer=span.end < len(plan.steps),
                 token=self._token,
                 used=_now()[:10],
+                salt=salt,
             )
             record = finish(build, draft, span.started)
             return self._publish(build, record, reason)

@@ -32,6 +32,37 @@ def test_a_template_is_built_once_and_reused_by_the_next_worker(server, make_pla
     assert schema.ran + seeds.ran == [*SCHEMA, *ROWS]
 
 
+def test_two_projects_with_the_same_sources_share_neither_template_nor_layer(server, make_plan):
+    schema, seeds, schema_too, seeds_too = (Statements(*each) for each in (("migration", SCHEMA), ("seed", ROWS)) * 2)
+    with Worker(server) as worker:
+        one = worker.template(make_plan(schema, seeds, name="shop"))
+        other = worker.template(make_plan(schema_too, seeds_too, name="shop two"))
+        look = worker.look(make_plan(schema, seeds, name="a third"))
+    assert (one.built, other.built) == (True, True)
+    assert schema_too.ran + seeds_too.ran == [*SCHEMA, *ROWS]
+    assert other.reason == look.reason == "first build of this plan and profile", "no other project is named"
+    assert (one.record.plan, other.record.plan) == ("shop", "shop two")
+
+
+def test_two_projects_whose_names_look_the_same_in_a_databases_name_share_nothing(server, make_plan):
+    with Worker(server) as worker:
+        built = [worker.template(make_plan(Statements("m", SCHEMA), name=name)) for name in ("The Shop", "the-shop")]
+    assert [each.built for each in built] == [True, True]
+    assert len({each.record.fingerprint for each in built}) == 2
+
+
+def test_the_checkouts_of_a_project_share_its_templates_wherever_they_lie(server, make_plan, tmp_path):
+    plan = make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS))
+    checkout = dataclasses.replace(plan, root=tmp_path / "another")
+    checkout.root.mkdir()
+    with Worker(server) as worker:
+        built = worker.template(plan)
+    with Worker(server) as worker:
+        found = worker.template(checkout)
+    assert (built.built, found.built) == (True, False)
+    assert found.name == built.name
+
+
 def test_a_clone_holds_what_the_plan_made(worker, make_plan):
     clone = worker.clones.make(worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS))))
     assert rows(clone.address) == [f"shop {number}" for number in range(1, 6)]
@@ -222,5 +253,5 @@ def test_a_plan_with_another_server_owner_has_another_fingerprint(worker):
 def test_a_plan_put_together_from_another_keeps_its_layers(worker, make_plan):
     plan = make_plan(Statements("migration", SCHEMA))
     worker.template(plan)
-    renamed = dataclasses.replace(plan, name="another")
+    renamed = dataclasses.replace(plan, profile="another")
     assert worker.template(renamed).record.fingerprint == worker.template(plan).record.fingerprint

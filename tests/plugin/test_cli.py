@@ -11,6 +11,7 @@ import time
 
 import psycopg
 import pytest
+from command import Command
 
 from pytest_seeddb.cli.parser import make_parser
 
@@ -48,6 +49,41 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
     assert after["reason"] == ""
     assert after["steps"][0]["name"] == "server"
     assert after["settings"]["migrations"].endswith("pyproject.toml")
+
+
+SECRETIVE = """
+    from typing import Annotated
+    from sqlalchemy import text
+    from pytest_seeddb import Param, seeder
+
+    @seeder
+    def admin(session, word: Annotated[str, Param(secret=True)] = "x", api_token: str = "y", stores: int = 1):
+        session.execute(text("INSERT INTO shop (name) VALUES ('first')"))
+"""
+
+
+@pytest.mark.slow
+def test_explain_shows_of_a_secret_only_that_it_is_set_or_changed(seeddb, project):
+    project.seeders()
+    project.write("little/seeds.py", SECRETIVE)
+
+    def explained(*options, **variables):
+        command = Command(project.path, **{f"SEEDDB_SEED_{name.upper()}": value for name, value in variables.items()})
+        return command("explain", *options).stdout
+
+    secrets = [{"word": "123456", "api_token": "234567"}, {"word": "654321", "api_token": "765432"}, {}]
+    for shown in (explained(**given) for given in secrets):
+        lines = [line.split() for line in shown.splitlines() if " parameter " in line]
+        assert lines == [["set", "parameter", "word"], ["set", "parameter", "api_token"], ["1", "parameter", "stores"]]
+    parts = json.loads(explained("--json", **secrets[0]))["steps"][-1]["parts"]
+    assert {"name": "parameter word", "digest": "set"} in parts
+    assert all(set(part) == {"name", "digest"} for part in parts)
+    assert len({explained("--digest", **given) for given in secrets}) == 1, "the same on each server, for a cache's key"
+    Command(project.path, SEEDDB_SEED_WORD="123456")("build")
+    assert "changed     parameter word  (seed little.seeds:admin)" in explained("--diff", word="654321")
+    difference = json.loads(explained("--diff", "--json", word="654321"))["differences"]
+    assert [(each["name"], each["before"], each["after"]) for each in difference] == [("parameter word", "", "")]
+    assert "no difference" in explained("--diff", word="123456")
 
 
 @pytest.mark.slow

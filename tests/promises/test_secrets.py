@@ -6,8 +6,12 @@ is left, in what the server tells and logs, and in the command lines of all proc
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
 import json
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -19,6 +23,8 @@ import attacks
 import pytest
 import secretive
 from attacks import times
+
+from pytest_seeddb.fingerprint.digests import Part, chain
 
 AWKWARD = ("", "@", ":", "/", "%", "'", '"', "\\", " ", "é", "#?&=", "@/: %'\"\\é", "12/3@")
 SEEDS = """
@@ -255,6 +261,81 @@ def test_a_failing_tests_report_shows_no_secret(server, chosen, tried):
             assert "5 failed, 1 passed" in told, told
             assert "***" in told or "--tb=native" in options or "--tb=line" in options
             tried("a report of failing tests")
+
+
+# -- guessing ------------------------------------------------------------------------------------
+
+OTHER_PIN = """
+    import pytest
+
+    @pytest.mark.seeded(pin="PIN")
+    def test_has_another_pin(seeded_connection):
+        assert seeded_connection.execute("SELECT count(*) FROM shop").fetchone() == (41,), "fails, and is reported"
+"""
+ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s", "sha3_256")
+
+
+def guesses_of(pin, salts):
+    """What one cheap digest makes of a secret, each at its full length and in base64."""
+    words = [pin, repr(pin), f'"{pin}"', repr(int(pin)), f"pin={pin}", f"pin={pin!r}", f"PIN={pin}\n", f"pin {pin!r}"]
+    identity = "attacked.seeds:shops"
+    words += [f"{identity} {word}" for word in words] + [f"parameter {word}" for word in words]
+    words += [f"{word}{between}{salt}" for salt in salts for between in ("", " ", "\0") for word in words[:4]]
+    words += [f"{salt}{between}{word}" for salt in salts for between in ("", " ", "\0") for word in words[:4]]
+    for algorithm in ALGORITHMS:
+        for word in words:
+            hashed = hashlib.new(algorithm, word.encode())
+            yield hashed.hexdigest(), base64.b64encode(hashed.digest()).decode()
+
+
+def everything_stored(server, given, *databases):
+    """All that lies in files and that the catalogs and ledgers say."""
+    places = (given.site.cache, given.site.temporary, given.site.project)
+    paths = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    texts = [path.read_bytes().decode(errors="replace") for path in paths if str(path) not in given.written]
+    for database in ("postgres", *databases):
+        texts += [text or "" for _, text in server.ask(secretive.TEXTS, database)]
+    ledger = "SELECT s::text || m::text FROM seeddb.seeddb_step s, seeddb.seeddb_marker m"
+    texts += [text for database in databases for (text,) in server.ask(ledger, database)]
+    return "\n".join(texts)
+
+
+def test_a_six_digit_secret_cannot_be_guessed_from_all_that_is_told_and_stored(server, chosen, tried):
+    pins = [str(chosen.randint(100_000, 999_999)) for _ in range(2)]
+    with case(server) as given:
+        given.site.environment["SEEDDB_SEED_PIN"] = pins[0]
+        given.site.write("test_it.py", OTHER_PIN.replace("PIN", pins[1]))
+        given.site.write(".env", f"PIN={pins[0]}\n")
+        given.site.table('watch = [".env"]')
+        given.written.add(str(given.site.project / ".env"))
+        told = given.pytest("-l", "-vv", "--seed-db-report")
+        assert "1 failed" in told, told
+        database = f"target_{secrets.token_hex(4)}"
+        server.ask(f"CREATE DATABASE {database} OWNER {given.role}")
+        url = server.url(given.role, given.word.quoted, database)
+        commands = [
+            ("build", "--export", "template.dump"), ("dump", "-o", "dump.sql"), ("apply", "--url", url), ("status",),
+            ("status", "--json"), ("explain",), ("explain", "--diff"), ("explain", "--digest"), ("build", "--json"),
+        ]  # fmt: skip
+        told += "".join(given.seeddb(*command, code=0) for command in commands)
+        explained = given.seeddb("explain", "--json", code=0)
+        stored = told + explained + everything_stored(server, given, database)
+        server.ask(f"DROP DATABASE {database} (FORCE)")
+    assert "scrypt:" in stored
+    salts = set(re.findall(r'"salt": "([^"]*)"', stored.replace("\\", "")))
+    assert salts
+    assert not re.search(r"\*\*\*[0-9a-f]", stored)
+    steps = [(step["name"], step["fingerprint"], step["parts"]) for step in json.loads(explained)["steps"]]
+    for pin in pins:
+        for guess, encoded in guesses_of(pin, salts):
+            assert guess[:12] not in stored
+            assert encoded[:12] not in stored
+            for (_, before, _), (name, fingerprint, parts) in itertools.pairwise(steps):
+                with_guess = [
+                    Part(part["name"], guess[:16] if "pin" in part["name"] else part["digest"]) for part in parts
+                ]
+                assert chain(before, name, with_guess) != fingerprint or "pin" not in str(parts)
+    tried("a six-digit secret")
 
 
 # -- failures ------------------------------------------------------------------------------------

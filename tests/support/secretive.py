@@ -25,7 +25,7 @@ from pytest_seeddb.settings.settings import Settings
 
 _HBA = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 _LOGGED = ("log_statement=all", "log_connections=on", "log_disconnections=on", "log_min_messages=info")
-_TEXTS = """
+TEXTS = """
     SELECT 'pg_shdescription', description FROM pg_shdescription
     UNION ALL SELECT 'pg_description', description FROM pg_description
     UNION ALL SELECT 'pg_db_role_setting', array_to_string(setconfig, ' ') FROM pg_db_role_setting
@@ -128,7 +128,7 @@ class GuardedServer:
         """Where the server itself gives a canary away: its log, and whatever text its catalogs hold."""
         found = [f"log: {line}" for line in canary.shown_in(self.log.read_text(errors="replace"))]
         for (name,) in self.ask("SELECT datname FROM pg_database WHERE datallowconn"):
-            for where, text in self.ask(_TEXTS, name):
+            for where, text in self.ask(TEXTS, name):
                 found += [f"{where} in {name}: {line}" for line in canary.shown_in(text or "")]
         return found
 

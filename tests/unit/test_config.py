@@ -158,6 +158,51 @@ def test_a_file_beside_a_pyproject_without_the_table_takes_the_projects_name(pro
     assert load(project('scope = "class"')).name == "the-shop"
 
 
+ORIGIN = (
+    '[core]\n\tbare = false\n[remote "origin"]\n\tfetch = +refs/*\n\turl = {}\n[branch "main"]\n\tremote = origin\n'
+)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:word@forge.example/acme/store.git",
+        "git@forge.example:store.git",
+        "ssh://git@forge.example/store",
+        "/srv/git/store.git/",
+    ],
+)
+def test_each_clone_of_a_repository_has_its_name_wherever_it_lies(project, url):
+    root = project('scope = "class"')
+    (root / ".git/config").write_text(ORIGIN.format(url))
+    assert load(root).name == "store"
+
+
+def test_each_work_tree_has_the_name_of_its_repository(project, tmp_path_factory):
+    root, place = project('scope = "class"'), tmp_path_factory.mktemp("elsewhere")
+    own = place / "shop/.git/worktrees/feature"
+    own.mkdir(parents=True)
+    (own / "commondir").write_text("../..\n")
+    (place / "shop/.git/config").write_text("[core]\n\tbare = false\n")
+    (root / ".git").rmdir()
+    (root / ".git").write_text(f"gitdir: {own}\n")
+    assert load(root).name == "shop"
+
+
+def test_a_declared_name_goes_before_that_of_the_repository(project):
+    root = project('name = "mine"')
+    (root / ".git/config").write_text(ORIGIN.format("https://forge.example/acme/store.git"))
+    assert load(root).name == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "gitdir: /no/such/place\n", "\0"])
+def test_a_work_tree_that_cannot_be_read_has_the_name_of_its_directory(project, content):
+    root = project('scope = "class"')
+    (root / ".git").rmdir()
+    (root / ".git").write_text(content)
+    assert load(root).name == root.name
+
+
 def test_two_tables_in_one_directory_are_both_named(project):
     project("[tool.seeddb]\n", "pyproject.toml")
     error = refused(root := project(""))

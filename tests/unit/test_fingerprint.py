@@ -9,12 +9,14 @@ from pytest_seeddb.fingerprint.digests import (
     Difference,
     Part,
     chain,
+    content_part,
     differences,
     digest,
     explain_change,
     file_part,
     glob_parts,
     relative_name,
+    seal,
 )
 
 A, B = digest("a"), digest("b")
@@ -246,3 +248,54 @@ def test_the_long_form_shows_no_secret():
     told = str(differences(old, new))
     assert "api_password" in told
     assert not {word for word in ("one", "two", "three", "four") if word in told}
+
+
+def _sealed(value, *, name="parameter pin", salt="salt"):
+    return seal([Part(name, "set", value)], salt)[0]
+
+
+def test_a_sealed_secret_depends_on_its_name_its_value_and_the_salt():
+    parts = [_sealed("1"), _sealed("2"), _sealed("1", name="parameter word"), _sealed("1", salt="another")]
+    assert len({part.digest for part in parts}) == 4
+    assert _sealed("1") == parts[0]
+    assert all(part.text == "set" and not part.secret for part in parts)
+
+
+def test_what_is_no_secret_is_not_sealed():
+    part = Part("parameter stores", "3")
+    assert seal([part], "salt") == (part,)
+    assert part.text == "3"
+
+
+def test_a_changed_secret_is_told_without_anything_of_it():
+    old, new = ([("seed", (_sealed(value),))] for value in ("1", "2"))
+    assert explain_change(old, new) == "parameter pin changed (used by seed)"
+    assert explain_change([("seed", (Part("parameter pin", "set"),))], new) == "parameter pin changed (used by seed)"
+    assert differences(old, new) == [Difference("changed", "parameter pin", steps=("seed",))]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        (".env", True),
+        ("deploy/.env.local", True),
+        (".envrc", True),
+        ("../.env", True),
+        ("secrets.toml", True),
+        ("config/.secrets.yaml", True),
+        ("run/secrets/token.txt", True),
+        ("shop/secrets.py", False),
+        ("shop/environment.py", False),
+        ("db/003_add_secret_column.sql", False),
+        ("secretary.csv", False),
+    ],
+)
+def test_a_file_of_secrets_is_a_secret_itself(name, is_secret):
+    part = content_part(name, A)
+    assert (part.digest, part.secret) == (("set", A) if is_secret else (A, ""))
+    assert content_part(name, "missing") == Part(name, "missing")
+
+
+def test_a_watched_file_of_secrets_is_a_secret(tmp_path):
+    (tmp_path / ".env").write_text("PIN=1234")
+    assert [part.secret for part in glob_parts([".env"], tmp_path, source="watch")] == [digest("PIN=1234")]

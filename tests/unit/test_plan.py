@@ -9,6 +9,7 @@ import pytest
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part
+from pytest_seeddb.plan.ledger import marker_of
 from pytest_seeddb.plan.plan import Plan, Stage, Step, shown_profile
 from pytest_seeddb.seeds.planning import Plans, plan_again, plan_of
 from pytest_seeddb.settings.settings import load_settings
@@ -37,10 +38,45 @@ def test_plans_with_a_common_beginning_have_its_fingerprints_in_common():
     assert one[3] != two[3]
 
 
-def test_a_fingerprint_is_not_a_matter_of_how_steps_are_grouped_nor_of_names_and_profiles():
+def test_a_fingerprint_is_not_a_matter_of_how_steps_are_grouped_nor_of_profiles_and_places():
     one, two = plan(stage("migrations", "a", "b")), plan(stage("first", "a"), stage("second", "b"))
-    other = dataclasses.replace(one, name="other", profile="minimal", root=Path("/elsewhere"), env=("URL",))
+    other = dataclasses.replace(one, profile="minimal", root=Path("/elsewhere"), env=("URL",))
     assert one.fingerprints(BASE) == two.fingerprints(BASE) == other.fingerprints(BASE)
+
+
+def test_two_projects_have_no_fingerprint_in_common_not_even_before_the_first_step():
+    one = plan(stage("migrations", "a", "b"))
+    other = dataclasses.replace(one, name="other")
+    assert not set(one.fingerprints(BASE)) & set(other.fingerprints(BASE))
+    assert one.key != other.key
+
+
+def secretive(secret, *, tier="essential"):
+    parts = (Part("file", "a"), Part("parameter pin", "set", secret))
+    return plan(Stage("seeds", (Step("seed admin", parts),), print, tier=tier))
+
+
+def test_secrets_tell_plans_apart_in_a_process_and_sealed_ones_everywhere():
+    one, other = secretive("1234"), secretive("4321")
+    assert one.key != other.key
+    assert one.sealed("salt").fingerprints(BASE)[0] == other.fingerprints(BASE)[0]
+    prints = [each.sealed(salt).fingerprints(BASE)[-1] for each in (one, other) for salt in ("salt", "another")]
+    assert len({*prints, one.fingerprints(BASE)[-1]}) == 5
+    assert one.sealed("salt").fingerprints(BASE) == secretive("1234").sealed("salt").fingerprints(BASE)
+
+
+def test_what_the_ledger_notes_does_not_depend_on_a_secret_nor_on_its_salt():
+    one, other = secretive("1234"), secretive("4321")
+    assert marker_of(one) == marker_of(other)
+    versions = {each.steps[0].version_now for each in (one, other, one.sealed("salt"), other.sealed("another"))}
+    assert len(versions) == 1
+
+
+def test_sealing_leaves_nothing_of_a_secret_in_the_plan():
+    sealed = secretive("1234").sealed("salt")
+    assert not sealed.has_secrets
+    assert "1234" not in repr(secretive("1234")) + repr(sealed)
+    assert sealed.sealed("another").fingerprints(BASE) == sealed.fingerprints(BASE)
 
 
 @pytest.mark.parametrize("changed", range(3))
@@ -148,10 +184,10 @@ def test_a_plan_made_by_hand_has_no_profiles():
     assert "{'stores': 1}" in str(caught.value)
 
 
-def test_the_value_of_a_secret_is_in_no_profiles_name_and_two_values_are_two_names():
+def test_the_value_of_a_secret_is_in_no_profiles_name_nor_is_a_trace_of_it():
     given = {"admin_password": "correct horse", "pin": "1234", "stores": 3}
     shown = shown_profile("demo", given, hidden=["pin"])
     assert "correct horse" not in shown
     assert "1234" not in shown
     assert "stores=3" in shown
-    assert shown != shown_profile("demo", {**given, "pin": "4321"}, hidden=["pin"])
+    assert shown == shown_profile("demo", {**given, "pin": "4321"}, hidden=["pin"])
