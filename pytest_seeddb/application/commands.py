@@ -20,11 +20,7 @@ _SIGNAL: Final = 128
 
 
 def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) -> None:
-    """Run a shell command in ``target.root``, with the database's address in its environment, and wait for it.
-
-    Its output is shown only in the `BuildError` where it fails. It stays in the terminal's process group, so an
-    interruption ends it too.
-    """
+    """Run a shell command on the target's database, in the terminal's process group; a `BuildError` has its output."""
     process = subprocess.run(  # noqa: S602 - it is the user's own command line, written for a shell
         spec.command,
         shell=True,

@@ -99,10 +99,7 @@ def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
 
 
 class SyncResources:
-    """Resources of one call of a plain function, made when they are first asked for, and closed in any case.
-
-    Without an error they are committed at the end. The mark is noted in the first transaction.
-    """
+    """Resources of one call of a plain function: closed at its end, and committed with the mark unless it failed."""
 
     def __init__(self, address: Address, mark: Mark | None = None) -> None:
         self._address = address

@@ -25,7 +25,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan import ledger
-from pytest_seeddb.plan.plan import Plan, Target
+from pytest_seeddb.plan.plan import Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.database_errors import server_errors
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pytest_seeddb.plan.numbering import Numbering
     from pytest_seeddb.plan.plan import Progress
     from pytest_seeddb.settings.settings import Settings
 
@@ -80,11 +79,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
-    """Write a dump of the plan's state, which is built if need be, or of another database, which is only read.
-
-    The plan's state comes from a clone, rows in the order of their keys, with the ledger of its steps. Two such dumps
-    are the same, byte for byte, as long as the plan is and its seeds make the same rows each time.
-    """
+    """Write a dump of the plan's state, from a clone and in the order of keys, or of another database as it is."""
     started = perf_counter()
     output = _output(settings, request)
     if request.url is not None:
@@ -123,9 +118,6 @@ def _output(settings: Settings, request: Request) -> Output:
     return Output(path, kind, compression, request.privileges)
 
 
-# -- the plan's state ------------------------------------------------------------------------------
-
-
 def _of_plan(settings: Settings, request: Request, output: Output, progress: Progress) -> tuple[str, int]:
     begin(settings.root)
     plan = plan_of(replace(settings, dump=None) if request.from_scratch else settings)
@@ -134,25 +126,18 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
         template = worker.template(plan)
         clone = worker.clones.make(template)
         with server_errors("The clone could not be prepared for a dump", server.address):
-            _write_ledger(plan, clone.address, template.record.numbering)
+            # Without the step that restored an earlier dump: two dumps of one state must not differ.
+            own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
+            marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
+            origin = Origin(plan.name, plan.profile, marker.tier)
+            with psycopg.connect(clone.address.conninfo, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
+                ledger.write_finished(connection, own, marker, template.record.numbering)
+                comment = sql.SQL("COMMENT ON SCHEMA {} IS {}")
+                connection.execute(comment.format(sql.Identifier(ledger.SCHEMA), sql.Literal(origin.to_comment())))
             put_in_order(clone.address)
         size = write(output, clone.address, find_program(settings, "pg_dump", wanted=server.major, least=server.major))
     return f"{plan.name}/{plan.profile}", size
-
-
-def _write_ledger(plan: Plan, address: Address, numbering: Numbering) -> None:
-    """Replace the ledger, without the step that restored an earlier dump: two dumps of one state must not differ."""
-    own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
-    marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
-    origin = Origin(plan.name, plan.profile, marker.tier)
-    with psycopg.connect(address.conninfo, autocommit=True) as connection:
-        connection.execute(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
-        ledger.write_finished(connection, own, marker, numbering)
-        comment = sql.SQL("COMMENT ON SCHEMA {} IS {}")
-        connection.execute(comment.format(sql.Identifier(ledger.SCHEMA), sql.Literal(origin.to_comment())))
-
-
-# -- another database ------------------------------------------------------------------------------
 
 
 def _of_url(settings: Settings, request: Request, address: Address, output: Output) -> tuple[str, int]:

@@ -149,9 +149,6 @@ def _add(
     return command
 
 
-# -- the values of options -------------------------------------------------------------------------
-
-
 def _directory(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {text!r}")

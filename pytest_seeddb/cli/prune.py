@@ -18,7 +18,6 @@ from pytest_seeddb.templates.inventory import Limits, choose, drop, inventory
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.inventory import Entry
@@ -85,10 +84,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[Entry]:
-    """Remove orphans and everything beyond the limits; gives the databases that were there.
-
-    For an embedded server this includes the leftovers of others in the cache directory whose locks no process holds.
-    """
+    """Remove orphans, leftovers of other embedded servers and all beyond the limits; gives the databases before."""
     if settings.server == "container":
         from pytest_seeddb.servers import container  # not on Windows
 
@@ -113,18 +109,14 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
                 item = _Item(kind, entry.name, label, entry.size, reason)
                 removal.take(item, partial(drop, admin, entry))
         if embedded is not None:
-            _remove_remains(embedded.state if opened else None, limits, removal)
+            from pytest_seeddb.servers.remains import remains, remove  # not on Windows
+
+            current = embedded.state if opened else None  # its databases are pruned one by one
+            for left in remains():
+                if left.state != current and not left.in_use and (limits.everything or limits.is_old(left.used)):
+                    reason = "nobody uses it" if limits.everything else f"last used on {left.used}"
+                    removal.take(_Item(left.kind, str(left.place), "", left.size, reason), partial(remove, left))
     return entries
-
-
-def _remove_remains(current: Path | None, limits: Limits, removal: _Removal) -> None:
-    """Remove leftovers of embedded servers, except of the current one: its databases are pruned one by one."""
-    from pytest_seeddb.servers.remains import remains, remove  # not on Windows
-
-    for left in remains():
-        if left.state != current and not left.in_use and (limits.everything or limits.is_old(left.used)):
-            reason = "nobody uses it" if limits.everything else f"last used on {left.used}"
-            removal.take(_Item(left.kind, str(left.place), "", left.size, reason), partial(remove, left))
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

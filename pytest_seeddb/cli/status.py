@@ -38,10 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _status(settings: Settings) -> dict[str, Any]:
-    """Look at the server that the settings name. Changes nothing, sweeps nothing, imports none of the user's code.
-
-    A stopped embedded server is started to list its databases, which takes a tenth of a second, unless it keeps none.
-    """
+    """Look at the server that the settings name, started if it is stopped and keeps databases; changes nothing else."""
     if settings.server == "container":
         from pytest_seeddb.servers.container import is_running  # not on Windows
 
@@ -128,9 +125,6 @@ def _template(entry: Entry, clones: int) -> Row:
         "users": entry.users,
         "clones": clones,
     }
-
-
-# -- the lines -------------------------------------------------------------------------------------
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

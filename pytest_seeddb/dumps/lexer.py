@@ -157,7 +157,11 @@ class Lexer:
                 at = blanks.end()
                 yield Piece("text", line[start:at], self.line)
                 start = at
-                self._begin(line, at)
+                word = _FIRST_WORD.match(line, at)
+                self._is_begun = True
+                self.statements += 1
+                self._start, self._words = self.line, []
+                self._parts = [] if self._collects(word.group() if word else b"") else None
             edge = _EDGE.search(line, at)
             self._note(line[at : edge.start() if edge else len(line)])
             if edge is None:
@@ -183,13 +187,6 @@ class Lexer:
             yield Piece("text", line[start:], self.line)
         else:
             self._parts.append(line[start:])
-
-    def _begin(self, line: bytes, at: int) -> None:
-        word = _FIRST_WORD.match(line, at)
-        self._is_begun = True
-        self.statements += 1
-        self._start, self._words = self.line, []
-        self._parts = [] if self._collects(word.group() if word else b"") else None
 
     def _finish(self, rest: bytes, *, is_closed: bool) -> Piece:
         if self._parts is None:

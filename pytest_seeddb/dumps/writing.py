@@ -46,17 +46,15 @@ ORDER BY c.oid, x.indisprimary DESC, i.relname
 
 @dataclass(frozen=True)
 class Output:
-    r"""The dump to be written; a plain one may be compressed by ``gzip``.
-
-    ``guarded``, for a server that others control: pg_dump's ``\restrict`` lets psql run none of its commands, and
-    versions before August 2025 do not know it.
-    """
+    """The dump to be written."""
 
     path: Path
     kind: Kind
-    compression: str = ""
+    compression: str = ""  # "gzip", of a plain one
     privileges: bool = False
-    guarded: bool = False
+    guarded: bool = (
+        False  # by pg_dump's \restrict, against a server that others control; psql knows it since August 2025
+    )
 
     def dump(self, address: Address, pg_dump: Program, path: Path) -> None:
         """Have ``pg_dump`` write straight to ``path``, which may be an empty file or directory."""
@@ -153,11 +151,7 @@ def run_pg_dump(pg_dump: Program, address: Address, *options: str, privileges: b
 
 
 def put_in_order(address: Address) -> None:
-    """Write each table anew in the order of its key; for a private database that is to be dumped.
-
-    ``pg_dump`` writes rows as they lie on the disk, and updates move them. Tables without a key that every row has stay
-    as they are, and so do those of other roles.
-    """
+    """Write each table anew in the order of its key, if it has one: updated rows lie elsewhere from run to run."""
     import psycopg
     from psycopg import sql
 

@@ -155,6 +155,8 @@ class _Upgrade:
     def _run_env(self) -> None:
         config, script = _open(self._layout, self._execution.output)
         from alembic.runtime.environment import EnvironmentContext
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
 
         def upgrade(current: Any, context: MigrationContext) -> Iterator[Any]:  # noqa: ANN401 - Alembic's own types are private
             self._context = context
@@ -165,10 +167,14 @@ class _Upgrade:
                 yield step
             self._running = None
 
+        engine = create_engine(self._target.address.url_for("postgresql+psycopg"), poolclass=NullPool)
         with (
-            self._connection_for(config),
+            engine.connect() as connection,
             EnvironmentContext(config, script, fn=upgrade, as_sql=False, destination_rev="heads") as environment,
         ):
+            # For an env.py that honours it; half of them take it for an engine and call connect() on it.
+            config.attributes["connection"] = connection
+            connection.connect = lambda: contextlib.nullcontext(connection)  # type: ignore[attr-defined]
             configure = environment.configure
 
             @functools.wraps(configure)
@@ -179,21 +185,8 @@ class _Upgrade:
             # env.py hands its connection over here; then Alembic makes its version table.
             environment.configure = configure_and_check  # type: ignore[method-assign]  # alembic.context asks the instance
             script.run_env()
-        self._check_heads(script)
-
-    @contextlib.contextmanager
-    def _connection_for(self, config: Config) -> Iterator[None]:
-        """A connection for an ``env.py`` that honours ``config.attributes["connection"]``."""
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import NullPool
-
-        engine = create_engine(self._target.address.url_for("postgresql+psycopg"), poolclass=NullPool)
-        with engine.connect() as connection:
-            # Half of all env.py take what they find there for an engine and call connect() on it.
-            connection.connect = lambda: contextlib.nullcontext(connection)  # type: ignore[attr-defined]
-            config.attributes["connection"] = connection
-            yield
             connection.commit()
+        self._check_heads(script)
 
     def _check_database(self, context: MigrationContext) -> None:
         """Before anything is migrated: did ``env.py`` connect to the target?"""

@@ -46,10 +46,7 @@ class Layout:
 
 
 def read_layout(path: Path, root: Path, *, source: str) -> Layout:
-    """Read an ``alembic.ini`` or ``pyproject.toml``; raises `ConfigError`.
-
-    Relative paths start beside the file, else in ``root``, for projects that run ``alembic -c backend/alembic.ini``.
-    """
+    """Read the files' options; relative paths start beside the file, else in ``root``. Raises `ConfigError`."""
     options = _Options(path, source)
     place = "[tool.alembic]" if path.suffix == ".toml" else "[alembic]"
     location = options.text("script_location")

@@ -65,10 +65,7 @@ def _create_extension(target: Target, name: str, source: str) -> None:
 
 
 def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
-    """The stage named ``migrations``, where there are any to run; of one of Django's databases, the default one.
-
-    Imports neither the user's code nor SQLAlchemy or Alembic: a warm start needs none of them. Only Django is set up.
-    """
+    """The stage named ``migrations``, if any; sets Django up, but imports no user's code, SQLAlchemy or Alembic."""
     return tuple(stage for stage in _reader(settings, alias)() if stage.steps)
 
 

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 _OWN: Final = str(Path(__file__).parents[1])
 
 
-# -- errors of the plugin ------------------------------------------------------------------------
-# ``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever.
-
-
 def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Let the traceback of an error that a test gets from the plugin end where the test called the plugin.
-
-    A fixture's error shows none (see `explain`): one entry stays, since pytest would take 0.1 s to format all.
-    """
+    """Let a traceback end where the test called the plugin; of a fixture, one entry: to format all would take 0.1 s."""
     if call.excinfo is None or not isinstance(call.excinfo.value, SeedDbError) or not _is_shortened(item):
         return
     if call.when != "call":
@@ -45,6 +38,7 @@ def shorten(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
 
 
 def _is_shortened(item: pytest.Item) -> bool:
+    """``--tb=long``, ``--tb=native`` and ``--full-trace`` show everything, as ever."""
     option = item.config.option
     return option.tbstyle in {"auto", "short", "line"} and not option.fulltrace
 
@@ -83,9 +77,6 @@ def _text_alone(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException])
     return shown
 
 
-# -- the causes of some failures -----------------------------------------------------------------
-
-
 def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
     used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
@@ -121,9 +112,6 @@ def _longer_life(item: pytest.Item, error: BaseException) -> str:
     )
 
 
-# -- the database --------------------------------------------------------------------------------
-
-
 def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
     """What the database of a failed test holds, and how to reach it. It is kept unless the settings say otherwise."""
     if database.isolation != "clone":
@@ -137,9 +125,6 @@ def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
     else:
         kept = database.keep()
         yield f"seeddb shell {kept.database}\npsql '{kept.without_password.url}'\n{changes}"
-
-
-# -- secrets -------------------------------------------------------------------------------------
 
 
 def _hide_secrets(report: pytest.TestReport) -> None:

@@ -22,10 +22,7 @@ _REPEAT: Final = 30.0  # seconds after which a step that still runs is shown aga
 
 
 class TerminalProgress(Progress):
-    """A line that changes on a terminal, plain lines elsewhere, nothing with ``-q``.
-
-    A thread writes it, to a standard error that pytest does not capture: the build may be inside one long statement.
-    """
+    """A line that a thread keeps changing on a terminal, plain lines elsewhere, nothing with ``-q``; never captured."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

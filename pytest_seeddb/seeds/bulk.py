@@ -1,8 +1,8 @@
 """Many objects of a factory at once: built one by one, loaded by ``COPY``.
 
-The objects are built as if they were created, without a session. factory_boy builds with one strategy all
-the way down, and tells hooks which one it is. So the strategy here is ``create``; only where a factory would
-save its object, the object is kept for loading. (factory_boy's builder has no types: hence the comments for mypy.)
+factory_boy builds with one strategy all the way down, and tells hooks which one: so it is ``create`` here, and an
+object is kept for loading where a factory would save it. (factory_boy's builder has no types: hence the comments for
+mypy.)
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
@@ -111,18 +112,12 @@ def identifier(connection: Connection, table: Any) -> sql.Identifier:  # noqa: A
 def python_default(column: Column[Any], parameters: Mapping[str, Any], connection: Connection | None) -> Any:  # noqa: ANN401
     """The value of a column's ``default=``, scalar or callable."""
     default: Any = column.default
-    return default.arg(_Context(parameters, connection)) if default.is_callable else default.arg
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What a context-sensitive default may ask for, as far as it is known before the statement."""
-
-    current_parameters: Mapping[str, Any]
-    connection: Connection | None
-
-    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> Mapping[str, Any]:  # noqa: ARG002
-        return self.current_parameters
+    if not default.is_callable:
+        return default.arg
+    # What a context-sensitive default may ask for, as far as it is known before the statement.
+    context = SimpleNamespace(current_parameters=parameters, connection=connection)
+    context.get_current_parameters = lambda isolate_multiinsert_groups=True: parameters  # noqa: ARG005 - SQLAlchemy's
+    return default.arg(context)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,12 @@ class _Rows:
     def add_objects(self, states: Sequence[State]) -> None:
         """Add objects, all of whose keys are known."""
         for state in states:
-            _equate(state)
+            # Where a table of an inheriting class has a key with another attribute than its base's, it has that value.
+            for mapper in reversed(list(state.mapper.iterate_to_root())):
+                for columns in mapper._inherits_equated_pairs or ():  # noqa: SLF001 - told nowhere else
+                    above, below = (state.mapper.get_property_by_column(column).key for column in columns)
+                    if above != below:
+                        state.dict[below] = state.dict.get(above)
         # What the unit of work itself asks: which attributes count as given, what None means, versions.
         wanted = [(state, state.dict, state.mapper, self._connection) for state in states]
         collected: Any = _collect_insert_commands(self.table, wanted)  # type: ignore[no-untyped-call]  # not public
@@ -206,15 +211,6 @@ def _attributes(mapper: Mapper[Any], columns: Iterable[Column[Any]]) -> Iterator
             yield mapper.get_property_by_column(column).key, column.key
         except InvalidRequestError:
             continue
-
-
-def _equate(state: State) -> None:
-    """Where a table of an inheriting class has a key with another attribute than its base's, give it that value."""
-    for mapper in reversed(list(state.mapper.iterate_to_root())):
-        for columns in mapper._inherits_equated_pairs or ():  # noqa: SLF001 - told nowhere else
-            above, below = (state.mapper.get_property_by_column(column).key for column in columns)
-            if above != below:
-                state.dict[below] = state.dict.get(above)
 
 
 def _copy(connection: Connection, statement: sql.Composed, rows: Iterable[Sequence[object]], call: str) -> None:

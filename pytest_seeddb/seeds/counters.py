@@ -1,8 +1,4 @@
-"""factory_boy's sequence counters: where they start, and where they were left.
-
-A counter is a number in the process, and knows nothing of rows that other processes made. So what a
-plan's seeders left is kept with the template, and whoever comes after them starts there.
-"""
+"""factory_boy's sequence counters: they start where those of the template's seeders, in another process, were left."""
 
 from __future__ import annotations
 

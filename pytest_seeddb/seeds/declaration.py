@@ -136,10 +136,7 @@ def seeder(
 
 
 def seeders_in(scope: dict[str, Any]) -> tuple[Seeder, ...]:
-    """The seeders that a module declares, given its globals, in the order of declaration.
-
-    A seeder's function is the one that the module's name stands for, with a further decorator above ``@seeder``.
-    """
+    """The seeders that a module declares, in order; a function is the one that its name stands for, decorated again."""
     outer = {id(note): value for value in scope.values() if (note := seeder_of(value)) is not None}
     return tuple(note._replace(function=outer.get(id(note), note.function)) for note in _registry(scope).seeders)
 

@@ -1,7 +1,6 @@
 """Find the seeders of modules: from their source where it says it all, else by importing them.
 
-Most runs need nothing but the fingerprint, and that must not cost an import of the application. The
-two ways give the same `Declaration`. Before a build runs a seeder it is imported and compared.
+Most runs need only the fingerprint, which must not cost an import of the application. A build imports and compares.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Type hints of seeder parameters: which values they allow, and how a value or a text is made to fit.
-
-A hint that no TOML file, marker or text can give a value for lets any value pass.
-"""
+"""Type hints of seeder parameters: which values they allow, and how a value or a text is made to fit."""
 
 from __future__ import annotations
 

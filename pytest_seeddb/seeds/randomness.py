@@ -1,8 +1,4 @@
-"""Random numbers that depend on the seeder or the test alone, and leave no trace in the process.
-
-The numbers of a seeder must not depend on the seeders, tests or imports before it, and those of a test not on
-whether a template was built in its process.
-"""
+"""Random numbers that depend on the seeder or the test alone, and leave no trace in the process."""
 
 from __future__ import annotations
 
@@ -28,10 +24,7 @@ def seed_for(random_seed: int, identity: str) -> int:
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed `random`, Faker, factory_boy and NumPy, imported before or inside the block; put all back afterwards.
-
-    Generators that code makes for itself are not touched, nor anything that depends on ``PYTHONHASHSEED``.
-    """
+    """Seed `random`, Faker, factory_boy and NumPy, whenever they are imported; put all back. Other generators stay."""
     with ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
         random.seed(seed)

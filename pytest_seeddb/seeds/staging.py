@@ -35,10 +35,7 @@ _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
-    """The stages ``essential seeds`` and ``demo seeds`` of the settings' profile; raises `ConfigError`.
-
-    Neither the project's modules nor any framework is imported as long as the seeders are declared plainly.
-    """
+    """The stages of the settings' profile; plain declarations need no import of the project. Raises `ConfigError`."""
     return _Staging(settings, profile_of(settings, overrides)).stages()
 
 

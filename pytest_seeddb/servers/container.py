@@ -92,11 +92,9 @@ class Recipe:
 
 @contextmanager
 def open_container(settings: Settings) -> Iterator[Server]:
-    """Start or join the container; it runs for at least as long as the block.
+    """Start or join the container, which all who want the same one share, for at least the block.
 
-    All who want the same container on this machine share one, xdist's workers and other runs alike. When the last of
-    them is gone, its guard removes it; with ``reuse`` it stays, and the next run finds it. Raises `ServerError`, or
-    `ConfigError` where a file of ``init_scripts`` cannot be read.
+    When its last user is gone, its guard removes it, unless it is for ``reuse``. Raises `ServerError` or `ConfigError`.
     """
     recipe = Recipe.of(settings)
     with closing(connect(settings.source("server"))) as engine:

@@ -54,10 +54,7 @@ _SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
 def main(state: str, guard_lock: int, kind: Kind = "server") -> None:
-    """Wait for the last user to go, end the server, make its data survive a power cut, end.
-
-    Opens the lock files first and only once: the directory may be removed meanwhile.
-    """
+    """Wait for the last user, end the server, make its data durable; opens its files once: they may be removed."""
     users = _open(state, USERS)
     server = _open(state, SERVER) if kind == "server" else users
     fcntl.flock(users, fcntl.LOCK_EX)
@@ -166,11 +163,7 @@ def remove_socket_directory(directory: str) -> None:
 
 
 def end_orphans(state: str, server: int) -> None:
-    """Kill the backends that outlive a killed postmaster; nothing where that lives, or where there is no /proc.
-
-    Most notice its end and go. One that waits for a checkpoint, or computes, may take a minute or more, and until
-    then nobody can use the data directory.
-    """
+    """Kill the backends that outlive a killed postmaster: some take a minute to notice it. Nothing without /proc."""
     pid = read_note(server)[0]
     if not pid or not os.path.isdir("/proc/self") or _is_server_process(pid, state):
         return

@@ -1,7 +1,6 @@
 """Processes that outlive the one that starts them, and locks that the kernel releases when their holder ends.
 
-``flock``, not ``lockf``: a ``lockf`` lock is lost as soon as the process closes any other descriptor of the file. A
-``flock`` lock belongs to the open file, so a child can inherit it.
+``flock``, not ``lockf``: that lock is lost when any descriptor of the file is closed, and no child can inherit it.
 """
 
 from __future__ import annotations

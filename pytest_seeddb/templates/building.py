@@ -87,8 +87,8 @@ def fill(
 ) -> tuple[Part, ...]:
     """Run the stages, each from its first undone step, end every connection they left, and return what they read.
 
-    ``steps`` are all that the database then has, as the plan had them; none where nobody will look for it later. The
-    parts are the data files that were opened, and, as never matching, what changed since the plan was made.
+    ``steps`` are all that the database then has; none where nobody will look for it later. What changed since the plan
+    was made is among the parts as never matching.
     """
     names = ", ".join(stage.name for stage, _ in stages)
     build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))

@@ -1,7 +1,6 @@
-"""A finished template as a file, for machines that begin with nothing, as CI's do.
+"""A finished template as a file: an archive of ``pg_dump`` with a tail that names its fingerprint.
 
-It is an archive of ``pg_dump`` with a tail that names its fingerprint. Restored, it becomes the template that a build
-would have made, through the same locks, finish and commit point.
+Restored, it becomes the template that a build would have made, through the same locks, finish and commit point.
 """
 
 from __future__ import annotations
@@ -104,10 +103,7 @@ class Tail:
 
 
 def export(clone: Address, major: int, template: Template, look: Look, settings: Settings, path: Path) -> int:
-    """Write a template into a file, through a clone of it on a server of this major version; gives its size.
-
-    Killed at any moment, the file that was there before is there still. Raises `ConfigError` or `ServerError`.
-    """
+    """Write a template into a file, complete or not at all, through a clone of it on a server of this major version."""
     pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="exporting the template")
     try:
         with beside(path) as partial:
@@ -162,10 +158,7 @@ def _digest(path: Path, size: int) -> str:
 
 
 def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
-    """The same plan, with the same fingerprint, which is built by restoring the file that `export` wrote.
-
-    Where a layer is there already, the rest is built on that as ever. Raises `Unusable`, which says what changed.
-    """
+    """The same plan, built by restoring the file where no layer is there; raises `Unusable`, which says why not."""
     tail = Tail.read(path)
     server, then = look.steps[0], plan.sealed(tail.record.salt)
     if tail.record.fingerprint != then.fingerprints(server[1])[-1]:
@@ -180,38 +173,28 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
         raise Unusable(f"{path} is damaged")
     source = "the option --import"
     restoring = Restoring(recognize(path, source=source), settings, source, exact=True)
-    steps = tuple(plan.steps)
-    return dataclasses.replace(plan, stages=(Stage("import", steps, _Import(plan, tail, restoring).run),))
 
-
-@dataclass(frozen=True)
-class _Import:
-    """What restores an exported template into a private database."""
-
-    plan: Plan
-    tail: Tail
-    restoring: Restoring
-
-    def run(self, target: Target, first: int) -> None:
+    def run(target: Target, first: int) -> None:
         if first:
-            for end, stage in self.plan.stage_ends():
+            for end, stage in plan.stage_ends():
                 if end > first:
                     stage.run(target, max(0, first - (end - len(stage.steps))))
             return
-        target.started(Step(f"import {self.restoring.name}"))
-        restore(self.restoring, target)
-        target.numbering.steps.update(self.tail.record.numbering.steps)
-        if stale := sorted({part.name for part in set(_views(target.address)) ^ set(self.tail.views)}):
+        target.started(Step(f"import {restoring.name}"))
+        restore(restoring, target)
+        target.numbering.steps.update(tail.record.numbering.steps)
+        if stale := sorted({part.name for part in set(_views(target.address)) ^ set(tail.views)}):
             raise BuildError(
-                f"A materialized view in {self.restoring.name} shows other rows than the one that was exported",
+                f"A materialized view in {restoring.name} shows other rows than the one that was exported",
                 saw=f"{', '.join(stale)}: not refreshed after its tables were filled, or depends on more than them",
-                source="the option --import",
+                source=source,
                 remedy="refresh it in the last seed",
             )
         with Admin(target.address) as admin:
-            self.tail.carried.apply(admin, target.address.database)
-        # The new template depends on these as the exported one did.
-        take_over(self.tail.record.opened, target.root)
+            tail.carried.apply(admin, target.address.database)
+        take_over(tail.record.opened, target.root)  # the new template depends on these as the exported one did
+
+    return dataclasses.replace(plan, stages=(Stage("import", tuple(plan.steps), run),))
 
 
 # -- for servers that do not last -------------------------------------------------------------------
@@ -221,10 +204,7 @@ _KEPT_DUMPS: Final = 20  # dumps that stay, those that were used last
 
 
 class KeptDumps:
-    """Dumps of templates, in the cache directory by fingerprint, from which the next container is restored.
-
-    Concurrency: any number of processes; a dump appears complete or not at all.
-    """
+    """Dumps of templates by fingerprint, for the next container; any number of processes may use them at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

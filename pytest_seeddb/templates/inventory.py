@@ -87,7 +87,13 @@ class Entry:
 def inventory(admin: Admin) -> list[Entry]:
     """Every database of ours by name, as it is at this moment, with a statement for the size of each."""
     entries, databases = [], admin.databases()
-    holders = _lock_holders(admin)  # after the databases: a worker has its lease before it makes any
+    holders: dict[int, list[Owner]] = defaultdict(list)
+    # After the databases: a worker has its lease before it makes any.
+    for key, backend, application, role, address, since in admin.run(_HOLDERS):
+        client = _CLIENT.fullmatch(application)
+        process, host = (int(client["process"]), client["host"]) if client else (0, "")
+        begin = since.astimezone(dt.UTC).isoformat(timespec="seconds") if since else ""
+        holders[key].append(Owner(backend, process, host, role, address, begin))
     for database in databases:
         with suppress(psycopg.errors.InvalidCatalogName):  # dropped since it was listed
             entries.append(_entry(admin, database, holders))
@@ -109,16 +115,6 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
     users = tuple(holders.get(lock_key("lease", name.lease) if name.lease else lock_key("use", database.name), ()))
     created, used = (record.created, record.used) if record else (moment, moment[:10])
     return Entry(database.name, name.kind, size, database.connections, users, record, created, used)
-
-
-def _lock_holders(admin: Admin) -> dict[int, list[Owner]]:
-    holders: dict[int, list[Owner]] = defaultdict(list)
-    for key, backend, application, role, address, since in admin.run(_HOLDERS):
-        client = _CLIENT.fullmatch(application)
-        process, host = (int(client["process"]), client["host"]) if client else (0, "")
-        begin = since.astimezone(dt.UTC).isoformat(timespec="seconds") if since else ""
-        holders[key].append(Owner(backend, process, host, role, address, begin))
-    return holders
 
 
 # -- what a run drops by itself --------------------------------------------------------------------

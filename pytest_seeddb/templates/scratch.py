@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 class Scratch:
-    """Makes empty databases, and copies of them, that nobody else sees; raises `ServerError`.
-
-    They are dropped when the block ends; after a kill, by the next run, which finds them by their lease.
-    """
+    """Makes empty databases, and copies of them, for the block; after a kill, the next run drops them by the lease."""
 
     def __init__(self, address: Address) -> None:
         self._admin = Admin(address)
