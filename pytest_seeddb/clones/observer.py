@@ -11,7 +11,7 @@ back, counts as rolled back; every insert, update and delete counts, rolled back
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -21,28 +21,28 @@ from pytest_seeddb.clones.changes import Changes, OpenConnection, TableChange
 if TYPE_CHECKING:
     from pytest_seeddb.clones.shape import Sequences, Shape
     from pytest_seeddb.servers.address import Address
-    from pytest_seeddb.servers.admin import Admin
 
     Connection = psycopg.Connection[Any]
 
 NAME: Final = "pytest-seeddb keeper"
 """The ``application_name`` of connections that observe."""
 
+# The order of the fields of `Counters`.
 # Of the catalogs that all databases share, four are written whenever anybody creates or drops a
 # database, and the counts come up to a second late: of those, what they say of this database is read.
 _COUNTERS: Final = """
-SELECT pg_stat_get_db_xact_commit(oid) - pg_stat_get_db_sessions(oid),
+SELECT pg_stat_get_db_sessions(oid), pg_stat_get_db_xact_commit(oid) - pg_stat_get_db_sessions(oid),
        pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid) + pg_stat_get_db_tuples_deleted(oid),
        (SELECT sum(pg_stat_get_tuples_inserted(of) + pg_stat_get_tuples_updated(of) + pg_stat_get_tuples_deleted(of))
-        FROM unnest('{{pg_authid,pg_auth_members,pg_parameter_acl,pg_shseclabel,pg_subscription,pg_tablespace}}'
-                    ::regclass[]) of),
+        FROM unnest(ARRAY['pg_authid', 'pg_auth_members', 'pg_parameter_acl', 'pg_shseclabel', 'pg_subscription',
+                    'pg_tablespace']::regclass[]) of),
        concat_ws('/', xmin,
         (SELECT string_agg(xmin::text, ',' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
         (SELECT xmin FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = d.oid)),
-       concat_ws('/', pg_stat_get_db_stat_reset_time(oid), (SELECT count(*) FROM pg_prepared_xact() WHERE dbid = d.oid))
-FROM pg_database d WHERE datname = {}
+       concat_ws('/', pg_stat_get_db_stat_reset_time(oid), (SELECT count(*) FROM pg_prepared_xact() WHERE dbid = d.oid),
+        (SELECT count(*) FROM pg_get_replication_slots() WHERE datoid = d.oid))
+FROM pg_database d WHERE datname = current_database()
 """
-_OWN_COUNTERS: Final = _COUNTERS.format("current_database()")
 _TABLES: Final = """
 SELECT o, i, u, d, pg_stat_get_live_tuples(o) FROM (
     SELECT o, pg_stat_get_tuples_inserted(o) i, pg_stat_get_tuples_updated(o) u, pg_stat_get_tuples_deleted(o) d
@@ -70,21 +70,26 @@ FROM pg_stat_get_activity(NULL)
 WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
   AND backend_type IS DISTINCT FROM 'autovacuum worker'
 """
-# The counters are read only once nobody is connected: CASE sees to that, and to the order.
-_LOOK: Final = f"""
-WITH others AS MATERIALIZED ({_OTHERS}),
-     quiet AS MATERIALIZED (SELECT NOT EXISTS (SELECT FROM others) AS quiet)
-SELECT (SELECT json_agg(json_build_array(pid, application, state, query)) FROM others),
-       CASE WHEN (SELECT quiet FROM quiet)
-            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({_OWN_COUNTERS}) AS counters (a, b, c, d, e)) END,
-       pg_snapshot_xmax(pg_current_snapshot())::xid::text
+# Read in one moment: the counters in between two looks at the sessions, of which neither may miss one. A backend that
+# is listed among the others has not told all that it did; one that came after the list, and has gone, is one session
+# more in the counters than before the list. CASE sees to the order, and the first column to being the first.
+_MOMENT: Final = f"""
+WITH before AS MATERIALIZED (
+        SELECT pg_stat_get_db_sessions(oid) AS sessions, pg_stat_clear_snapshot()
+        FROM pg_database, pg_stat_clear_snapshot() WHERE datname = current_database()),
+     others AS MATERIALIZED ({_OTHERS})
+SELECT (SELECT sessions FROM before),
+       (SELECT json_agg(json_build_array(pid, application, state, query)) FROM others),
+       CASE WHEN {{}}
+            THEN (SELECT json_build_array(a, b, c, d, e, f) FROM ({_COUNTERS}) AS counters (a, b, c, d, e, f)) END,
+       pg_snapshot_xmax(pg_current_snapshot())::xid::text,
+       (SELECT json_agg(json_build_array(o::bigint, fetched)) FROM ({_FETCHED}) counted (o, fetched))
 """  # noqa: S608 - constants of this module
-# The counters where nobody else is connected but one backend, which is idle. CASE sees to the order.
-_GLANCE: Final = f"""
-WITH others AS MATERIALIZED ({_OTHERS})
-SELECT CASE WHEN (SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%%s,idle)', %s::int)]
-            THEN (SELECT json_build_array(a, b, c, d, e) FROM ({_OWN_COUNTERS}) AS counters (a, b, c, d, e)) END
-"""  # noqa: S608 - constants of this module
+_LOOK: Final = _MOMENT.format("NOT EXISTS (SELECT FROM others)")
+# Where nobody else is connected but one backend, which is idle.
+_GLANCE: Final = _MOMENT.format(
+    "(SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%%s,idle)', %s::int)]"
+)
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
@@ -100,10 +105,16 @@ class Discard(Exception):  # noqa: N818 - a verdict, not an error: it never leav
     """The clone must be discarded: to make it equal to a fresh one is uncertain, or takes too long."""
 
 
+class Disturbed(Discard):
+    """Another client was in the clone while it had to be alone; what it did there is not known."""
+
+
 @dataclass(frozen=True)
 class Counters:
     """The server's counters for one database, read while nobody is connected to it."""
 
+    sessions: int
+    """Clients that ever connected. One counts when it is idle for the first time, or at the latest when it goes."""
     committed: int
     """Transactions that sessions committed on purpose."""
     tuples: int
@@ -113,16 +124,29 @@ class Counters:
     own: str
     """What the shared catalogs say of this database: each version of it has another value."""
     doubt: str
-    """When the counters were last reset, and how many transactions are prepared."""
-
-    @classmethod
-    def of(cls, admin: Admin, database: str) -> Counters:
-        """Read them. A backend's counts arrive when it exits, so end the connections first."""
-        return cls(*admin.run(_COUNTERS.format("%s"), [database])[0])
+    """When the counters were last reset, and how many transactions are prepared and replication slots there are."""
 
     def beyond_rows(self, earlier: Counters) -> bool:
         """Whether something changed since that no row of this database shows: roles, its settings, the counters."""
         return (self.shared, self.own, self.doubt) != (earlier.shared, earlier.own, earlier.doubt)
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether nothing was ever written in a new clone."""
+        return (self.tuples, self.doubt) == (0, "0/0")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether only its observer has ever been in a new clone."""
+        return self.sessions == 1 and self.is_unwritten
+
+    def is_undisturbed(self, earlier: Counters) -> bool:
+        """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
+        return (self.sessions, self.own, self.doubt) == (earlier.sessions, earlier.own, earlier.doubt)
+
+    def is_at_rest(self, earlier: Counters) -> bool:
+        """Whether nobody else was there since, and nothing was written in any other way."""
+        return self.tuples == earlier.tuples and self.is_undisturbed(earlier)
 
     def wrote(self, earlier: Counters) -> bool:
         """Whether any row was written since, committed or not."""
@@ -163,6 +187,24 @@ class Moment:
     newest: str
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one statement shows of a clone; ``counters`` is ``None`` where somebody else is connected."""
+
+    others: list[tuple[int, str, str, str]]
+    counters: Counters | None
+    newest: str
+    """The first transaction number not used yet."""
+    fetched: dict[int, int]
+    """How often each sequence was fetched, if ever."""
+
+    @classmethod
+    def of(cls, sessions: int, others: Any, counters: Any, newest: str, fetched: Any) -> Look:  # noqa: ANN401 - JSON
+        """From a row of `_MOMENT`."""
+        is_quiet = counters and counters[0] == sessions
+        return cls(others or [], Counters(*counters) if is_quiet else None, newest, dict(fetched or ()))
+
+
 class SequenceWatch:
     """The sequences of one clone, in the seeded state when this is made.
 
@@ -178,51 +220,64 @@ class SequenceWatch:
     def __init__(self, sequences: Sequences, connection: Connection) -> None:
         self._sequences = sequences
         self.connection = connection
-        self._oids = list(sequences.names)
+        self.oids = list(sequences.names)
         self._fetched = self._counts()
 
-    def is_settled(self) -> bool:
-        """Whether all are in their seeded state."""
-        return not self._differences(self._suspects(self._counts()))
+    def is_settled(self, counts: dict[int, int]) -> bool:
+        """Whether all are in their seeded state, as far as the counts of fetched blocks say."""
+        return not self._differences(self._suspects(counts))
 
-    def settle(self) -> None:
-        """Set back those that moved."""
-        counts = self._counts()
-        self._set_back(self._suspects(counts))
+    def settle(self, counts: dict[int, int] | None = None) -> bool:
+        """Set back those that moved; whether any did."""
+        counts = self._counts() if counts is None else counts
+        moved = self._set_back(self._suspects(counts))
         # What is read and set here counts as well, some time later: then it is read once more for nothing.
         self._fetched = counts
+        return moved
 
     def moves(self) -> list[str]:
         """The names of those that are not in their seeded state."""
-        return [self._sequences.names[oid] for oid in self._differences(self._oids)]
+        return [self._sequences.names[oid] for oid in self._differences(self.oids)]
 
     def restore(self) -> None:
         """Set back those that moved, also where the server has not been told yet."""
-        self._set_back(self._oids)
+        self._set_back(self.oids)
+
+    def look(self) -> Look:
+        """What the server says of the clone."""
+        return Look.of(*self.connection.execute(_LOOK, [self.oids]).fetchall()[0])
 
     def _counts(self) -> dict[int, int]:
-        return dict(self.connection.execute(_FETCHED, [self._oids]).fetchall()) if self._oids else {}
+        return dict(self.connection.execute(_FETCHED, [self.oids]).fetchall()) if self.oids else {}
 
     def _suspects(self, counts: dict[int, int]) -> list[int]:
-        return [oid for oid in self._oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
+        return [oid for oid in self.oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
 
     def _differences(self, oids: list[int]) -> list[int]:
         states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
 
-    def _set_back(self, oids: list[int]) -> None:
-        for oid in self._differences(oids):
+    def _set_back(self, oids: list[int]) -> bool:
+        moved = self._differences(oids)
+        for oid in moved:
             self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
+        return bool(moved)
 
 
 class Observer:
     """A connection that stays on a clone from before its first test, and the clone's seeded state.
 
-    It belongs to the clone's holder; one thread at a time. After a `psycopg.Error` or `Discard`, which the constructor
-    raises if another client is connected, discard the clone.
+    The seeded state is the template's: it is read where nobody but the observer has ever been, and after a rewind
+    where nobody else was since. It is never what happens to be there.
+
+    It belongs to the clone's holder; one thread at a time. After a `psycopg.Error` or `Discard`, discard the clone.
+
+    Raises:
+        Disturbed: Another client has been in the clone, and wrote, or the shape is not known yet. Never where
+            ``is_fresh`` is false: then the present state is the seeded one.
     """
 
-    def __init__(self, address: Address, shape: Shape, *, superuser: bool) -> None:
+    def __init__(self, address: Address, shape: Shape, *, superuser: bool, is_fresh: bool = True) -> None:
         self.shape = shape
         self.superuser = superuser
         self.left: tuple[OpenConnection, ...] = ()
@@ -230,14 +285,24 @@ class Observer:
         self._watched: Counters | None = None
         self.connection = psycopg.connect(address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0)
         try:
-            self.connection.execute(_SETTINGS, prepare=False)
-            if superuser:
-                self.connection.execute("SET session_replication_role = replica")
-            self.sequences = SequenceWatch(shape.learn(self.connection), self.connection)
-            self.seeded = self._moment()
+            replica = "; SET session_replication_role = replica" if superuser else ""
+            self.connection.execute(f"{_FLUSH}; {_SETTINGS}{replica}", prepare=False)
+            reading = shape.read(self.connection)
+            self.sequences = SequenceWatch(reading.sequences, self.connection)
+            now, look = self.wait_until_alone("another client is connected to the new clone")
+            if is_fresh and not now.is_fresh:
+                self._check_visited(now)
+            shape.learn(reading)
+            self.seeded = Moment(now, {} if is_fresh else self._table_counts(), look.newest)
+            self.resting = now
         except BaseException:
             self.close()
             raise
+
+    def _check_visited(self, now: Counters) -> None:
+        """Raise `Disturbed` unless the visitors of a new clone have left it as it was."""
+        if not self.shape.is_known or not now.is_unwritten or self.sequences.moves():
+            raise Disturbed("another client was in the new clone")
 
     def close(self) -> None:
         """End the connection."""
@@ -252,27 +317,34 @@ class Observer:
         owners = (self.shape.owners[oid] for oid in counts)
         return {owner: counts.get(owner, TableCounts()) for owner in owners}
 
-    def start_over(self) -> None:
-        """Take the present state for the seeded one."""
+    def start_over(self, alone: Counters) -> None:
+        """Take the state after a rewind for the seeded one, if nobody else was there since ``alone`` was read."""
         self.connection.execute(_FLUSH)
-        self.seeded = self._moment()
+        look = self._look()
+        if look.counters is None or not look.counters.is_undisturbed(alone):
+            raise Disturbed("another client connected while the rows were put back")
+        self.seeded = Moment(look.counters, self._table_counts(), look.newest)
+        self.resting = look.counters
 
-    def _moment(self) -> Moment:
-        counters, newest = self.wait_until_alone("another client connected meanwhile")
-        return Moment(counters, self._table_counts(), newest)
+    def is_at_rest(self) -> bool:
+        """Whether nobody was in the clone since it was settled."""
+        now = self._look().counters
+        return now is not None and now.is_at_rest(self.resting)
 
-    def wait_until_alone(self, otherwise: str) -> tuple[Counters, str]:
+    def _look(self) -> Look:
+        return self.sequences.look()
+
+    def wait_until_alone(self, otherwise: str) -> tuple[Counters, Look]:
         """End idle connections that the test left open, and wait until nobody is connected; `left` has them afterwards.
 
-        Returns the counters and the first transaction number not used yet. Where a connection is busy or does not go,
-        ``otherwise`` is why the clone is to be discarded.
+        Where a connection is busy or does not go, ``otherwise`` is why the clone is to be discarded.
         """
         started, looks = time.monotonic(), 0
         while True:
-            rows, counters, newest = self.connection.execute(_LOOK).fetchall()[0]
-            if counters is not None:
-                return Counters(*counters), newest
-            others = tuple(OpenConnection(*row) for _, *row in rows or ())
+            look = self._look()
+            if look.counters is not None:
+                return look.counters, look
+            others = tuple(OpenConnection(*row) for _, *row in look.others)
             waited, looks = time.monotonic() - started, looks + 1
             stays = waited > _CLOSING and looks > _LOOKS
             if stays and not self.left:
@@ -283,13 +355,13 @@ class Observer:
                 self.left = others
                 raise Discard(otherwise)
             if stays:
-                idle = [pid for pid, _, state, _ in rows or () if state == "idle"]
+                idle = [pid for pid, _, state, _ in look.others if state == "idle"]
                 self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
             time.sleep(_POLL)
 
     def changes(self) -> Changes:
         """What has been written, as far as the server has been told."""
-        now = Counters(*self.connection.execute(_OWN_COUNTERS).fetchall()[0])
+        now = Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
         counts, tables = self._difference(), self.shape.tables
         others = self.connection.execute(_OTHERS).fetchall()
         return Changes(
@@ -319,14 +391,19 @@ class Observer:
         """Whether the database counts rows that stand in none of these tables."""
         return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
 
-    def watch(self, backend: int) -> None:
+    def watch(self, backend: int) -> bool:
         """Take the present state for the seeded one, while one idle backend is connected that is to stay.
 
-        From here on the observer commits nothing: what is committed now, another client did.
+        From here on the observer commits nothing: what is committed now, another client did. False if somebody else was
+        there since the clone was settled. What the backend wrote when it connected is not watched but settled.
         """
         self.connection.execute(_FLUSH)
-        with self.connection.transaction(force_rollback=True):
-            self._watched = self._glance(backend)
+        look, resting = self._glance(backend), self.resting
+        now = look.counters
+        if now is None or not replace(now, sessions=now.sessions - 1).is_undisturbed(resting):
+            return False
+        self._watched = None if now.tuples != resting.tuples else now
+        return True
 
     def is_as_watched(self, backend: int) -> bool:
         """Whether nothing was committed since `watch`, and only that backend is connected. Sets the sequences back.
@@ -334,15 +411,20 @@ class Observer:
         A commit that wrote nothing counts as well: it may have changed the session. The backend must have told the
         server what it did. What was written and rolled back has left dead rows: settle the clone now and then.
         """
+        before, look = self._watched, self._glance(backend)
+        now = look.counters
+        if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
+            return False
         with self.connection.transaction(force_rollback=True):
-            now, before = self._glance(backend), self._watched
-            if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
+            moved = self.sequences.settle(look.fetched)
+        if moved:
+            again = self._glance(backend).counters
+            if again is None or again.committed != now.committed or not again.is_undisturbed(now):
                 return False
-            self.sequences.settle()
         self._watched = now
         return True
 
-    def _glance(self, backend: int) -> Counters | None:
-        """The counters, unless anybody else is connected, or the backend is in the middle of something."""
-        row = self.connection.execute(_GLANCE, [backend]).fetchone()
-        return Counters(*row[0]) if row and row[0] else None
+    def _glance(self, backend: int) -> Look:
+        """A look, with counters unless anybody else is connected, or the backend is in the middle of something."""
+        with self.connection.transaction(force_rollback=True):
+            return Look.of(*self.connection.execute(_GLANCE, [backend, self.sequences.oids]).fetchall()[0])

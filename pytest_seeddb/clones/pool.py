@@ -17,7 +17,7 @@ import psycopg
 from pytest_seeddb.clones.observer import Discard, Observer
 from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
-from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.errors import CloneError, SeedDbError
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import clone_name
 from pytest_seeddb.templates.inventory import drop_oldest_kept
@@ -34,10 +34,23 @@ if TYPE_CHECKING:
 MAX_SPARES: Final = 2
 """Spare clones of one worker, of all its templates together: that much disk is taken in advance."""
 
+ATTEMPTS: Final = 10
+"""How often a clone is tried again in which somebody else was meanwhile."""
+
 _ROOM: Final = """
 SELECT count(*) < current_setting('max_connections')::int / 2 FROM pg_stat_get_activity(NULL) WHERE datid IS NOT NULL
 """
 """Spares keep a connection each; above half of what the server allows, none is made."""
+
+
+def disturbed(template: str, address: Address) -> CloneError:
+    """No clone could be handed out that only its test has."""
+    return CloneError(
+        f"Another client gets into each new clone of {template} before its test does",
+        saw=f"{ATTEMPTS} clones, one after the other, in which another client was connected or wrote",
+        source=address.masked,
+        remedy="end the client that connects to every database of the server, or let it leave out seeddb_c_*",
+    )
 
 
 @dataclass(frozen=True)
@@ -201,14 +214,35 @@ class Pool:
         self.unused = 0
 
     def take(self, template: Template) -> Leased:
-        """A clone in the seeded state."""
+        """A clone in the seeded state, in which nobody was since that was found.
+
+        Raises:
+            CloneError: Another client writes into each new clone.
+        """
         stock = self._stocks.setdefault(template.name, Stock())
-        if stock.ready:
-            return stock.ready.pop()
-        while stock.spares:
-            if spare := stock.spares.pop(0).wait():
-                return self.watch(spare)
-        return self.watch(Leased(self._clones.make(template)))
+        while stock.ready or stock.spares:
+            waiting = stock.ready.pop() if stock.ready else stock.spares.pop(0).wait()
+            if waiting and self._is_seeded(waiting, stock):
+                return waiting
+        for _ in range(ATTEMPTS):
+            leased = Leased(self._clones.make(template))
+            if self.watch(leased):
+                return leased
+            self._discard(leased)
+        raise disturbed(template.name, leased.clone.address)
+
+    def _is_seeded(self, leased: Leased, stock: Stock) -> bool:
+        """Whether it is in the seeded state now. If somebody was there meanwhile, it is settled once more."""
+        if leased.observer is None:
+            return self.watch(leased)
+        with contextlib.suppress(psycopg.Error):
+            for _ in range(ATTEMPTS):
+                if leased.observer.is_at_rest():
+                    return True
+                if settle(leased.observer, stock.costs).verdict == "discard":
+                    break
+        self._discard(leased)
+        return False
 
     def give_back(self, leased: Leased) -> Settlement:
         """Settle it: it goes to the next test, or away."""
@@ -251,8 +285,10 @@ class Pool:
         if leased.observer and settle(leased.observer, costs).verdict != "discard":
             return
         leased.release()
-        self._clones.renew(leased.clone)
-        self.watch(leased)
+        for _ in range(ATTEMPTS):
+            self._clones.renew(leased.clone)
+            if self.watch(leased):
+                break
 
     def close(self) -> None:
         """Give up all clones that wait for a test, and the spares."""
@@ -269,14 +305,24 @@ class Pool:
         leased.release()
         self._clones.discard(leased.clone)
 
-    def watch(self, leased: Leased) -> Leased:
-        """Give it an observer, unless it has one. A clone without one (the server may refuse it) will be discarded."""
+    def watch(self, leased: Leased, *, is_fresh: bool = True) -> bool:
+        """Give it an observer, unless it has one. A clone without one (the server may refuse it) will be discarded.
+
+        False if somebody else was in it, or it is not known: the clone is of no use. If it is not fresh, its present
+        state is the one to come back to.
+        """
         if self._observes and leased.observer is None:
             stock, started = self._stocks[leased.clone.template.name], perf_counter()
-            with contextlib.suppress(psycopg.Error, Discard):
-                leased.observer = Observer(leased.clone.address, stock.shape, superuser=self._superuser)
-            stock.costs.learn_clone(leased.clone.seconds + perf_counter() - started)
-        return leased
+            address, shape = leased.clone.address, stock.shape
+            try:
+                leased.observer = Observer(address, shape, superuser=self._superuser, is_fresh=is_fresh)
+            except Discard:
+                return False
+            except psycopg.Error:
+                return True
+            finally:
+                stock.costs.learn_clone(leased.clone.seconds + perf_counter() - started)
+        return True
 
     def _order_spare(self, template: Template) -> None:
         spares = self._stocks[template.name].spares
@@ -293,7 +339,8 @@ class Pool:
         try:
             if admin.run(_ROOM)[0][0]:
                 leased = Leased(self._clones.make(template, admin))
-                if not spare.wanted.is_set():
-                    self.watch(leased)
+                if not spare.wanted.is_set() and not self.watch(leased):
+                    self._discard(leased)
+                    leased = None
         finally:
             spare.made.set_result(leased)

@@ -115,10 +115,11 @@ def settle(observer: Observer, costs: Costs) -> Settlement:
 
 def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
     seeded = observer.seeded.counters
-    now, _ = observer.wait_until_alone("a connection was left inside a transaction, or does not end")
+    now, look = observer.wait_until_alone("a connection was left inside a transaction, or does not end")
+    observer.resting = now
     if now.beyond_rows(seeded):
-        raise Discard("roles, settings of the database or the server's counters changed")
-    if now.tuples == seeded.tuples and observer.sequences.is_settled():
+        raise Discard("roles, settings of the database, replication slots or the server's counters changed")
+    if now.tuples == seeded.tuples and observer.sequences.is_settled(look.fetched):
         return "keep", "nothing was written"
     rewind = Rewind(observer, observer.row_counts(now))
     if rewind.written and not observer.superuser:  # so triggers and foreign keys cannot be kept quiet
@@ -129,8 +130,8 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
     started = perf_counter()
     if rewind.written:
         rewind.run()
-    observer.sequences.settle()
-    observer.start_over()
+    observer.sequences.settle(look.fetched)
+    observer.start_over(now)
     costs.learn_rewind(estimate, perf_counter() - started)
     return "rewind", "rows were put back" if rewind.written else "sequences were set back"
 

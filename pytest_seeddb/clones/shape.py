@@ -85,6 +85,15 @@ class Sequences:
         return {oid: tuple(row) for oid, *row in connection.execute(query, prepare=False)} if oids else {}
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read from one clone."""
+
+    tables: dict[int, Table]
+    sequences: Sequences
+    rows: dict[int, Rows | None]
+
+
 @dataclass
 class Shape:
     """The tables and sequences of one template, and the rows of the tables that were asked for.
@@ -100,21 +109,34 @@ class Shape:
     _wanted: set[int] = field(default_factory=set)
     _unfit: set[int] = field(default_factory=set)
 
-    def learn(self, clone: Connection) -> Sequences:
-        """Read from a clone that nobody has used yet: tables and sequences once, and the rows that are wanted."""
+    @property
+    def is_known(self) -> bool:
+        """Whether it was learned."""
+        return self.sequences is not None
+
+    def read(self, clone: Connection) -> Reading:
+        """Read what is not known yet from a clone that nobody has used; `learn` it if that proves to be so."""
         if self.sequences is None:
-            self.tables = {row[0]: Table(*row) for row in clone.execute(_TABLES)}
+            tables = {row[0]: Table(*row) for row in clone.execute(_TABLES)}
+            sequences = Sequences(clone)
+        else:
+            tables, sequences = self.tables, self.sequences
+        wanted = tuple(self._wanted)
+        return Reading(tables, sequences, {oid: _read(clone, tables[oid]) for oid in wanted})
+
+    def learn(self, reading: Reading) -> None:
+        """Remember what was read: tables and sequences once, and the rows that are wanted."""
+        if self.sequences is None:
+            self.tables = reading.tables
             toasts = {table.toast: oid for oid, table in self.tables.items() if table.toast}
             self.owners = {**{oid: oid for oid in self.tables}, **toasts}
-            self.sequences = Sequences(clone)  # last: it tells another thread that the rest is there
-        for oid in tuple(self._wanted):
+            self.sequences = reading.sequences  # last: it tells another thread that the rest is there
+        for oid, rows in reading.rows.items():
             self._wanted.discard(oid)
-            rows = _read(clone, self.tables[oid])
             if rows is not None and len(rows.data) <= _KEPT_BYTES:
                 self.rows[oid] = rows
                 while sum(len(kept.data) for kept in self.rows.values()) > _KEPT_BYTES:
                     del self.rows[next(iter(self.rows))]  # the oldest make room
-        return self.sequences
 
     def want(self, oids: Iterable[int]) -> None:
         """Read the rows of these tables from the next fresh clone, if they are few enough."""

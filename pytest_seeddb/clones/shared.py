@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pytest_seeddb.clones.changes import Changes
-from pytest_seeddb.clones.observer import NAME, Counters, SequenceWatch
+from pytest_seeddb.clones.observer import NAME, SequenceWatch
+from pytest_seeddb.clones.pool import ATTEMPTS, disturbed
 from pytest_seeddb.clones.shape import Sequences
 
 if TYPE_CHECKING:
+    from pytest_seeddb.clones.observer import Counters, Look
     from pytest_seeddb.clones.pool import Clone, Clones
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
@@ -39,22 +41,47 @@ class SharedClone:
         self._template = template
         self._clone: Clone | None = None
         self._watch: SequenceWatch | None = None
-        self._before: Counters | None = None
+        self._resting: Counters | None = None
 
     def take(self) -> Clone:
-        """The clone, in the seeded state; nobody but its own connection is connected."""
-        if self._clone is None:
-            self._clone = self._clones.make(self._template)
-            try:
-                self._admin.make_read_only(self._clone.name)
-                connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
-                self._watch = SequenceWatch(Sequences(connection), connection)
-                connection.rollback()
-                self._before = Counters.of(self._admin, self._clone.name)
-            except BaseException:
-                self.give_up()
-                raise
-        return self._clone
+        """The clone, in the seeded state; nobody but its own connection was connected since that was found.
+
+        Raises:
+            CloneError: Another client connects to each new clone.
+        """
+        for _ in range(ATTEMPTS):
+            if self._clone is None:
+                self._make()
+            elif self._is_at_rest():
+                return self._clone
+            else:
+                self.settle(rolled_back=False)
+        raise disturbed(self._template.name, self._admin.address)
+
+    def _make(self) -> None:
+        self._clone = self._clones.make(self._template)
+        try:
+            self._admin.make_read_only(self._clone.name)
+            connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
+            self._watch = SequenceWatch(Sequences(connection), connection)
+            self._resting = self._look(self._watch).counters
+        except BaseException:
+            self.give_up()
+            raise
+        if self._resting is None or not self._resting.is_fresh:  # somebody else was there already
+            self.give_up()
+
+    def _look(self, watch: SequenceWatch) -> Look:
+        watch.connection.rollback()
+        look = watch.look()
+        watch.connection.rollback()
+        return look
+
+    def _is_at_rest(self) -> bool:
+        with contextlib.suppress(psycopg.Error):
+            now = self._look(self._watch).counters if self._watch else None
+            return bool(now and self._resting and now.is_at_rest(self._resting))
+        return False
 
     def settle(self, *, rolled_back: bool) -> None:
         """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
@@ -63,13 +90,13 @@ class SharedClone:
         """
         is_seeded = False
         try:
-            if self._clone and self._watch and self._before:
+            if self._clone and self._watch and (before := self._resting):
                 self._admin.evict(self._clone.name, spare=self._watch.connection.info.backend_pid)
-                now, before = Counters.of(self._admin, self._clone.name), self._before
-                self._before = now
-                if not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
-                    with contextlib.suppress(psycopg.Error):
-                        self._watch.settle()
+                with contextlib.suppress(psycopg.Error):
+                    look = self._look(self._watch)
+                    now = self._resting = look.counters
+                    if now and not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
+                        self._watch.settle(look.fetched)
                         self._watch.connection.rollback()
                         is_seeded = True
         finally:
@@ -96,7 +123,7 @@ class SharedClone:
             self._watch.connection.close()
         if self._clone:
             self._clones.discard(self._clone)
-        self._clone = self._watch = self._before = None
+        self._clone = self._watch = self._resting = None
 
 
 def writing(address: Address) -> Address:

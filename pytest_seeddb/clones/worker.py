@@ -322,7 +322,7 @@ class Worker:
         copy = self._clones.make(replace(template, name=leased.clone.name))
         plan = Plan(template.record.plan, template.record.profile, Path.cwd())
         record = finish(Build(self._admin, copy.name, plan, Progress()), template.record, perf_counter())
-        self._pool.watch(leased)
+        self._pool.watch(leased, is_fresh=False)
         return replace(template, name=copy.name, record=record)
 
     def shared_clone(self, template: Template) -> SharedClone:

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from handmade import Statements
 
-from pytest_seeddb.clones.observer import Counters
+from pytest_seeddb.clones.observer import Look
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
+from pytest_seeddb.servers.admin import Admin
 
 SCHEMA = [
     "CREATE TABLE shop (id serial PRIMARY KEY, name text UNIQUE)",
@@ -290,7 +291,7 @@ def test_a_failure_while_settling_gives_the_clone_up(scene, shared, seeded, monk
         raise psycopg.OperationalError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Counters, "of", refuse)
+        patch.setattr(Admin, "evict", refuse)
         with pytest.raises(psycopg.OperationalError):
             shared.settle(rolled_back=True)
     assert not kept(shared, clone)
@@ -304,7 +305,7 @@ def test_a_failure_while_taking_leaves_no_clone_that_nobody_watches(shared, seed
         raise psycopg.OperationalError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Counters, "of", refuse)
+        patch.setattr(Look, "of", refuse)
         with pytest.raises(psycopg.OperationalError):
             shared.take()
     with one_test(shared, rolled_back=True) as clone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT, KeptRedirection, redirect_django
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.templates import Template
 
+_ATTEMPTS: Final = 3
+"""How often a clone is tried to which another client connects while Django does."""
 _TESTS: Final = 64
 """How many tests a connected clone serves before it is settled: each may have left dead rows."""
 
@@ -67,16 +69,18 @@ class Base:
 class _Connected:
     leased: Leased
     redirection: KeptRedirection
-    tests: int = field(default=0)
+    tests: int = 0
+    backend: int = 0
+    """The process number of its connection, once that is watched; 0 where it is not."""
 
 
 class AtomicClones:
     """Clones for tests that Django rolls back: one for each template stays connected, as without this plugin.
 
     Most tests of a Django project commit nothing. Each has the clone to itself, in a transaction that Django
-    rolls back, so that settling would find nothing to do. The server is asked whether nothing was committed and
-    nobody else was connected. In doubt, and now and then because of the dead rows that a rollback leaves, the clone
-    is settled like any other.
+    rolls back, so that settling would find nothing to do. Before the next test the server is asked whether nothing was
+    committed and nobody else is connected. In doubt, and now and then because of the dead rows that a rollback leaves,
+    the clone is settled like any other.
 
     Lifetime: until `close`.
     """
@@ -94,30 +98,42 @@ class AtomicClones:
     def clone(self, template: Template) -> Iterator[None]:
         """A clone in the seeded state for one test, with Django's connection to it open."""
         connected = self._connected.pop(template.name, None)
-        if connected is None:
-            leased = self._worker.take(template)
-            connected = _Connected(leased, KeptRedirection(leased.clone.address))
-        leased = connected.leased
-        database = self._worker.database_on(leased, self._settings.env)
-        is_seeded = False
+        if connected is not None and not self._worker.pool.is_as_watched(connected.leased, connected.backend):
+            self._give_back(connected)
+            connected = None
+        connected = connected or self._connect(template)
+        database = self._worker.database_on(connected.leased, self._settings.env)
+        is_watched, connected.backend = bool(connected.backend), 0
         try:
             with connected.redirection.on() as redirection:
-                if not connected.tests and leased.observer is not None:
-                    with self._unblocked():
-                        leased.observer.watch(connected.redirection.connect())
                 database.before_reset(redirection.close_connections)
                 with activate(self._settings, database, nullcontext()), counting_on(database):
                     yield
                 database.close_connections()
                 connected.tests += 1
-                backend = connected.redirection.backend()
-                if leased.observer is not None and backend and connected.tests < _TESTS:
-                    is_seeded = self._worker.pool.is_as_watched(leased, backend)
+                if is_watched and connected.tests < _TESTS:
+                    connected.backend = connected.redirection.backend()
         finally:
-            if is_seeded:
+            if connected.backend:
                 self._connected[template.name] = connected
             else:
                 self._give_back(connected)
+
+    def _connect(self, template: Template) -> _Connected:
+        """A clone with Django's connection; watched unless others connect to every clone, too."""
+        for attempt in range(_ATTEMPTS):
+            leased = self._worker.take(template)
+            connected = _Connected(leased, KeptRedirection(leased.clone.address))
+            if leased.observer is None:
+                break
+            with connected.redirection.on(), self._unblocked():
+                backend = connected.redirection.connect()
+            if leased.observer.watch(backend):
+                connected.backend = backend
+                break
+            if attempt + 1 < _ATTEMPTS:
+                self._give_back(connected)
+        return connected
 
     def _give_back(self, connected: _Connected) -> None:
         connected.redirection.close()

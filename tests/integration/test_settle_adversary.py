@@ -1,0 +1,142 @@
+"""Settling with an adversary: another client commits before any statement, and the next test sees none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from itertools import count
+
+import psycopg
+import pytest
+from handmade import Statements
+from settling import assert_same, passing_bench, run, state
+
+from pytest_seeddb.clones.settle import Costs
+from pytest_seeddb.clones.shared import writing
+
+SCHEMA = [
+    "CREATE SEQUENCE free",
+    "CREATE TABLE t (id serial PRIMARY KEY, v int)",
+    "INSERT INTO t (v) SELECT n FROM generate_series(1, 20) n",
+    "CREATE TABLE u (id serial PRIMARY KEY, long text)",
+    "ALTER TABLE u ALTER long SET STORAGE EXTERNAL",
+    "INSERT INTO u (long) SELECT repeat('x', 5000) FROM generate_series(1, 3)",
+]
+HARM = {
+    "insert": "INSERT INTO t (v) VALUES (666)",
+    "update": "UPDATE t SET v = 666 WHERE id = 5",
+    "delete": "DELETE FROM t WHERE id = 6",
+    "long value": "INSERT INTO u (long) VALUES (repeat('y', 9000))",
+    "nextval": "SELECT nextval('free')",
+    "schema": "CREATE TABLE IF NOT EXISTS stranger (v int)",
+    "comment": "COMMENT ON TABLE t IS 'a stranger was here'",
+}
+WORK = {
+    "keep": "SELECT * FROM t",
+    "rewind inserts": "INSERT INTO t (v) VALUES (1), (2)",
+    "rewind updates": "UPDATE t SET v = v + 1",
+    "rewind sequences": "SELECT nextval('t_id_seq')",
+    "discard": "CREATE TABLE own (v int)",
+}
+
+
+class Adversary:
+    """Somebody else, who knows the name of every clone and commits in it before the chosen ones of our statements."""
+
+    def __init__(self, worker, harm, *, stays=False):
+        self.worker = worker
+        self.harm = harm
+        self.stays = stays
+        self.calls = 0
+        self.done = 0
+        self.when = lambda call: False
+        self._left = []
+        self._active = threading.local()
+        self._counting = threading.Lock()
+
+    def strike(self, name):
+        address = self.worker.admin.address.with_database(name)
+        with contextlib.suppress(psycopg.Error):
+            connection = psycopg.connect(writing(address).conninfo, autocommit=True)
+            self._left.append(connection)
+            connection.execute("SET lock_timeout = '50ms'")
+            for statement in self.harm():
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute(statement)
+                    self.done += 1
+            if not self.stays:
+                connection.close()
+
+    @contextlib.contextmanager
+    def at_work(self, name):
+        """Every statement of our own connections is preceded by the question whether to strike."""
+        execute = psycopg.Connection.execute
+
+        def preceded(connection, *arguments, **named):
+            # Another thread's statements may come when the next test has its clone already: only its own clone is hit.
+            is_main = threading.current_thread() is threading.main_thread()
+            clone = connection.info.dbname if connection.info.dbname.startswith("seeddb_c") else ""
+            if (is_main or clone) and not getattr(self._active, "is_set", False):
+                with self._counting:
+                    self.calls += 1
+                    call = self.calls
+                self._active.is_set = True
+                try:
+                    if self.when(call):
+                        for target in {clone} if clone else {name(), *self.worker.clones._living}:
+                            self.strike(target)
+                finally:
+                    self._active.is_set = False
+            return execute(connection, *arguments, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(psycopg.Connection, "execute", preceded)
+            yield
+        for connection in self._left:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def bench(embedded_server, tmp_path_factory):
+    from pytest_seeddb.plan.plan import Plan
+
+    own = Statements(secrets.token_hex(4), [f"SELECT '{secrets.token_hex(4)}'"], layered=False)
+    stages = (own.stage(), Statements("schema", SCHEMA, layered=False).stage())
+    plan = Plan("adversary", "default", tmp_path_factory.mktemp("plan"), stages)
+    with passing_bench(embedded_server, plan) as bench:
+        yield bench
+
+
+@pytest.fixture(autouse=True)
+def rewinding_is_always_the_cheaper(monkeypatch):
+    monkeypatch.setattr(Costs, "prefer_clone", lambda self, estimate: False)
+
+
+def from_test_to_test(bench, adversary, work, when):
+    """One test, and what the next one finds; how many statements there were in between."""
+    leased = bench.pool.take(bench.template)
+    run(leased.clone.address, [(0, statement) for statement in work])
+    adversary.calls, adversary.when = 0, when
+    with adversary.at_work(lambda: leased.clone.name):
+        bench.pool.give_back(leased)
+        calls = adversary.calls
+        following = bench.pool.take(bench.template)
+        calls = max(calls, adversary.calls)
+    assert_same(state(following.clone.address), bench.seeded, f"after {work}, {adversary.calls} statements")
+    bench.pool.give_back(following)
+    return calls
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["goes at once", "stays"])
+@pytest.mark.parametrize("work", WORK)
+def test_a_commit_before_any_statement_of_settling_is_not_seen_by_the_next_test(bench, work, stays):
+    for _ in range(2):  # the first rewind of a table learns its rows
+        from_test_to_test(bench, Adversary(bench.worker, list), [WORK[work]], lambda call: False)
+    kinds = list(HARM.values())
+    adversary = Adversary(bench.worker, lambda: [kinds[adversary.calls % len(kinds)]], stays=stays)
+    for at in count(1):
+        calls = from_test_to_test(bench, adversary, [WORK[work]], lambda call, at=at: call == at)
+        if at > calls:
+            break
+    assert adversary.done >= at - 1 > 1
