@@ -35,13 +35,13 @@ def activate(
     """
     with ExitStack() as stack:
         # Before the engines are imported: their module may read its URL from the environment.
-        stack.enter_context(url_in_environment(settings.env, database.address))
+        stack.enter_context(url_in_environment(settings.env, database.own_address))
         if settings.engines:
             from pytest_seeddb.application.redirection import redirect
 
             engines = None if settings.engines == ("all",) else _engines(settings)
             with _source(settings.source("engines")):
-                redirection = stack.enter_context(redirect(database.address, engines))
+                redirection = stack.enter_context(redirect(database.own_address, engines))
             database.before_reset(redirection.close_connections)
         if django is not None:
             stack.enter_context(django)

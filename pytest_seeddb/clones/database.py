@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.changes import report_now
+from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.servers.naming import kept_name
 
@@ -31,10 +32,11 @@ class SeededDatabase:
     own is an error.
 
     Attributes:
-        name: The database's name.
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
+        own_address: Its address, for what is closed when it goes.
+        given_away: Whether somebody may come back with its address.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
     """
@@ -48,8 +50,8 @@ class SeededDatabase:
         go_back: Callable[[], object],
         look: Callable[[], Changes],
     ) -> None:
-        self.name = address.database
-        self.address = address
+        self.own_address = address
+        self.given_away = Disclosure()
         self.template = template
         self.isolation = isolation
         self._env = env
@@ -64,6 +66,17 @@ class SeededDatabase:
         self._connections: list[psycopg.Connection[Any]] = []
 
     @property
+    def address(self) -> Address:
+        """Where it is. Whoever has read it, or what follows from it, finds nothing there once the test is over."""
+        self.given_away.note()
+        return self.own_address
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return self.address.database
+
+    @property
     def url(self) -> str:
         """``postgresql://...``, as SQLAlchemy and libpq read it."""
         return self.address.url
@@ -76,7 +89,7 @@ class SeededDatabase:
     @property
     def address_for_writing(self) -> Address:
         """Where the test's own framework connects; with ``rollback`` only that, and the fixtures, may write."""
-        return writing(self.address) if self.isolation == "rollback" else self.address
+        return writing(self.own_address) if self.isolation == "rollback" else self.own_address
 
     @property
     def env(self) -> dict[str, str]:
@@ -91,7 +104,7 @@ class SeededDatabase:
         """
         import psycopg
 
-        connection = psycopg.connect(self.conninfo, **parameters)
+        connection = psycopg.connect(self.own_address.conninfo, **parameters)
         self._connections.append(connection)
         return connection
 
@@ -134,8 +147,8 @@ class SeededDatabase:
         """
         if not self.kept_as:
             moment = dt.datetime.now(dt.UTC).strftime("%Y%m%d%H%M%S")
-            self.kept_as = kept_name(moment, self.name)
-        return self.address.with_database(self.kept_as)
+            self.kept_as = kept_name(moment, self.own_address.database)
+        return self.own_address.with_database(self.kept_as)
 
     def before_changes(self, report: Callable[[], tuple[TableChange, ...]]) -> None:
         """Have ``report`` called before each look at the changes: it adds what the server cannot know yet."""

@@ -75,8 +75,8 @@ class AsyncJoinedConnection(psycopg.AsyncConnection[Any]):
 def open_engine(database: SeededDatabase) -> Iterator[Engine]:
     """An engine for a block; with ``rollback`` all of its connections are one."""
     if database.isolation == "rollback":
-        with server_errors("The connection for a test could not be made", database.address):
-            connection = JoinedConnection.connect(writing(database.address).conninfo)
+        with server_errors("The connection for a test could not be made", database.own_address):
+            connection = JoinedConnection.connect(writing(database.own_address).conninfo)
             connection.execute(_MARK)
         with connection:
             database.before_reset(connection.start_again)
@@ -85,7 +85,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
             event.listen(engine, "checkout", _mark)
             yield engine
         return
-    engine = create_engine(make_url(database.address.url_for(_DRIVER)))
+    engine = create_engine(make_url(database.own_address.url_for(_DRIVER)))
     # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
     with track(engine) as connections:
 
@@ -115,7 +115,7 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
         database.before_changes(_refuse)
     else:
         # No pool: a connection belongs to the loop in which it was opened.
-        engine = create_async_engine(make_url(database.address.url_for(_DRIVER)), poolclass=NullPool)
+        engine = create_async_engine(make_url(database.own_address.url_for(_DRIVER)), poolclass=NullPool)
     with track(engine.sync_engine) as connections:
         database.before_reset(connections.close)
         yield engine
@@ -130,7 +130,7 @@ def driver_connection(engine: Engine) -> psycopg.Connection[Any]:
 
 
 async def _join(database: SeededDatabase) -> AsyncJoinedConnection:
-    connection = await AsyncJoinedConnection.connect(writing(database.address).conninfo)
+    connection = await AsyncJoinedConnection.connect(writing(database.own_address).conninfo)
     await connection.execute(_MARK)
     return connection
 

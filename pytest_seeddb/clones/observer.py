@@ -144,6 +144,11 @@ class Counters:
         """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
         return (self.sessions, self.own, self.doubt) == (earlier.sessions, earlier.own, earlier.doubt)
 
+    def is_moved(self, earlier: Counters) -> bool:
+        """Whether the database got another name since, its observer came back, and nothing else was done."""
+        renamed = self.own.partition("/")[2] == earlier.own.partition("/")[2]
+        return renamed and self.is_at_rest(replace(earlier, sessions=earlier.sessions + 1, own=self.own))
+
     def is_at_rest(self, earlier: Counters) -> bool:
         """Whether nobody else was there since, and nothing was written in any other way."""
         return self.tuples == earlier.tuples and self.is_undisturbed(earlier)
@@ -283,10 +288,8 @@ class Observer:
         self.left: tuple[OpenConnection, ...] = ()
         self.wrote: tuple[str, ...] = ()
         self._watched: Counters | None = None
-        self.connection = psycopg.connect(address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0)
+        self._connect(address)
         try:
-            replica = "; SET session_replication_role = replica" if superuser else ""
-            self.connection.execute(f"{_FLUSH}; {_SETTINGS}{replica}", prepare=False)
             reading = shape.read(self.connection)
             self.sequences = SequenceWatch(reading.sequences, self.connection)
             now, look = self.wait_until_alone("another client is connected to the new clone")
@@ -298,6 +301,22 @@ class Observer:
         except BaseException:
             self.close()
             raise
+
+    def _connect(self, address: Address) -> None:
+        self.connection = psycopg.connect(address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0)
+        replica = "; SET session_replication_role = replica" if self.superuser else ""
+        self.connection.execute(f"{_FLUSH}; {_SETTINGS}{replica}", prepare=False)
+
+    def connect_again(self, address: Address) -> None:
+        """Go on with the clone, which has another name: every connection to it was ended."""
+        self.close()
+        self._connect(address)
+        self.sequences.connection = self.connection
+        now = self._look().counters
+        if now is None or not now.is_moved(self.resting):
+            raise Disturbed("another client connected while the clone got another name")
+        self.seeded = replace(self.seeded, counters=replace(self.seeded.counters, own=now.own))
+        self.resting = now
 
     def _check_visited(self, now: Counters) -> None:
         """Raise `Disturbed` unless the visitors of a new clone have left it as it was."""

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -110,10 +110,7 @@ class Clones:
     def keep(self, clone: Clone, name: str) -> None:
         """Keep the clone on the server under another name, after this lease and this run."""
         with server_errors("The database of a failed test could not be kept", self._admin.address):
-            self._admin.refuse_connections(clone.name)
-            self._admin.evict(clone.name)
-            self._admin.rename(clone.name, name)
-            self._admin.admit_connections(name)
+            self._admin.move(clone.name, name)
         self._living.pop(clone.name, None)
         self._disposal.do(drop_oldest_kept)
 
@@ -130,12 +127,19 @@ class Clones:
         with server_errors("The clone of a test could not be reset", self._admin.address):
             fresh = self.make(clone.template)
             away = clone_name(self._lease, next(self._numbers))
-            self._admin.refuse_connections(clone.name)
-            self._admin.evict(clone.name)
-            self._admin.rename(clone.name, away)
+            self._admin.move(clone.name, away)
             self._disposal.drop(away)
             self._admin.rename(fresh.name, clone.name)
             del self._living[fresh.name]
+
+    def move(self, clone: Clone, admin: Admin | None = None) -> Clone:
+        """The same clone under another name. Every connection to it is ended."""
+        name = clone_name(self._lease, next(self._numbers))
+        with server_errors("The clone of a test could not be renamed", self._admin.address):
+            (admin or self._admin).move(clone.name, name)
+        self._living.pop(clone.name, None)
+        moved = self._living[name] = replace(clone, name=name, address=clone.address.with_database(name))
+        return moved
 
 
 @dataclass
@@ -164,8 +168,9 @@ class Leased:
 
 @dataclass
 class Spare:
-    """A clone that is made beside the tests; ``None`` where it could not be made."""
+    """A clone that is made, or given another name, beside the tests; ``None`` where that failed."""
 
+    is_new: bool = True
     made: Future[Leased | None] = field(default_factory=Future)
     wanted: threading.Event = field(default_factory=threading.Event)
 
@@ -221,7 +226,7 @@ class Pool:
         """
         stock = self._stocks.setdefault(template.name, Stock())
         while stock.ready or stock.spares:
-            waiting = stock.ready.pop() if stock.ready else stock.spares.pop(0).wait()
+            waiting = stock.ready.pop() if stock.ready else self._wait_for_spare(stock, template)
             if waiting and self._is_seeded(waiting, stock):
                 return waiting
         for _ in range(ATTEMPTS):
@@ -230,6 +235,13 @@ class Pool:
                 return leased
             self._discard(leased)
         raise disturbed(template.name, leased.clone.address)
+
+    def _wait_for_spare(self, stock: Stock, template: Template) -> Leased | None:
+        spare = next((spare for spare in stock.spares if spare.made.done()), stock.spares[0])
+        stock.spares.remove(spare)
+        if not spare.is_new and not spare.made.done():
+            self._order_spare(template)  # from now on two take turns, and nobody waits for one
+        return spare.wait()
 
     def _is_seeded(self, leased: Leased, stock: Stock) -> bool:
         """Whether it is in the seeded state now. If somebody was there meanwhile, it is settled once more."""
@@ -244,8 +256,8 @@ class Pool:
         self._discard(leased)
         return False
 
-    def give_back(self, leased: Leased) -> Settlement:
-        """Settle it: it goes to the next test, or away."""
+    def give_back(self, leased: Leased, *, given_away: object = False) -> Settlement:
+        """Settle it: it goes to the next test, or away. If its address was given away, it goes under another name."""
         stock = self._stocks[leased.clone.template.name]
         if leased.observer:
             settlement = settle(leased.observer, stock.costs)
@@ -254,11 +266,31 @@ class Pool:
         if settlement.verdict == "discard":
             self._order_spare(leased.clone.template)
             self._discard(leased)
+        elif given_away:
+            spare = Spare(is_new=False)
+            stock.spares.append(spare)
+            self._disposal.do(lambda admin: self._move(leased, spare, admin), spare.fail)
         else:
             stock.ready.append(leased)
         self.verdicts[settlement.verdict] += 1
         self.seconds += settlement.seconds
         return settlement
+
+    def _move(self, leased: Leased, spare: Spare, admin: Admin) -> None:
+        """Give a settled clone another name, which nobody knows yet."""
+        if not spare.made.set_running_or_notify_cancel():
+            self._discard(leased)
+            return
+        moved = None
+        try:
+            leased.clone = self._clones.move(leased.clone, admin)
+            if leased.observer:
+                leased.observer.connect_again(leased.clone.address)
+                moved = leased
+        except (psycopg.Error, SeedDbError, Discard):
+            self._discard(leased)
+        finally:
+            spare.made.set_result(moved)
 
     def is_as_watched(self, leased: Leased, backend: int) -> bool:
         """Whether a clone with one backend still connected is as it was when its observer began to watch.
@@ -295,7 +327,7 @@ class Pool:
         for stock in self._stocks.values():
             for spare in stock.spares:
                 if leased := spare.give_up():
-                    self.unused += 1
+                    self.unused += spare.is_new
                     stock.ready.append(leased)
             for leased in stock.ready:
                 self._discard(leased)

@@ -17,6 +17,7 @@ from pytest_seeddb.clones.changes import Changes
 from pytest_seeddb.clones.observer import NAME, SequenceWatch
 from pytest_seeddb.clones.pool import ATTEMPTS, disturbed
 from pytest_seeddb.clones.shape import Sequences
+from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
     from pytest_seeddb.clones.observer import Counters, Look
@@ -83,25 +84,34 @@ class SharedClone:
             return bool(now and self._resting and now.is_at_rest(self._resting))
         return False
 
-    def settle(self, *, rolled_back: bool) -> None:
+    def settle(self, *, rolled_back: bool, given_away: object = False) -> None:
         """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
 
-        ``rolled_back`` says that the test was allowed to write in transactions that are rolled back.
+        ``rolled_back`` says that the test was allowed to write in transactions that are rolled back. If its address
+        was ``given_away``, it gets another name.
         """
         is_seeded = False
         try:
             if self._clone and self._watch and (before := self._resting):
                 self._admin.evict(self._clone.name, spare=self._watch.connection.info.backend_pid)
-                with contextlib.suppress(psycopg.Error):
+                with contextlib.suppress(psycopg.Error, SeedDbError):
                     look = self._look(self._watch)
                     now = self._resting = look.counters
                     if now and not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
                         self._watch.settle(look.fetched)
                         self._watch.connection.rollback()
-                        is_seeded = True
+                        is_seeded = not given_away or self._move(self._clone, self._watch, now)
         finally:
             if not is_seeded:
                 self.give_up()
+
+    def _move(self, clone: Clone, watch: SequenceWatch, before: Counters) -> bool:
+        """Give a settled clone another name, which nobody knows yet; whether nobody came meanwhile."""
+        watch.connection.close()
+        self._clone = self._clones.move(clone)
+        watch.connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
+        self._resting = self._look(watch).counters
+        return self._resting is not None and self._resting.is_moved(before)
 
     def restore_sequences(self) -> None:
         """Set the sequences back while the test may be in the middle of something."""

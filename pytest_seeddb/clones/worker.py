@@ -247,7 +247,7 @@ class Worker:
             if database.kept_as:
                 self.keep(leased, database.kept_as)
             else:
-                database.settlement = self.pool.give_back(leased)
+                database.settlement = self.pool.give_back(leased, given_away=database.given_away)
 
         stack.callback(take_back)
         return database
@@ -268,7 +268,7 @@ class Worker:
         def take_back() -> None:
             database.close_connections()
             with suppress(psycopg.Error):  # a server that does not answer leaves doubt: the clone is given up
-                shared.settle(rolled_back=isolation == "rollback")
+                shared.settle(rolled_back=isolation == "rollback", given_away=database.given_away)
 
         stack.callback(take_back)
         return database

@@ -108,7 +108,7 @@ class _Room:
 
         if self._database.isolation == "rollback" or {_PLAIN, _ASYNC}.intersection(self._request.fixturenames):
             return None
-        return session_to(self._database.address, wired, model)
+        return session_to(self._database.own_address, wired, model)
 
     def close(self) -> None:
         for session in self._others:

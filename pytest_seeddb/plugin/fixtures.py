@@ -237,7 +237,7 @@ def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest)
     else:
         from pytest_seeddb.servers.database_errors import server_errors
 
-        with server_errors("The connection for a test could not be made", seeded_db.address):
+        with server_errors("The connection for a test could not be made", seeded_db.own_address):
             connection = seeded_db.connect()
         yield connection
 

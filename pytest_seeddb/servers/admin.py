@@ -179,6 +179,17 @@ class Admin:
         """Give a database another name. Nobody may be connected to it."""
         self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
 
+    def move(self, name: str, new: str) -> None:
+        """Give a database another name, whoever is connected to it: their connections are ended.
+
+        Raises:
+            CloneError: A client stays connected that our role may not end.
+        """
+        self.refuse_connections(name)
+        self.evict(name)
+        statements = "ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} WITH ALLOW_CONNECTIONS true"
+        self.run(sql.SQL(statements).format(*map(sql.Identifier, (name, new, new))))
+
     def publish(self, name: str, final: str, comment_of: Callable[[int], str]) -> int:
         """Seal a database: in one transaction, give it its final name and a comment, and let nobody connect any more.
 

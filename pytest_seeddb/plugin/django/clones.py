@@ -104,6 +104,7 @@ class AtomicClones:
         connected = connected or self._connect(template)
         database = self._worker.database_on(connected.leased, self._settings.env)
         is_watched, connected.backend = bool(connected.backend), 0
+        given_away: object = True
         try:
             with connected.redirection.on() as redirection:
                 database.before_reset(redirection.close_connections)
@@ -111,13 +112,14 @@ class AtomicClones:
                     yield
                 database.close_connections()
                 connected.tests += 1
-                if is_watched and connected.tests < _TESTS:
+                given_away = database.given_away
+                if is_watched and not given_away and connected.tests < _TESTS:
                     connected.backend = connected.redirection.backend()
         finally:
             if connected.backend:
                 self._connected[template.name] = connected
             else:
-                self._give_back(connected)
+                self._give_back(connected, given_away=given_away)
 
     def _connect(self, template: Template) -> _Connected:
         """A clone with Django's connection; watched unless others connect to every clone, too."""
@@ -135,9 +137,9 @@ class AtomicClones:
                 self._give_back(connected)
         return connected
 
-    def _give_back(self, connected: _Connected) -> None:
+    def _give_back(self, connected: _Connected, *, given_away: object = False) -> None:
         connected.redirection.close()
-        self._worker.pool.give_back(connected.leased)
+        self._worker.pool.give_back(connected.leased, given_away=given_away)
 
     def close(self) -> None:
         """Settle the clones that are connected."""
