@@ -94,7 +94,11 @@ def _add_commands_for_plans(commands: Commands) -> None:
     only = explain.add_mutually_exclusive_group()
     about = "show only the differences from the last build of this plan and profile"
     only.add_argument("--diff", action="store_true", help=about)
-    only.add_argument("--digest", action="store_true", help="print only the fingerprint: a cache key for CI")
+    only.add_argument(
+        "--digest",
+        action="store_true",
+        help="print only a digest for CI's cache key: the fingerprint without the values of secrets",
+    )
 
     build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_seeddb.application.calling import call_without_loop
 from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up
 from pytest_seeddb.application.imports import describe, is_users, place_of
-from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret
-from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_digest
+from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passwords_in
+from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import Execution, failure
 from pytest_seeddb.plan.plan import Stage, Step
@@ -176,7 +176,7 @@ def _setting_part(name: str) -> Part:
         text = type(value).__name__ if names_a_secret(name) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):
         text = type(value).__name__
-    return Part(f"setting {name}", digest(text))
+    return Part(f"setting {name}", SET, text) if passwords_in(text) else Part(f"setting {name}", digest(text))
 
 
 class _Upgrade:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from pytest_seeddb.seeds.planning import Plans, plan_of
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.settings.settings import Found, load_settings
+from pytest_seeddb.templates.exports import KeptDumps
 from pytest_seeddb.templates.record import Record
 from pytest_seeddb.templates.salt import salt_of, server_origin
 
@@ -205,6 +207,22 @@ def test_an_export_carries_its_salt_to_another_server(server, project, monkeypat
         assert worker.template(plan_of(settings)).name == here.template
     other = build(project.settings(pin="654321"), Progress(), imported=exported)
     assert "parameter pin changed" in other.not_imported
+
+
+@pytest.mark.slow
+def test_a_dump_of_a_server_that_does_not_last_is_found_again_by_the_next_one(server, project, monkeypatch):
+    ephemeral = dataclasses.replace(server, is_ephemeral=True)
+    settings = project.settings(pin="123456")
+    reasons = []
+    for number in ("1", "1", "2"):
+        monkeypatch.setattr("pytest_seeddb.templates.templates.server_origin", lambda _admin, own=number: own)
+        with Worker(ephemeral, dumps=KeptDumps(settings)) as worker:
+            template = worker.template(plan_of(settings))
+            reasons.append(template.reason)
+        with Admin(server.address) as admin:
+            admin.drop(template.name)
+    assert reasons[0] == "first build of this plan and profile"
+    assert reasons[1:] == ["restored from the dump of an earlier container's"] * 2
 
 
 def test_a_role_that_may_not_read_the_servers_number_has_a_salt_too(server_address):
