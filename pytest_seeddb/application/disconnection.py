@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _HELD_BY: Final = "pytest_seeddb.holder"
-_HELD_IN: Final = "pytest_seeddb.thread"
+USED_IN: Final = "pytest_seeddb.used_in"
 _CUT: Final = "pytest_seeddb.cut"
 _left: Final[list[Any]] = []
 _PATIENCE: Final = 1.0
@@ -31,10 +31,6 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self.entries: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
-
-    def drivers(self) -> list[Any]:
-        """The driver's connections that are open."""
-        return [entry.driver_connection for entry in tuple(self.entries) if entry.driver_connection is not None]
 
     def close(self) -> None:
         """End them all; the pool opens new ones when it next needs them."""
@@ -57,9 +53,12 @@ def track(engine: Engine) -> Iterator[OpenConnections]:
 
 
 def note_holder(entry: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
-    """Remember who holds a connection, and in which thread, for `discard`."""
+    """Remember who holds a connection, for `discard`, and in which thread, event loop and pool, for `ask_entries`."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio else None  # noqa: SLF001 - the public one raises where none runs
+    pool: Any = proxy._pool  # noqa: SLF001 - SQLAlchemy tells it nowhere else
     entry.info[_HELD_BY] = weakref.ref(proxy)
-    entry.info[_HELD_IN] = threading.get_ident()
+    entry.info[USED_IN] = (threading.get_ident(), loop, weakref.ref(pool))
 
 
 def discard(entry: ConnectionPoolEntry) -> None:
@@ -72,7 +71,7 @@ def discard(entry: ConnectionPoolEntry) -> None:
     driver = entry.driver_connection
     if driver is None:
         return
-    thread = entry.info.get(_HELD_IN) if entry.in_use else None
+    thread = entry.info[USED_IN][0] if entry.in_use and USED_IN in entry.info else None
     if not (hang_up(driver) if _is_own(thread, driver) else cut(driver)):
         entry.info[_CUT] = True
         _left.append(driver)
@@ -217,7 +216,6 @@ def hang_up(driver: Any) -> bool:  # noqa: ANN401 - any driver's connection
 def _hang_up_asyncpg(driver: Any) -> None:  # noqa: ANN401 - an asyncpg.Connection
     """Its ``terminate`` leaves the socket open until its loop runs again, which may be never."""
     import asyncio
-    import threading
 
     transport, loop = driver._transport, getattr(driver, "_loop", None)  # noqa: SLF001 - asyncpg shows them nowhere
     with contextlib.suppress(OSError, AttributeError, TypeError, ValueError):

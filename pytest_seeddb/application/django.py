@@ -23,6 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.disconnection import cut
+from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.errors import ConfigError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.plan.plan import Mark
     from pytest_seeddb.servers.address import Address
 
@@ -330,6 +332,16 @@ class DjangoRedirection:
         if used:
             self.close_connections()
         return used
+
+    def ask(self) -> Told:
+        """Ask the open connections of all threads what they have written, those of pools included."""
+        told: Told = {}
+        for wrapper in _in_use(self._aliases):
+            told |= ask(wrapper.connection, is_ours=wrapper._thread_ident == threading.get_ident())  # noqa: SLF001 - Django's name
+        for pool in [pools[alias] for alias, pools in self._pools.items() if alias in pools]:
+            for driver in tuple(pool._pool):  # noqa: SLF001 - psycopg_pool shows them nowhere
+                told |= ask(driver)
+        return told
 
     def close_connections(self) -> None:
         """Close what was opened so far, in any thread; whoever needs a connection afterwards gets a new one."""

@@ -27,6 +27,7 @@ from pytest_seeddb.application.disconnection import (
     hang_up,
     note_holder,
 )
+from pytest_seeddb.application.flushing import ask_entries
 from pytest_seeddb.application.imports import on_import
 from pytest_seeddb.errors import ConfigError
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
+    from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.servers.address import Address
 
 _OPENED_BY: Final = "pytest_seeddb.application.redirection"
@@ -115,6 +117,12 @@ class Redirection:
         if not dialect.is_async:
             connection.close()
         return None
+
+    def ask(self) -> Told:
+        """Ask the open connections what they have written."""
+        with _changing:
+            entries = [entry for entry in self._entries if entry.info.get(_OPENED_BY) is self]
+        return ask_entries(entries)
 
     def close_connections(self) -> None:
         """Close what was opened so far, pooled or held, and the ORM sessions of the engines that are covered."""

@@ -43,12 +43,14 @@ def activate(
             with _source(settings.source("engines")):
                 redirection = stack.enter_context(redirect(database.own_address, engines))
             database.before_reset(redirection.close_connections)
+            database.before_changes(redirection.ask)
         if django is not None:
             stack.enter_context(django)
         elif is_set_up():
             beside = {alias: other.address_for_writing for alias, other in database.beside.items()}
             of_django = stack.enter_context(redirect_django({DEFAULT: database.address_for_writing, **beside}))
             database.before_reset(of_django.close_connections)
+            database.before_changes(of_django.ask)
         yield
 
 

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from pytest_seeddb.errors import SeedDbError
@@ -30,6 +30,8 @@ class TableChange:
     inserted: int
     updated: int
     deleted: int
+    is_exact: bool = True
+    """Else it is the least that was written, and a new and a deleted row may count as an update."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,26 @@ class OpenConnection:
 class Changes:
     """What was written in a seeded database since the test got it. Prints as a short table.
 
-    False where nothing was written, true otherwise.
+    False where it is certain that nothing was written, true otherwise.
 
     Attributes:
         tables: Rows inserted, updated and deleted, table by table; rolled back ones count as well.
         sequences: Those that moved.
         beyond_rows: Whether anything else changed: the schema, large objects, roles, settings.
-        connections: Who is connected. A connection tells the server what it wrote when it is idle, up to
-            ten seconds late, and at its end; those of this plugin's fixtures are asked at once.
+        connections: Who is connected.
+        not_known: Those of them that may have written more than is told here: the server learns it when they
+            end. The connections of the fixtures, the redirected engines and Django are asked, unless they are in
+            the middle of a transaction that writes.
     """
 
     tables: tuple[TableChange, ...] = ()
     sequences: tuple[str, ...] = ()
     beyond_rows: bool = False
     connections: tuple[OpenConnection, ...] = ()
+    not_known: tuple[OpenConnection, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.tables or self.sequences or self.beyond_rows)
+        return bool(self.tables or self.sequences or self.beyond_rows or self.not_known)
 
     def __str__(self) -> str:
         lines = [] if self else ["nothing was written"]
@@ -72,14 +77,17 @@ class Changes:
         for change in self.tables:
             numbers = {"inserted": change.inserted, "updated": change.updated, "deleted": change.deleted}
             counts = ", ".join(f"{number} {verb}" for verb, number in numbers.items() if number)
-            lines.append(f"{change.table:<{width}}  {counts}")
+            lines.append(f"{change.table:<{width}}  {counts}{'' if change.is_exact else ' (at least)'}")
         if self.sequences:
             lines.append(f"sequences moved: {', '.join(self.sequences)}")
         if self.beyond_rows:
             lines.append("more than rows changed: the schema, large objects, roles or settings")
+        if self.not_known:
+            names = ", ".join(map(str, self.not_known))
+            lines.append(f"not known yet: all that was committed by {names}; close it to know")
         for other in self.connections:
             statement = textwrap.shorten(other.statement, _WIDTH, placeholder="...")
-            lines.append(f"connected: {other.application or 'no name'}, {other.state}: {statement}")
+            lines.append(f"connected: {other.application or 'no name'}, {other.state}{statement and f': {statement}'}")
         return "\n".join(lines)
 
 
@@ -93,9 +101,3 @@ def changes_in_transaction(connection: psycopg.Connection[Any]) -> tuple[TableCh
         )
     cursor = connection.cursor(row_factory=tuple_row)
     return tuple(TableChange(*row) for row in cursor.execute(_UNCOMMITTED))
-
-
-def report_now(connection: psycopg.Connection[Any]) -> None:
-    """Make an idle connection report its writes to the server, below the connection's own Python object."""
-    if connection.pgconn.status == ConnStatus.OK and connection.pgconn.transaction_status == TransactionStatus.IDLE:
-        connection.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")

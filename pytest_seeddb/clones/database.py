@@ -6,8 +6,8 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.surroundings import url_variables
-from pytest_seeddb.clones.changes import report_now
 from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.servers.naming import kept_name
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.changes import Changes, TableChange
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
@@ -48,7 +49,7 @@ class SeededDatabase:
         isolation: str,
         env: tuple[str, ...],
         go_back: Callable[[], object],
-        look: Callable[[], Changes],
+        look: Callable[[Told], Changes],
     ) -> None:
         self.own_address = address
         self.given_away = Disclosure()
@@ -62,7 +63,8 @@ class SeededDatabase:
         self._go_back = go_back
         self._look = look
         self._before_reset: list[Callable[[], None]] = []
-        self._reporters: list[Callable[[], tuple[TableChange, ...]]] = []
+        self._askers: list[Callable[[], Told]] = []
+        self._uncommitted: Callable[[], tuple[TableChange, ...]] = tuple
         self._connections: list[psycopg.Connection[Any]] = []
 
     @property
@@ -123,21 +125,27 @@ class SeededDatabase:
             database.reset()
 
     def changes(self) -> Changes:
-        """What has been written so far, table by table, from the server's own counters. Prints as a short table.
+        """What was committed before the call, by any connection, table by table. Prints as a short table.
 
-        Needs about a millisecond and changes nothing. What a transaction wrote counts once it has
-        ended, rolled back or not. With ``rollback`` it is what the fixtures' transaction wrote so far,
-        with ``readonly`` nothing.
+        False only where it is certain that nothing was written. A connection that the plugin did not open, and that
+        is still open, may hold back what it wrote: then `Changes.not_known` names it, and the numbers of rows are
+        the least that was written.
+
+        Needs a few milliseconds and changes nothing. What a transaction wrote counts once it has ended, rolled back
+        or not. With ``rollback`` it is what the fixtures' transaction wrote so far, with ``readonly`` nothing.
 
         Raises:
             SeedDbError: It cannot be told: with ``--seed-db-reset=clone``, and with ``rollback`` where
                 ``seeded_async_engine`` is in use or the transaction has failed.
         """
+        told: Told = {}
         for connection in self._connections:
-            report_now(connection)
-        reported = [row for report in self._reporters for row in report()]
-        changes = self._look()
-        return replace(changes, tables=(*changes.tables, *reported))
+            told |= ask(connection)
+        for asker in self._askers:
+            told |= asker()
+        uncommitted = self._uncommitted()
+        changes = self._look(told)
+        return replace(changes, tables=(*changes.tables, *uncommitted))
 
     def keep(self) -> Address:
         """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
@@ -150,9 +158,13 @@ class SeededDatabase:
             self.kept_as = kept_name(moment, self.own_address.database)
         return self.own_address.with_database(self.kept_as)
 
-    def before_changes(self, report: Callable[[], tuple[TableChange, ...]]) -> None:
-        """Have ``report`` called before each look at the changes: it adds what the server cannot know yet."""
-        self._reporters.append(report)
+    def before_changes(self, asker: Callable[[], Told]) -> None:
+        """Have ``asker`` called before each look at the changes: it makes connections tell what they wrote."""
+        self._askers.append(asker)
+
+    def count_uncommitted(self, rows: Callable[[], tuple[TableChange, ...]]) -> None:
+        """Have the ``rows`` that a transaction wrote so far count as changes."""
+        self._uncommitted = rows
 
     def before_reset(self, prepare: Callable[[], None]) -> None:
         """Have ``prepare`` called before each `reset`, the latest first, to give up connections and cached rows."""

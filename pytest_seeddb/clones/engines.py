@@ -20,7 +20,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, StaticPool
 
 from pytest_seeddb.application.disconnection import track
-from pytest_seeddb.clones.changes import changes_in_transaction, report_now
+from pytest_seeddb.application.flushing import ask_entries
+from pytest_seeddb.clones.changes import changes_in_transaction
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.servers.database_errors import server_errors
@@ -80,7 +81,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
             connection.execute(_MARK)
         with connection:
             database.before_reset(connection.start_again)
-            database.before_changes(lambda: changes_in_transaction(connection))
+            database.count_uncommitted(lambda: changes_in_transaction(connection))
             engine = create_engine(f"{_DRIVER}://", creator=lambda: connection, poolclass=StaticPool)
             event.listen(engine, "checkout", _mark)
             yield engine
@@ -88,14 +89,8 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
     engine = create_engine(make_url(database.own_address.url_for(_DRIVER)))
     # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
     with track(engine) as connections:
-
-        def report() -> tuple[TableChange, ...]:
-            for driver in connections.drivers():
-                report_now(driver)
-            return ()
-
         database.before_reset(connections.close)
-        database.before_changes(report)
+        database.before_changes(lambda: ask_entries(tuple(connections.entries)))
         yield engine
 
 
@@ -112,12 +107,14 @@ def open_async_engine(database: SeededDatabase) -> Iterator[AsyncEngine]:
         # One connection, made when it is first needed.
         engine = create_async_engine(f"{_DRIVER}://", async_creator=lambda: _join(database), poolclass=StaticPool)
         event.listen(engine.sync_engine, "checkout", _mark)
-        database.before_changes(_refuse)
+        database.count_uncommitted(_refuse)
     else:
         # No pool: a connection belongs to the loop in which it was opened.
         engine = create_async_engine(make_url(database.own_address.url_for(_DRIVER)), poolclass=NullPool)
     with track(engine.sync_engine) as connections:
         database.before_reset(connections.close)
+        if database.isolation != "rollback":
+            database.before_changes(lambda: ask_entries(tuple(connections.entries)))
         yield engine
 
 

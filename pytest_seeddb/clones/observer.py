@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pytest_seeddb.clones.changes import Changes, OpenConnection, TableChange
+from pytest_seeddb.clones.changes import OpenConnection
 
 if TYPE_CHECKING:
     from pytest_seeddb.clones.shape import Sequences, Shape
@@ -240,9 +240,14 @@ class SequenceWatch:
         self._fetched = counts
         return moved
 
-    def moves(self) -> list[str]:
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of all."""
+        return self._sequences.names
+
+    def moves(self, among: list[int] | None = None) -> list[str]:
         """The names of those that are not in their seeded state."""
-        return [self._sequences.names[oid] for oid in self._differences(self.oids)]
+        return [self.names[oid] for oid in self._differences(self.oids if among is None else among)]
 
     def restore(self) -> None:
         """Set back those that moved, also where the server has not been told yet."""
@@ -329,9 +334,9 @@ class Observer:
 
     def row_counts(self, now: Counters) -> dict[int, TableCounts]:
         """The rows written since the clone was seeded, by table; `wrote` has the tables' names afterwards."""
-        counts, tables = self._difference(), self.shape.tables
+        counts, tables = self.difference(), self.shape.tables
         self.wrote = tuple(tables[oid].label for oid in counts if oid in tables)
-        if self._is_more_than(counts, now):
+        if self.is_more_than(counts, now):
             raise Discard("more than rows of tables was written: the schema or large objects")
         owners = (self.shape.owners[oid] for oid in counts)
         return {owner: counts.get(owner, TableCounts()) for owner in owners}
@@ -378,23 +383,11 @@ class Observer:
                 self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
             time.sleep(_POLL)
 
-    def changes(self) -> Changes:
-        """What has been written, as far as the server has been told."""
-        now = Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
-        counts, tables = self._difference(), self.shape.tables
-        others = self.connection.execute(_OTHERS).fetchall()
-        return Changes(
-            tables=tuple(
-                TableChange(tables[oid].label, table.inserted, table.updated, table.deleted)
-                for oid, table in counts.items()
-                if oid in tables
-            ),
-            sequences=tuple(self.sequences.moves()),
-            beyond_rows=now.beyond_rows(self.seeded.counters) or self._is_more_than(counts, now),
-            connections=tuple(OpenConnection(*row) for _, *row in others),
-        )
+    def counters(self) -> Counters:
+        """What the server counts now, as far as it has been told."""
+        return Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
 
-    def _difference(self) -> dict[int, TableCounts]:
+    def difference(self) -> dict[int, TableCounts]:
         """Rows written since the clone was seeded, by table, those of long values included."""
         differences = {
             oid: counts.since(self.seeded.tables.get(oid, TableCounts()))
@@ -406,7 +399,7 @@ class Observer:
         """Rows written in the clone, by table; none where nothing was ever written."""
         return {oid: TableCounts(*row) for oid, *row in self.connection.execute(_TABLES, [[*self.shape.owners]])}
 
-    def _is_more_than(self, tables: dict[int, TableCounts], now: Counters) -> bool:
+    def is_more_than(self, tables: dict[int, TableCounts], now: Counters) -> bool:
         """Whether the database counts rows that stand in none of these tables."""
         return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
 

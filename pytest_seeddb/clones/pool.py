@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from pytest_seeddb.clones.counting import read_changes
 from pytest_seeddb.clones.observer import Discard, Observer
 from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
@@ -25,6 +26,7 @@ from pytest_seeddb.templates.inventory import drop_oldest_kept
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.changes import Changes
     from pytest_seeddb.clones.disposal import Disposal
     from pytest_seeddb.servers.address import Address
@@ -149,15 +151,15 @@ class Leased:
     clone: Clone
     observer: Observer | None = None
 
-    def changes(self) -> Changes:
-        """What was written."""
+    def changes(self, told: Told) -> Changes:
+        """What was committed. ``told`` is what open connections have yet to tell the server."""
         if self.observer is None:
             raise SeedDbError(
                 "The changes of the test are not known: nobody looked at its clone before the test",
                 source='reset = "clone", or the server had no connection left',
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )
-        return self.observer.changes()
+        return read_changes(self.observer, told)
 
     def release(self) -> None:
         """End the observer's connection, before the clone is renamed or dropped."""

@@ -20,6 +20,7 @@ from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
+    from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.observer import Counters, Look
     from pytest_seeddb.clones.pool import Clone, Clones
     from pytest_seeddb.servers.address import Address
@@ -119,7 +120,7 @@ class SharedClone:
             self._watch.restore()
             self._watch.connection.rollback()
 
-    def changes(self) -> Changes:
+    def changes(self, _told: Told) -> Changes:
         """The sequences that moved; rows can only be written in the test's own transaction."""
         if self._watch is None:
             return Changes()

@@ -1,13 +1,18 @@
-"""What `seeded_db.changes` tells where it is not a clone of one's own, and where it cannot tell."""
+"""What `seeded_db.changes` tells of all that was committed before it was asked, and where it cannot tell."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import statistics
+import time
 
 import psycopg
 import pytest
+from attacks import times
 from handmade import Statements
 from sqlalchemy import text
+from writers import ENDS, WAYS, writers
 
 from pytest_seeddb.clones.changes import Changes, TableChange
 from pytest_seeddb.clones.engines import open_async_engine, open_engine
@@ -78,3 +83,175 @@ def test_with_reset_clone_it_is_an_error_that_says_so(embedded_server, make_plan
             pytest.raises(SeedDbError, match='choose reset = "auto"'),
         ):
             database.changes()
+
+
+# -- everything that was committed -----------------------------------------------------------------
+
+SHOP = [
+    "CREATE TABLE item (id serial PRIMARY KEY, price int NOT NULL)",
+    "INSERT INTO item (price) SELECT n FROM generate_series(1, 20) n",
+    "CREATE TABLE log (at serial, what text)",
+    "CREATE TABLE empty (v int)",
+    "CREATE SEQUENCE ticket",
+]
+WRITES = [
+    "INSERT INTO item (price) VALUES (21), (22)",
+    "INSERT INTO empty VALUES (1)",
+    "UPDATE item SET price = price + 1 WHERE id < 4",
+    "DELETE FROM item WHERE id BETWEEN 5 AND 6",
+    "DELETE FROM item WHERE price > 20",
+    "DELETE FROM empty",
+    "TRUNCATE empty",
+    "TRUNCATE item RESTART IDENTITY",
+    "CREATE TABLE extra_{} (id serial)",
+    "DROP TABLE log",
+    "ALTER TABLE empty ADD note_{} int",
+    "COMMENT ON TABLE item IS '{}'",
+    "SELECT lo_create(0)",
+    "SELECT nextval('ticket')",
+    "WITH gone AS (DELETE FROM item WHERE id = 7 RETURNING price) INSERT INTO empty SELECT price FROM gone",
+]
+READS = [
+    "SELECT count(*) FROM item",
+    "SELECT 1",
+    "UPDATE item SET price = 0 WHERE id < 0",
+    "DELETE FROM item WHERE id < 0",
+]
+
+
+@pytest.fixture
+def shop(worker, make_plan):
+    return worker.template(make_plan(Statements("shop", SHOP)))
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "stranger"])
+def test_rows_that_a_connection_committed_count_whatever_it_does_now(worker, shop, way):
+    for end in ("pooled", "closed", "held", "reading"):
+        with worker.database(shop) as database, writers(database) as all_ways:
+            all_ways.work(way, ["SELECT 1"], "pooled")
+            assert not database.changes()
+            all_ways.work(way, ["DELETE FROM item WHERE id < 3", "UPDATE item SET price = 0 WHERE id = 4"], end)
+            changes = database.changes()
+            assert (changes.tables, changes.not_known) == ((TableChange("item", 0, 1, 2),), ()), end
+            all_ways.work(way, ["INSERT INTO empty VALUES (1)"], end)
+            assert set(database.changes().tables) == {TableChange("item", 0, 1, 2), TableChange("empty", 1, 0, 0)}
+
+
+@pytest.mark.parametrize("way", ["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
+def test_a_connection_that_is_asked_goes_on_as_if_it_had_not_been(worker, shop, way):
+    reads = ["SHOW transaction_isolation", "SELECT now()"]
+    with worker.database(shop) as database, writers(database, threaded=True) as all_ways:
+        all_ways.work(way, reads, "reading")
+        for _ in range(3):
+            assert not database.changes()
+            all_ways.work(way, reads, "pooled")
+        all_ways.work(way, ["INSERT INTO empty VALUES (1)"], "pooled", commit=False)
+        all_ways.work(way, ["INSERT INTO empty VALUES (2)"], "pooled")
+        with database.connect() as connection:
+            assert connection.execute("SELECT v FROM empty").fetchall() == [(2,)]
+
+
+def test_inside_of_an_event_loop_its_own_connections_are_asked_too(worker, shop):
+    async def test(database, engines):
+        for engine in engines:
+            async with engine.begin() as connection:
+                await connection.execute(text("INSERT INTO empty VALUES (1)"))
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+                changes = database.changes()
+                await connection.execute(text("SELECT 1"))
+            yield changes
+
+    async def run(database, engines):
+        return [changes async for changes in test(database, engines)]
+
+    with worker.database(shop) as database, writers(database) as all_ways:
+        results = all_ways.loop.run(run(database, all_ways.async_engines.values()))
+        assert [changes.tables for changes in results] == [(TableChange("empty", n, 0, 0),) for n in (1, 2, 3)]
+        assert not any(changes.not_known for changes in results)
+
+
+@pytest.mark.parametrize("end", ["held", "reading", "failed"])
+@pytest.mark.parametrize(
+    ("statement", "change"),
+    [
+        ("DELETE FROM item WHERE id < 3", (0, 0, 2)),
+        ("INSERT INTO item (price) VALUES (1)", (1, 0, 0)),
+        ("UPDATE item SET price = 0 WHERE id < 4", (0, 3, 0)),
+    ],
+)
+def test_what_a_stranger_committed_is_counted_from_the_contents_at_least(worker, shop, statement, change, end):
+    with worker.database(shop) as database, writers(database) as all_ways:
+        all_ways.work("stranger", ["SELECT 1"], "held")  # the first flush is immediate, the next is not
+        all_ways.work("stranger", ["SELECT 1"], "closed")
+        stranger = all_ways.held[0]
+        stranger.execute(statement)
+        stranger.commit()
+        if end != "held":
+            stranger.execute("SELECT 1")
+        changes = database.changes()
+        assert changes.tables == (TableChange("item", *change, is_exact=False),)
+        assert len(changes.not_known) == 1
+        assert "(at least)" in str(changes)
+        assert "not known yet: all that was committed by no name (idle" in str(changes)
+        stranger.close()
+        assert database.changes().tables == (TableChange("item", *change),)
+
+
+def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop):
+    with worker.database(shop) as database, psycopg.connect(database.conninfo, autocommit=True) as stranger:
+        stranger.execute("SELECT 1")
+        stranger.execute("INSERT INTO empty VALUES (1)")
+        stranger.execute("DELETE FROM empty")
+        assert database.changes()
+        stranger.close()
+        assert database.changes().tables == (TableChange("empty", 1, 0, 1),)
+
+
+def test_nobody_waits_for_a_lock_on_what_was_written(worker, shop):
+    with worker.database(shop) as database, psycopg.connect(database.conninfo) as stranger:
+        stranger.execute("TRUNCATE item RESTART IDENTITY")
+        started = time.perf_counter()
+        database.changes()
+        assert time.perf_counter() - started < 1  # the lock would be waited for for two seconds
+        stranger.execute("DROP TABLE log")
+        stranger.commit()
+        assert database.changes()
+
+
+def check_random_workloads(worker, shop, number):
+    waits, falsy, not_known = [], 0, 0
+    for seed in range(number):
+        draw, wrote = random.Random(seed), False
+        with worker.database(shop) as database, writers(database, threaded=draw.random() < 0.5) as all_ways:
+            for _ in range(draw.randint(1, 4)):
+                statements = ["SET LOCAL lock_timeout = '20ms'", *draw.choices(READS, k=draw.randint(0, 2))]
+                if writes := draw.random() < 0.4:
+                    statements.append(draw.choice(WRITES).format(draw.randrange(10**9)))
+                way, end, commit = draw.choice(WAYS), draw.choice(ENDS), draw.random() < 0.8
+                try:
+                    rows = all_ways.work(way, statements, end, commit=commit)
+                except Exception:  # noqa: BLE001 - a lock, or a table that is gone
+                    commit = False
+                wrote = wrote or (commit and writes and (rows > 0 or not statements[-1].startswith("DELETE")))
+                started = time.perf_counter()
+                changes = database.changes()
+                waits.append(time.perf_counter() - started)
+                assert changes or not wrote, (seed, way, end, statements)
+                assert str(changes)
+                falsy += not changes
+                not_known += bool(changes.not_known)
+    median, slow = 1000 * statistics.median(waits), 1000 * sorted(waits)[len(waits) * 95 // 100]
+    print(f"{number} workloads, {len(waits)} looks: {falsy} falsy, {not_known} not known; {median:.1f} ms ({slow:.1f})")
+    assert falsy
+    assert median < 50
+
+
+@pytest.mark.slow
+def test_thirty_random_workloads_never_look_as_if_nothing_was_written(worker, shop):
+    check_random_workloads(worker, shop, 30)
+
+
+@pytest.mark.long
+def test_a_thousand_random_workloads_never_look_as_if_nothing_was_written(worker, shop):
+    check_random_workloads(worker, shop, times(1000))

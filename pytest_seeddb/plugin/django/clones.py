@@ -54,7 +54,7 @@ class Base:
         """What the next test starts from: the default database's template, and those of the others."""
         if self._redirection is not None and self._redirection.was_used():
             for alias, leased in self._leased.items():
-                if leased.observer is None or leased.changes():
+                if leased.observer is None or leased.changes({}):
                     self._templates[alias] = self._worker.freeze(leased)
         beside = {**self._templates}
         return beside.pop(DEFAULT), beside
@@ -108,6 +108,7 @@ class AtomicClones:
         try:
             with connected.redirection.on() as redirection:
                 database.before_reset(redirection.close_connections)
+                database.before_changes(redirection.ask)
                 with activate(self._settings, database, nullcontext()), counting_on(database):
                     yield
                 database.close_connections()

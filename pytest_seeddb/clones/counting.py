@@ -1,0 +1,187 @@
+"""Count what was committed in a clone while connections to it may still be open.
+
+The server's counters are exact once all backends have told them what they wrote: each does when it ends, when it has
+been idle for ten seconds, and when it is asked to. Our own are asked (`pytest_seeddb.application.flushing`).
+If another one may still hold something back, the transaction numbers may show that nobody wrote anything.
+Else the contents show what was changed at least: rows that are newer than the seeded ones, and rows that are missing.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from pytest_seeddb.clones.changes import Changes, OpenConnection, TableChange
+from pytest_seeddb.errors import SeedDbError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from pytest_seeddb.application.flushing import Told
+    from pytest_seeddb.clones.observer import Observer
+
+    Connection = psycopg.Connection[Any]
+    Written = dict[int, tuple[int, int, int]]
+
+# Who is connected, and whether he has told all. Who is only being let in has nothing to tell. The first column is the
+# first transaction number that nobody on the server has used: no row is written without one.
+_CONNECTED: Final = """
+SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text, application, state, query, has_told
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT coalesce(application_name, '') AS application, coalesce(state, 'unknown') AS state,
+        CASE WHEN pid = ANY(%(told)s) AND state = 'idle' THEN '' ELSE coalesce(query, '') END AS query,
+        pid = ANY(%(told)s) OR (state = 'idle' AND clock_timestamp() - state_change > '15 s') IS TRUE AS has_told
+    FROM pg_stat_get_activity(NULL)
+    WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
+      AND backend_type IS DISTINCT FROM 'autovacuum worker') AS connected ON true
+"""
+# To read what another transaction has locked for itself would be to wait for it.
+_READABLE: Final = """
+SELECT o FROM unnest(%s::oid[], %s::text[]) AS given (o, name)
+WHERE to_regclass(name) = o AND NOT EXISTS (
+    SELECT FROM pg_locks WHERE relation = o AND mode = 'AccessExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+_HASTE: Final = "SET LOCAL lock_timeout = '5ms'; SET LOCAL statement_timeout = '15ms'"
+_CATALOG: Final = "SELECT EXISTS (SELECT FROM pg_class WHERE age(xmin) <= age(%s::xid))"
+_POLL: Final = 0.0005
+_ENDING: Final = 0.004
+"""Seconds after which a connection is open, and not just ending,"""
+_LOOKS: Final = 4
+"""and as many looks: if our own backend waits long for a processor, so does one that is ending."""
+_PATIENCE: Final = 0.02
+_PAGES: Final = 300
+"""Pages up to which ANALYZE has read a whole table, so that its number of rows is exact."""
+_ALL_PAGES: Final = 2000
+"""Pages of all tables whose contents are read: less than ten milliseconds."""
+
+
+def read_changes(observer: Observer, told: Told) -> Changes:
+    """What was committed since the clone was seeded; at once, and without waiting for anybody.
+
+    ``told`` is what connections that were asked have yet to tell the server.
+
+    Raises:
+        SeedDbError: The server does not answer.
+    """
+    try:
+        return _read(observer, told)
+    except psycopg.Error as error:
+        raise SeedDbError(
+            "The changes of the test cannot be read",
+            saw=str(error).splitlines()[0],
+            source=f"the plugin's own connection to {observer.connection.info.dbname}",
+            remedy="see whether the test ended all connections, or stopped the server",
+        ) from error
+
+
+def _read(observer: Observer, told: Told) -> Changes:
+    connection, seeded = observer.connection, observer.seeded
+    newest, others = _connections(connection, told)
+    connected = tuple(other for other, _ in others)
+    silent = () if newest == seeded.newest else tuple(other for other, has_told in others if not has_told)
+    # Else nobody has locked anything.
+    is_hasty = any(other.state != "idle" for other in connected)
+    now = observer.counters()
+    counts = observer.difference()
+    # Somebody may tell the server something between the two.
+    while connected and (again := observer.counters()) != now:
+        now, counts = again, observer.difference()
+    beyond_rows = now.beyond_rows(seeded.counters) or observer.is_more_than(counts, now)
+    written = {oid: (rows.inserted, rows.updated, rows.deleted) for oid, rows in counts.items()}
+    tables = observer.shape.tables
+    for unflushed in told.values():
+        for oid, more in unflushed.items():
+            inserted, updated, deleted = written.get(oid, (0, 0, 0))
+            written[oid] = (inserted + more[0], updated + more[1], deleted + more[2])
+            beyond_rows = beyond_rows or oid not in observer.shape.owners
+    with _in_haste(connection) if is_hasty else nullcontext():
+        sequences = _moved_sequences(observer)
+    if silent:
+        with _in_haste(connection):
+            changed_schema = _add_contents(observer, written, is_hasty=is_hasty)
+            beyond_rows = beyond_rows or changed_schema
+    return Changes(
+        tables=tuple(
+            TableChange(tables[oid].label, *rows, is_exact=not silent) for oid, rows in written.items() if oid in tables
+        ),
+        sequences=sequences,
+        beyond_rows=beyond_rows,
+        connections=connected,
+        not_known=silent,
+    )
+
+
+def _connections(connection: Connection, told: Told) -> tuple[str, list[tuple[OpenConnection, bool]]]:
+    """The next transaction number, and who is connected and has told all. One that is just ending is waited for."""
+    started, looks = time.monotonic(), 0
+    while True:
+        rows = connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
+        waited, looks = time.monotonic() - started, looks + 1
+        is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE)
+        if not is_ending or all(row[-1] in {True, None} for row in rows):
+            others = [(OpenConnection(*row), has_told) for _, *row, has_told in rows if has_told is not None]
+            return str(rows[0][0]), others
+        time.sleep(_POLL)
+
+
+@contextmanager
+def _in_haste(connection: Connection) -> Iterator[None]:
+    """A transaction in which nothing waits long for a lock, and no statement takes long."""
+    with connection.transaction(force_rollback=True):
+        connection.execute(_HASTE, prepare=False)
+        yield
+
+
+def _readable(connection: Connection, names: dict[int, str]) -> list[int]:
+    """Those that still have their names, and that can be read without waiting."""
+    return [oid for (oid,) in connection.execute(_READABLE, [list(names), list(names.values())])]
+
+
+def _moved_sequences(observer: Observer) -> tuple[str, ...]:
+    """Those that moved, without those that are gone or locked."""
+    connection = observer.connection
+    is_inside = connection.info.transaction_status == TransactionStatus.INTRANS
+    with suppress(psycopg.Error), connection.transaction() if is_inside else nullcontext():
+        return tuple(observer.sequences.moves())
+    with suppress(psycopg.Error), connection.transaction():
+        return tuple(observer.sequences.moves(_readable(connection, observer.sequences.names)))
+    return ()
+
+
+def _add_contents(observer: Observer, written: Written, *, is_hasty: bool) -> bool:
+    """Add what the contents show of rows that no counter has, at least; whether the schema was changed."""
+    connection, newest = observer.connection, observer.seeded.newest
+    tables, pages = {}, 0
+    for table in sorted(observer.shape.tables.values(), key=lambda table: table.pages):
+        pages += table.pages
+        if table.pages <= _PAGES and pages <= _ALL_PAGES and table.tuples >= 0:
+            tables[table.oid] = table
+    try:
+        with connection.transaction():
+            oids: Collection[int] = tables
+            if is_hasty:
+                names = {oid: table.identifier.as_string(connection) for oid, table in tables.items()}
+                oids = _readable(connection, names)
+            count = sql.SQL("SELECT {}, count(*), count(*) FILTER (WHERE age(xmin) <= age({}::xid)) FROM ONLY {}")
+            queries = [count.format(sql.Literal(oid), sql.Literal(newest), tables[oid].identifier) for oid in oids]
+            rows = connection.execute(sql.SQL(" UNION ALL ").join(queries), prepare=False).fetchall() if queries else []
+            changed_schema = bool(connection.execute(_CATALOG, [newest]).fetchall()[0][0])
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return False
+    for oid, number, new in rows:
+        inserted, updated, deleted = written.get(oid, (0, 0, 0))
+        # An update makes a new row and an old one missing. What the counters have explains some of both.
+        more = max(0, new - inserted - updated)
+        gone = max(0, round(tables[oid].tuples) - (number - new) - updated - deleted)
+        both = min(more, gone)
+        if more or gone:
+            written[oid] = (inserted + more - both, updated + both, deleted + gone - both)
+    return changed_schema
