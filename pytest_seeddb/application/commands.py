@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError
+from pytest_seeddb.servers import remedies
 from pytest_seeddb.servers.address import environment_for
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) ->
     if len(lines) > _LINES:
         lines = [f"... ({len(lines) - _LINES} lines before)", *lines[-_LINES:]]
     outcome = f"failed with exit status {status}"
-    remedy = f"run it by hand in {target.root} with DATABASE_URL set to an empty database"
+    remedy = remedies.remedy(output) or f"run it by hand in {target.root} with DATABASE_URL set to an empty database"
     number = -status if status < 0 else status - _SIGNAL
     if number in set(signal.Signals):
         outcome = f"was ended by {signal.Signals(number).name}"

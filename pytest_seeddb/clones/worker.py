@@ -129,8 +129,8 @@ class Worker:
 
     @property
     def failures(self) -> list[str]:
-        """What went wrong while tidying up, which no test was told."""
-        return self._disposal.failures
+        """What went wrong while tidying up, and how the server was started: what no test was told."""
+        return [*self.server.notes, *self._disposal.failures]
 
     def _own(self) -> None:
         if self._process != os.getpid():

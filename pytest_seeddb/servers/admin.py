@@ -128,6 +128,11 @@ class Admin:
                 return True
         return self.is_broken
 
+    @property
+    def is_superuser(self) -> bool:
+        """Whether our role is a superuser now, as the server has told by itself."""
+        return self._connection.info.parameter_status("is_superuser") == "on"
+
     def reconnect(self) -> None:
         """Make a new connection, which holds none of the old one's locks, or raise `ServerError`.
 
@@ -331,7 +336,10 @@ def _connect(address: Address) -> psycopg.Connection[Any]:
     name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
     connection = psycopg.connect(address.conninfo, autocommit=True, application_name=name, prepare_threshold=None)
     # A role or a server may have timeouts set for its applications; waiting for a lock has none.
-    connection.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0")
+    connection.execute(
+        "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; "
+        "SET default_transaction_read_only = off"
+    )
     return connection
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import psycopg
+
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard, postmaster
+from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.binaries import choose
+from pytest_seeddb.servers.globals import DOUBTED, CannotUndo, Globals, restore
 from pytest_seeddb.servers.places import (
     Place,
     cache_directory,
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 JOIN_PATIENCE_SECONDS: Final = 15.0
 RECOVERY_PATIENCE_SECONDS: Final = 300.0
+END_PATIENCE_SECONDS: Final = 5.0
 _PAUSES_SECONDS: Final = (0.05, 0.2, 1.0)  # what a killed postmaster leaves needs a moment to end
 _RECOVERS: Final = "the database system is"  # starting up, in recovery, shutting down
 
@@ -46,12 +51,27 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
     """
     reap()
     place = _place(settings)
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(_used(settings, place))
+        except postmaster.LockedOutError:
+            # The guard stops it if nobody else uses it, and we let go of it here.
+            deadline = time.monotonic() + END_PATIENCE_SECONDS
+            while is_locked(place.state / guard.SERVER) and time.monotonic() < deadline:
+                time.sleep(postmaster.POLL_SECONDS)
+            server = stack.enter_context(_used(settings, place))
+        yield server
+
+
+@contextmanager
+def _used(settings: Settings, place: Place) -> Iterator[Server]:
+    notes: list[str] = []
     with hold_lock(place.state / guard.USERS, shared=True):
         if not place.binaries.program("postgres").exists():
             _place(settings)  # removed as unused before the lock was ours: copied again
         with hold_lock(place.state / guard.START):
             ensure_guard(place.state, "server", server_environment())
-            version_num = _join_or_start(place)
+            version_num = _join_or_start(place, notes)
         try:
             yield Server(
                 kind="embedded",
@@ -61,6 +81,8 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
                 origin=place.binaries.origin,
                 superuser=True,
                 fsync=False,
+                state=place.state,
+                notes=tuple(notes),
             )
         finally:
             # Ours may be the last to leave, and the guard may have been killed since. Should this fail,
@@ -98,20 +120,20 @@ def _place(settings: Settings, *, make: bool = True) -> Place:
     return Place(binaries, account, state)
 
 
-def _join_or_start(place: Place) -> int:
+def _join_or_start(place: Place, notes: list[str]) -> int:
     """Join the server that runs, or start it when no process of one is left. Gives its version as a number."""
-    import psycopg
-
     began = time.monotonic()
     while True:
         lock = try_lock(place.state / guard.SERVER)
         if lock is not None:
-            _start(place, lock)
+            notes += _start(place, lock)
         try:
             with postmaster.connect(place) as connection:
                 return connection.info.server_version
         except psycopg.OperationalError as error:
             refusal = str(error)
+        if postmaster.is_locked_out(refusal):
+            raise postmaster.locked_out(place, refusal)
         with suppress(OSError), (place.state / guard.SERVER).open("rb") as server:
             guard.end_orphans(str(place.state), server.fileno())
         patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in refusal else JOIN_PATIENCE_SECONDS
@@ -120,22 +142,42 @@ def _join_or_start(place: Place) -> int:
         time.sleep(postmaster.POLL_SECONDS)
 
 
-def _start(place: Place, lock: int) -> None:
+def _start(place: Place, lock: int) -> list[str]:
+    """Start it; gives what the run is to say of it."""
     guard.note(lock, 0, "")
     try:
         kept = postmaster.is_kept(place)
+        gone = postmaster.reset_settings(place) if kept else []
         if not kept:
             postmaster.make_data(place, lock)
         try:
             _start_patiently(place, lock)
-        except postmaster.StartError as error:
+            gone += _restore(place)
+        except (postmaster.StartError, postmaster.LockedOutError, CannotUndo, psycopg.Error) as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
-            if not kept or start_remedy(error.log):
+            if not kept or (isinstance(error, postmaster.StartError) and start_remedy(error.log)):
                 raise
+            postmaster.stop(lock)
             postmaster.make_data(place, lock)
             postmaster.start(place, lock)
+            _restore(place)
+            reason = error.saw if isinstance(error, ServerError) else str(error)
+            return [f"the embedded server begins on fresh data: {reason.strip().splitlines()[-1]}"]
     finally:
         os.close(lock)  # the server has its own
+    return [f"undone on the embedded server, where an earlier run had left it: {', '.join(gone)}"] if gone else []
+
+
+def _restore(place: Place) -> list[str]:
+    """Make what belongs to the whole server what it was before tests; gives what was otherwise."""
+    wanted, doubted = Globals.load(place.state), place.state / DOUBTED
+    if wanted and not doubted.exists():
+        return []
+    with Admin(postmaster.robust_address(place)) as admin:
+        changes = restore(admin, wanted) if wanted else []
+        Globals.of(admin.run, superuser=True).save(place.state)
+    doubted.unlink(missing_ok=True)
+    return [str(change) for change in changes]
 
 
 def _start_patiently(place: Place, lock: int) -> None:

@@ -18,6 +18,8 @@ from pytest_seeddb.fingerprint.digests import FORMAT
 MARK: Final = 0x5EEDDB0 + FORMAT
 """``datconnlimit`` of our databases. Each format has its own, so that two versions of pytest-seeddb on one server leave
 each other's databases alone."""
+ANY_FORMAT: Final = range(0x5EEDDB0, 0x5EEDDB0 + 0x1000)
+"""The marks of all versions."""
 DROPPED_HALFWAY: Final = -2
 """``datconnlimit`` that PostgreSQL sets when a ``DROP DATABASE`` was interrupted (``DATCONNLIMIT_INVALID_DB``): such a
 database can only be dropped."""

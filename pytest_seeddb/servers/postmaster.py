@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.globals import DOUBTED, Globals
+from pytest_seeddb.servers.globals import FILE as GLOBALS
 from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
 from pytest_seeddb.servers.remedies import start_remedy
 
@@ -29,6 +32,21 @@ _CONNECT_TIMEOUT_SECONDS: Final = 5
 _PORT: Final = "5432"
 _SUPERUSER: Final = "postgres"  # the role that most applications' dumps and scripts expect
 _KILLED: Final = ("terminated by signal 9", "is still in use")
+_STOP_PATIENCE_SECONDS: Final = 20.0
+_REFUSED: Final = "FATAL:  "
+_PASSING: Final = ("the database system is", "too many clients", "remaining connection slots")
+"""What a server says that lets the superuser in a little later."""
+_ROBUST: Final = (
+    "default_transaction_read_only=off",
+    "statement_timeout=0",
+    "lock_timeout=0",
+    "role=none",
+    "search_path=pg_catalog",
+    "session_preload_libraries=",
+    "local_preload_libraries=",
+)
+_AUTO: Final = "postgresql.auto.conf"
+"""What ``ALTER SYSTEM`` writes, in the data directory."""
 _LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
 _TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 20_000
@@ -65,6 +83,8 @@ SETTINGS: Final = {
     "shared_buffers": "128MB",
     "max_connections": "200",
     # The same on every machine: initdb would take it from TZ.
+    # So that what a test made is told from what was there before it.
+    "track_commit_timestamp": "on",
     "timezone": "UTC",
     "log_timezone": "UTC",
     # Modest, and no statements: they may hold passwords.
@@ -83,6 +103,10 @@ class StartError(ServerError):
     log: str = ""
     killed: bool = False
     """Whether it was killed, or its first process; or what a killed one left has not ended yet."""
+
+
+class LockedOutError(ServerError):
+    """The server runs and does not let its superuser in: a test has changed it so."""
 
 
 def failure(what: str, place: Place, words: str) -> ServerError:
@@ -150,6 +174,8 @@ def make_data(place: Place, server_lock: int) -> None:
         if place.data.exists():
             # A half-removed directory must not pass for a data directory, should we be killed now.
             place.data.rename(free_name(place.data))
+        for name in (GLOBALS, DOUBTED):
+            (place.state / name).unlink(missing_ok=True)
         with beside(place.data, directory=True, private=True) as partial:
             place.account.take(partial)
             _initdb(place, partial, server_lock)
@@ -177,6 +203,21 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
         if "invalid locale" not in words:
             break
     raise failure("initdb failed to make the embedded server's data directory", place, words)
+
+
+def reset_settings(place: Place) -> list[str]:
+    """Put back what ``ALTER SYSTEM`` has set, which may keep the server from starting; gives the lines that went."""
+    path = place.data / _AUTO
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    wanted = (Globals.load(place.state) or Globals({})).system
+    if sorted(lines) == sorted(wanted):
+        return []
+    path.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
+    return [line for line in lines if line not in wanted]
 
 
 # -- the postmaster ------------------------------------------------------------------------------
@@ -215,19 +256,49 @@ def address(place: Place) -> Address:
     return Address({"host": place.record().get("socket", ""), "port": _PORT, "user": _SUPERUSER, "dbname": "postgres"})
 
 
+def robust_address(place: Place) -> Address:
+    """The same, for a session on which no setting of the role or the database has an effect."""
+    return Address({**address(place).params, "options": " ".join(f"-c {setting}" for setting in _ROBUST)})
+
+
 def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
     """Connect once to the server that was started last, or raise `OperationalError`."""
     import psycopg
 
-    server = address(place)
+    server = robust_address(place)
     if not server.params["host"]:  # libpq would take its own default
         raise psycopg.OperationalError("no server has been started yet")
-    return psycopg.connect(
-        server.conninfo,
-        autocommit=True,
-        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-        application_name="seeddb",
+    connection = psycopg.connect(
+        server.conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS, application_name="seeddb"
     )
+    if connection.info.parameter_status("is_superuser") != "on":
+        connection.close()
+        raise psycopg.OperationalError(f'{_REFUSED}role "{_SUPERUSER}" is not a superuser')
+    return connection
+
+
+def locked_out(place: Place, refusal: str) -> LockedOutError:
+    """The error for a server that refuses its superuser."""
+    remedy = "end the test runs that use it: its next start begins on fresh data"
+    what = "The embedded server does not let its superuser in: a test has changed that role or its database"
+    return LockedOutError(what, **{**describe(place, refusal), "remedy": remedy})
+
+
+def is_locked_out(refusal: str) -> bool:
+    """Whether the server runs and refuses its superuser, who can do nothing about it."""
+    return _REFUSED in refusal and not any(sign in refusal for sign in _PASSING)
+
+
+def stop(server_lock: int) -> None:
+    """Stop the postmaster that this process has just started, and wait for its end."""
+    pid = guard.read_note(server_lock)[0]
+    deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
+    with suppress(OSError):  # it has ended, or it is not our child
+        os.kill(pid, signal.SIGINT)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
 
 
 def _make_socket_directory(place: Place) -> Path:
@@ -286,6 +357,8 @@ def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None
             connect(place).close()
         except psycopg.OperationalError as error:
             last = str(error)
+            if is_locked_out(last):
+                raise locked_out(place, last) from None
         else:
             return
         if (code := process.poll()) is not None:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.fingerprint.atomic import free_name, sweep
 from pytest_seeddb.servers import guard
+from pytest_seeddb.servers.globals import DOUBTED
+from pytest_seeddb.servers.globals import FILE as GLOBALS
 from pytest_seeddb.servers.places import (
     COPY_LOCK,
     NAME,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log")
+_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log", GLOBALS, DOUBTED)
 
 
 @dataclass(frozen=True)

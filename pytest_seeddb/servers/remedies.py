@@ -12,6 +12,15 @@ _EXISTS: Final = (
     "the object already exists: change the statement. An earlier step or the `dump` created it. seeddb knows which "
     "migrations a dump contains only if `seeddb dump` wrote it, or if it contains the migration tool's own table"
 )
+_ROLE_EXISTS: Final = (
+    "roles belong to the whole server and stay when a database is dropped: an earlier build created this one, or "
+    "another client did. Write the statement so that it can run again: "
+    "DO $$ BEGIN CREATE ROLE ...; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+)
+_DATABASE_EXISTS: Final = (
+    "databases and tablespaces belong to the whole server and stay: an earlier build created this one, or another "
+    "client did. Create it only where it is missing, or drop it first (DROP DATABASE IF EXISTS ...)"
+)
 _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     "step": {
         "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
@@ -64,6 +73,8 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     },
 }
 _BY_WORDS: Final = (
+    (r'role "[^"]*" already exists', _ROLE_EXISTS),
+    (r'(database|tablespace) "[^"]*" already exists', _DATABASE_EXISTS),
     (
         "too many clients already|remaining connection slots",
         "raise max_connections on the server, end unused connections, or run fewer workers (-n)",

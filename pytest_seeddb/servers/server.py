@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.servers.address import Address
 
@@ -25,6 +27,8 @@ class Server:
         is_ephemeral: Whether its databases go with it.
         inputs: What determines its databases beside what it says of itself.
         identity: The container's id; empty where there is none.
+        state: The directory for what we know of a server that we started.
+        notes: What the run is to say of how the server was started.
     """
 
     kind: Literal["embedded", "container", "external"]
@@ -37,6 +41,8 @@ class Server:
     is_ephemeral: bool = False
     inputs: tuple[Part, ...] = ()
     identity: str = ""
+    state: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def major(self) -> int:
