@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.parser import make_parser
 from pytest_seeddb.plugin.markers import SIGNATURE
-from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, RESETS, SCOPES
+from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, OUTSIDES, RESETS, SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ _EXAMPLES: Final = {
     "dump": 'dump = "seed-db.sql"',
     "seeds": 'seeds = ["shop.seeds", "seeds/*.sql"]',
     "engines": 'engines = ["shop.db:engine"]',
+    "outside": 'outside = "refuse"',
     "scope": 'scope = "module"',
     "isolation": 'isolation = "rollback"',
     "extensions": 'extensions = ["pg_trgm"]',
@@ -53,6 +54,7 @@ _EXAMPLES: Final = {
 }
 
 _ALLOWED: Final = {
+    "outside": OUTSIDES,
     "scope": SCOPES,
     "isolation": ISOLATIONS,
     "enabled": ("option", "always"),

@@ -19,7 +19,7 @@ import threading
 import tomllib
 import weakref
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.disconnection import cut
@@ -29,7 +29,7 @@ from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -273,6 +273,34 @@ def _redirect(module: ModuleType, redirection: DjangoRedirection) -> Iterator[No
     finally:
         handler.configure_settings = configure
         redirection.end()
+
+
+@contextmanager
+def watch_django(check: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:
+    """Inside the block ``check`` gets the alias and the settings of each use of PostgreSQL that nothing redirects."""
+    with enter_on_import("django.db.backends.base.base", lambda module: _watch(module.BaseDatabaseWrapper, check)):
+        yield
+
+
+@contextmanager
+def _watch(wrapper: Any, check: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:  # noqa: ANN401 - Django's class
+    def checking(method: Any) -> Any:  # noqa: ANN401 - as above
+        @wraps(method)
+        def call(self: Any, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - as above
+            if not _active and self.vendor == "postgresql":
+                check(self.alias, self.settings_dict)
+            return method(self, *args, **named)
+
+        return call
+
+    methods = {name: getattr(wrapper, name) for name in ("connect", "_cursor")}
+    for name, method in methods.items():
+        setattr(wrapper, name, checking(method))
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(wrapper, name, method)
 
 
 class DjangoRedirection:

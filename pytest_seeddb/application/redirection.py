@@ -15,7 +15,7 @@ import sys
 import threading
 import weakref
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
 from pytest_seeddb.application.disconnection import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _OPENED_BY: Final = "pytest_seeddb.application.redirection"
 
 _active: Final[list[Redirection]] = []
+_watching: Final[list[Watch]] = []
 _changing: Final = threading.RLock()
 
 
@@ -82,6 +83,27 @@ def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Itera
             redirection.close_connections()
             for engine in engines or ():
                 empty_pool(engine)
+
+
+class Watch(Protocol):
+    """Hears of what no redirection covers; raises to refuse it."""
+
+    def check_connect(self, dialect: Dialect, positional: list[Any], named: Mapping[str, Any]) -> None:
+        """An engine is about to open a connection."""
+
+    def check_checkout(self, dialect: Dialect) -> None:
+        """An engine is about to use a connection that it opened before."""
+
+
+@contextlib.contextmanager
+def watch_engines(watch: Watch) -> Iterator[None]:
+    """Inside the block ``watch`` hears of every connection that no redirection covers, and may refuse it."""
+    with on_import("sqlalchemy", lambda _module: _listen()):
+        _watching.append(watch)
+        try:
+            yield
+        finally:
+            _watching.remove(watch)
 
 
 class Redirection:
@@ -151,11 +173,13 @@ def _covering(dialect: Dialect) -> Redirection | None:
 
 
 def _on_connect(
-    dialect: Dialect, entry: ConnectionPoolEntry, _cargs: list[Any], cparams: dict[str, Any]
+    dialect: Dialect, entry: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
 ) -> DBAPIConnection | None:
     connection = None
     while connection is None and (redirection := _covering(dialect)) is not None:
         connection = redirection.connect(dialect, entry, cparams)
+    if connection is None and _watching:
+        _watching[-1].check_connect(dialect, cargs, cparams)
     return connection
 
 
@@ -167,6 +191,8 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
     dialect: Dialect = pool._dialect  # noqa: SLF001 - as above
     redirection = _covering(dialect)
     fits = entry.info.get(_OPENED_BY) is redirection
+    if redirection is None and fits and _watching:
+        _watching[-1].check_checkout(dialect)
     if fits and redirection is not None:
         # asyncpg's belongs to an event loop, and inside a redirection each asynchronous seeder runs in one of its own.
         loop = getattr(entry.driver_connection, "_loop", None)

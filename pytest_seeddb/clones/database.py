@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pytest_seeddb.servers.naming import kept_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     import psycopg
 
@@ -38,6 +40,7 @@ class SeededDatabase:
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
         own_address: Its address, for what is closed when it goes.
         given_away: Whether somebody may come back with its address.
+        activation: Points the application at it, for a block.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
     """
@@ -59,6 +62,7 @@ class SeededDatabase:
         self.kept_as = ""
         self.lasts = True
         self.settlement: Settlement | None = None
+        self.activation: Callable[[SeededDatabase], AbstractContextManager[None]] = lambda _database: nullcontext()
         self.beside: Mapping[str, SeededDatabase] = {}
         self._go_back = go_back
         self._look = look
@@ -109,6 +113,14 @@ class SeededDatabase:
         connection = psycopg.connect(self.own_address.conninfo, **parameters)
         self._connections.append(connection)
         return connection
+
+    def activate(self) -> AbstractContextManager[None]:
+        """Inside the block, the application's ``engines``, the variables ``env`` and Django lead to this database.
+
+        For databases of ``seeded_db_factory``; that of a test is active from the start. What was opened
+        inside is closed at the end. Blocks may be nested: the innermost counts.
+        """
+        return self.activation(self)
 
     def reset(self) -> None:
         """Put the seeded state back, as if the test began anew.

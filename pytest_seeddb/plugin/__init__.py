@@ -50,6 +50,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             from pytest_seeddb.fingerprint import recording
 
             recording.begin(settings.root)
+            run.watch_outside(early_config, settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -130,6 +131,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from pytest_seeddb.plugin import failures
 
     failures.hide_secrets_of_an_interrupt(session.config)
+    run.note_outside(session.config)
     output = getattr(session.config, "workeroutput", None)
     if output is not None and RUN in session.config.stash:
         output[_OUTPUT] = asdict(session.config.stash[RUN].tally)
@@ -146,7 +148,9 @@ def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerCont
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was built, reused and cloned."""
-    if RUN in config.stash and config.get_verbosity() >= 0:
-        tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
-        for line in [*tally.lines(), *(tally.report() if settings.report else [])]:
-            terminalreporter.write_line(f"seeddb: {line}")
+    if RUN not in config.stash:
+        return
+    tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
+    lines = [*tally.lines(), *(tally.report() if settings.report else [])] if config.get_verbosity() >= 0 else []
+    for line in [*lines, *tally.warnings()]:  # these also with -q
+        terminalreporter.write_line(f"seeddb: {line}")

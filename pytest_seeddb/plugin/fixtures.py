@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plugin.markers import NAME, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.outside import OUTSIDE
 from pytest_seeddb.plugin.package_scope import package_of
 from pytest_seeddb.plugin.run import DATABASE, DISABLED, ELSEWHERE, ISOLATION, RUN, check_settings, is_enabled
 from pytest_seeddb.plugin.teardown import settle_now
@@ -119,6 +121,7 @@ def seeded_db_factory(
     Takes a profile, ``isolation=`` and seed parameters, as the marker does. The database lives as
     long as the block.
     """
+    from pytest_seeddb.clones.activation import activate
 
     @contextmanager
     def factory(
@@ -130,7 +133,12 @@ def seeded_db_factory(
             source = error.source.replace("the marker: seeded(", "the call: seeded_db_factory(")
             raise error.with_source(source) from None
         template, beside = _seeddb_worker.template(plan), _seeddb_worker.beside(plan)
-        with _seeddb_worker.database(template, isolation, seeddb_settings.env, beside) as database:
+        askers = pytestconfig.stash.get(OUTSIDE, None)
+        with (
+            _seeddb_worker.database(template, isolation, seeddb_settings.env, beside) as database,
+            askers.block() if askers else nullcontext(),
+        ):
+            database.activation = partial(activate, seeddb_settings)
             yield database
 
     return factory
@@ -161,6 +169,7 @@ def seeded_db(
         database = stack.enter_context(_seeddb_worker.database(template, isolation, seeddb_settings.env, beside))
         with activate(seeddb_settings, database), factories_on(database, request):
             request.node.stash[DATABASE] = database
+            database.activation = partial(activate, seeddb_settings)
             yield database
         run.unsettled.append((request.node, database, stack.pop_all()))
 

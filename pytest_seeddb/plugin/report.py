@@ -23,6 +23,7 @@ class Tally:
     settle_seconds: float = 0.0
     settled: list[tuple[float, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    outside: dict[str, str] = field(default_factory=dict)
 
     def add(self, worker: Worker) -> None:
         """Count what a worker did."""
@@ -48,6 +49,7 @@ class Tally:
         self._add_verdicts(other.verdicts, other.settle_seconds)
         self.settled += other.settled
         self.failures += other.failures
+        self.outside = {**other.outside, **self.outside}
 
     def note(self, test: str, settlement: Settlement) -> None:
         """Remember the settlement of a test's database, for the report."""
@@ -59,6 +61,10 @@ class Tally:
         """The settlement of each test's database, the slowest first."""
         slowest = sorted(self.settled, key=lambda row: -row[0])
         return [f"{1000 * seconds:6.1f} ms  {test}  {text}" for seconds, test, text in slowest]
+
+    def warnings(self) -> list[str]:
+        """Which engines connected to databases of their own, and who asked for it first."""
+        return [f"{engine}, first in {asker} (see the setting `outside`)" for engine, asker in self.outside.items()]
 
     def _add_verdicts(self, verdicts: dict[str, int], seconds: float) -> None:
         for verdict, number in verdicts.items():

@@ -5,7 +5,9 @@ Everything that a person can mistype ends the run here, with exit code 4, one te
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,7 +19,6 @@ from pytest_seeddb.plugin.report import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import ExitStack
 
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.clones.worker import Worker
@@ -136,6 +137,30 @@ def check_settings(given: object) -> None:
             source="the fixture seeddb_settings, overridden in a conftest.py or a test module",
             remedy="end it with: return seeddb_settings.replace(...)",
         )
+
+
+def watch_outside(config: pytest.Config, settings: Settings) -> None:
+    """From now to the end of the run, hear of connections that the application opens to databases of its own."""
+    if settings.outside == "allow" or not (settings.engines or find_spec("django")):
+        return
+    from pytest_seeddb.application.outside import Outside
+    from pytest_seeddb.plugin.outside import OUTSIDE, Askers
+
+    askers = config.stash[OUTSIDE] = Askers()
+    askers.outside = Outside(settings, askers.asker)
+    watching = ExitStack()
+    watching.enter_context(askers.outside.on())
+    config.add_cleanup(watching.close)
+    config.pluginmanager.register(askers, "seeddb-outside")
+
+
+def note_outside(config: pytest.Config) -> None:
+    """Have the summary say who connected."""
+    from pytest_seeddb.plugin.outside import OUTSIDE
+
+    askers = config.stash.get(OUTSIDE, None)
+    if askers is not None and askers.outside is not None and RUN in config.stash:
+        config.stash[RUN].tally.outside.update(askers.outside.connected)
 
 
 # -- before the first test -----------------------------------------------------------------------

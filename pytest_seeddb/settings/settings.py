@@ -31,6 +31,7 @@ SCOPES: Final[tuple[str, ...]] = get_args(Scope)
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
 KEEPS: Final = ("failed", "all", "none")
 RESETS: Final = ("auto", "clone")
+OUTSIDES: Final = ("refuse", "say", "allow")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,13 @@ class Settings:
         "The application's own SQLAlchemy engines or sessionmakers (`package.module:attribute`), or `all`. "
         "During a seeded test their connections go to the test's clone.",
         (),
+    )
+    outside: str | None = _setting(
+        choice(*OUTSIDES),
+        "What happens when an engine of `engines`, or Django, connects to its own database while seeded tests run. By "
+        "default that is refused on behalf of seeded tests (in fixtures, `setup_class` and the like that no other test "
+        "uses, and inside `seeded_db_factory`); elsewhere it connects, and the run says so at its end. `refuse` "
+        "refuses it elsewhere, too; `say` refuses nothing; `allow` does not even say it.",
     )
     scope: Scope = _setting(choice(*SCOPES), "The lifetime of a clone.", "function")
     isolation: str = _setting(choice(*ISOLATIONS), "The isolation of tests whose marker sets none.", "clone")

@@ -1,0 +1,127 @@
+"""Connections that the application opens to databases of its own, while it is redirected to none of a test's."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.application.imports import module_of
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.servers.naming import parse_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sqlalchemy.engine.interfaces import Dialect
+
+    from pytest_seeddb.settings.settings import Settings
+
+_ALL: Final = "an engine"
+_WHERE: Final = {"host": ("host", "unix_sock", "HOST"), "dbname": ("dbname", "database", "NAME", "user", "USER")}
+
+
+class Outside:
+    """Refuses, or notes, what the engines of the settings and Django open outside of seeded tests.
+
+    Attributes:
+        connected: Who connected first, by engine and database, for the end of the run.
+    """
+
+    def __init__(self, settings: Settings, asker: Callable[[], tuple[str, bool]]) -> None:
+        self._settings = settings
+        self._asker = asker
+        """Who is running now, and whether on behalf of seeded tests alone."""
+        self._names: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
+        self._places: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
+        self._asking = threading.local()
+        self.connected: dict[str, str] = {}
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Watch in the block, also where SQLAlchemy and Django are imported in it."""
+        from pytest_seeddb.application.django import watch_django
+        from pytest_seeddb.application.redirection import watch_engines
+
+        with ExitStack() as stack:
+            if self._settings.engines:
+                stack.enter_context(watch_engines(self))
+            stack.enter_context(watch_django(self.check_django))
+            yield
+
+    def check_connect(self, dialect: Dialect, positional: list[Any], named: Mapping[str, Any]) -> None:
+        """An engine is about to open a connection that leads to no test's database."""
+        given = dict(named)
+        for text in (*positional, given.get("dsn"), given.get("conninfo")):
+            with suppress(Exception):
+                from psycopg.conninfo import conninfo_to_dict
+
+                given = {**conninfo_to_dict(text), **given}
+        self._places.pop(dialect, None)
+        if (name := self._name(dialect)) and not _is_ours(given):
+            self._places[dialect] = _place(given)
+            self._check(name, self._places[dialect])
+
+    def check_checkout(self, dialect: Dialect) -> None:
+        """An engine is about to use a connection that it opened before."""
+        if dialect in self._places:
+            self._check(self._names.get(dialect, _ALL), self._places[dialect])
+
+    def check_django(self, alias: str, settings: Mapping[str, Any]) -> None:
+        """Django is about to connect, or to use a connection, that leads to no test's database."""
+        if not _is_ours(settings):
+            self._check(f"Django's database {alias!r}", _place(settings))
+
+    def _name(self, dialect: Dialect) -> str:
+        """The entry of ``engines`` that names the dialect's engine; empty where none does."""
+        from pytest_seeddb.application.redirection import engines_of
+
+        if self._settings.engines == ("all",):
+            return _ALL if dialect.name == "postgresql" else ""
+        if dialect not in self._names and not getattr(self._asking, "now", False):
+            self._asking.now = True  # a function that is named may connect
+            try:
+                for path in self._settings.engines:
+                    value: Any = sys.modules.get(module_of(path))
+                    for attribute in filter(None, path.partition(":")[2].split(".")):
+                        value = getattr(value, attribute, None)
+                    with suppress(Exception):  # not made yet, or a function that needs what is not there
+                        self._names.update({engine.dialect: path for engine in engines_of(value)})
+            finally:
+                self._asking.now = False
+        return self._names.get(dialect, "")
+
+    def _check(self, name: str, place: str) -> None:
+        mode, (asker, is_for_seeded) = self._settings.outside, self._asker()
+        if mode != "refuse" and (mode == "say" or not is_for_seeded):
+            self.connected.setdefault(f"{name} connected to its own database {place}", asker)
+            return
+        remedy = (
+            "move what it does into a seeder, into the test, or into a fixture of the setting `scope`, "
+            f"{self._settings.scope!r}; or give it a database: `with seeded_db_factory() as database, "
+            'database.activate(): ...`; or let it connect: outside = "say"'
+        )
+        if not is_for_seeded:
+            remedy = 'mark the test with @pytest.mark.seeded, or let it connect: outside = "say"'
+        raise ConfigError(
+            f"{name} was about to connect to its own database, which is not a seeded test's",
+            saw=f"{place}, asked for by {asker}",
+            source=f"the setting `outside`: {self._settings.source('outside')}",
+            remedy=remedy,
+        )
+
+
+def _is_ours(given: Mapping[str, Any]) -> bool:
+    """Whether it was made for one of our databases, by its URL."""
+    return any(parse_name(str(given.get(key, ""))) for key in _WHERE["dbname"])
+
+
+def _place(given: Mapping[str, Any]) -> str:
+    """The host and the database, without user and password."""
+    host, database = (
+        next((str(given[key]) for key in keys if given.get(key)), default)
+        for keys, default in ((_WHERE["host"], "localhost"), (_WHERE["dbname"], ""))
+    )
+    return f"{host}/{database}"
