@@ -47,8 +47,8 @@ WHERE to_regclass(name) = o AND NOT EXISTS (
     SELECT FROM pg_locks WHERE relation = o AND mode = 'AccessExclusiveLock'
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
-_HASTE: Final = "SET LOCAL lock_timeout = '5ms'; SET LOCAL statement_timeout = '15ms'"
-_CATALOG: Final = "SELECT EXISTS (SELECT FROM pg_class WHERE age(xmin) <= age(%s::xid))"
+_HASTE: Final = "BEGIN; SET LOCAL lock_timeout = '5ms'; SET LOCAL statement_timeout = '15ms'"
+_CATALOG: Final = sql.SQL("SELECT 0, count(*), count(*) FILTER (WHERE age(xmin) <= age({}::xid)) FROM pg_class")
 _POLL: Final = 0.0005
 _ENDING: Final = 0.004
 """Seconds after which a connection is open, and not just ending,"""
@@ -82,15 +82,15 @@ def read_changes(observer: Observer, told: Told) -> Changes:
 
 def _read(observer: Observer, told: Told) -> Changes:
     connection, seeded = observer.connection, observer.seeded
-    newest, others = _connections(connection, told)
+    newest, others = _connections(connection, told, seeded.newest)
     connected = tuple(other for other, _ in others)
     silent = () if newest == seeded.newest else tuple(other for other, has_told in others if not has_told)
     # Else nobody has locked anything.
     is_hasty = any(other.state != "idle" for other in connected)
-    now = observer.counters()
+    now = observer.sequences.counters()
     counts = observer.difference()
     # Somebody may tell the server something between the two.
-    while connected and (again := observer.counters()) != now:
+    while connected and (again := observer.sequences.counters()) != now:
         now, counts = again, observer.difference()
     beyond_rows = now.beyond_rows(seeded.counters) or observer.is_more_than(counts, now)
     written = {oid: (rows.inserted, rows.updated, rows.deleted) for oid, rows in counts.items()}
@@ -101,9 +101,11 @@ def _read(observer: Observer, told: Told) -> Changes:
             written[oid] = (inserted + more[0], updated + more[1], deleted + more[2])
             beyond_rows = beyond_rows or oid not in observer.shape.owners
     with _in_haste(connection) if is_hasty else nullcontext():
-        sequences = _moved_sequences(observer)
+        sequences, all_were_read = _moved_sequences(observer)
+    if not all_were_read:
+        silent = silent or tuple(other for other in connected if other.state != "idle")
     if silent:
-        with _in_haste(connection):
+        with suppress(psycopg.Error), _in_haste(connection):
             changed_schema = _add_contents(observer, written, is_hasty=is_hasty)
             beyond_rows = beyond_rows or changed_schema
     return Changes(
@@ -117,14 +119,17 @@ def _read(observer: Observer, told: Told) -> Changes:
     )
 
 
-def _connections(connection: Connection, told: Told) -> tuple[str, list[tuple[OpenConnection, bool]]]:
-    """The next transaction number, and who is connected and has told all. One that is just ending is waited for."""
+def _connections(connection: Connection, told: Told, unwritten: str) -> tuple[str, list[tuple[OpenConnection, bool]]]:
+    """The next transaction number, and who is connected and has told all.
+
+    One that is just ending is waited for, unless the number is still that of the ``unwritten`` clone.
+    """
     started, looks = time.monotonic(), 0
     while True:
         rows = connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
         waited, looks = time.monotonic() - started, looks + 1
         is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE)
-        if not is_ending or all(row[-1] in {True, None} for row in rows):
+        if not is_ending or rows[0][0] == unwritten or all(row[-1] in {True, None} for row in rows):
             others = [(OpenConnection(*row), has_told) for _, *row, has_told in rows if has_told is not None]
             return str(rows[0][0]), others
         time.sleep(_POLL)
@@ -133,9 +138,11 @@ def _connections(connection: Connection, told: Told) -> tuple[str, list[tuple[Op
 @contextmanager
 def _in_haste(connection: Connection) -> Iterator[None]:
     """A transaction in which nothing waits long for a lock, and no statement takes long."""
-    with connection.transaction(force_rollback=True):
-        connection.execute(_HASTE, prepare=False)
+    connection.execute(_HASTE, prepare=False)
+    try:
         yield
+    finally:
+        connection.execute("ROLLBACK", prepare=False)
 
 
 def _readable(connection: Connection, names: dict[int, str]) -> list[int]:
@@ -143,15 +150,15 @@ def _readable(connection: Connection, names: dict[int, str]) -> list[int]:
     return [oid for (oid,) in connection.execute(_READABLE, [list(names), list(names.values())])]
 
 
-def _moved_sequences(observer: Observer) -> tuple[str, ...]:
-    """Those that moved, without those that are gone or locked."""
+def _moved_sequences(observer: Observer) -> tuple[tuple[str, ...], bool]:
+    """Those that moved, and whether all were read: some may be gone, or another transaction may have locked them."""
     connection = observer.connection
     is_inside = connection.info.transaction_status == TransactionStatus.INTRANS
     with suppress(psycopg.Error), connection.transaction() if is_inside else nullcontext():
-        return tuple(observer.sequences.moves())
+        return tuple(observer.sequences.moves()), True
     with suppress(psycopg.Error), connection.transaction():
-        return tuple(observer.sequences.moves(_readable(connection, observer.sequences.names)))
-    return ()
+        return tuple(observer.sequences.moves(_readable(connection, observer.sequences.names))), False
+    return (), False
 
 
 def _add_contents(observer: Observer, written: Written, *, is_hasty: bool) -> bool:
@@ -162,20 +169,13 @@ def _add_contents(observer: Observer, written: Written, *, is_hasty: bool) -> bo
         pages += table.pages
         if table.pages <= _PAGES and pages <= _ALL_PAGES and table.tuples >= 0:
             tables[table.oid] = table
-    try:
-        with connection.transaction():
-            oids: Collection[int] = tables
-            if is_hasty:
-                names = {oid: table.identifier.as_string(connection) for oid, table in tables.items()}
-                oids = _readable(connection, names)
-            count = sql.SQL("SELECT {}, count(*), count(*) FILTER (WHERE age(xmin) <= age({}::xid)) FROM ONLY {}")
-            queries = [count.format(sql.Literal(oid), sql.Literal(newest), tables[oid].identifier) for oid in oids]
-            rows = connection.execute(sql.SQL(" UNION ALL ").join(queries), prepare=False).fetchall() if queries else []
-            changed_schema = bool(connection.execute(_CATALOG, [newest]).fetchall()[0][0])
-    except psycopg.Error:
-        if connection.closed:
-            raise
-        return False
+    oids: Collection[int] = tables
+    if is_hasty:
+        oids = _readable(connection, {oid: table.identifier.as_string(connection) for oid, table in tables.items()})
+    count = sql.SQL("SELECT {}, count(*), count(*) FILTER (WHERE age(xmin) <= age({}::xid)) FROM ONLY {}")
+    parts = [count.format(sql.Literal(oid), sql.Literal(newest), tables[oid].identifier) for oid in oids]
+    query = sql.SQL(" UNION ALL ").join([_CATALOG.format(sql.Literal(newest)), *parts])
+    (_, _, changed_schema), *rows = sorted(connection.execute(query, prepare=False))
     for oid, number, new in rows:
         inserted, updated, deleted = written.get(oid, (0, 0, 0))
         # An update makes a new row and an old one missing. What the counters have explains some of both.
@@ -184,4 +184,4 @@ def _add_contents(observer: Observer, written: Written, *, is_hasty: bool) -> bo
         both = min(more, gone)
         if more or gone:
             written[oid] = (inserted + more - both, updated + both, deleted + gone - both)
-    return changed_schema
+    return bool(changed_schema)

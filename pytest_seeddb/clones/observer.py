@@ -257,6 +257,10 @@ class SequenceWatch:
         """What the server says of the clone."""
         return Look.of(*self.connection.execute(_LOOK, [self.oids]).fetchall()[0])
 
+    def counters(self) -> Counters:
+        """What the server counts now, as far as it has been told, whoever is connected."""
+        return Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
+
     def _counts(self) -> dict[int, int]:
         return dict(self.connection.execute(_FETCHED, [self.oids]).fetchall()) if self.oids else {}
 
@@ -382,10 +386,6 @@ class Observer:
                 idle = [pid for pid, _, state, _ in look.others if state == "idle"]
                 self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
             time.sleep(_POLL)
-
-    def counters(self) -> Counters:
-        """What the server counts now, as far as it has been told."""
-        return Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
 
     def difference(self) -> dict[int, TableCounts]:
         """Rows written since the clone was seeded, by table, those of long values included."""

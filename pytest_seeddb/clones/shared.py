@@ -44,6 +44,8 @@ class SharedClone:
         self._clone: Clone | None = None
         self._watch: SequenceWatch | None = None
         self._resting: Counters | None = None
+        self._counted: Counters | None = None
+        """Since when `changes` are told."""
 
     def take(self) -> Clone:
         """The clone, in the seeded state; nobody but its own connection was connected since that was found.
@@ -55,6 +57,7 @@ class SharedClone:
             if self._clone is None:
                 self._make()
             elif self._is_at_rest():
+                self._counted = self._resting
                 return self._clone
             else:
                 self.settle(rolled_back=False)
@@ -118,15 +121,17 @@ class SharedClone:
         """Set the sequences back while the test may be in the middle of something."""
         if self._watch:
             self._watch.restore()
+            self._counted = self._watch.counters()
             self._watch.connection.rollback()
 
-    def changes(self, _told: Told) -> Changes:
-        """The sequences that moved; rows can only be written in the test's own transaction."""
-        if self._watch is None:
+    def changes(self, _told: Told, *, rolled_back: bool) -> Changes:
+        """The sequences that moved, and whether a connection that was to be read-only committed something."""
+        if self._watch is None or self._counted is None:
             return Changes()
-        names = self._watch.moves()
+        names, now = self._watch.moves(), self._watch.counters()
         self._watch.connection.rollback()
-        return Changes(sequences=tuple(names))
+        wrote = now.has_committed_writes(self._counted) if rolled_back else now.wrote(self._counted)
+        return Changes(sequences=tuple(names), beyond_rows=wrote)
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""

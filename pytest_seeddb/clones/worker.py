@@ -263,7 +263,8 @@ class Worker:
         shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
             address = shared.take().address
-        database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, shared.changes)
+        look = partial(shared.changes, rolled_back=isolation == "rollback")
+        database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, look)
 
         def take_back() -> None:
             database.close_connections()

@@ -75,6 +75,19 @@ def test_under_readonly_there_are_none(worker, template):
         assert database.changes() == Changes()
 
 
+@pytest.mark.parametrize("isolation", ["readonly", "rollback"])
+def test_what_somebody_committed_to_the_shared_clone_in_spite_of_all_is_not_nothing(worker, template, isolation):
+    with worker.database(template, isolation) as database:
+        assert not database.changes()
+        with database.connect() as connection:
+            connection.execute("SET TRANSACTION READ WRITE")
+            connection.execute("INSERT INTO t (v) VALUES (1)")
+            connection.commit()
+            connection.execute("SELECT 1")
+            connection.commit()
+            assert database.changes().beyond_rows
+
+
 def test_with_reset_clone_it_is_an_error_that_says_so(embedded_server, make_plan):
     with Worker(embedded_server, reset="clone") as worker:
         template = worker.template(make_plan(Statements("schema", SCHEMA)))
@@ -206,6 +219,18 @@ def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop):
         assert database.changes()
         stranger.close()
         assert database.changes().tables == (TableChange("empty", 1, 0, 1),)
+
+
+def test_a_sequence_that_cannot_be_read_may_have_moved(worker, shop):
+    with worker.database(shop) as database, psycopg.connect(database.conninfo) as stranger:
+        with database.connect() as connection:
+            connection.execute("SELECT nextval('ticket')")
+        stranger.execute("DROP SEQUENCE ticket")
+        changes = database.changes()
+        assert changes.sequences == ()
+        assert changes.not_known
+        stranger.rollback()
+        assert database.changes().sequences == ("ticket",)
 
 
 def test_nobody_waits_for_a_lock_on_what_was_written(worker, shop):
