@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, LiteralString, Self
 
@@ -56,6 +56,21 @@ FROM pg_stat_get_activity(NULL)
 WHERE datid = (SELECT oid FROM pg_database WHERE datname = %s) AND pid <> %s
   AND backend_type IS DISTINCT FROM 'autovacuum worker'
 """
+
+# What keeps a database from being renamed or dropped although nobody is connected, and the statement that ends it.
+# Dropping a subscription would also connect to the publisher, to drop the slot there.
+_HOLDS: Final = """
+SELECT 'the prepared transaction ' || quote_literal(gid) || ' of ' || owner, 'ROLLBACK PREPARED ' || quote_literal(gid)
+FROM pg_prepared_xacts WHERE database = %s
+UNION ALL
+SELECT 'the subscription ' || name || ' of ' || pg_get_userbyid(subowner), 'ALTER SUBSCRIPTION ' || name
+       || ' DISABLE; ALTER SUBSCRIPTION ' || name || ' SET (slot_name = NONE); DROP SUBSCRIPTION ' || name
+FROM pg_subscription, quote_ident(subname) name WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = %s)
+UNION ALL
+SELECT 'the replication slot ' || slot_name, 'SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')'
+FROM pg_replication_slots WHERE database = %s AND NOT temporary
+"""
+_FREEING: Final = "-c default_transaction_read_only=off -c statement_timeout=10s -c lock_timeout=10s"
 
 _CATALOGS: Final = "pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription"
 """The shared catalogs, in which each database that comes and goes leaves dead rows."""
@@ -185,15 +200,21 @@ class Admin:
         self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
 
     def move(self, name: str, new: str) -> None:
-        """Give a database another name, whoever is connected to it: their connections are ended.
+        """Give a database another name. What `drop` ends is ended, too.
 
         Raises:
-            CloneError: A client stays connected that our role may not end.
+            CloneError: A client stays connected that our role may not end, or something of these stays.
         """
         self.refuse_connections(name)
-        self.evict(name)
-        statements = "ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} WITH ALLOW_CONNECTIONS true"
-        self.run(sql.SQL(statements).format(*map(sql.Identifier, (name, new, new))))
+        try:
+            self._free(name)
+            self.evict(name)
+            statements = "ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} WITH ALLOW_CONNECTIONS true"
+            self.run(sql.SQL(statements).format(*map(sql.Identifier, (name, new, new))))
+        except (psycopg.Error, CloneError):
+            with suppress(psycopg.Error):
+                self.admit_connections(name)
+            raise
 
     def publish(self, name: str, final: str, comment_of: Callable[[int], str]) -> int:
         """Seal a database: in one transaction, give it its final name and a comment, and let nobody connect any more.
@@ -232,8 +253,11 @@ class Admin:
     def drop(self, name: str) -> None:
         """Drop one of our databases, even if clients are connected to it. One that is not there is not an error.
 
+        Its prepared transactions are rolled back, its subscriptions and replication slots dropped. If it cannot be
+        dropped, it is open to whoever must see to that.
+
         Raises:
-            CloneError: A client stays connected that our role may not end.
+            CloneError: A client stays connected that our role may not end, or something of these stays.
         """
         rows = self.run("SELECT datconnlimit FROM pg_database WHERE datname = %s", [name])
         if not rows or not is_ours(name, rows[0][0]):
@@ -243,10 +267,39 @@ class Admin:
             if rows[0][0] != DROPPED_HALFWAY:
                 alter = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false")
                 self.run(alter.format(sql.Identifier(name)))
+                self._free(name)
             self.evict(name)
             self.run(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
         except psycopg.errors.InvalidCatalogName:
             return  # another process dropped it in between
+        except (psycopg.Error, CloneError):
+            with suppress(psycopg.Error):
+                self.admit_connections(name)
+            raise
+
+    def _free(self, name: str) -> None:
+        """End what keeps a database, to which nobody can connect, from being renamed or dropped."""
+        if not self.run(_HOLDS, [name] * 3):
+            return
+        self.admit_connections(name)
+        with (
+            suppress(psycopg.Error),
+            psycopg.connect(self.address.with_database(name).conninfo, autocommit=True, options=_FREEING) as connection,
+        ):
+            self.refuse_connections(name)
+            self.evict(name, spare=connection.info.backend_pid)
+            for _, statement in self.run(_HOLDS, [name] * 3):
+                with suppress(psycopg.Error):
+                    connection.execute(statement)
+        self.refuse_connections(name)
+        if left := self.run(_HOLDS, [name] * 3):
+            statements = "; ".join(statement for _, statement in left)
+            raise CloneError(
+                f"The database {name} cannot be dropped or renamed",
+                saw=", ".join(what for what, _ in left),
+                source=self.address.masked,
+                remedy=f"connect to {name} as the owner or a superuser, and run: {statements}. Then run: seeddb prune",
+            )
 
     def evict(self, name: str, *, spare: int = 0) -> None:
         """End every connection to the database and wait until their backends are gone, or raise `CloneError`.

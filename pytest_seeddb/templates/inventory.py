@@ -142,6 +142,9 @@ def sweep(admin: Admin) -> list[str]:
                     if admin.is_broken:
                         raise
                     refusals.append(error)
+    if len(refusals) > 1:
+        remedy = "see to each of them, and run: seeddb prune"
+        raise CloneError("Databases cannot be dropped", saw="\n".join(map(str, refusals)), remedy=remedy)
     if refusals:
         raise refusals[0]
     return dropped

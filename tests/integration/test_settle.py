@@ -11,7 +11,6 @@ from attacks import times
 from handmade import Statements
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 from separate import separate_server
 from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
@@ -154,19 +153,9 @@ def test_a_prepared_transaction_means_discard_and_does_not_hang_the_run(preparin
         assert bench.settled(lambda address: run(address, [(0, "SELECT * FROM t")])).verdict == "keep"
         assert time.monotonic() - started < 2
     assert time.monotonic() - started < 30
-    assert "prepared transaction" in " ".join(worker.failures)
-
-    def clones():
-        return {each.name for each in admin.databases("seeddb\\_c\\_%")}
-
-    # Whoever ends the transaction lets the next run's sweep drop the clone.
+    assert worker.failures == []
     with Admin(preparing_server.address) as admin:
-        (blocked,) = clones()
-        admin.run(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(blocked)))
-        run(preparing_server.address.with_database(blocked), [(0, "ROLLBACK PREPARED 'left'")])
-        with Worker(preparing_server):
-            pass
-        assert clones() == set()
+        assert admin.databases("seeddb\\_c\\_%") == []
 
 
 def test_rows_in_the_middle_of_a_big_table_mean_discard(embedded_server, make_plan):
