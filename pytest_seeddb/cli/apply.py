@@ -16,6 +16,7 @@ from pytest_seeddb.cli.database import database_of, further_databases, is_nearby
 from pytest_seeddb.cli.output import as_json, make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.errors import ConfigError, ServerError
+from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan.ledger import Ledger
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.planning import Plans, plan_of
@@ -71,6 +72,7 @@ def apply(settings: Settings, wish: Wish, progress: Progress) -> Applied | None:
     dotenv = read_dotenv(settings.root, os.environ) if settings.dotenv else ()
     address = database_of(settings, wish.url, dotenv)
     overrides = {"tier": wish.tier} if wish.tier in TIERS else {}
+    begin(settings.root)
     plan = plan_of(settings, overrides=overrides)
     if wish.tier == "none":
         plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))

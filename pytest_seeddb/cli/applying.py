@@ -31,6 +31,7 @@ from pytest_seeddb.templates.contents import label, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from pytest_seeddb.plan.plan import Plan, Progress, Stage, Step
 
@@ -132,7 +133,7 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
         todos = []
         for stage in plan.stages:
             for step in stage.steps:
-                todo = _todo(stage, step, ledger, wish, is_current=is_current)
+                todo = _todo(stage, step, ledger, wish, plan.root, is_current=is_current)
                 if strange_table and stage.tier and step.rerun == "never" and not (wish.force or wish.accept):
                     reason = f"{strange_table} already has rows, and no ledger says where they come from"
                     todo = replace(todo, action="refuse", reason=reason)
@@ -214,7 +215,7 @@ def _marker_meanwhile(marker: Marker, ledger: Ledger) -> Marker:
     return replace(before, fingerprint="", tier=tier, environment=marker.environment)
 
 
-def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: bool) -> Todo:
+def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, root: Path, *, is_current: bool) -> Todo:
     noted = ledger.steps.get(step.name)
     if stage.tier and wish.force:
         return Todo(step.name, "run", "it was asked for")
@@ -222,8 +223,10 @@ def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, *, is_current: b
         return Todo(step.name, "done", "up to date") if is_current else Todo(step.name, "run", "pending")
     if noted is None:
         return Todo(step.name, "accept" if wish.accept and stage.tier else "run", "new")
-    if ledger.is_done(step):
-        return Todo(step.name, "done", "up to date")
+    if ledger.is_done(step, root):
+        is_unknown = ledger.inputs is None and step.rerun == "safe" and stage.name == "migrations"
+        unknown = Todo(step.name, "run", "an earlier version of pytest-seeddb did not note what it read")
+        return unknown if is_unknown else Todo(step.name, "done", "up to date")
     reason = "it has changed since it was applied" if noted.finished else "it was started but not finished"
     if step.rerun == "safe":
         return Todo(step.name, "run", reason)
@@ -262,7 +265,7 @@ class _Application:
         if all(todo.action == "done" for todo in todos):
             return todos
         running = [todo.step for todo in todos if todo.action == "run"]
-        marks = LedgerMarks(self.connection, running, begun, draws_so_far)
+        marks = LedgerMarks(self.connection, running, begun, draws_so_far, self.plan.root)
         steps = {step.name: step for step in self.plan.steps}
         for todo in todos:
             if todo.action == "accept":

@@ -132,7 +132,8 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
             origin = Origin(plan.name, plan.profile, marker.tier)
             with psycopg.connect(clone.address.conninfo, autocommit=True) as connection:
                 connection.execute(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
-                ledger.write_finished(connection, own, marker, template.record.numbering)
+                record = template.record
+                ledger.write_finished(connection, own, marker, record.numbering, record.opened)
                 comment = sql.SQL("COMMENT ON SCHEMA {} IS {}")
                 connection.execute(comment.format(sql.Identifier(ledger.SCHEMA), sql.Literal(origin.to_comment())))
             put_in_order(clone.address)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_seeddb.cli.output import as_json
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.fingerprint.environment import is_variable
 from pytest_seeddb.seeds.planning import plan_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run(parsed: argparse.Namespace) -> int:
             }
             for (name, parts), fingerprint in zip(look.steps, look.fingerprints, strict=True)
         ],
+        # Variables without values, and without what a value could be guessed from.
+        "read": [{"name": part.name, "digest": "" if is_variable(part.name) else part.text} for part in look.opened],
     }
     print(as_json(result) if parsed.json else "\n".join(_lines(result)))
     return 0
@@ -55,6 +58,10 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{step['fingerprint'][:12]}  {step['name']}"
         yield from (f"    {part['digest']:<16}  {part['name']}" for part in step["parts"])
+    if result["read"]:
+        yield ""
+        yield "read by the build"
+        yield from (f"    {read['digest']:<16}  {read['name']}" for read in result["read"])
     template = result["template"] or f"none; next run builds: {result['reason']}"
     yield ""
     yield f"fingerprint {result['fingerprint']}"

@@ -315,7 +315,7 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
             noted = ledger.read(connection)
         # Of migration files only the ledger knows in which version they ran.
         files = [step for step in migrations if step.rerun == "never" and step.name in noted.steps]
-        changed = [step.name for step in files if not noted.is_done(step)]
+        changed = [step.name for step in files if not noted.is_done(step, settings.root)]
         if not changed:
             lacks = _lacking(Build(worker.admin, clone.name, schema, Progress()))
         if not changed and not lacks:

@@ -15,18 +15,22 @@ import os
 import stat
 import sys
 import threading
-from contextlib import suppress
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from pytest_seeddb.fingerprint.digests import MISSING, Part, content_part, digest
-from pytest_seeddb.fingerprint.modules import is_test
+from pytest_seeddb.fingerprint import environment
+from pytest_seeddb.fingerprint.digests import MISSING, Part, content_part, file_digest
+from pytest_seeddb.fingerprint.listings import LISTING, digest_of_names, names_in, patterns_of, split
+from pytest_seeddb.fingerprint.places import Places, is_ignored
 from pytest_seeddb.fingerprint.sources import Code, is_code
+from pytest_seeddb.fingerprint.stack import frames, module_of, reader, top_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
 CHANGED_MEANWHILE: Final = "changed during the build"
@@ -35,16 +39,7 @@ CHANGED_MEANWHILE: Final = "changed during the build"
 # Code is followed by its imports, see `pytest_seeddb.fingerprint.sources`.
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", ".pth")
 _COMPILED: Final = ".pyc"
-_IGNORED_DIRECTORIES: Final = frozenset(
-    {
-        *("__pycache__", "__pypackages__", "site-packages", "dist-packages", "node_modules", "htmlcov"),
-        *(".git", ".hg", ".svn", ".jj", ".tox", ".nox", ".venv", ".eggs"),
-        *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"),
-    }
-)
-_IGNORED_SUFFIXES: Final = (".dist-info", ".egg-info")
-_COVERAGE: Final = ".coverage"
-_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CREATES: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LISTINGS: Final = frozenset({"os.listdir", "os.scandir"})
 # With the positions of the paths among each event's arguments.
 _EVENTS: Final = {
@@ -55,22 +50,35 @@ _EVENTS: Final = {
 }
 _HERE: Final = "./"
 """The name of the root itself."""
-
-# Code reads through these. The import system is not among them.
-_MEANS: Final = frozenset({"pathlib", "io", "_pyio", "os", "codecs", "glob", "fnmatch", "contextlib", "runpy"})
-_RESOURCES: Final = ("importlib.resources", "importlib.readers")
-_FROZEN: Final = "<frozen "
-"""The file of the interpreter's own modules, the import system among them."""
 _OURSELVES: Final = __name__.partition(".")[0]
 
+# These list directories to find what they were asked for by its name, or for themselves.
+_FINDERS: Final = (
+    *("importlib", "_frozen_importlib", "zipimport", "pkg_resources", "importlib_metadata", "linecache"),
+    *("_pytest", "pytest", "pluggy", "xdist", "coverage", "pytest_cov", "django.core.management"),
+)
 _State = tuple[int, int, int, int]
 _NO_FILE: Final[_State] = (0, 0, 0, 0)
+_NO_STATE: Final[_State] = (-1, -1, -1, -1)
+"""That of a file which is another now than when it was read."""
+
+_REPLAYED: Final = "seeddb replayed: "
+_REPLAY: Final = f"""
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pathlib import Path
+from {__name__} import reads_of_import
+print("\\n{_REPLAYED}" + json.dumps(reads_of_import(Path(sys.argv[2]), sys.argv[3:])))
+"""
+_PATIENCE: Final = 60
+"""Seconds for that child process."""
 
 _lock = threading.Lock()
 _recordings: tuple[Recording, ...] = ()
 _ongoing: dict[str, Recording] = {}
 _has_hook = False
 _busy = threading.local()
+_planned: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -86,38 +94,57 @@ class _Read:
 
 
 class Recording:
-    """Records which files under ``root`` this process reads while the context is open.
+    """Records what this process reads of the project in ``root`` while the context is open.
 
-    A missing file that was looked for counts, and so does a directory that the project's own code listed: what is
-    added to it may be read next time. Files that this process also opened for writing or moved into place do not
-    count: they are results, not inputs. Nor does code (unless the project's own code reads it like data), nor virtual
-    environments, caches and ``.git``, nor what no longer exists at the end. All threads are recorded; recordings may
-    overlap. Opening a file never fails because of a recording.
+    Files count that `pytest_seeddb.fingerprint.places` names. A missing file that was looked for counts, and so does a
+    directory that was listed on behalf of the project's own code: what is added to it may be read next time. Files that
+    this process also opened for writing or moved into place do not count: they are results, not inputs. Nor does code
+    (unless the project's own code reads it like data), nor virtual environments, caches and ``.git``, nor what no
+    longer exists at the end. Environment variables count that the project's code asks for by name.
+    All threads are recorded; recordings may overlap. Opening a file never fails because of a recording.
     """
 
     def __init__(self, root: Path) -> None:
-        self.roots = tuple({_with_slash(os.path.abspath(root)): 1, _with_slash(os.path.realpath(root)): 1})  # noqa: PTH100 - prefixes of strings
+        self.root = root
+        self.places = Places(root)
         self._reads: dict[str, _Read] = {}
         self._loads: dict[str, _Read] = {}
+        self._variables: dict[str, set[str]] = {}
         self._written: set[str] = set()
+        self._updated: dict[str, str] = {}
         self._parts: tuple[Part, ...] = ()
+        self._environ: dict[str, str] = {}
+        self._early: set[str] = set()
+        self.started = time.time_ns()
 
     def __enter__(self) -> Self:
-        """Begin to record."""
+        """Begin to record a build."""
+        self._environ = environment.begin_build()
+        self._start()
+        return self
+
+    def start(self) -> None:
+        """Begin to record for the life of the process."""
+        self._early = set(sys.modules)
+        self._start()
+
+    def _start(self) -> None:
         global _has_hook, _recordings  # noqa: PLW0603 - one hook serves the whole process
         with _lock:
             _recordings = (*_recordings, self)
             if not _has_hook:
                 sys.addaudithook(_hook)
                 _has_hook = True
-        return self
+        environment.listen(_note_variable)
+        environment.forget_instructions()
 
     def __exit__(self, *_: object) -> None:
         """End the recording, also after a failure, and take the digests."""
         global _recordings  # noqa: PLW0603 - see above
         with _lock:
             _recordings = tuple(other for other in _recordings if other is not self)
-        self._parts = self._parts_of(self._reads)
+        environment.end_build(self._environ)
+        self._parts = merge((*self._parts_of(self._reads), *self._variables_of(self._variables, self._environ)))
 
     def parts(self) -> tuple[Part, ...]:
         """What was read, sorted by name; nothing before the recording has ended. Directories end in ``/``.
@@ -129,7 +156,9 @@ class Recording:
 
     def parts_read_by(self, sources: frozenset[str]) -> tuple[Part, ...]:
         """What code of these files has read so far."""
-        return self._parts_of([name for name, read in [*self._reads.items()] if not sources.isdisjoint(read.readers)])
+        files = [name for name, read in [*self._reads.items()] if not sources.isdisjoint(read.readers)]
+        variables = [name for name, readers in [*self._variables.items()] if not sources.isdisjoint(readers)]
+        return merge((*self._parts_of(files), *self._variables_of(variables)))
 
     def loads_of(self, sources: frozenset[str]) -> frozenset[str]:
         """The source files that were loaded while code of these files was being executed."""
@@ -139,30 +168,87 @@ class Recording:
         """The source files that changed since this process loaded them."""
         return [name for name in sources if name in self._loads and self._loads[name].state != self._state(name)]
 
-    def note(self, event: str, path: str, *, writes: bool) -> None:
-        """Note an event; the hook calls this, from any thread."""
+    def note(self, path: str, kind: str) -> None:
+        """Note an event of the kind ``reads``, ``updates``, ``writes`` or ``lists``; the hook calls this."""
         name = self._name(path)
         if name is None:
             return
-        if writes:
+        if kind == "writes":
             self._written.add(name)
-        elif event in _LISTINGS:
-            if self._is_own(_reader()):
-                self._add(self._reads, _with_slash(name) if name else _HERE, _Read(names=_names_in(path)))
+        elif kind == "lists":
+            lister = reader()
+            if os.path.isabs(name) or lister is None or module_of(lister).startswith(_FINDERS):  # noqa: PTH117 - strings
+                return
+            if top_of(lister) != _OURSELVES and self._calls(_planned):
+                patterns = patterns_of(path)
+                listed = (_with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
+                self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
         elif name.endswith(_COMPILED):
             self._load(self._name(source_from_cache(path)))
-        elif not is_code(name) or self._is_own(reader := _reader()):
+        elif not is_code(name) or self._is_own(frame := reader()):
             self._read(name)
-        elif reader is None or _top(reader) != _OURSELVES:
+            if kind == "updates":
+                self._updated.setdefault(name, file_digest(path))
+        elif frame is None or top_of(frame) != _OURSELVES:
             self._load(name)
 
-    def take_over(self, part: Part) -> None:
-        """Count a part of an earlier recording."""
-        name = part.name.replace("/", os.sep)
-        if name.endswith(os.sep):
-            self._add(self._reads, name, _Read(names=_names_in(self.roots[0] + name)))
+    def note_variable(self, name: str) -> None:
+        """Note that a variable is asked for, if it is for the project's own code."""
+        asker = next((frame for frame in frames() if module_of(frame) not in environment.MAPPING_MODULES), None)
+        if asker is None:
+            return
+        if self._is_own(asker) or (environment.reads_by_name(module_of(asker)) and self._calls()):
+            environment.note(name)
+            self._variables.setdefault(name, set()).update(self._readers())
+
+    def count(self, name: str, readers: Iterable[str] = (), since: int = 0) -> None:
+        """Count what was read before, as it is now; with a time in nanoseconds, unless it changed after that."""
+        if environment.is_variable(name):
+            environment.note(name)
+            self._variables.setdefault(name, set()).update(readers)
+            return
+        if listing := LISTING.fullmatch(name):
+            path = self._path(listing["directory"].replace("/", os.sep))
+            read = _Read(names=names_in(path, split(listing["patterns"])))
         else:
-            self._read(name)
+            name = name.replace("/", os.sep)
+            state = self._state(name)
+            read = _Read(_NO_STATE if state and since and state[1] > since else state)
+        if read.state != _NO_FILE:
+            self._reads.setdefault(name, read).readers.update(readers)
+
+    def replay(self, sources: frozenset[str]) -> None:
+        """Learn what these files' code read when it was imported, if that was before the recording began.
+
+        A child process imports it again.
+        """
+        early = {}
+        for module in self._early & sys.modules.keys():
+            file = getattr(sys.modules[module], "__file__", None)
+            source = self.places.source_of(file, module) if isinstance(file, str) and module != "__main__" else ""
+            if source in sources:
+                early[module] = source
+        self._early -= early.keys()
+        if not early:
+            return
+        for source in early.values():
+            state = self._state(source)
+            if state is not None and state != _NO_FILE:
+                self._loads.setdefault(source, _Read(_NO_STATE if state[1] > self.started else state))
+        import json
+        import subprocess
+
+        command = [sys.executable, "-c", _REPLAY, json.dumps(sys.path), str(self.root), *early]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)  # noqa: S603 - our own
+        for line in done.stdout.decode(errors="replace").splitlines():
+            if line.startswith(_REPLAYED):
+                for name, readers in json.loads(line.removeprefix(_REPLAYED)).items():
+                    self.count(name, readers, self.started)
+
+    def readers(self) -> dict[str, list[str]]:
+        """Everything that was read, with the sources whose code was being executed."""
+        reads = {name.replace(os.sep, "/"): sorted(read.readers) for name, read in self._reads.items()}
+        return {**reads, **{name: sorted(readers) for name, readers in self._variables.items()}}
 
     def _read(self, name: str) -> None:
         if (state := self._state(name)) != _NO_FILE:
@@ -173,23 +259,42 @@ class Recording:
             self._add(self._loads, name, _Read(state))
 
     def _add(self, reads: dict[str, _Read], name: str, read: _Read) -> None:
-        reads.setdefault(name, read).readers.update(filter(None, (_own_file(frame, self.roots) for frame in _frames())))
+        readers = self._readers()
+        if readers or not os.path.isabs(name):  # noqa: PTH117 - strings; elsewhere only what the project's code reads
+            reads.setdefault(name, read).readers.update(readers)
 
-    def _is_own(self, reader: FrameType | None) -> bool:
-        return reader is not None and bool(_own_file(reader, self.roots))
+    def _readers(self) -> set[str]:
+        """The project's files whose code is being executed."""
+        return {self.places.source(frame) for frame in frames()} - {""}
+
+    def _is_own(self, frame: FrameType | None) -> bool:
+        return frame is not None and bool(self.places.source(frame))
+
+    def _calls(self, planned: Sequence[str] = ()) -> bool:
+        """Whether the project's code called what is being executed, and not this package or one of ``planned``."""
+        for frame in frames():
+            if self.places.source(frame):
+                return True
+            if top_of(frame) == _OURSELVES or module_of(frame).startswith(tuple(planned)):
+                return False
+        return False
 
     def _name(self, path: str) -> str | None:
-        whole = os.path.abspath(path)  # noqa: PTH100 - strings: this runs for each opening
-        below = next((whole[len(root) :] for root in self.roots if _with_slash(whole).startswith(root)), None)
-        if below is None or below.endswith(_COMPILED):  # compiled code stands for its source
-            return below
-        is_unread = below.endswith(_CODE) and not is_code(below)
-        return None if is_unread or _is_ignored(Path(below).parts) else below
+        name = self.places.name(path)
+        if name is None or (name.endswith(_CODE) and os.path.isabs(name)):  # noqa: PTH117 - strings
+            return None
+        if name.endswith(_COMPILED):  # compiled code stands for its source
+            return name
+        is_unread = name.endswith(_CODE) and not is_code(name)
+        return None if is_unread or is_ignored(Path(name).parts) else name
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.places.roots[0], name)  # noqa: PTH118 - strings: this runs for each opening
 
     def _state(self, name: str) -> _State | None:
         """A regular file's state; ``None`` if nothing has the name, `_NO_FILE` if something else has."""
         try:
-            status = os.stat(self.roots[0] + name)  # noqa: PTH116 - as above
+            status = os.stat(self._path(name))  # noqa: PTH116 - as above
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -197,62 +302,116 @@ class Recording:
         return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
     def _parts_of(self, names: Iterable[str]) -> tuple[Part, ...]:
-        root = Path(self.roots[0])
+        root = Path(self.places.roots[0])
         code, parts = Code(root), []
         for name in names:
-            environments = (Path(root, parent, "pyvenv.cfg") for parent in list(Path(name).parents)[:-1])
-            if name not in self._written and not any(environment.exists() for environment in environments):
+            # A file elsewhere counts by the link that leads to it.
+            label = self.places.linked(name) if os.path.isabs(name) else name  # noqa: PTH117 - strings
+            if label is None or name in self._written:
+                continue
+            environments = (Path(root, parent, "pyvenv.cfg") for parent in list(Path(label).parents)[:-1])
+            if not any(environment.exists() for environment in environments):
                 with suppress(OSError):
-                    parts.append(content_part(name.replace(os.sep, "/"), self._digest(name, code)))
-        return tuple(sorted(parts))
+                    parts.append(content_part(label.replace(os.sep, "/"), self._digest(name, code)))
+        return tuple(sorted(part for part in parts if part.digest))
+
+    def _variables_of(self, names: Iterable[str], before: Mapping[str, str] | None = None) -> Iterator[Part]:
+        for name in names:
+            value = environment.current(name)
+            is_other = before is not None and environment.part(name, before) != value
+            yield Part(name, CHANGED_MEANWHILE) if is_other else value
 
     def _digest(self, name: str, code: Code) -> str:
+        """The digest of what was read; empty if it was also written."""
         read = self._reads[name]
         if read.names is not None:
-            now = _names_in(self.roots[0] + name)
-            place = "" if name == _HERE else name
+            listing = LISTING.fullmatch(name.replace(os.sep, "/"))
+            directory, patterns = (listing["directory"], listing["patterns"]) if listing else (name, "")
+            now = names_in(self._path(directory), split(patterns))
+            place = "" if directory == _HERE else directory.replace("/", os.sep)
             others = [changed for changed in now ^ read.names if place + changed not in self._written]
-            return CHANGED_MEANWHILE if others else _digest_of_names(now)
+            return CHANGED_MEANWHILE if others else digest_of_names(now)
         if read.state is None:
             return MISSING
         content = code.digest(name)
+        if before := self._updated.get(name):
+            return content if file_digest(self._path(name)) == before else ""
         return content if self._state(name) == read.state else CHANGED_MEANWHILE
 
 
+@contextmanager
+def planned(*modules: str) -> Iterator[None]:
+    """Do not count what these libraries list meanwhile: the plan has a step for each file."""
+    _planned.extend(modules)
+    try:
+        yield
+    finally:
+        for module in modules:
+            _planned.remove(module)
+
+
 def begin(root: Path) -> None:
-    """Record what code reads under ``root``, from now on for the life of the process."""
+    """Record what code reads of the project in ``root``, from now on for the life of the process."""
     recording = Recording(root)
-    if _ongoing.setdefault(recording.roots[0], recording) is recording:
-        recording.__enter__()
+    if _ongoing.setdefault(recording.places.roots[0], recording) is recording:
+        recording.start()
 
 
 def take_over(parts: Iterable[Part], root: Path) -> None:
     """Let the recordings under ``root`` count these parts of an earlier one, as they are now."""
-    roots, parts = Recording(root).roots, tuple(parts)
+    roots, parts = Places(root).roots, tuple(parts)
     for recording in _recordings:
-        for part in parts if recording.roots == roots else ():
-            recording.take_over(part)
+        for part in parts if recording.places.roots == roots else ():
+            recording.count(part.name)
 
 
-def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str]) -> tuple[Part, ...]:
+def reads_of_import(root: Path, modules: Iterable[str]) -> dict[str, list[str]]:
+    """What these modules read while they are imported, with the sources of each read; for a process of its own."""
+    from importlib import import_module
+
+    begin(root)
+    with suppress(Exception):
+        if "DJANGO_SETTINGS_MODULE" in os.environ:
+            import_module("django").setup()
+    for module in modules:
+        with suppress(Exception, SystemExit):
+            import_module(module)
+    return _ongoing[Places(root).roots[0]].readers()
+
+
+def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str], ignored: Iterable[str] = ()) -> tuple[Part, ...]:
     """The inputs of a build beside its steps: what it read itself, and what its sources' code had read before.
 
-    ``own`` are the parts of the build's recording, ``sources`` its source files by name from the root. A source that
-    changed since this process loaded it has `CHANGED_MEANWHILE`: the build is neither of the old nor of the new file.
+    ``own`` are the parts of the build's recording, ``sources`` its source files by name from the root, ``ignored``
+    patterns of environment variables that do not count. A source that changed since this process loaded it has
+    `CHANGED_MEANWHILE`: the build is neither of the old nor of the new file.
     """
     own, sources = tuple(own), frozenset(sources)
-    ongoing = _ongoing.get(Recording(root).roots[0])
+    ongoing = _ongoing.get(Places(root).roots[0])
     earlier: tuple[Part, ...] = ()
     running: frozenset[str] = frozenset()
     reached = sources
     while not reached <= running:
         running |= reached
+        if ongoing:
+            ongoing.replay(running)
         earlier = ongoing.parts_read_by(running) if ongoing else ()
         reached = Code(root).imports_of([part.name for part in (*own, *earlier)])
         reached |= ongoing.loads_of(running) if ongoing else frozenset()
     outdated = ongoing.changes_since_loading(running) if ongoing else []
     imported = current(running - sources, root)
-    return merge((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))
+    parts = merge((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))
+    return counted(parts, ignored)
+
+
+def counted(parts: Iterable[Part], ignored: Iterable[str]) -> tuple[Part, ...]:
+    """The parts without the environment variables that do not count."""
+    ignored = tuple(ignored)
+    return tuple(
+        part
+        for part in parts
+        if not (environment.is_variable(part.name) and environment.is_ignored(part.name, ignored))
+    )
 
 
 def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
@@ -265,37 +424,24 @@ def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
-    """The parts of these recorded names as they are now, sorted; `MISSING` if not readable files under ``root``."""
-    code, parts = Code(root), []
+    """The parts of these recorded names as they are now, sorted; `MISSING` if not readable files of the project."""
+    code, places, parts = Code(root), Places(root), []
     for name in set(names):
         value = MISSING
-        if (
-            not Path(name).is_absolute() and ".." not in Path(name).parts
-        ):  # a server returns names: they must not lead out
+        if environment.is_variable(name):
+            parts.append(environment.current(name))
+            continue
+        if listing := LISTING.fullmatch(name):
+            # A server returns names: they must not lead out.
             with suppress(OSError, ValueError):
-                if name.endswith("/"):
-                    value = _digest_of_names(_names_in(str(root / name)))
-                elif (root / name).is_file():
+                if path := places.path(listing["directory"]):
+                    value = digest_of_names(names_in(path, split(listing["patterns"])))
+        else:
+            with suppress(OSError, ValueError):
+                if (path := places.path(name)) and os.path.isfile(path):  # noqa: PTH113 - strings
                     value = code.digest(name)
         parts.append(content_part(name, value))
     return tuple(sorted(parts))
-
-
-def _names_in(directory: str) -> frozenset[str]:
-    """The names in a directory, without tests and what tools leave behind: no build is made of them."""
-    names = os.listdir(directory)  # noqa: PTH208 - names only
-    return frozenset(name for name in names if not (name.endswith(_COMPILED) or _is_ignored((name,)) or is_test(name)))
-
-
-def _digest_of_names(names: Iterable[str]) -> str:
-    return digest("\0".join(sorted(names)))
-
-
-def _is_ignored(names: tuple[str, ...]) -> bool:
-    is_coverage = bool(names) and names[-1].startswith(_COVERAGE)
-    return (
-        is_coverage or not _IGNORED_DIRECTORIES.isdisjoint(names) or any(n.endswith(_IGNORED_SUFFIXES) for n in names)
-    )
 
 
 def _with_slash(path: str) -> str:
@@ -308,50 +454,30 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
         return
     _busy.recording = True
     with suppress(Exception):  # an error here would be raised by the user's own open()
-        flags = arguments[2] if event == "open" else 0
-        writes = isinstance(flags, int) and bool(flags & _WRITES) if event == "open" else event not in _LISTINGS
+        kind = _kind(event, arguments)
         for position in _EVENTS[event]:
             path = "." if arguments[position] is None else arguments[position]
             if isinstance(path, str | bytes | os.PathLike):  # not a descriptor, whose opening was seen
                 for recording in _recordings:
-                    recording.note(event, os.fsdecode(path), writes=writes)
+                    recording.note(os.fsdecode(path), kind)
     _busy.recording = False
 
 
-# -- whose code reads: the stack at that moment ----------------------------------------------------
+def _kind(event: str, arguments: tuple[object, ...]) -> str:
+    if event in _LISTINGS:
+        return "lists"
+    flags = arguments[2] if event == "open" else _CREATES
+    if not isinstance(flags, int) or not flags & (_CREATES | os.O_RDWR):
+        return "reads"
+    return "writes" if flags & _CREATES else "updates"
 
 
-def _reader() -> FrameType | None:
-    """The code that reads, by the standard library's means or directly."""
-    for frame in _frames():
-        file, module = frame.f_code.co_filename, _module(frame)
-        # Executed text is not the reader; the code that executes it is.
-        is_text = file.startswith("<") and not file.startswith(_FROZEN)
-        if not (is_text or module.partition(".")[0] in _MEANS or module.startswith(_RESOURCES)):
-            return frame
-    return None
-
-
-def _frames() -> Iterator[FrameType]:
-    """The stack from the inside outward, without this module's own frames."""
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - documented
-    while frame is not None:
-        if _module(frame) != __name__:
-            yield frame
-        frame = frame.f_back
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
-
-
-def _top(frame: FrameType) -> str:
-    return _module(frame).partition(".")[0]
-
-
-def _own_file(frame: FrameType, roots: tuple[str, ...]) -> str:
-    """The project's file that the frame executes, by its name from the root with ``/``; "" for other code."""
-    if _top(frame) == _OURSELVES:
-        return ""
-    file = frame.f_code.co_filename
-    return next((file[len(root) :].replace("\\", "/") for root in roots if file.startswith(root)), "")
+def _note_variable(name: str) -> None:
+    if getattr(_busy, "recording", False):
+        return
+    _busy.recording = True
+    try:
+        for recording in _recordings:
+            recording.note_variable(name)
+    finally:
+        _busy.recording = False

@@ -18,6 +18,7 @@ from pytest_seeddb.application.calling import call_without_loop
 from pytest_seeddb.application.imports import describe, innermost_frame, put_on_path
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_name
+from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
 from pytest_seeddb.migrations.execution import Execution, failure
@@ -184,7 +185,8 @@ class _Upgrade:
 
             # env.py hands its connection over here; then Alembic makes its version table.
             environment.configure = configure_and_check  # type: ignore[method-assign]  # alembic.context asks the instance
-            script.run_env()
+            with planned("alembic"):
+                script.run_env()
             connection.commit()
         self._check_heads(script)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.application.django import DEFAULT
 from pytest_seeddb.application.imports import find, is_import_path
 from pytest_seeddb.errors import BuildError, ConfigError
+from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.settings.converters import CommandSpec, did_you_mean
@@ -28,11 +29,15 @@ _ALLOWED: Final = (
 
 
 def extension_stage(settings: Settings) -> tuple[Stage, ...]:
-    """A step for each extension, after one for `watch`, whose files any later step may read."""
+    """A step for each extension, after those for `watch` and `watch_env`: any later step may read what these name."""
     steps = [Step(f"extension {name}", rerun="safe") for name in settings.extensions]
     if settings.watch:
         parts = glob_parts(settings.watch, settings.root, source=settings.source("watch"))
         steps.insert(0, Step("watched files", parts, rerun="safe"))
+    if settings.watch_env:
+        variables = map(environment.variable, settings.watch_env)
+        parts = tuple(environment.part(name) for name in variables)
+        steps.insert(0, Step("watched environment variables", parts, rerun="safe"))
     source = settings.source("extensions")
 
     def run(target: Target, first: int) -> None:

@@ -72,8 +72,8 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
     def run(target: Target, first: int) -> None:
         with _connect(target, autocommit=True) as connection:
             ledger = read(connection)  # a restored dump brings one along
-        done = next((number for number, step in enumerate(steps) if not ledger.is_done(step)), len(steps))
-        for step, path in list(zip(steps, paths, strict=True))[max(first, done) :]:
+        pending = (number for number, step in enumerate(steps) if not ledger.is_done(step, target.root))
+        for step, path in list(zip(steps, paths, strict=True))[max(first, next(pending, len(steps))) :]:
             if target.marks.wants(step):
                 target.started(step)
                 run_sql_file(path, target, step)

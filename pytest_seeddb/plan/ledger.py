@@ -15,12 +15,15 @@ from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.fingerprint.digests import digest
+from pytest_seeddb.fingerprint.digests import SET, Part, digest
+from pytest_seeddb.fingerprint.environment import is_variable
+from pytest_seeddb.fingerprint.recording import Recording, all_parts, current
 from pytest_seeddb.plan.numbering import Numbering, from_text, to_text
 from pytest_seeddb.plan.plan import Mark, Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import psycopg
 
@@ -47,6 +50,12 @@ CREATE TABLE IF NOT EXISTS seeddb.seeddb_step (
     applied_at timestamptz,
     numbers text
 );
+CREATE TABLE IF NOT EXISTS seeddb.seeddb_input (
+    step text NOT NULL,
+    name text NOT NULL,
+    digest text NOT NULL,
+    PRIMARY KEY (step, name)
+);
 """
 _THERE: Final = """
 SELECT to_regclass('seeddb.seeddb_marker') IS NOT NULL AND to_regclass('seeddb.seeddb_step') IS NOT NULL
@@ -69,6 +78,10 @@ VALUES (%s, %s, %s, %s, %s, now())
 ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint, profile = excluded.profile, tier = excluded.tier,
     version = excluded.version, environment = excluded.environment, applied_at = excluded.applied_at
 """
+_HAS_INPUTS: Final = "SELECT to_regclass('seeddb.seeddb_input') IS NOT NULL"
+_INPUTS: Final = "SELECT step, name, digest FROM seeddb.seeddb_input ORDER BY 1, 2"
+_FORGET_INPUTS: Final = "DELETE FROM seeddb.seeddb_input WHERE step = %s"
+_NOTE_INPUT: Final = "INSERT INTO seeddb.seeddb_input (step, name, digest) VALUES (%s, %s, %s)"
 _VERSION_DIGITS: Final = 12
 
 
@@ -103,10 +116,14 @@ class Ledger:
     marker: Marker | None = None
     steps: Mapping[str, Noted] = field(default_factory=dict)
     numbering: Numbering = field(default_factory=Numbering)
+    inputs: Mapping[str, tuple[Part, ...]] | None = field(default_factory=dict)
+    """What steps read when they ran, beside their parts; ``None`` where an earlier version wrote the ledger."""
 
-    def is_done(self, step: Step) -> bool:
-        """Whether the step was applied as it is now."""
-        return self.steps.get(step.name) == Noted(step.version_now, finished=True)
+    def is_done(self, step: Step, root: Path) -> bool:
+        """Whether the step was applied as it is now, and has since had nothing else to read."""
+        inputs = (self.inputs or {}).get(step.name, ())
+        is_same = not inputs or current([part.name for part in inputs], root) == inputs
+        return is_same and self.steps.get(step.name) == Noted(step.version_now, finished=True)
 
 
 def read(connection: psycopg.Connection[Any]) -> Ledger:
@@ -118,10 +135,15 @@ def read(connection: psycopg.Connection[Any]) -> Ledger:
         "SELECT fingerprint, profile, tier, version, environment FROM seeddb.seeddb_marker"
     ).fetchone()
     rows = connection.execute("SELECT name, digest, finished, numbers FROM seeddb.seeddb_step").fetchall()
+    inputs: dict[str, tuple[Part, ...]] = {}
+    has_inputs = connection.execute(_HAS_INPUTS).fetchone() == (True,)
+    for step, *part in connection.execute(_INPUTS).fetchall() if has_inputs else ():
+        inputs[step] = (*inputs.get(step, ()), Part(*part))
     return Ledger(
         Marker(*marker) if marker else None,
         {name: Noted(version, finished) for name, version, finished, _ in rows},
         Numbering({name: from_text(numbers) for name, _, _, numbers in rows if numbers}),
+        {step: tuple(sorted(parts)) for step, parts in inputs.items()} if has_inputs else None,
     )
 
 
@@ -144,15 +166,31 @@ def write_marker(connection: psycopg.Connection[Any], marker: Marker) -> None:
     connection.execute(_MARK, astuple(marker))
 
 
-def write_finished(connection: psycopg.Connection[Any], plan: Plan, marker: Marker, numbering: Numbering) -> None:
-    """Note all steps of the plan as finished, for a dump: without times, so that two dumps are the same."""
+def write_finished(
+    connection: psycopg.Connection[Any], plan: Plan, marker: Marker, numbering: Numbering, opened: Iterable[Part]
+) -> None:
+    """Note all steps of the plan as finished, for a dump: without times, so that two dumps are the same.
+
+    ``opened`` is what the build read: whichever step it was that did.
+    """
     create(connection)
+    opened = tuple(opened)
     for step in plan.steps:
         drawn = numbering.steps.get(step.name)
         connection.execute(_NOTE, (step.name, step.version_now, True, to_text(drawn) if drawn else None))
+        if step.rerun == "safe" and step.parts:
+            _note_inputs(connection, step, opened)
     write_marker(connection, marker)
     connection.execute("UPDATE seeddb.seeddb_step SET applied_at = NULL")
     connection.execute("UPDATE seeddb.seeddb_marker SET applied_at = NULL")
+
+
+def _note_inputs(connection: psycopg.Connection[Any], step: Step, parts: Iterable[Part]) -> None:
+    connection.execute(_FORGET_INPUTS, [step.name])
+    for part in parts:
+        # Other machines have other variables and secrets, and this database is not the place for them.
+        if not is_variable(part.name) and part.text != SET:
+            connection.execute(_NOTE_INPUT, (step.name, part.name, part.digest))
 
 
 def marker_of(plan: Plan) -> Marker:
@@ -171,6 +209,7 @@ class LedgerMarks(Marks):
         wanted: The names of the steps that are to run.
         begun: The marker until they have run.
         drawn: Gives the numbers that the current step has drawn from factories' sequences.
+        root: The project's root.
     """
 
     def __init__(
@@ -179,11 +218,13 @@ class LedgerMarks(Marks):
         wanted: Sequence[str],
         begun: Marker,
         drawn: Callable[[], Drawn | None],
+        root: Path,
     ) -> None:
         self._connection = connection
         self._wanted = frozenset(wanted)
         self._begun = begun
         self._drawn = drawn
+        self._root = root
         self.renew()
 
     @property
@@ -201,11 +242,15 @@ class LedgerMarks(Marks):
 
     @contextmanager
     def around(self, step: Step) -> Iterator[None]:
-        """Write the row before the step and after it."""
+        """Write the row before the step and after it; and what the step read, if it may run again."""
         mark = self.mark(step)
         self._connection.execute(mark.statement, mark.begun)
-        yield
+        with Recording(self._root) as recording:
+            yield
         self._connection.execute(mark.statement, mark.finished())
+        if step.rerun == "safe":
+            sources = [part.name for part in step.parts]
+            _note_inputs(self._connection, step, all_parts(recording.parts(), self._root, sources))
 
     def renew(self) -> None:
         """Make the ledger unless it is there, and write the marker."""

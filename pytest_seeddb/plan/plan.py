@@ -154,6 +154,7 @@ class Plan:
         root: The project's root.
         stages: In order. Stages without steps are left out.
         env: Names of environment variables that hold the URL while it is built.
+        ignore_env: Patterns of the environment variables that do not count, though the project's code asks for them.
         alias: What Django calls the database.
         recipe: What it was made from; ``None`` where it was put together by hand.
         salt: With which its secrets are sealed; empty before that.
@@ -164,9 +165,15 @@ class Plan:
     root: Path
     stages: tuple[Stage, ...] = ()
     env: tuple[str, ...] = ()
+    ignore_env: tuple[str, ...] = ()
     alias: str = "default"
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
     salt: str = ""
+
+    @property
+    def ignored_variables(self) -> tuple[str, ...]:
+        """Patterns of environment variables that do not count."""
+        return (*self.env, *self.ignore_env)
 
     @property
     def without_seeds(self) -> Plan:

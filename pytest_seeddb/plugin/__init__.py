@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,9 @@ from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plugin import markers, run
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _OUTPUT = "seeddb"
 
@@ -34,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(key.option, default=None, help=about, **kind)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before other plugins import an application's settings
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
 
     From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
@@ -51,6 +54,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
             recording.begin(settings.root)
             run.watch_outside(early_config, settings)
+    return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -59,6 +59,7 @@ def plan_of(
         root=settings.root,
         stages=tuple(stage for stage in stages if stage.steps),
         env=settings.env,
+        ignore_env=settings.ignore_env,
         alias=alias or DEFAULT,
         recipe=Recipe(settings, overrides, alias),
     )

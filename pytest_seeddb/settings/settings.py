@@ -143,6 +143,18 @@ class Settings:
         (),
     )
     watch: tuple[str, ...] = _setting(converters.names, "Further files (patterns) that belong to the fingerprint.", ())
+    watch_env: tuple[str, ...] = _setting(
+        converters.names,
+        "Further environment variables (patterns) that belong to the fingerprint. Those that the project's own code "
+        "asks for by name do anyway.",
+        (),
+    )
+    ignore_env: tuple[str, ...] = _setting(
+        converters.names,
+        "Environment variables (patterns) that do not belong to the fingerprint, although the project's code asks for "
+        "them.",
+        (),
+    )
     env: tuple[str, ...] = _setting(
         converters.variable_names, "Environment variables that hold the clone's URL during a seeded test.", ()
     )

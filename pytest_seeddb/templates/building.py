@@ -102,7 +102,7 @@ def fill(
         if not build.admin.is_broken:
             build.admin.evict(build.name)
     sources = [part.name for _, parts in steps for part in parts]
-    read = data_files.all_parts(opened.parts(), build.plan.root, sources)
+    read = data_files.all_parts(opened.parts(), build.plan.root, sources, build.plan.ignored_variables)
     changed: set[str] = set()
     if steps:  # what they say was not built where a file changed since the plan was made
         now = _steps_on(path, lambda: again(build.plan))[: len(steps)]

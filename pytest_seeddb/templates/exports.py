@@ -23,7 +23,7 @@ from pytest_seeddb.dumps.writing import Output
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from, seal
-from pytest_seeddb.fingerprint.recording import current, take_over
+from pytest_seeddb.fingerprint.recording import counted, current, take_over
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.places import cache_place, own_account
@@ -165,10 +165,11 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
         now = (server, *((step.name, step.parts) for step in then.steps))
         change = explain_change((("server", tail.server), *tail.record.steps), now)
         raise Unusable(f"{path} is of another plan: {change or 'another version made it'}")
-    opened = seal(current([part.name for part in tail.record.opened], plan.root), tail.record.salt)
-    if opened != tail.record.opened:
-        change = explain_change([("the build", tail.record.opened)], [("the build", opened)])
-        raise Unusable(f"{path} is of other data files: {change}")
+    before = counted(tail.record.opened, plan.ignored_variables)
+    opened = seal(current([part.name for part in before], plan.root), tail.record.salt)
+    if opened != before:
+        change = explain_change([("the build", before)], [("the build", opened)])
+        raise Unusable(f"{path} is of other data files or environment variables: {change}")
     if _digest(path, tail.size) != tail.digest:
         raise Unusable(f"{path} is damaged")
     source = "the option --import"

@@ -48,6 +48,7 @@ def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
 
 
 def then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
-    """The steps of a build and of the plan, each with the data files that the build opened."""
-    opened = seal(data_files.current([part.name for part in before.opened], plan.root), before.salt)
-    return (*before.steps, ("the build", before.opened)), (*steps, ("the build", opened))
+    """The steps of a build and of the plan, each with what the build read."""
+    opened = data_files.counted(before.opened, plan.ignored_variables)
+    now = seal(data_files.current([part.name for part in opened], plan.root), before.salt)
+    return (*before.steps, ("the build", opened)), (*steps, ("the build", now))

@@ -69,13 +69,15 @@ class Template:
 class Look:
     """A plan as the server sees it: the server's own part first, then the plan's steps, a fingerprint for each.
 
-    ``template`` is empty if there is no finished one; then ``reason`` says why the next run builds one.
+    ``template`` is empty if there is no finished one; then ``reason`` says why the next run builds one. ``opened`` is
+    what the build of the template read, or the last build, beside what the steps say.
     """
 
     steps: Steps
     fingerprints: tuple[str, ...]
     template: str
     reason: str
+    opened: tuple[Part, ...] = ()
 
 
 class Templates:
@@ -146,7 +148,9 @@ class Templates:
             steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
             template = self._find(plan, prints[-1])
             reason = "" if template else self._reason(plan, steps[1:], prints[-1])
-        return Look(steps, tuple(prints), template.name if template else "", reason)
+            build = template.record if template else history.last_build(self._admin, plan)
+        opened = data_files.counted(build.opened, plan.ignored_variables) if build else ()
+        return Look(steps, tuple(prints), template.name if template else "", reason, opened)
 
     def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
         before = history.last_build(self._admin, plan)
@@ -198,7 +202,8 @@ class Templates:
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
         if record.fingerprint != fingerprint or (self._token and record.token != self._token):
             return False
-        return seal(data_files.current([part.name for part in record.opened], plan.root), record.salt) == record.opened
+        opened = data_files.counted(record.opened, plan.ignored_variables)
+        return seal(data_files.current([part.name for part in opened], plan.root), record.salt) == opened
 
     def _hold(self, name: str, record: Record) -> bool:
         """Keep the template from being pruned; whether it is still there, and what was built."""

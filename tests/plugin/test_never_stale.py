@@ -187,6 +187,7 @@ def look(built, embedded_server):
     """Why the next run would build; empty where it would not. As a run of its own sees it."""
     with Worker(embedded_server) as worker, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path])  # working out a plan puts its root there
+        patch.setenv("MARKS", str(built.marks))  # the project's code asks for it
         yield lambda: worker.look(plan_of(load_settings(built.root))).reason
 
 

@@ -33,6 +33,8 @@ SPELLINGS = {
     "reuse": ("true", True, "no", False, False),
     "init_scripts": ('["roles.sql"]', ("roles.sql",), "a.sql,b.sh", ("a.sql", "b.sh"), ()),
     "watch": ('["*.json"]', ("*.json",), "*.csv", ("*.csv",), ()),
+    "watch_env": ('["SHOP_*"]', ("SHOP_*",), "A,B_*", ("A", "B_*"), ()),
+    "ignore_env": ('["SHOP_LOG"]', ("SHOP_LOG",), "A,B_*", ("A", "B_*"), ()),
     "env": ('"DATABASE_URL"', ("DATABASE_URL",), "A,B", ("A", "B"), ()),
     "profile": ('"demo"', "demo", "minimal", "minimal", None),
     "profiles": ("{demo = {shops = 3}}", {"demo": {"shops": 3}}, None, None, {}),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.digests import MISSING, Part, digest
-from pytest_seeddb.fingerprint.recording import CHANGED_MEANWHILE, Recording, all_parts, begin, current
+from pytest_seeddb.fingerprint.recording import CHANGED_MEANWHILE, Recording, all_parts, begin, counted, current
 
 
 @pytest.fixture
@@ -230,6 +231,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 def listed():
     return sorted(HERE.glob("*.json"))
+def all_listed():
+    return sorted(HERE.iterdir())
 def executed():
     exec((HERE / "code.py").read_text())
 def run():
@@ -254,16 +257,17 @@ def own(root, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own):
+@pytest.mark.parametrize("how", ["listed", "all_listed"])
+def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own, how):
     with Recording(root) as recording:
-        own.listed()
-    assert _names(recording) == ["./"]
-    assert current(["./"], root) == recording.parts()
+        getattr(own, how)()
+    assert _names(recording) == [{"listed": "./ (*.json)", "all_listed": "./"}[how]]
+    assert current(_names(recording), root) == recording.parts()
     (root / "test_more.py").write_text("")
     (root / "a.json").write_text("other")
-    assert current(["./"], root) == recording.parts(), "tests, and what is in the files, make no difference"
-    (root / "b.json").write_text("")
-    assert current(["./"], root) != recording.parts()
+    assert current(_names(recording), root) == recording.parts(), "tests, and what is in the files, make no difference"
+    (root / "test_b.json").write_text("")
+    assert current(_names(recording), root) != recording.parts()
 
 
 def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_lists(root, own):
@@ -280,7 +284,7 @@ def test_a_directory_that_others_list_does_not(root):
 
 def test_a_name_that_the_build_made_in_a_listed_directory_belongs_to_it(root, own):
     with Recording(root) as recording:
-        own.listed()
+        own.all_listed()
         (root / "made").mkdir()
         (root / "made.json").write_text("")
     assert recording.parts() == current(["./"], root)
@@ -288,7 +292,7 @@ def test_a_name_that_the_build_made_in_a_listed_directory_belongs_to_it(root, ow
 
 def test_a_name_that_somebody_else_made_in_it_never_matches(root, own):
     with Recording(root) as recording:
-        own.listed()
+        own.all_listed()
         subprocess.run(["touch", "other.json"], cwd=root, check=True)
     assert recording.parts() == (Part("./", CHANGED_MEANWHILE),)
 
@@ -359,3 +363,141 @@ def test_a_source_that_was_edited_after_it_was_loaded_never_matches(root, own):
     assert all_parts((), root, ["code_of_opened.py"]) == ()
     (root / "code_of_opened.py").write_text("VALUE = 12")
     assert all_parts((), root, ["code_of_opened.py"]) == (Part("code_of_opened.py", CHANGED_MEANWHILE),)
+
+
+# -- environment variables ----------------------------------------------------------------------------
+
+ASKS = """
+import os
+def subscript(): return os.environ["ASKED"]
+def get(): return os.environ.get("ASKED")
+def getenv(): return os.getenv("ASKED")
+def contains(): return "ASKED" in os.environ
+def setdefault(): return os.environ.setdefault("ASKED", "1")
+def format_map(): return "{ASKED}".format_map(os.environ)
+def expandvars(): return os.path.expandvars("$ASKED")
+def items(): return [*os.environ.items()]
+def as_dict(): return dict(os.environ), {**os.environ}, os.environ | {}
+def copied(): return os.environ.copy()
+def walked(): return [os.environ[name] for name in os.environ if name.startswith("ASK")]
+def child():
+    import subprocess, sys
+    subprocess.run(["true"], env={**os.environ, "MORE": "1"}, check=True)
+    subprocess.run(["true"], check=True)
+"""
+
+
+@pytest.fixture
+def asks(root, monkeypatch):
+    monkeypatch.setenv("ASKED", "1")
+    monkeypatch.setattr("pytest_seeddb.fingerprint.environment._first", {})
+    (root / "asks_for_names.py").write_text(ASKS)
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield __import__("asks_for_names")
+    sys.modules.pop("asks_for_names", None)
+
+
+@pytest.mark.parametrize("how", ["subscript", "get", "getenv", "contains", "setdefault", "format_map", "expandvars"])
+def test_a_variable_that_own_code_asks_for_by_name_counts(root, asks, how):
+    for _ in range(2):  # the same line again
+        with Recording(root) as recording:
+            getattr(asks, how)()
+        assert _names(recording) == ["environment variable ASKED"]
+        assert current(_names(recording), root) == recording.parts()
+
+
+@pytest.mark.parametrize("how", ["items", "as_dict", "copied", "walked", "child"])
+def test_going_through_the_whole_environment_counts_nothing(root, asks, how):
+    with Recording(root) as recording:
+        getattr(asks, how)()
+    assert recording.parts() == ()
+
+
+def test_a_variable_that_others_ask_for_does_not_count(root):
+    with Recording(root) as recording:
+        os.environ.get("ASKED")
+    assert recording.parts() == ()
+
+
+@pytest.mark.parametrize("name", ["HOME", "CI", "GITHUB_SHA", "SEEDDB_SERVER", "PYTEST_XDIST_WORKER", "SHOP_LOG"])
+def test_variables_of_the_machine_and_ignored_ones_never_count(root, name):
+    part = Part(environment.variable(name), "1")
+    assert counted([part, Part("a.json", "2")], ["SHOP_*"]) == (Part("a.json", "2"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SHOP_PASSWORD", "123456"), ("SHOP_URL", "postgresql://me:123456@here/shop")]
+)
+def test_a_variable_with_a_secret_is_one(name, value):
+    part = environment.part(environment.variable(name), {name: value})
+    assert part == Part(environment.variable(name), "set", value)
+    assert value not in repr(part)
+
+
+def test_variables_that_match_a_pattern_in_any_case_count_together():
+    name = environment.variable("SHOP_DB__*", any_case=True)
+    assert environment.part(name, {"OTHER": "1"}) == Part(name, environment.NOT_SET)
+    one = environment.part(name, {"shop_db__name": "1"})
+    assert one != environment.part(name, {"shop_db__name": "2"})
+
+
+# -- files elsewhere -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads_elsewhere(root, tmp_path, monkeypatch):
+    """A module of the project that reads a file whose path it is given."""
+    (root / "reads_elsewhere.py").write_text(
+        "def read(path, mode='r'):\n    with open(path, mode) as file: file.read()\n"
+    )
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield __import__("reads_elsewhere").read
+    sys.modules.pop("reads_elsewhere", None)
+
+
+def test_a_file_in_the_repository_around_the_root_counts(root, tmp_path, reads_elsewhere):
+    (tmp_path / ".git").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.json").write_text("a")
+    with Recording(root) as recording:
+        reads_elsewhere(tmp_path / "data/a.json")
+    assert recording.parts() == (Part("../data/a.json", digest("a")),)
+    assert current(_names(recording), root) == recording.parts()
+    (tmp_path / "data/a.json").write_text("b")
+    assert current(_names(recording), root) != recording.parts()
+
+
+@pytest.mark.parametrize("of", ["a file", "a directory"])
+def test_a_file_behind_a_link_counts_although_the_code_resolved_it(root, tmp_path, reads_elsewhere, of):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/x.json").write_text("x")
+    if of == "a file":
+        (root / "linked.json").symlink_to(tmp_path / "away/x.json")
+        name = "linked.json"
+    else:
+        (root / "linked").symlink_to(tmp_path / "away")
+        name = "linked/x.json"
+    with Recording(root) as recording:
+        reads_elsewhere((root / name).resolve())
+    assert recording.parts() == (Part(name, digest("x")),)
+    assert current(_names(recording), root) == recording.parts()
+
+
+def test_a_file_of_an_editable_dependency_counts(root, tmp_path, reads_elsewhere, monkeypatch):
+    library = tmp_path / "library"
+    (library / "src/lib").mkdir(parents=True)
+    (library / "pyproject.toml").touch()
+    (library / "src/lib/data.json").write_text("1")
+    monkeypatch.syspath_prepend(str(library / "src"))
+    with Recording(root) as recording:
+        reads_elsewhere(library / "src/lib/data.json")
+    assert recording.parts() == (Part("../library/src/lib/data.json", digest("1")),)
+    assert current(_names(recording), root) == recording.parts()
+
+
+def test_a_file_that_was_opened_to_be_updated_and_was_not_counts(root, reads_elsewhere):
+    with Recording(root) as recording:
+        reads_elsewhere(root / "a.json", "r+")
+    assert recording.parts() == (Part("a.json", digest("a")),)
