@@ -100,7 +100,9 @@ def _read(observer: Observer, told: Told) -> Changes:
             inserted, updated, deleted = written.get(oid, (0, 0, 0))
             written[oid] = (inserted + more[0], updated + more[1], deleted + more[2])
             beyond_rows = beyond_rows or oid not in observer.shape.owners
-    with _in_haste(connection) if is_hasty else nullcontext():
+    sequences: tuple[str, ...] = ()
+    all_were_read = False
+    with suppress(psycopg.errors.QueryCanceled), _in_haste(connection) if is_hasty else nullcontext():
         sequences, all_were_read = _moved_sequences(observer)
     if not all_were_read:
         silent = silent or tuple(other for other in connected if other.state != "idle")
@@ -138,11 +140,14 @@ def _connections(connection: Connection, told: Told, unwritten: str) -> tuple[st
 @contextmanager
 def _in_haste(connection: Connection) -> Iterator[None]:
     """A transaction in which nothing waits long for a lock, and no statement takes long."""
-    connection.execute(_HASTE, prepare=False)
     try:
+        connection.execute(_HASTE, prepare=False)
         yield
     finally:
-        connection.execute("ROLLBACK", prepare=False)
+        with suppress(psycopg.errors.QueryCanceled):  # where the processor is busy, even this may take too long
+            connection.execute("ROLLBACK", prepare=False)
+        if connection.info.transaction_status == TransactionStatus.INERROR:
+            connection.execute("ROLLBACK", prepare=False)
 
 
 def _readable(connection: Connection, names: dict[int, str]) -> list[int]:

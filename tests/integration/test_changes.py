@@ -14,6 +14,7 @@ from handmade import Statements
 from sqlalchemy import text
 from writers import ENDS, WAYS, writers
 
+from pytest_seeddb.clones import counting
 from pytest_seeddb.clones.changes import Changes, TableChange
 from pytest_seeddb.clones.engines import open_async_engine, open_engine
 from pytest_seeddb.clones.worker import Worker
@@ -219,6 +220,19 @@ def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop):
         assert database.changes()
         stranger.close()
         assert database.changes().tables == (TableChange("empty", 1, 0, 1),)
+
+
+def test_what_takes_too_long_to_read_is_left_out_and_the_next_look_is_as_good_as_ever(worker, shop, monkeypatch):
+    with worker.database(shop) as database, psycopg.connect(database.conninfo) as stranger:
+        stranger.execute("DELETE FROM item WHERE id < 3")
+        stranger.commit()
+        stranger.execute("SELECT 1")
+        hasty = counting._HASTE
+        for haste in (f"{hasty}; SELECT pg_sleep(1)", hasty.replace("15ms", "1ms")):
+            monkeypatch.setattr(counting, "_HASTE", haste)
+            assert all(database.changes().not_known for _ in range(10))
+        monkeypatch.setattr(counting, "_HASTE", hasty.replace("15ms", "5s"))
+        assert database.changes().tables == (TableChange("item", 0, 0, 2, is_exact=False),)
 
 
 def test_a_sequence_that_cannot_be_read_may_have_moved(worker, shop):
