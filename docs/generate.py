@@ -29,6 +29,7 @@ _EXAMPLES: Final = {
     "dump": 'dump = "seed-db.sql"',
     "seeds": 'seeds = ["shop.seeds", "seeds/*.sql"]',
     "engines": 'engines = ["shop.db:engine"]',
+    "role": 'role = "owner"',
     "outside": 'outside = "refuse"',
     "scope": 'scope = "module"',
     "isolation": 'isolation = "rollback"',

@@ -26,6 +26,7 @@ from pytest_seeddb.application.disconnection import cut
 from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
 from pytest_seeddb.application.redirection import says_where
+from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ _parked: Final[list[Any]] = []
 """Wrappers of redirections that are off, and will be on again."""
 _main_aliases: Final[dict[str, str]] = {}
 """By alias, as the settings are outside of all redirections: see `_main_alias`."""
+_users: Final[dict[str, tuple[str, str]]] = {}
+"""User and password by alias, as the settings are outside of all redirections."""
 _opened: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """Every wrapper that has opened a connection, of all threads."""
 
@@ -198,6 +201,10 @@ def _place_of(settings: Mapping[str, Any]) -> tuple[object, ...]:
     return (*(settings.get(key) for key in ("ENGINE", "HOST", "PORT", "NAME")), service)
 
 
+def _user_of(settings: Mapping[str, Any]) -> tuple[str, str]:
+    return str(settings.get("USER") or ""), str(settings.get("PASSWORD") or "")
+
+
 def address_of(alias: str = DEFAULT) -> Mapping[str, str]:
     """Where an alias leads by Django's settings, as libpq's parameters."""
     from django.db import connections
@@ -222,7 +229,7 @@ def in_transaction(alias: str, mark: Mark | None) -> Iterator[None]:
 
 
 @contextmanager
-def redirect_django(addresses: Mapping[str, Address]) -> Iterator[DjangoRedirection]:
+def redirect_django(addresses: Mapping[str, Address], roles: Roles | None = None) -> Iterator[DjangoRedirection]:
     """Inside the block Django connects to these databases, by alias, and to none that its settings name.
 
     Aliases that mirror one of them, or lead to the same database in the settings, go along. Any other
@@ -232,7 +239,7 @@ def redirect_django(addresses: Mapping[str, Address]) -> Iterator[DjangoRedirect
 
     Imports nothing: a process without Django is left without.
     """
-    redirection = DjangoRedirection(addresses)
+    redirection = DjangoRedirection(addresses, roles or Roles())
     with enter_on_import("django.db.utils", lambda module: _redirect(module, redirection)):
         yield redirection
 
@@ -247,6 +254,7 @@ def _redirect(module: ModuleType, redirection: DjangoRedirection) -> Iterator[No
         with _changing:
             if not _active:
                 _main_aliases.update({alias: _main_alias(alias) for alias in connections.settings})
+                _users.update({alias: _user_of(settings) for alias, settings in connections.settings.items()})
             _active.append(redirection)
             redirection.begin(connections)
         try:
@@ -306,8 +314,9 @@ def _watch(wrapper: Any, check: Callable[[str, Mapping[str, Any]], None]) -> Ite
 class DjangoRedirection:
     """One ``with redirect_django(...)``."""
 
-    def __init__(self, addresses: Mapping[str, Address]) -> None:
+    def __init__(self, addresses: Mapping[str, Address], roles: Roles) -> None:
         self._addresses = addresses
+        self._roles = roles
         self._thread = threading.get_ident()
         self._aliases: set[str] = set()
         self._pools: dict[str, dict[str, Any]] = {}
@@ -341,6 +350,7 @@ class DjangoRedirection:
             # A directory that is not there: without a host libpq would look where its environment says.
             settings.update(dict.fromkeys(_PLACE.values(), ""), NAME="postgres", HOST=f"/{_NOWHERE}", OPTIONS=kept)
             return
+        address = self._roles.address(address, *(_users.get(alias) or _user_of(settings)))
         rest = {key: value for key, value in address.params.items() if key not in _PLACE}
         options = " ".join(filter(None, (kept.get("options", ""), rest.pop("options", ""))))
         settings.update({setting: address.params.get(key, "") for key, setting in _PLACE.items()})
@@ -388,8 +398,9 @@ class DjangoRedirection:
 class KeptRedirection:
     """Redirects the default alias to one database again and again, in one thread, over one connection."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, roles: Roles | None = None) -> None:
         self._address = address
+        self._roles = roles
         self._wrapper: Any = None
 
     @contextmanager
@@ -397,7 +408,7 @@ class KeptRedirection:
         """Redirect inside the block."""
         from django.db import connections
 
-        with redirect_django({DEFAULT: self._address}) as redirection:
+        with redirect_django({DEFAULT: self._address}, self._roles) as redirection:
             if self._wrapper is not None:
                 _parked.remove(self._wrapper)
                 connections[DEFAULT] = self._wrapper

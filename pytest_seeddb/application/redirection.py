@@ -29,6 +29,7 @@ from pytest_seeddb.application.disconnection import (
 )
 from pytest_seeddb.application.flushing import ask_entries
 from pytest_seeddb.application.imports import on_import
+from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ _changing: Final = threading.RLock()
 
 
 @contextlib.contextmanager
-def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Iterator[Redirection]:
+def redirect(
+    address: Address, engines: Iterable[Engine] | None = None, roles: Roles | None = None
+) -> Iterator[Redirection]:
     """Send every new PostgreSQL connection of SQLAlchemy to ``address`` inside the block.
 
     That holds for all threads of the process, for synchronous and asynchronous engines, and for
@@ -62,6 +65,8 @@ def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Itera
     those that are made inside the block. SQLAlchemy is not imported for them: that takes 0.2 seconds,
     and not all applications need it.
 
+    ``roles`` give each connection the role that its own URL names; without them all have the address's.
+
     Raises:
         ConfigError: A named engine is not for PostgreSQL, or was made with ``creator=`` or
             ``async_creator=``: such a function opens the connection itself.
@@ -69,7 +74,8 @@ def redirect(address: Address, engines: Iterable[Engine] | None = None) -> Itera
     engines = None if engines is None else tuple(engines)
     for engine in engines or ():
         _check_redirectable(engine)
-    redirection = Redirection(address, None if engines is None else tuple(engine.dialect for engine in engines))
+    dialects = None if engines is None else tuple(engine.dialect for engine in engines)
+    redirection = Redirection(address, dialects, roles or Roles())
     with on_import("sqlalchemy", lambda _module: _listen()):
         with _changing:
             _active.append(redirection)
@@ -109,8 +115,9 @@ def watch_engines(watch: Watch) -> Iterator[None]:
 class Redirection:
     """One ``with redirect(...)``: what it covers and what was opened through it."""
 
-    def __init__(self, address: Address, dialects: tuple[Dialect, ...] | None) -> None:
+    def __init__(self, address: Address, dialects: tuple[Dialect, ...] | None, roles: Roles) -> None:
         self.address = address
+        self._roles = roles
         self._dialects = dialects
         self._entries: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
         self._closings = 0
@@ -125,7 +132,8 @@ class Redirection:
         self, dialect: Dialect, entry: ConnectionPoolEntry, cparams: Mapping[str, Any]
     ) -> DBAPIConnection | None:
         """Open a connection for a pool's entry and remember the entry; ``None`` where it came too late."""
-        positional, named = _connect_arguments(self.address, dialect, cparams)
+        address = self._roles.address(self.address, cparams.get("user") or "", cparams.get("password") or "")
+        positional, named = _connect_arguments(address, dialect, cparams)
         with _changing:
             self._entries.add(entry)
             closings = self._closings
@@ -332,7 +340,8 @@ def _connect_arguments(
             return (), _pg8000_arguments(address.params, kept)
         case "psycopg" | "psycopg_async" | "psycopg2" | "psycopg2cffi":
             # An empty ``hostaddr`` keeps ``PGHOSTADDR`` from leading elsewhere.
-            return (), {"hostaddr": "", **address.params, **kept}
+            options = " ".join(filter(None, (address.params.get("options", ""), kept.get("options", ""))))
+            return (), {"hostaddr": "", **address.params, **kept, **({"options": options} if options else {})}
     positional, named = dialect.create_connect_args(make_url(address.url_for(f"postgresql+{dialect.driver}")))
     return positional, {**named, **kept}
 
@@ -375,4 +384,6 @@ def _pg8000_arguments(params: Mapping[str, str], kept: Mapping[str, Any]) -> dic
             place["ssl_context"].check_hostname = mode == "verify-full"
     if "application_name" in params:
         place["application_name"] = params["application_name"]
+    if "options" in params:
+        place["startup_params"] = {"options": params["options"]}
     return {**place, **kept}

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.imports import put_on_path
+from pytest_seeddb.application.roles import Roles, forget, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.servers.address import Address
 
+_OWNER: Final = Roles()
 _SCHEME: Final = re.compile(r"(postgres(?:ql)?(?:\+[a-z0-9_]+)?)://", re.IGNORECASE)
 
 
@@ -45,10 +47,16 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
 
 
 @contextlib.contextmanager
-def url_in_environment(names: Iterable[str], address: Address) -> Iterator[None]:
-    """Let the variables hold the address's URL for a block, in this process."""
-    with environment(url_variables(names, address)):
-        yield
+def url_in_environment(names: Iterable[str], address: Address, roles: Roles = _OWNER) -> Iterator[None]:
+    """Let the variables hold the address's URL for a block, in this process, each for the role of its own URL."""
+    variables = url_variables(names, address, roles)
+    remembered = [name for name in variables if remember(name)]
+    try:
+        with environment(variables):
+            yield
+    finally:
+        for name in remembered:
+            forget(name)
 
 
 @contextlib.contextmanager
@@ -66,7 +74,8 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def url_variables(names: Iterable[str], address: Address) -> dict[str, str]:
+def url_variables(names: Iterable[str], address: Address, roles: Roles = _OWNER) -> dict[str, str]:
     """The variables with the address's URL, each in the scheme that it has now, such as ``postgresql+asyncpg``."""
-    schemes = {name: _SCHEME.match(os.environ.get(name, "")) for name in names}
-    return {name: address.url_for(match[1] if match else "postgresql") for name, match in schemes.items()}
+    matches = {name: _SCHEME.match(os.environ.get(name, "")) for name in names}
+    schemes = {name: match[1] if match else "postgresql" for name, match in matches.items()}
+    return {name: roles.address_for_variable(name, address, scheme).url_for(scheme) for name, scheme in schemes.items()}

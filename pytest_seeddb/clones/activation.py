@@ -34,21 +34,22 @@ def activate(
         ConfigError: An entry of ``engines`` cannot be imported, is not an engine, or cannot be redirected.
     """
     with ExitStack() as stack:
+        roles = database.application_roles(settings)
         # Before the engines are imported: their module may read its URL from the environment.
-        stack.enter_context(url_in_environment(settings.env, database.own_address))
+        stack.enter_context(url_in_environment(settings.env, database.own_address, roles))
         if settings.engines:
             from pytest_seeddb.application.redirection import redirect
 
             engines = None if settings.engines == ("all",) else _engines(settings)
             with _source(settings.source("engines")):
-                redirection = stack.enter_context(redirect(database.own_address, engines))
+                redirection = stack.enter_context(redirect(database.own_address, engines, roles))
             database.before_reset(redirection.close_connections)
             database.before_changes(redirection.ask)
         if django is not None:
             stack.enter_context(django)
         elif is_set_up():
             beside = {alias: other.address_for_writing for alias, other in database.beside.items()}
-            of_django = stack.enter_context(redirect_django({DEFAULT: database.address_for_writing, **beside}))
+            of_django = stack.enter_context(redirect_django({DEFAULT: database.address_for_writing, **beside}, roles))
             database.before_reset(of_django.close_connections)
             database.before_changes(of_django.ask)
         yield

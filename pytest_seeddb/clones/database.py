@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.flushing import ask
+from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     import psycopg
 
     from pytest_seeddb.application.flushing import Told
+    from pytest_seeddb.application.roles import Role
     from pytest_seeddb.clones.changes import Changes, TableChange
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.templates import Template
 
 
@@ -40,6 +43,8 @@ class SeededDatabase:
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
         own_address: Its address, for what is closed when it goes.
         given_away: Whether somebody may come back with its address.
+        roles: Those of the application's connections; the owner's where it is not activated.
+        look_up_roles: The roles that the setting ``role`` may mean here.
         activation: Points the application at it, for a block.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
@@ -63,6 +68,8 @@ class SeededDatabase:
         self.lasts = True
         self.settlement: Settlement | None = None
         self.activation: Callable[[SeededDatabase], AbstractContextManager[None]] = lambda _database: nullcontext()
+        self.roles = Roles()
+        self.look_up_roles: Callable[[str], Mapping[str, Role]] = lambda _wanted: {}
         self.beside: Mapping[str, SeededDatabase] = {}
         self._go_back = go_back
         self._look = look
@@ -100,7 +107,15 @@ class SeededDatabase:
     @property
     def env(self) -> dict[str, str]:
         """What a child process needs: ``DATABASE_URL``, the settings' ``env``, ``PGHOST`` and its fellows."""
-        return {**url_variables(("DATABASE_URL", *self._env), self.address), **self.address.environment()}
+        own = url_variables(("DATABASE_URL",), self.address)
+        return {**own, **url_variables(self._env, self.address, self.roles), **self.address.environment()}
+
+    def application_roles(self, settings: Settings) -> Roles:
+        """What gives the application's connections their roles."""
+        if settings.role != self.roles.wanted:
+            known = self.look_up_roles(settings.role)
+            self.roles = Roles(settings.role, f"`role`, {settings.source('role')}", known)
+        return self.roles
 
     def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
         """Another connection to it; closed at the end if the test leaves it open.

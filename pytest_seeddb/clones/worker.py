@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
+from pytest_seeddb.application.roles import OWNER
 from pytest_seeddb.clones.database import SeededDatabase
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.pool import Clones, Pool
@@ -27,6 +28,7 @@ from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import ISOLATIONS
 from pytest_seeddb.templates.building import Build, BuildSupport, finish
+from pytest_seeddb.templates.grants import roles_of
 from pytest_seeddb.templates.inventory import prune, sweep
 from pytest_seeddb.templates.templates import Templates
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from pytest_seeddb.application.roles import Role
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
@@ -69,6 +72,7 @@ class Worker:
         self._support = support or build_support()
         self._templates: dict[str, Template | StoredError] = {}
         self._plans: dict[str, Plan] = {}
+        self._roles: dict[tuple[str, str], Mapping[str, Role]] = {}
         self._closed = False
         self._keys: dict[tuple[str, str, str], str] = {}
         self._open()
@@ -255,7 +259,20 @@ class Worker:
     def database_on(self, leased: Leased, env: tuple[str, ...]) -> SeededDatabase:
         """A private clone as a test sees it; it lives as long as the lease."""
         address, template = leased.clone.address, leased.clone.template
-        return SeededDatabase(address, template, "clone", env, lambda: self.pool.renew(leased), leased.changes)
+        database = SeededDatabase(address, template, "clone", env, lambda: self.pool.renew(leased), leased.changes)
+        database.look_up_roles = partial(self.roles, template)
+        return database
+
+    def roles(self, template: Template, wanted: str) -> Mapping[str, Role]:
+        """The roles that an application's connections to the template's clones may have; asked for once.
+
+        Those that the plan's build made, or granted something, and ``wanted`` if it names one.
+        """
+        key = (template.name, wanted)
+        if key not in self._roles:
+            no_roles = wanted == OWNER
+            self._roles[key] = {} if no_roles else roles_of(self.admin, template.name, template.record.roles, wanted)
+        return self._roles[key]
 
     def _lend_shared(
         self, isolation: str, template: Template, env: tuple[str, ...], stack: ExitStack
@@ -265,6 +282,7 @@ class Worker:
             address = shared.take().address
         look = partial(shared.changes, rolled_back=isolation == "rollback")
         database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, look)
+        database.look_up_roles = partial(self.roles, template)
 
         def take_back() -> None:
             database.close_connections()

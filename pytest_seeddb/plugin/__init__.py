@@ -79,7 +79,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     from pytest_seeddb.servers.opening import describe
 
     settings = config.stash[RUN].settings
-    return f"seeddb: {describe(settings)}, profile {settings.profile or 'default'}"
+    role = "" if settings.role == "application" else f", role {settings.role}"
+    return f"seeddb: {describe(settings)}, profile {settings.profile or 'default'}{role}"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

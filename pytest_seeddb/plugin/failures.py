@@ -53,7 +53,7 @@ def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[
             error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)
     texts = []
     if error is not None and item.get_closest_marker(NAME):
-        texts.append(_refused_write(item, error) or _longer_life(item, error))
+        texts.append(_refused_write(item, error) or _refused_privilege(item, error) or _longer_life(item, error))
     if report.failed and call.when == "teardown":
         last_state: list[str] = item.stash.get(LAST_STATE, [])
         texts += last_state
@@ -89,6 +89,22 @@ def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
     return (
         f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
         f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
+    )
+
+
+def _refused_privilege(item: pytest.Item, error: BaseException | None) -> str:
+    """Why PostgreSQL denied a permission, where the application's role is the cause; else nothing."""
+    database = next((node.stash[DATABASE] for node in reversed(item.listchain()) if DATABASE in node.stash), None)
+    while error is not None and "42501" not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
+        error = error.__cause__ or error.__context__
+    if error is None or database is None or not database.roles.used:
+        return ""
+    roles = database.roles
+    return (
+        f"The application's connections have the role {', '.join(sorted(roles.used))}, as in production "
+        f"(role = {roles.wanted!r}, {item.config.stash[RUN].settings.source('role')}), and not that of the database's "
+        "owner. If the application needs this permission, grant it in a migration. A test that prepares or checks "
+        'rows uses seeded_connection or seeded_session, which are the owner\'s; or set role = "owner".'
     )
 
 

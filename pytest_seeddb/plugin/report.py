@@ -24,6 +24,7 @@ class Tally:
     settled: list[tuple[float, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
+    roles: list[str] = field(default_factory=list)
 
     def add(self, worker: Worker) -> None:
         """Count what a worker did."""
@@ -49,6 +50,7 @@ class Tally:
         self._add_verdicts(other.verdicts, other.settle_seconds)
         self.settled += other.settled
         self.failures += other.failures
+        self.roles += other.roles
         self.outside = {**other.outside, **self.outside}
 
     def note(self, test: str, settlement: Settlement) -> None:
@@ -77,6 +79,8 @@ class Tally:
         for label, (seconds, reason) in self.built.items():
             lines.append(f"template {label} built in {seconds:.1f} s: {reason}")
         lines += [f"template {label} reused" for label in self.reused if label not in self.built]
+        if self.roles:
+            lines.append(f"the application connected with the role {', '.join(sorted(set(self.roles)))}")
         if self.clones:
             noun = "clone" if self.clones == 1 else "clones"
             lines.append(f"{self.clones} {noun}, {1000 * self.clone_seconds / self.clones:.0f} ms each")

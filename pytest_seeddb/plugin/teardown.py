@@ -25,6 +25,7 @@ def settle_now(config: pytest.Config) -> None:
         node, database, end = run.unsettled.pop()
         if run.settings.keep == "all" and database.isolation == "clone" and database.lasts:
             database.keep()
+        run.tally.roles = sorted(database.roles.used.union(run.tally.roles))
         try:
             end.close()
         finally:

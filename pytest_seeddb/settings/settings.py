@@ -158,6 +158,13 @@ class Settings:
     env: tuple[str, ...] = _setting(
         converters.variable_names, "Environment variables that hold the clone's URL during a seeded test.", ()
     )
+    role: str = _setting(
+        converters.text,
+        "The role of the connections of `engines`, `env` and Django. `application` is the role that their own URL "
+        "names, if the migrations and seeds made it or granted it something, and it is neither a superuser nor the "
+        "owner. `owner` is the owner of the clone; any other value names a role. The fixtures are always the owner.",
+        "application",
+    )
     profile: str | None = _setting(
         converters.profile_name, "The profile of tests that do not name one.", has_option=True
     )

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
+from pytest_seeddb.application.roles import Role
 from pytest_seeddb.fingerprint.digests import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_seeddb.servers.admin import Admin, Strategy
 
 # Settings whose value is a list of identifiers, quoted already as it is stored (pg_dump's
@@ -40,6 +43,34 @@ FROM pg_database d CROSS JOIN aclexplode(d.datacl) g LEFT JOIN pg_roles r ON r.o
 WHERE d.datname = %s ORDER BY 1, 2
 """
 _CLOSED: Final = "SELECT datacl IS NOT NULL, pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s"
+
+
+_ROLES: Final = """
+WITH RECURSIVE here AS (SELECT oid, datdba FROM pg_database WHERE datname = %s), wanted AS (
+    SELECT oid FROM pg_roles WHERE rolname = ANY(%s)
+    UNION SELECT refobjid FROM pg_shdepend s, here
+    WHERE s.refclassid = 'pg_authid'::regclass
+      AND (s.dbid = here.oid OR s.classid = 'pg_database'::regclass AND s.objid = here.oid)
+    UNION SELECT m.member FROM pg_auth_members m JOIN wanted ON m.roleid = wanted.oid
+)
+SELECT rolname,
+       pg_has_role(r.oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END),
+       ARRAY(SELECT unnest(setconfig) FROM pg_db_role_setting
+             WHERE setrole = r.oid AND setdatabase IN (0, here.oid) ORDER BY setdatabase)
+FROM pg_roles r, here
+WHERE rolname = %s
+   OR r.oid IN (SELECT oid FROM wanted) AND NOT rolsuper AND rolname <> current_user AND r.oid <> datdba
+"""
+"""Who has a grant, a policy or anything else in the database, and their members. Without a connection to it."""
+
+
+def roles_of(admin: Admin, database: str, made: Iterable[str], role: str) -> dict[str, Role]:
+    """The roles that a database knows of, besides superusers and its owner: those that were ``made`` with it, too.
+
+    ``role`` is one whatever it is, if it exists.
+    """
+    rows = admin.run(_ROLES, [database, list(made), role])
+    return {name: Role(may_be_set, tuple(settings)) for name, may_be_set, settings in rows}
 
 
 @dataclass(frozen=True)

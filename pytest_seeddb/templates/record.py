@@ -43,6 +43,7 @@ class Record:
         carried: The digest of its settings and grants as they were then.
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
         unlogged: A digest of its unlogged tables, which do not outlive a crash; empty without any.
+        roles: The roles that its build made.
         salt: That of the secrets among its parts; see `pytest_seeddb.fingerprint.digests.seal`.
     """
 
@@ -63,6 +64,7 @@ class Record:
     carried: str = ""
     days: int = 1
     unlogged: str = ""
+    roles: tuple[str, ...] = ()
     salt: str = ""
 
     def to_json(self) -> str:
@@ -81,6 +83,7 @@ class Record:
             steps = tuple((str(name), parts_from(parts)) for name, parts in fields.pop("steps"))
             if not all(isinstance(fields[name], kind) for name, kind in _PLAIN.items() if name in fields):
                 return None
+            fields["roles"] = tuple(map(str, fields.get("roles", ())))
             numbering = Numbering({name: drawn_from(drawn) for name, drawn in fields.pop("numbering", {}).items()})
             return cls(**{**fields, "steps": steps, "opened": parts_from(fields["opened"]), "numbering": numbering})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

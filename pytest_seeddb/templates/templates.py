@@ -316,7 +316,11 @@ class Templates:
             build = Build(self._admin, self._next_name(), plan, self._support.progress, numbering, beside)
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
+            before = self._roles()
             opened = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)))
+            # A role outlives its template: what an earlier build made, this one finds.
+            earlier_builds = [span.base.record if span.base else None, history.last_build(self._admin, plan)]
+            made = {name for record in earlier_builds if record for name in record.roles}
             earlier = span.base.record.opened if span.base else ()
             has_secrets = any(part.secret for part in opened)
             salt = self._salt(plan) if has_secrets else plan.salt or (span.base.record.salt if span.base else "")
@@ -333,9 +337,13 @@ class Templates:
                 token=self._token,
                 used=_now()[:10],
                 salt=salt,
+                roles=tuple(sorted(made | (self._roles() - before))),
             )
             record = finish(build, draft, span.started)
             return self._publish(build, record, reason)
+
+    def _roles(self) -> set[str]:
+        return {name for (name,) in self._admin.run("SELECT rolname FROM pg_roles")}
 
     def _next_name(self) -> str:
         return build_name(self._lease, next(self._numbers))

@@ -21,6 +21,7 @@ SPELLINGS = {
     "dump": ('"bin"', "bin", "bin", "bin", None),
     "seeds": ('["shop.seeds", "*.sql"]', ("shop.seeds", "*.sql"), "a.seeds, b.sql", ("a.seeds", "b.sql"), ()),
     "engines": ('["shop.db:engine"]', ("shop.db:engine",), "all", ("all",), ()),
+    "role": ('"owner"', "owner", "shop_app", "shop_app", "application"),
     "outside": ('"refuse"', "refuse", "say", "say", None),
     "scope": ('"module"', "module", "class", "class", "function"),
     "isolation": ('"rollback"', "rollback", "readonly", "readonly", "clone"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pytest_seeddb.application.django import DjangoRedirection
+    from pytest_seeddb.application.roles import Roles
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plan.plan import Plan
@@ -69,6 +70,7 @@ class Base:
 class _Connected:
     leased: Leased
     redirection: KeptRedirection
+    roles: Roles
     tests: int = 0
     backend: int = 0
     """The process number of its connection, once that is watched; 0 where it is not."""
@@ -103,6 +105,7 @@ class AtomicClones:
             connected = None
         connected = connected or self._connect(template)
         database = self._worker.database_on(connected.leased, self._settings.env)
+        database.roles = connected.roles
         is_watched, connected.backend = bool(connected.backend), 0
         given_away: object = True
         try:
@@ -126,7 +129,8 @@ class AtomicClones:
         """A clone with Django's connection; watched unless others connect to every clone, too."""
         for attempt in range(_ATTEMPTS):
             leased = self._worker.take(template)
-            connected = _Connected(leased, KeptRedirection(leased.clone.address))
+            roles = self._worker.database_on(leased, ()).application_roles(self._settings)
+            connected = _Connected(leased, KeptRedirection(leased.clone.address, roles), roles)
             if leased.observer is None:
                 break
             with connected.redirection.on(), self._unblocked():
