@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import secrets
 import threading
 from itertools import count
 
 import psycopg
 import pytest
+from attacks import times
 from handmade import Statements
 from settling import assert_same, passing_bench, run, state
 
@@ -140,3 +142,18 @@ def test_a_commit_before_any_statement_of_settling_is_not_seen_by_the_next_test(
         if at > calls:
             break
     assert adversary.done >= at - 1 > 1
+
+
+@pytest.mark.long
+def test_commits_at_random_moments_of_a_thousand_random_workloads_are_never_seen(bench):
+    draw = random.Random(13)
+    statements = [*list(WORK.values())[:-1], *list(HARM.values())[:-2], "DELETE FROM u", "UPDATE u SET long = 'short'"]
+    adversary = Adversary(bench.worker, lambda: draw.sample([*HARM.values()], draw.randint(1, 3)))
+    for _ in range(times(1000)):
+        adversary.stays = draw.random() < 0.2
+        work, chance = draw.choices(statements, k=draw.randint(1, 4)), draw.choice((0.01, 0.05, 0.2))
+        from_test_to_test(bench, adversary, work, lambda _call, chance=chance: draw.random() < chance)
+    verdicts = bench.pool.verdicts
+    print(dict(verdicts), adversary.done)
+    assert verdicts["rewind"] > times(50)
+    assert adversary.done > times(500)
