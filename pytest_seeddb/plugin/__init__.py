@@ -33,7 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for key in KEYS.values():
         if key.option:
             about = key.about.replace("`", "")
-            kind: dict[str, str] = {"action": "store_true"} if isinstance(key.default, bool) else {"metavar": "VALUE"}
+            kind: dict[str, str] = (
+                {"action": "store_true"} if isinstance(key.default, bool) else {"metavar": key.name.upper()}
+            )
             group.addoption(key.option, default=None, help=about, **kind)
 
 

@@ -101,7 +101,7 @@ def test_a_member_of_a_role_with_grants_and_its_settings(shop):
         "db/002_roles.sql",
         """
         DO $$ BEGIN CREATE ROLE shop_readers; EXCEPTION WHEN duplicate_object THEN END $$;
-        DO $$ BEGIN CREATE ROLE shop_app; EXCEPTION WHEN duplicate_object THEN END $$;
+        DO $$ BEGIN CREATE ROLE shop_app LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN END $$;
         CREATE SCHEMA inner_shop;
         CREATE TABLE inner_shop.thing AS SELECT 7 AS id;
         GRANT USAGE ON SCHEMA inner_shop TO shop_readers;

@@ -42,9 +42,11 @@ def template(worker, make_plan):
 @pytest.fixture
 def ending():
     """An event that ends what a test left behind."""
-    event = threading.Event()
+    event, running = threading.Event(), _thread._count()
     yield event
     event.set()
+    while _thread._count() > running:  # one that ends later would hide another that begins
+        time.sleep(0.001)
 
 
 def fork():
