@@ -13,10 +13,7 @@ import sys
 import threading
 import weakref
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any, Final
 
 _CHILDREN: Final = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"}
@@ -34,7 +31,6 @@ class Disclosure:
         self._was_read = False
         self._children = _children()
         self._threads = weakref.WeakSet(threading.enumerate())
-        self._unlisted = _unlisted_threads()
 
     def note(self) -> None:
         """The address was read."""
@@ -44,7 +40,6 @@ class Disclosure:
         return (
             self._was_read
             or self._children != _children()
-            or self._unlisted < _unlisted_threads()
             or any(thread not in self._threads for thread in threading.enumerate())
         )
 
@@ -54,10 +49,22 @@ def _listen() -> None:
     sys.addaudithook(_on_event)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_count)
+    if sys.version_info < (3, 12):  # it announces no thread; `threading` keeps a reference to the function itself
+        start = _thread.start_new_thread
+
+        def start_and_count(*arguments: Any) -> int:
+            _count()
+            return start(*arguments)
+
+        _thread.start_new_thread = start_and_count
 
 
-def _on_event(event: str, _arguments: tuple[object, ...]) -> None:
-    if event in _CHILDREN:
+def _on_event(event: str, arguments: tuple[object, ...]) -> None:
+    # `threading` lists its own threads; of one that is started without it nobody can say when it ends.
+    is_unlisted = event == "_thread.start_new_thread" and not isinstance(
+        getattr(arguments[0], "__self__", None), threading.Thread
+    )
+    if event in _CHILDREN or is_unlisted:
         _count()
 
 
@@ -70,9 +77,3 @@ def _children() -> tuple[int, str]:
     """Changes with each child process: multiprocessing's own way to spawn one has neither event nor hook."""
     multiprocessing: Any = sys.modules.get("multiprocessing.process")
     return _started, repr(getattr(multiprocessing, "_process_counter", ""))
-
-
-def _unlisted_threads() -> int:
-    """How many threads run that `threading` does not list."""
-    counted: Callable[[], int] = getattr(_thread, "_count", lambda: 0)
-    return counted() - threading.active_count()
