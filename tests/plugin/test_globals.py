@@ -12,6 +12,8 @@ import pytest
 from command import QUICK
 from separate import separate_server
 
+pytestmark = pytest.mark.slow
+
 LEFT = {
     "ALTER SYSTEM": "ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()",
     "ALTER SYSTEM that keeps a server from starting": "ALTER SYSTEM SET shared_preload_libraries = 'missing'",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.slow
+
 APP = """
     from sqlalchemy import create_engine, text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from clinic import Clinic
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = """
     DO $$ BEGIN CREATE ROLE shop_app LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN END $$;
     CREATE TABLE item (id int, tenant int);
