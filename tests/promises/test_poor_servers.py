@@ -467,7 +467,7 @@ def test_a_server_that_does_not_come_back_is_one_clear_error(tried):
     assert told.startswith("ServerError: The connection to the PostgreSQL server was lost, and there is no new one\n")
     assert "Connection refused" in told
     assert f"  from: {server.address().masked}\n" in told
-    assert "  do:   see that it runs and that the role may connect\n" in told
+    assert "  do:   check that the server runs, and that the role may connect\n" in told
     tried("a server lost for good")
 
 
