@@ -235,10 +235,11 @@ class SequenceWatch:
     def settle(self, counts: dict[int, int] | None = None) -> bool:
         """Set back those that moved; whether any did."""
         counts = self._counts() if counts is None else counts
-        moved = self._set_back(self._suspects(counts))
+        moved = self._differences(self._suspects(counts))
+        self._set_back(moved)
         # What is read and set here counts as well, some time later: then it is read once more for nothing.
         self._fetched = counts
-        return moved
+        return bool(moved)
 
     @property
     def names(self) -> dict[int, str]:
@@ -251,7 +252,7 @@ class SequenceWatch:
 
     def restore(self) -> None:
         """Set back those that moved, also where the server has not been told yet."""
-        self._set_back(self.oids)
+        self._set_back(self._differences(self.oids))
 
     def look(self) -> Look:
         """What the server says of the clone."""
@@ -271,11 +272,9 @@ class SequenceWatch:
         states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
 
-    def _set_back(self, oids: list[int]) -> bool:
-        moved = self._differences(oids)
-        for oid in moved:
+    def _set_back(self, oids: list[int]) -> None:
+        for oid in oids:
             self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
-        return bool(moved)
 
 
 class Observer:
@@ -335,15 +334,6 @@ class Observer:
     def close(self) -> None:
         """End the connection."""
         self.connection.close()
-
-    def row_counts(self, now: Counters) -> dict[int, TableCounts]:
-        """The rows written since the clone was seeded, by table; `wrote` has the tables' names afterwards."""
-        counts, tables = self.difference(), self.shape.tables
-        self.wrote = tuple(tables[oid].label for oid in counts if oid in tables)
-        if self.is_more_than(counts, now):
-            raise Discard("more than rows of tables was written: the schema or large objects")
-        owners = (self.shape.owners[oid] for oid in counts)
-        return {owner: counts.get(owner, TableCounts()) for owner in owners}
 
     def start_over(self, alone: Counters) -> None:
         """Take the state after a rewind for the seeded one, if nobody else was there since ``alone`` was read."""

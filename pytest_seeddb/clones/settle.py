@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import psycopg
 from psycopg import sql
 
-from pytest_seeddb.clones.observer import Discard
+from pytest_seeddb.clones.observer import Discard, TableCounts
 from pytest_seeddb.clones.shape import places
 from pytest_seeddb.templates.contents import SMALL
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_seeddb.clones.changes import OpenConnection
-    from pytest_seeddb.clones.observer import Observer, TableCounts
+    from pytest_seeddb.clones.observer import Observer
     from pytest_seeddb.clones.shape import Rows, Table
 
 Verdict = Literal["keep", "rewind", "discard"]
@@ -121,7 +121,12 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
         raise Discard("roles, settings of the database, replication slots or the server's counters changed")
     if now.tuples == seeded.tuples and observer.sequences.is_settled(look.fetched):
         return "keep", "nothing was written"
-    rewind = Rewind(observer, observer.row_counts(now))
+    counts, shape = observer.difference(), observer.shape
+    observer.wrote = tuple(shape.tables[oid].label for oid in counts if oid in shape.tables)
+    if observer.is_more_than(counts, now):
+        raise Discard("more than rows of tables was written: the schema or large objects")
+    owners = (shape.owners[oid] for oid in counts)
+    rewind = Rewind(observer, {owner: counts.get(owner, TableCounts()) for owner in owners})
     if rewind.written and not observer.superuser:  # so triggers and foreign keys cannot be kept quiet
         raise Discard("rows were written, and our role is no superuser")
     estimate = rewind.seconds

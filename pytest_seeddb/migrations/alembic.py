@@ -22,7 +22,7 @@ from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
     from pytest_seeddb.migrations.alembic_files import Layout
-    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.plan.plan import Target, Work
 
 _WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 _USE_OURS: Final = (
@@ -41,8 +41,8 @@ _USE_OURS: Final = (
 )
 
 
-def stage(path: Path, root: Path, *, source: str) -> Stage:
-    """The ``migrations`` stage of an ``alembic.ini`` or a ``pyproject.toml``; raises `ConfigError`."""
+def read_steps(path: Path, root: Path, *, source: str) -> Work:
+    """A step for each revision of an ``alembic.ini`` or a ``pyproject.toml``; raises `ConfigError`."""
     layout = read_layout(path, root, source=source)
     try:
         revisions = [read_revision(file) for file in layout.migrations]
@@ -63,7 +63,7 @@ def stage(path: Path, root: Path, *, source: str) -> Stage:
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already
         _Upgrade(layout, by_id, target).run()
 
-    return Stage("migrations", tuple(steps), run)
+    return tuple(steps), run
 
 
 def _import_revisions(layout: Layout, root: Path, source: str) -> list[Revision]:

@@ -10,18 +10,18 @@ from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import failure
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import MetaData
 
-    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.plan.plan import Target, Work
 
 
-def stage(path: str, root: Path, *, source: str) -> Stage:
-    """The stage for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs."""
+def read_steps(path: str, root: Path, *, source: str) -> Work:
+    """The step for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs."""
     check(path, source=source, root=root)
     step = Step(f"schema {path}", Sources(root).of_module(module_of(path)), rerun="safe")
 
@@ -32,7 +32,7 @@ def stage(path: str, root: Path, *, source: str) -> Stage:
         with surroundings(target), target.marks.around(step):
             _apply(load(path, source=source, root=root), path, source, target)
 
-    return Stage("migrations", (step,), run)
+    return (step,), run
 
 
 def _apply(value: Any, path: str, source: str, target: Target) -> None:  # noqa: ANN401 - any object of the user's

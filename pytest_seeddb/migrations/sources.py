@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_seeddb.plan.plan import Target
+    from pytest_seeddb.plan.plan import Target, Work
     from pytest_seeddb.settings.settings import Settings
 
 DJANGO: Final = "django"
@@ -83,22 +84,22 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
         from pytest_seeddb.migrations import django
 
         return lambda: django.stages(root, source=source, alias=alias or DEFAULT)
-    if isinstance(wanted, CommandSpec):
-        return lambda: (_command(wanted, root, source),)
-    return _reader_by_name(str(wanted), root, source)
+    by_command = partial(_command, wanted) if isinstance(wanted, CommandSpec) else None
+    read_steps = by_command or _reader_by_name(str(wanted), root, source)
+    return lambda: (Stage("migrations", *read_steps(root, source=source)),)
 
 
-def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[[], tuple[Stage, ...]]:
+def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]:
     path = root / wanted
     if path.is_dir():
         from pytest_seeddb.migrations import sql
 
-        return lambda: (sql.stage(path, root, source=source),)
+        return partial(sql.read_steps, path)
     if path.is_file():
         from pytest_seeddb.migrations import alembic
 
         if path.suffix == ".ini" or (path.suffix == ".toml" and _has_alembic(path)):
-            return lambda: (alembic.stage(path, root, source=source),)
+            return partial(alembic.read_steps, path)
         lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is a file of another kind"
         raise ConfigError(
             "This file does not tell which migrations to run", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
@@ -106,7 +107,7 @@ def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[[], tuple[
     if ":" in wanted and is_import_path(wanted):
         from pytest_seeddb.migrations import python
 
-        return lambda: (python.stage(wanted, root, source=source),)
+        return partial(python.read_steps, wanted)
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, names)
     if is_import_path(wanted) and find(wanted, root) is not None:
@@ -126,7 +127,7 @@ def _has_alembic(path: Path) -> bool:
         return False
 
 
-def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
+def _command(wanted: CommandSpec, root: Path, *, source: str) -> Work:
     inputs = glob_parts(wanted.inputs, root, source=source)
     step = Step(f"command {wanted.command}", (Part("command", digest(wanted.command)), *inputs), rerun="always")
 
@@ -137,4 +138,4 @@ def _command(wanted: CommandSpec, root: Path, source: str) -> Stage:
             target.started(step)
             run_command(wanted, target, what="migrations", source=source)
 
-    return Stage("migrations", (step,), run)
+    return (step,), run

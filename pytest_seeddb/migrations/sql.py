@@ -12,7 +12,7 @@ from pytest_seeddb.dumps.lexer import Piece, statements
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
 from pytest_seeddb.plan.ledger import read
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Step
 from pytest_seeddb.servers.database_errors import DatabaseError, database_error
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pytest_seeddb.plan.plan import Mark, Target
+    from pytest_seeddb.plan.plan import Mark, Target, Work
 
 _LISTED: Final = 5
 _DIGITS: Final = re.compile(r"(\d+)")
@@ -52,8 +52,8 @@ _REFUSED_INSIDE: Final = frozenset({"25001", "2D000", "55P04"})
 _HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since the releases of August 2025
 
 
-def stage(directory: Path, root: Path, *, source: str) -> Stage:
-    """The stage for a directory of ``*.sql`` files, in natural order (``V2`` before ``V10``); raises `ConfigError`."""
+def read_steps(directory: Path, root: Path, *, source: str) -> Work:
+    """A step for each ``*.sql`` file of a directory, in natural order (``V2`` before ``V10``); raises `ConfigError`."""
     paths = _files(directory)
     if not paths:
         names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
@@ -78,7 +78,7 @@ def stage(directory: Path, root: Path, *, source: str) -> Stage:
                 target.started(step)
                 run_sql_file(path, target, step)
 
-    return Stage("migrations", steps, run)
+    return steps, run
 
 
 def _files(directory: Path) -> list[Path]:

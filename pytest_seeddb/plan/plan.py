@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pytest_seeddb.errors import HIDDEN, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
@@ -108,6 +108,10 @@ class Target:
     numbering: Numbering = field(default_factory=Numbering)
     alias: str = "default"
     beside: Mapping[str, Address] = field(default_factory=dict)
+
+
+Work: TypeAlias = "tuple[tuple[Step, ...], Callable[[Target, int], None]]"
+"""The steps of a stage, and what runs them, as `Stage` has them."""
 
 
 @dataclass(frozen=True)

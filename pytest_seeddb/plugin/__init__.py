@@ -5,13 +5,11 @@ So it imports nothing heavy, and leaves the work to the other modules when a tes
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plugin import markers, run
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
@@ -41,21 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before other plugins import an application's settings
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
-
-    From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
-    """
+    """Prepare for the import of conftests and tests."""
     from pytest_seeddb.plugin import fixtures
-    from pytest_seeddb.settings.settings import load_settings
 
-    early_config.pluginmanager.register(fixtures, "seeddb-fixtures")
-    with suppress(SeedDbError):  # `pytest_configure` reports it
-        settings = load_settings(early_config.rootpath)
-        if early_config.known_args_namespace.seed_db or settings.enabled == "always":
-            from pytest_seeddb.fingerprint import recording
-
-            recording.begin(settings.root)
-            run.watch_outside(early_config, settings)
+    run.prepare(early_config, fixtures)
     return (yield)
 
 

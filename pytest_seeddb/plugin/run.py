@@ -5,7 +5,7 @@ Everything that a person can mistype ends the run here, with exit code 4, one te
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -139,7 +139,24 @@ def check_settings(given: object) -> None:
         )
 
 
-def watch_outside(config: pytest.Config, settings: Settings) -> None:
+def prepare(config: pytest.Config, fixtures: object) -> None:
+    """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
+
+    From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
+    """
+    from pytest_seeddb.settings.settings import load_settings
+
+    config.pluginmanager.register(fixtures, "seeddb-fixtures")
+    with suppress(SeedDbError):  # `begin` reports it
+        settings = load_settings(config.rootpath)
+        if config.known_args_namespace.seed_db or settings.enabled == "always":
+            from pytest_seeddb.fingerprint import recording
+
+            recording.begin(settings.root)
+            _watch_outside(config, settings)
+
+
+def _watch_outside(config: pytest.Config, settings: Settings) -> None:
     """From now to the end of the run, hear of connections that the application opens to databases of its own."""
     if settings.outside == "allow" or not (settings.engines or find_spec("django")):
         return

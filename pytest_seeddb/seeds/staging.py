@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_seeddb.plan.plan import Work
     from pytest_seeddb.settings.settings import Settings
 
 _SEQUENCES: Final = Part("sequences of factories", "go on")
@@ -36,7 +37,8 @@ _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages of the settings' profile; plain declarations need no import of the project. Raises `ConfigError`."""
-    return _Staging(settings, profile_of(settings, overrides)).stages()
+    tiers = _Staging(settings, profile_of(settings, overrides)).tiers()
+    return tuple(Stage(f"{tier} seeds", *work, tier=tier) for tier, work in tiers.items())
 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
@@ -64,8 +66,10 @@ class _Staging:
         self._catalogue = Catalogue(settings.root)
         self._known: dict[str, Seed] = {}
 
-    def stages(self) -> tuple[Stage, ...]:
-        seeds, stages = self.seeds(), []
+    def tiers(self) -> dict[str, Work]:
+        """What each tier that has seeds consists of."""
+        seeds = self.seeds()
+        tiers: dict[str, Work] = {}
         for tier in TIERS[:1] if self._profile.only_essential else TIERS:
             chosen = tuple(seed for seed in seeds if seed.tier == tier)
             if not chosen:
@@ -74,8 +78,8 @@ class _Staging:
             modules = {seed.module for seed in chosen if isinstance(seed, Declaration) and seed.is_seeder}
             outlines = {module: self._catalogue.seeders(module, source="") for module in sorted(modules)}
             runner = Runner(chosen, steps, self._profile, self._settings.random_seed, outlines)
-            stages.append(Stage(f"{tier} seeds", steps, runner.run, tier=tier))
-        return tuple(stages)
+            tiers[tier] = steps, runner.run
+        return tiers
 
     def seeds(self) -> tuple[Seed, ...]:
         """All that are declared, of every tier, in order."""

@@ -51,27 +51,16 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
     """
     reap()
     place = _place(settings)
-    with ExitStack() as stack:
+    with ExitStack() as use:
         try:
-            server = stack.enter_context(_used(settings, place))
+            version_num, notes = _begin_use(settings, place, use)
         except postmaster.LockedOutError:
-            # The guard stops it if nobody else uses it, and we let go of it here.
+            use.close()
+            # The guard stops it if nobody else uses it.
             deadline = time.monotonic() + END_PATIENCE_SECONDS
             while is_locked(place.state / guard.SERVER) and time.monotonic() < deadline:
                 time.sleep(postmaster.POLL_SECONDS)
-            server = stack.enter_context(_used(settings, place))
-        yield server
-
-
-@contextmanager
-def _used(settings: Settings, place: Place) -> Iterator[Server]:
-    notes: list[str] = []
-    with hold_lock(place.state / guard.USERS, shared=True):
-        if not place.binaries.program("postgres").exists():
-            _place(settings)  # removed as unused before the lock was ours: copied again
-        with hold_lock(place.state / guard.START):
-            ensure_guard(place.state, "server", server_environment())
-            version_num = _join_or_start(place, notes)
+            version_num, notes = _begin_use(settings, place, use)
         try:
             yield Server(
                 kind="embedded",
@@ -82,13 +71,24 @@ def _used(settings: Settings, place: Place) -> Iterator[Server]:
                 superuser=True,
                 fsync=False,
                 state=place.state,
-                notes=tuple(notes),
+                notes=notes,
             )
         finally:
             # Ours may be the last to leave, and the guard may have been killed since. Should this fail,
             # the next user's guard stops the server: no reason to fail a run that has ended.
             with suppress(ServerError):
                 ensure_guard(place.state, "server", server_environment())
+
+
+def _begin_use(settings: Settings, place: Place, use: ExitStack) -> tuple[int, tuple[str, ...]]:
+    """Join the server or start it, as one of its users until ``use`` ends. Gives its version, and what to say of it."""
+    notes: list[str] = []
+    use.enter_context(hold_lock(place.state / guard.USERS, shared=True))
+    if not place.binaries.program("postgres").exists():
+        _place(settings)  # removed as unused before the lock was ours: copied again
+    with hold_lock(place.state / guard.START):
+        ensure_guard(place.state, "server", server_environment())
+        return _join_or_start(place, notes), tuple(notes)
 
 
 @dataclass(frozen=True)
