@@ -14,8 +14,9 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard, postmaster
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.binaries import choose
-from pytest_seeddb.servers.globals import DOUBTED, CannotUndo, Globals, restore
+from pytest_seeddb.servers.globals import CannotUndo, Globals, restore
 from pytest_seeddb.servers.places import (
+    DOUBTED,
     Place,
     cache_directory,
     cache_place,

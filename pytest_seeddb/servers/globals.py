@@ -15,6 +15,7 @@ from psycopg import sql
 
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.servers.naming import ANY_FORMAT
+from pytest_seeddb.servers.places import GLOBALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
     Definition = Mapping[str, Any]
 
-FILE: Final = "globals.json"
-"""In a server's state directory: what its globals are to be."""
-DOUBTED: Final = "globals.doubted"
-"""In a server's state directory while its globals may differ from that; the next start compares them."""
 PRESENT: Final = 0x5EEDDB0_61_0BA15
 """The advisory lock that everyone shares who runs tests or builds on a server, whatever the version of this package."""
 
@@ -167,7 +164,7 @@ class Globals:
     def load(cls, state: Path) -> Globals | None:
         """What a server's state directory says; ``None`` where it says nothing that can be read."""
         try:
-            entries = json.loads((state / FILE).read_text(encoding="utf-8"))
+            entries = json.loads((state / GLOBALS).read_text(encoding="utf-8"))
             return cls({tuple(key): Item(definition, oid) for key, definition, oid in entries})
         except (OSError, ValueError, TypeError):
             return None
@@ -175,10 +172,10 @@ class Globals:
     def save(self, state: Path) -> None:
         """Write them into a server's state directory, complete or not at all. It is only its owner's."""
         entries = [[[*key], item.definition, item.oid] for key, item in self.items.items()]
-        with beside(state / FILE, private=True) as partial:
+        with beside(state / GLOBALS, private=True) as partial:
             partial.chmod(0o600)  # it holds digests of passwords
             partial.write_text(json.dumps(entries), encoding="utf-8")
-            partial.replace(state / FILE)
+            partial.replace(state / GLOBALS)
 
     @property
     def system(self) -> list[str]:

@@ -16,8 +16,7 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
-from pytest_seeddb.servers.globals import DOUBTED, Globals
-from pytest_seeddb.servers.globals import FILE as GLOBALS
+from pytest_seeddb.servers.places import DOUBTED, GLOBALS
 from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
 from pytest_seeddb.servers.remedies import start_remedy
 
@@ -207,6 +206,8 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
 
 def reset_settings(place: Place) -> list[str]:
     """Put back what ``ALTER SYSTEM`` has set, which may keep the server from starting; gives the lines that went."""
+    from pytest_seeddb.servers.globals import Globals  # and psycopg, which the header of a run does not need
+
     path = place.data / _AUTO
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.fingerprint.atomic import free_name, sweep
 from pytest_seeddb.servers import guard
-from pytest_seeddb.servers.globals import DOUBTED
-from pytest_seeddb.servers.globals import FILE as GLOBALS
 from pytest_seeddb.servers.places import (
     COPY_LOCK,
+    DOUBTED,
+    GLOBALS,
     NAME,
     SERVERS,
     SHELF,

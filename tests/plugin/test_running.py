@@ -175,7 +175,7 @@ def test_forked_tests_leave_the_parents_clones_alone(project):
 HEAVY = ("sqlalchemy", "psycopg", "factory", "testcontainers", "alembic", "django", "faker", "numpy")
 
 
-def test_a_disabled_run_imports_no_framework(project):
+def test_a_run_without_a_seeded_test_imports_no_framework(project):
     result = project.test(
         f"""
         import sys

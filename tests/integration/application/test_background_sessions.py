@@ -131,8 +131,10 @@ def test_a_task_that_waits_inside_of_a_session_makes_no_tear_down_fail(driver, e
     engine = create_async_engine(URL.format(driver))
     sessions = async_sessionmaker(engine)
 
+    over = False
+
     async def poll():
-        while True:
+        while not over:
             with contextlib.suppress(Exception):
                 async with sessions() as session:
                     await session.execute(text("SELECT 1"))
@@ -150,9 +152,8 @@ def test_a_task_that_waits_inside_of_a_session_makes_no_tear_down_fail(driver, e
     for _ in range(25):
         with redirect(empty_database, [engine.sync_engine]):
             loop.run_until_complete(test())
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        loop.run_until_complete(asyncio.wait_for(task, 10))
+    over = True  # a cancellation can get lost where the connection breaks at the same time
+    loop.run_until_complete(asyncio.wait_for(task, 10))
     loop.close()
 
 

@@ -11,6 +11,7 @@ from itertools import count
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from pytest_seeddb.cli.applying import Wish, apply_to
 from pytest_seeddb.cli.build import build
@@ -57,7 +58,7 @@ class Project:
 
     def settings(self, **secrets):
         parameters = {name: Found(value, f"the option --set {name}") for name, value in secrets.items()}
-        return load_settings(self.root, parameters=parameters, environ={})
+        return load_settings(self.root, parameters=parameters)
 
     def plan(self, **secrets):
         begin(self.root)
@@ -197,6 +198,7 @@ def test_an_export_carries_its_salt_to_another_server(server, project, monkeypat
     settings = project.settings(pin="123456")
     exported = project.root / "template.export"
     monkeypatch.setattr("pytest_seeddb.templates.templates.server_origin", lambda _admin: "another server")
+    monkeypatch.setattr("pytest_seeddb.templates.templates.user_origin", lambda: "another user")
     there = build(settings, Progress(), exported=exported)
     monkeypatch.undo()
     monkeypatch.syspath_prepend(project.root)
@@ -232,7 +234,10 @@ def test_a_role_that_may_not_read_the_servers_number_has_a_salt_too(server_addre
     )
     role = f"poor_{os.getpid()}"
     with psycopg.connect(server_address.conninfo, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN")
+        login = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+            sql.Identifier(role), server_address.params.get("password", "")
+        )
+        connection.execute(login)
         try:
             with Admin(Address({**server_address.params, "user": role})) as admin:
                 assert server_origin(admin)
