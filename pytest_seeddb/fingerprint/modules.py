@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pytest_seeddb.fingerprint.digests import Part, file_digest
+from pytest_seeddb.fingerprint.search_path import Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, MutableMapping
@@ -68,10 +69,11 @@ class Modules:
 
     The project's own are those in ``search``, under ``root``, ``root/src`` and every entry of ``sys.path`` that is
     neither the standard library nor a directory of installed packages. So an editable installation beside the project
-    is own code, too. Virtual environments in the project are not.
+    is own code, too. Virtual environments in the project are not. ``added`` is what the project's code itself puts on
+    ``sys.path``; no module has its name from there.
     """
 
-    def __init__(self, root: Path, search: Iterable[Path] = ()) -> None:
+    def __init__(self, root: Path, search: Iterable[Path] = (), added: Search | None = None) -> None:
         self._root = os.path.abspath(root)  # noqa: PTH100 - strings: this runs thousands of times
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, frozenset[str]] = {}
@@ -83,6 +85,9 @@ class Modules:
             if real not in places and os.path.isdir(place) and not self._is_foreign(place):  # noqa: PTH112 - see above
                 places[real] = place
         self.places = tuple(places.values())
+        added = added or Search()
+        self._front = tuple(place for place in added.front if not self._is_foreign(place))
+        self._end = tuple(place for place in added.end if not self._is_foreign(place))
 
     def find(self, name: str) -> Module | Foreign | None:
         """The module of this dotted name; ``None`` if it is the standard library's or does not exist."""
@@ -131,12 +136,12 @@ class Modules:
     def _top(self, name: str) -> Module | Foreign | None:
         if name == _OURSELVES:
             return Foreign(name, __file__)
-        own = self._in(self.places, name, name)
+        own = self._in((*self._front, *self.places), name, name)
         if (own and own.path) or name in sys.stdlib_module_names:
             return own if own and own.path else None
-        spec = _spec(name)
+        spec = self._spec(name)
         if spec is None:
-            return own or Foreign(name, installed=False)
+            return own or self._in(self._end, name, name) or Foreign(name, installed=False)
         # An import hook knows the name, or the project has only a part of it.
         locations = tuple(spec.submodule_search_locations or ())
         if spec.has_location:
@@ -147,6 +152,21 @@ class Modules:
             return Module(name, places=tuple(dict.fromkeys((*(own.places if own else ()), *mine))))
         return Foreign(name) if locations else None
 
+    def _spec(self, top: str) -> ModuleSpec | None:
+        """Ask Python's finders; for a top-level name they look, but run nothing of the module.
+
+        ``importlib.util.find_spec`` would also know what this process has imported, from places that the next one
+        lacks. That is as good, and faster, for installed packages only.
+        """
+        loaded = getattr(sys.modules.get(top), "__spec__", None)
+        if loaded is not None and loaded.has_location and self._is_foreign(loaded.origin or ""):
+            return cast("ModuleSpec", loaded)
+        for finder in [*sys.meta_path]:
+            with suppress(Exception):  # finders may be any code, and nothing is imported here
+                if (spec := finder.find_spec(top, None)) is not None:
+                    return spec
+        return None
+
     def _child(self, parent: str, leaf: str) -> Module | Foreign | None:
         package = self.find(parent)
         if not isinstance(package, Module):
@@ -156,7 +176,7 @@ class Modules:
             return module
         # A namespace package may be the project's in one place and another package's in another.
         top = parent.partition(".")[0]
-        spec = _spec(top)
+        spec = self._spec(top)
         locations = (spec.submodule_search_locations or ()) if spec else ()
         return Foreign(top) if any(map(self._is_foreign, locations)) else None
 
@@ -218,14 +238,6 @@ def is_test(file: str) -> bool:
 
 def _is_below(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip(os.sep) + os.sep)
-
-
-def _spec(top: str) -> ModuleSpec | None:
-    """Ask Python's finders; for a top-level name they look, but run nothing of the module."""
-    try:
-        return find_spec(top)
-    except Exception:  # noqa: BLE001 - finders may be any code, and nothing is imported here
-        return None
 
 
 class Packages:

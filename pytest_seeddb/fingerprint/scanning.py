@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.fingerprint.search_path import WORDS, path_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SCAN: Final = 1
+SCAN: Final = 2
 """The version of `scan`'s results; part of the cache's format."""
 
 OWN_PACKAGE: Final = "."
@@ -27,7 +29,7 @@ _BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
 _OWN_NAMES: Final = frozenset({"__package__", "__name__", "__spec__"})
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _MODULE: Final = re.compile(r"\.*([^\W\d]\w*(\.\w+)*)?")
-_FIELDS: Final = 3
+_FIELDS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,17 @@ class Imports:
             in a file that imports by computed names: perhaps a module). Relative ones begin with dots, as in Python.
         exports: The strings in ``__all__``: what ``import *`` from this file may load.
         walks: Packages all of whose modules may be loaded by computed names.
+        paths: Directories that the file puts on ``sys.path``, as `path_changes` gives them.
     """
 
     names: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
     walks: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     def pack(self) -> str:
         """One line of text for the cache; no name has a space or a ``|`` in it."""
-        return "|".join(" ".join(words) for words in (self.names, self.exports, self.walks))
+        return "|".join(" ".join(words) for words in (self.names, self.exports, self.walks, self.paths))
 
     @classmethod
     def unpack(cls, line: object) -> Imports | None:
@@ -71,7 +75,9 @@ def scan(source: bytes) -> Imports:
         return Imports()
     # Expressions are most of a file, and without these words in it none of them imports anything.
     deep = any(word in source for word in _WORDS)
-    return _Scan(_nodes(tree, ast.iter_child_nodes if deep else _blocks)).result()
+    imports = _Scan(_nodes(tree, ast.iter_child_nodes if deep else _blocks)).result()
+    paths = path_changes(tree) if any(word in source for word in WORDS) else ()
+    return replace(imports, paths=paths) if paths else imports
 
 
 class _Scan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import sys
@@ -15,6 +16,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import MISSING, Part, chain, digest, file_digest, file_part
 from pytest_seeddb.fingerprint.modules import COMPILED, Foreign, Module, Modules, Packages, distributions
 from pytest_seeddb.fingerprint.scanning import OWN_PACKAGE, SCAN, Imports, scan
+from pytest_seeddb.fingerprint.search_path import Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,6 +36,7 @@ class _Reading:
     modules: tuple[Module, ...] = ()
     walked: tuple[Module, ...] = ()
     packages: tuple[Part, ...] = ()
+    search: Search | None = None
 
 
 class Sources:
@@ -52,15 +55,26 @@ class Sources:
     def __init__(self, root: Path, cache_file: Path | None = None, search: Iterable[Path] = ()) -> None:
         self._root = root
         self._roots = tuple({os.path.abspath(root) + os.sep: 1, os.path.realpath(root) + os.sep: 1})  # noqa: PTH100 - prefixes
-        self._modules = Modules(root, search)
+        self._search = tuple(search)
+        self._added = Search()
+        self._modules = Modules(root, self._search)
         installed = distributions()
         # Changes whenever a distribution is installed, removed or replaced by another version.
         site = digest("\0".join(sorted(map(str, installed.values()))))
         self._memory = _Memory(cache_file, site)
         self._packages = Packages(installed, self._memory.owners)
+        self._contents: dict[str, tuple[str, Imports]] = {}
+        self._wider: dict[Search, Sources] = {}
+        self._forget()
+
+    def _forget(self) -> None:
         self._targets: dict[tuple[str, str], tuple[Module | Foreign, ...]] = {}
         self._chains: dict[str, tuple[Module | Foreign, ...]] = {}
         self._readings: dict[Module, _Reading] = {}
+
+    def after(self, path: Path, within: Path) -> Sources:
+        """The same for code that runs after this file; what it puts on the path holds (and its imports ``within``)."""
+        return self._widened(self._collect([self._modules.at(path)], within))
 
     def of_file(self, path: Path, within: Path | None = None, *, source: str = "") -> tuple[Part, ...]:
         """The parts of a Python file and of all own modules that it imports, transitively; sorted.
@@ -102,39 +116,55 @@ class Sources:
 
     def _closure(self, first: list[Module], within: Path | None) -> Iterator[Part]:
         yield _PYTHON
-        seen: set[Module] = set()
+        sources, readings = self, self._collect(first, within)
+        while (wider := sources._widened(readings)) is not sources:
+            sources, readings = wider, wider._collect(first, within)  # noqa: SLF001 - as above
+        for reading in readings:
+            if reading.part:
+                yield reading.part
+            yield from reading.packages
+        self._memory.save()
+
+    def _collect(self, first: list[Module], within: Path | None) -> list[_Reading]:
+        readings: dict[Module, _Reading] = {}
         waiting = [*first]
         for module in first:
             parents = (parent for parent in self._chain(_parent(module.name)) if isinstance(parent, Module))
             waiting += parents if within is None else _under(within, parents)
         while waiting:
             module = waiting.pop()
-            if module in seen:
+            if module in readings:
                 continue
-            seen.add(module)
             reading = self._readings.get(module)
             if reading is None:
                 reading = self._readings[module] = self._reading(module)
-            if reading.part:
-                yield reading.part
-            yield from reading.packages
+            readings[module] = reading
             waiting += reading.modules if within is None else _under(within, reading.modules)
             waiting += reading.walked if within is None else ()
-        self._memory.save()
+        return [*readings.values()]
+
+    def _widened(self, readings: Iterable[_Reading]) -> Sources:
+        """The same with what these files put on ``sys.path``; itself where that is nothing new."""
+        added = self._added
+        for reading in readings:
+            if reading.search:
+                added |= reading.search
+        if added == self._added:
+            return self
+        if added not in self._wider:
+            wider = self._wider[added] = copy.copy(self)
+            wider._added, wider._modules = added, Modules(self._root, self._search, added)  # noqa: SLF001 - of this class
+            wider._forget()  # noqa: SLF001 - as above
+        return self._wider[added]
 
     def _reading(self, module: Module) -> _Reading:
         if not module.path:
             return _Reading(None)
         label = self._label(module)
-        try:
-            data = _bytes(module.path)
-        except OSError:
-            return _Reading(Part(label, MISSING))
-        key = hashlib.sha256(data).hexdigest()
+        if module.path not in self._contents:
+            self._contents[module.path] = self._content(module.path)
+        key, imports = self._contents[module.path]
         part = Part(label, key[:16])
-        if module.path.endswith(COMPILED):
-            return _Reading(part)
-        imports = self._memory.imports(key, data)
         modules: dict[Module, None] = {}
         packages: dict[Part, None] = {}
         for text in imports.names:
@@ -148,7 +178,17 @@ class Sources:
                     packages.update(dict.fromkeys(self._packages.parts(target)))
                 else:
                     modules[target] = None
-        return _Reading(part, tuple(modules), tuple(self._walk(module, imports)), tuple(packages))
+        search = Search.of(imports.paths, module.path, self._roots[0]) if imports.paths else None
+        return _Reading(part, tuple(modules), tuple(self._walk(module, imports)), tuple(packages), search)
+
+    def _content(self, path: str) -> tuple[str, Imports]:
+        """The digest of a file and what it imports."""
+        try:
+            data = _bytes(path)
+        except OSError:
+            return MISSING, Imports()
+        key = hashlib.sha256(data).hexdigest()
+        return key, Imports() if path.endswith(COMPILED) else self._memory.imports(key, data)
 
     def _resolve(self, text: str, module: Module) -> Iterator[Module | Foreign]:
         """Everything that one of `Imports.names` loads."""

@@ -49,7 +49,7 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
     except NotLiteral:
         revisions = _import_revisions(layout, root, source)
     revisions = order(revisions, source=source)
-    sources = Sources(root, search=layout.search)
+    sources = Sources(root, search=layout.search).after(layout.env, within=layout.script)
     steps: list[Step] = []
     for revision in revisions:
         about = f" {revision.about}" if revision.about else ""
