@@ -88,6 +88,10 @@ _BY_WORDS: Final = (
         "as its owner: ALTER DATABASE template0 REFRESH COLLATION VERSION;  (it holds no data that could be wrong)",
     ),
     (
+        "checkpoint request failed",
+        "free space on the server's disk: the server could not write a file; its log names the file and the cause",
+    ),
+    (
         "the database system is (starting up|shutting down|in recovery|not yet accepting)",
         "wait until the server is up, and repeat the run",
     ),
