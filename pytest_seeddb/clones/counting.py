@@ -48,6 +48,8 @@ WHERE to_regclass(name) = o AND NOT EXISTS (
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 _HASTE: Final = "BEGIN; SET LOCAL lock_timeout = '5ms'; SET LOCAL statement_timeout = '15ms'"
+_HASTY: Final = 0.015
+"""The same in seconds."""
 _CATALOG: Final = sql.SQL("SELECT 0, count(*), count(*) FILTER (WHERE age(xmin) <= age({}::xid)) FROM pg_class")
 _POLL: Final = 0.0005
 _ENDING: Final = 0.004
@@ -55,14 +57,17 @@ _ENDING: Final = 0.004
 _LOOKS: Final = 4
 """and as many looks: if our own backend waits long for a processor, so does one that is ending."""
 _PATIENCE: Final = 0.02
+BUDGET: Final = 0.045
+"""Seconds from the call of `changes` after which nobody is waited for, and no contents are read: what is not known by
+then is said to be so."""
 _PAGES: Final = 300
 """Pages up to which ANALYZE has read a whole table, so that its number of rows is exact."""
 _ALL_PAGES: Final = 2000
 """Pages of all tables whose contents are read: less than ten milliseconds."""
 
 
-def read_changes(observer: Observer, told: Told) -> Changes:
-    """What was committed since the clone was seeded; at once, and without waiting for anybody.
+def read_changes(observer: Observer, told: Told, deadline: float) -> Changes:
+    """What was committed since the clone was seeded; after the ``deadline`` nothing is read that may take long.
 
     ``told`` is what connections that were asked have yet to tell the server.
 
@@ -70,7 +75,7 @@ def read_changes(observer: Observer, told: Told) -> Changes:
         SeedDbError: The server does not answer.
     """
     try:
-        return _read(observer, told)
+        return _read(observer, told, deadline)
     except psycopg.Error as error:
         raise SeedDbError(
             "The changes of the test cannot be read",
@@ -80,9 +85,9 @@ def read_changes(observer: Observer, told: Told) -> Changes:
         ) from error
 
 
-def _read(observer: Observer, told: Told) -> Changes:
+def _read(observer: Observer, told: Told, deadline: float) -> Changes:
     connection, seeded = observer.connection, observer.seeded
-    newest, others = _connections(connection, told, seeded.newest)
+    newest, others = _connections(connection, told, seeded.newest, deadline)
     connected = tuple(other for other, _ in others)
     silent = () if newest == seeded.newest else tuple(other for other, has_told in others if not has_told)
     # Else nobody has locked anything.
@@ -91,6 +96,9 @@ def _read(observer: Observer, told: Told) -> Changes:
     counts = observer.difference()
     # Somebody may tell the server something between the two.
     while connected and (again := observer.sequences.counters()) != now:
+        if time.monotonic() > deadline:
+            silent = connected
+            break
         now, counts = again, observer.difference()
     beyond_rows = now.beyond_rows(seeded.counters) or observer.is_more_than(counts, now)
     written = {oid: (rows.inserted, rows.updated, rows.deleted) for oid, rows in counts.items()}
@@ -106,8 +114,8 @@ def _read(observer: Observer, told: Told) -> Changes:
         sequences, all_were_read = _moved_sequences(observer)
     if not all_were_read:
         silent = silent or tuple(other for other in connected if other.state != "idle")
-    if silent:
-        with suppress(psycopg.Error), _in_haste(connection):
+    if silent and time.monotonic() < deadline:
+        with suppress(psycopg.Error), _in_haste(connection, deadline - time.monotonic()):
             changed_schema = _add_contents(observer, written, is_hasty=is_hasty)
             beyond_rows = beyond_rows or changed_schema
     return Changes(
@@ -121,7 +129,9 @@ def _read(observer: Observer, told: Told) -> Changes:
     )
 
 
-def _connections(connection: Connection, told: Told, unwritten: str) -> tuple[str, list[tuple[OpenConnection, bool]]]:
+def _connections(
+    connection: Connection, told: Told, unwritten: str, deadline: float
+) -> tuple[str, list[tuple[OpenConnection, bool]]]:
     """The next transaction number, and who is connected and has told all.
 
     One that is just ending is waited for, unless the number is still that of the ``unwritten`` clone.
@@ -130,7 +140,7 @@ def _connections(connection: Connection, told: Told, unwritten: str) -> tuple[st
     while True:
         rows = connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
         waited, looks = time.monotonic() - started, looks + 1
-        is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE)
+        is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE and time.monotonic() < deadline)
         if not is_ending or rows[0][0] == unwritten or all(row[-1] in {True, None} for row in rows):
             others = [(OpenConnection(*row), has_told) for _, *row, has_told in rows if has_told is not None]
             return str(rows[0][0]), others
@@ -138,14 +148,18 @@ def _connections(connection: Connection, told: Told, unwritten: str) -> tuple[st
 
 
 @contextmanager
-def _in_haste(connection: Connection) -> Iterator[None]:
-    """A transaction in which nothing waits long for a lock, and no statement takes long."""
+def _in_haste(connection: Connection, seconds: float = _HASTY) -> Iterator[None]:
+    """A transaction in which nothing waits long for a lock, and no statement takes long, or longer than ``seconds``.
+
+    It has nothing to undo, and with a ROLLBACK psycopg would give up what it has prepared.
+    """
     try:
-        connection.execute(_HASTE, prepare=False)
+        limit = f"; SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}" if seconds < _HASTY else ""
+        connection.execute(f"{_HASTE}{limit}".encode(), prepare=False)
         yield
     finally:
         with suppress(psycopg.errors.QueryCanceled):  # where the processor is busy, even this may take too long
-            connection.execute("ROLLBACK", prepare=False)
+            connection.execute("COMMIT", prepare=False)
         if connection.info.transaction_status == TransactionStatus.INERROR:
             connection.execute("ROLLBACK", prepare=False)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from contextlib import nullcontext
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.surroundings import url_variables
+from pytest_seeddb.clones.counting import BUDGET
 from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.servers.naming import kept_name
@@ -57,7 +59,7 @@ class SeededDatabase:
         isolation: str,
         env: tuple[str, ...],
         go_back: Callable[[], object],
-        look: Callable[[Told], Changes],
+        look: Callable[[Told, float], Changes],
     ) -> None:
         self.own_address = address
         self.given_away = Disclosure()
@@ -166,12 +168,13 @@ class SeededDatabase:
                 ``seeded_async_engine`` is in use or the transaction has failed.
         """
         told: Told = {}
+        deadline = monotonic() + BUDGET
         for connection in self._connections:
             told |= ask(connection)
         for asker in self._askers:
             told |= asker()
         uncommitted = self._uncommitted()
-        changes = self._look(told)
+        changes = self._look(told, deadline)
         return replace(changes, tables=(*changes.tables, *uncommitted))
 
     def keep(self) -> Address:

@@ -153,15 +153,15 @@ class Leased:
     clone: Clone
     observer: Observer | None = None
 
-    def changes(self, told: Told) -> Changes:
-        """What was committed. ``told`` is what open connections have yet to tell the server."""
+    def changes(self, told: Told, deadline: float = float("inf")) -> Changes:
+        """What was committed; see `read_changes`."""
         if self.observer is None:
             raise SeedDbError(
                 "The changes of the test are not known: nobody looked at its clone before the test",
                 source='reset = "clone", or the server had no connection left',
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )
-        return read_changes(self.observer, told)
+        return read_changes(self.observer, told, deadline)
 
     def release(self) -> None:
         """End the observer's connection, before the clone is renamed or dropped."""

@@ -182,7 +182,7 @@ class SharedClone:
                 watched.sequences.restore()
                 self._counted = watched.sequences.counters()
 
-    def changes(self, _told: Told, *, rolled_back: bool) -> Changes:
+    def changes(self, _told: Told, _deadline: float, *, rolled_back: bool) -> Changes:
         """The sequences that moved, and whether a connection that was to be read-only committed something."""
         if self._watched is None or self._counted is None:
             return Changes()

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from writers import ENDS, WAYS, writers
 
 from pytest_seeddb.clones import counting
+from pytest_seeddb.clones import database as database_module
 from pytest_seeddb.clones.changes import Changes, TableChange
 from pytest_seeddb.clones.engines import open_async_engine, open_engine
 from pytest_seeddb.clones.worker import Worker
@@ -134,6 +135,12 @@ READS = [
 
 
 @pytest.fixture
+def no_haste(monkeypatch):
+    """On a busy machine a look may have no time left to read contents."""
+    monkeypatch.setattr(database_module, "BUDGET", 5)
+
+
+@pytest.fixture
 def shop(worker, make_plan):
     return worker.template(make_plan(Statements("shop", SHOP)))
 
@@ -194,6 +201,7 @@ def test_inside_of_an_event_loop_its_own_connections_are_asked_too(worker, shop)
         ("UPDATE item SET price = 0 WHERE id < 4", (0, 3, 0)),
     ],
 )
+@pytest.mark.usefixtures("no_haste")
 def test_what_a_stranger_committed_is_counted_from_the_contents_at_least(worker, shop, statement, change, end):
     with worker.database(shop) as database, writers(database) as all_ways:
         all_ways.work("stranger", ["SELECT 1"], "held")  # the first flush is immediate, the next is not
@@ -222,6 +230,7 @@ def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop):
         assert database.changes().tables == (TableChange("empty", 1, 0, 1),)
 
 
+@pytest.mark.usefixtures("no_haste")
 def test_what_takes_too_long_to_read_is_left_out_and_the_next_look_is_as_good_as_ever(worker, shop, monkeypatch):
     with worker.database(shop) as database, psycopg.connect(database.conninfo) as stranger:
         stranger.execute("DELETE FROM item WHERE id < 3")
@@ -245,6 +254,19 @@ def test_a_sequence_that_cannot_be_read_may_have_moved(worker, shop):
         assert changes.not_known
         stranger.rollback()
         assert database.changes().sequences == ("ticket",)
+
+
+def test_where_no_time_is_left_it_is_not_known_yet(worker, shop, monkeypatch):
+    with worker.database(shop) as database, psycopg.connect(database.conninfo) as stranger:
+        stranger.execute("DELETE FROM item WHERE id < 3")
+        stranger.commit()
+        monkeypatch.setattr(database_module, "BUDGET", -1)
+        changes = database.changes()
+        assert changes.not_known
+        assert changes.tables == ()
+        stranger.close()
+        monkeypatch.undo()
+        assert database.changes().tables == (TableChange("item", 0, 0, 2),)
 
 
 def test_nobody_waits_for_a_lock_on_what_was_written(worker, shop):
