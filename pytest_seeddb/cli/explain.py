@@ -36,6 +36,7 @@ def run(parsed: argparse.Namespace) -> int:
         "template": look.template,
         "reason": look.reason,
         "settings": {key: settings.source(key) for key in settings.sources},
+        "notes": [note.text for stage in plan.stages for note in stage.notes],
         "steps": [
             {
                 "name": name,
@@ -54,6 +55,7 @@ def run(parsed: argparse.Namespace) -> int:
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield from (f"{key:<11} {result[key]}" for key in ("plan", "profile", "server"))
     yield from (f"setting     {key} from {source}" for key, source in result["settings"].items())
+    yield from (f"note        {note}" for note in result["notes"])
     for step in result["steps"]:
         yield ""
         yield f"{step['fingerprint'][:12]}  {step['name']}"

@@ -234,19 +234,26 @@ class Lexer:
             self._bodies += 1
 
 
-def statements(script: bytes) -> list[Piece]:
-    """The statements of a script and psql's commands, in order: without semicolons, but with the data of ``COPY``."""
+def statements(script: bytes, comments: list[Piece] | None = None) -> list[Piece]:
+    """The statements of a script and psql's commands, in order: without semicolons, but with the data of ``COPY``.
+
+    The comments between them that have a line of their own are added to ``comments``.
+    """
     complete: list[Piece] = []
     copies: list[int] = []
-    for piece in Lexer().read(io.BytesIO(script)):
+    lexer, ended = Lexer(), 0
+    for piece in lexer.read(io.BytesIO(script)):
         if piece.kind in {"statement", "command"}:
             if piece.takes_data:
                 copies.append(len(complete))
             text = piece.text[:-1] if piece.is_closed else piece.text
             complete.append(piece._replace(text=text.rstrip(), data=b"" if piece.takes_data else None))
+            ended = lexer.line
         elif piece.kind == "data":
             copy = complete[copies[0]]
             complete[copies[0]] = copy._replace(data=(copy.data or b"") + piece.text)
         elif piece.kind == "end":
             del copies[0]
+        elif comments is not None and piece.line != ended and piece.text.lstrip()[:2] in {b"--", b"/*"}:
+            comments.append(piece)
     return complete

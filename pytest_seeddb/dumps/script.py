@@ -29,6 +29,18 @@ _OUTSIDE: Final = frozenset(
     }
 )
 _CONNECT: Final = frozenset({"c", "connect"})
+_CONDITION: Final = {"if": 1, "endif": -1}
+# What psql puts in a variable's place is read as script again: a quote in it would hide what follows from this filter.
+_PLAIN_VALUE: Final = re.compile(rb"[\w.,:=+ -]*")
+_VARIABLE: Final = re.compile(rb"(?<!:):(?=[A-Za-z_'\"{])")
+# `pg_dump --clean` drops all objects first, which a new database does not have.
+_DROP: Final = re.compile(
+    rb"(?:DROP\s+(?!DATABASE\b|OWNED\b)(?!.*\bCASCADE\s*;\Z)"
+    rb"|ALTER\s+(?:FOREIGN\s+)?TABLE\s.*\s(?:DROP\s+(?:CONSTRAINT|DEFAULT)|ALTER\s+COLUMN\s.*\sDROP\s+DEFAULT)\b"
+    rb"|ALTER\s+(?:PUBLICATION|EXTENSION|DOMAIN)\s.*\sDROP\s|CREATE\s+OR\s+REPLACE\s+VIEW\s.*\sAS\s+SELECT\s+NULL::)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAKES: Final = re.compile(rb"(?:CREATE|COPY)\b", re.IGNORECASE)
 
 _ONE_DATABASE: Final = "make the dump of one database alone: pg_dump DATABASE"
 _ITS_OWN: Final = (
@@ -39,6 +51,8 @@ _RESTRICTED: Final = (
     "pg_dump writes no such thing: the name of an object in that database was made to look like one. Trust neither "
     "the file nor the server that it is from"
 )
+_NO_CONDITION: Final = "take the condition away: where it is false, psql would run the data as commands"
+_NO_VARIABLE: Final = "write the value itself: psql reads it as a part of the script"
 _AGAIN: Final = "make the dump again; where it came through git, see that it was not cut or converted"
 
 
@@ -102,15 +116,21 @@ class Script:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.left_out: Counter[str] = Counter()  # of each kind
         self.versions: dict[str, str] = {}  # those in its head: "from database" and "by pg_dump"
+        drops_first = any(rule.name == "privileges" for rule in rules)
         self.lexer = Lexer(frozenset({"COPY"}.union(*(rule.words for rule in rules))))
         self._rules = rules
         self._is_cut = False
         self._restricted: bytes | None = None
         self._connected: bytes | None = None
+        self._conditions = 0  # how many \\if are open
+        self._takes_values = False  # whether a query's result has become a variable
+        self._is_empty = drops_first  # whether nothing has been made so far
 
     def filter(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Give the text for psql, as the lines come; raises `Unfit`."""
         for piece in self.lexer.read(lines):
+            if (self._conditions or self._takes_values) and piece.kind != "data":
+                self._see_that_nothing_hides(piece)
             if piece.kind in {"data", "text"}:
                 yield piece.text
                 continue
@@ -128,11 +148,22 @@ class Script:
         if not self.lexer.statements:
             raise self._unfit("It is empty", "no statement", _AGAIN)
 
+    def _see_that_nothing_hides(self, piece: Piece) -> None:
+        """Raise `Unfit` where psql may take data for script, or script for data."""
+        if piece.takes_data and self._conditions:
+            raise self._unfit("The data of a COPY stand inside of \\if", piece.text, _NO_CONDITION)
+        if self._takes_values and _VARIABLE.search(piece.text):
+            raise self._unfit("A variable holds what a query gave", piece.text, _NO_VARIABLE)
+
     def _judge(self, statement: bytes) -> bytes:
+        if self._is_empty and _DROP.match(statement):
+            self.left_out["drops"] += 1
+            return b"\n" * statement.count(b"\n")
         for rule in self._rules:
             if rule.pattern.match(statement):
                 self.left_out[rule.name] += 1
                 return rule.replacement + b"\n" * statement.count(b"\n")
+        self._is_empty &= _MAKES.match(statement) is None
         return statement
 
     def _read_comment(self, text: bytes) -> None:
@@ -165,6 +196,10 @@ class Script:
             self.left_out["\\connect"] += 1
             return b"\n"
         for name, arguments in commands:
+            self._conditions = max(self._conditions + _CONDITION.get(name, 0), 0)
+            self._takes_values |= name in {"gset", "gexec"}
+            if name == "set" and not _PLAIN_VALUE.fullmatch(arguments):
+                raise self._unfit("A variable holds quotes", text, _NO_VARIABLE)
             is_copy = name == "copy" and not piece.takes_data
             is_redirected = name in {"g", "gx"} and arguments and not arguments.startswith(b"(")
             if name in _OUTSIDE or name in _CONNECT or is_copy or is_redirected:

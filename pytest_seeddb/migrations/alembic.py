@@ -22,7 +22,7 @@ from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Step
+from pytest_seeddb.plan.plan import Step, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
     from pytest_seeddb.migrations.alembic_files import Layout
-    from pytest_seeddb.plan.plan import Target, Work
+    from pytest_seeddb.plan.plan import Target
 
 _WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 _USE_OURS: Final = (
@@ -63,7 +63,7 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already
         _Upgrade(layout, by_id, target).run()
 
-    return tuple(steps), run
+    return Work(tuple(steps), run)
 
 
 def _import_revisions(layout: Layout, root: Path, source: str) -> list[Revision]:

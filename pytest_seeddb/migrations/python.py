@@ -10,14 +10,14 @@ from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import failure
-from pytest_seeddb.plan.plan import Step
+from pytest_seeddb.plan.plan import Step, Work
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import MetaData
 
-    from pytest_seeddb.plan.plan import Target, Work
+    from pytest_seeddb.plan.plan import Target
 
 
 def read_steps(path: str, root: Path, *, source: str) -> Work:
@@ -32,7 +32,7 @@ def read_steps(path: str, root: Path, *, source: str) -> Work:
         with surroundings(target), target.marks.around(step):
             _apply(load(path, source=source, root=root), path, source, target)
 
-    return (step,), run
+    return Work((step,), run)
 
 
 def _apply(value: Any, path: str, source: str, target: Target) -> None:  # noqa: ANN401 - any object of the user's

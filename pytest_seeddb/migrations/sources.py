@@ -11,21 +11,21 @@ from pytest_seeddb.application.imports import find, is_import_path
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts
-from pytest_seeddb.plan.plan import Stage, Step
-from pytest_seeddb.settings.converters import CommandSpec, did_you_mean
+from pytest_seeddb.plan.plan import Stage, Step, Work
+from pytest_seeddb.settings.converters import CommandSpec, SqlSpec, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_seeddb.plan.plan import Target, Work
+    from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.settings.settings import Settings
 
 DJANGO: Final = "django"
 """The setting for a Django project's migrations."""
 _ALLOWED: Final = (
     'write "django", or name an alembic.ini (or a pyproject.toml with [tool.alembic]), a directory of *.sql files, '
-    '"package.module:attribute" (a MetaData or a callable), or {command = "...", inputs = [...]}'
+    'one *.sql file, "package.module:attribute" (a MetaData or a callable), or {command = "...", inputs = [...]}'
 )
 
 
@@ -84,17 +84,26 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
         from pytest_seeddb.migrations import django
 
         return lambda: django.stages(root, source=source, alias=alias or DEFAULT)
-    by_command = partial(_command, wanted) if isinstance(wanted, CommandSpec) else None
-    read_steps = by_command or _reader_by_name(str(wanted), root, source)
-    return lambda: (Stage("migrations", *read_steps(root, source=source)),)
+    if isinstance(wanted, CommandSpec):
+        read_steps: Callable[..., Work] = partial(_command, wanted)
+    elif isinstance(wanted, SqlSpec):
+        read_steps = _sql(wanted.directory, root, source, format_=wanted.format, placeholders=wanted.placeholders)
+    else:
+        read_steps = _reader_by_name(wanted, root, source)
+
+    def read() -> tuple[Stage, ...]:
+        work = read_steps(root, source=source)
+        return (Stage("migrations", work.steps, work.run, notes=work.notes),)
+
+    return read
 
 
 def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]:
     path = root / wanted
-    if path.is_dir():
-        from pytest_seeddb.migrations import sql
-
-        return partial(sql.read_steps, path)
+    if path.is_dir() or (path.suffix == ".sql" and path.is_file()):
+        return _sql(wanted, root, source)
+    if path.name == "sqitch.plan" and path.is_file():
+        return _sql(str(path.parent), root, source)
     if path.is_file():
         from pytest_seeddb.migrations import alembic
 
@@ -108,16 +117,29 @@ def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]
         from pytest_seeddb.migrations import python
 
         return partial(python.read_steps, wanted)
+    raise _missing(wanted, root, source)
+
+
+def _missing(wanted: str, root: Path, source: str) -> ConfigError:
+    path = root / wanted
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, names)
     if is_import_path(wanted) and find(wanted, root) is not None:
         near = f"There is a module of this name: write what in it makes the schema, '{wanted}:...'"
-    raise ConfigError(
+    return ConfigError(
         f"There are no migrations {wanted!r}",
         saw=f"no such file or directory: {path}" + (f". {near}" if near else ""),
         source=source,
         remedy=_ALLOWED,
     )
+
+
+def _sql(wanted: str, root: Path, source: str, **options: object) -> Callable[..., Work]:
+    from pytest_seeddb.migrations import sql
+
+    if not (root / wanted).exists():
+        raise _missing(wanted, root, source)
+    return partial(sql.read_steps, root / wanted, **options)  # type: ignore[arg-type]  # as its parameters
 
 
 def _has_alembic(path: Path) -> bool:
@@ -138,4 +160,4 @@ def _command(wanted: CommandSpec, root: Path, *, source: str) -> Work:
             target.started(step)
             run_command(wanted, target, what="migrations", source=source)
 
-    return (step,), run
+    return Work((step,), run)

@@ -1,73 +1,110 @@
-"""Plain SQL files: a directory of migrations, or one file of seeds."""
+"""SQL files: a directory of migrations in any tool's format, one file of them, or one of seeds."""
 
 from __future__ import annotations
 
-import codecs
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.dumps.lexer import Piece, statements
-from pytest_seeddb.errors import BuildError, ConfigError
+from pytest_seeddb.errors import BuildError
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
+from pytest_seeddb.migrations.formats import FORMATS, PLAIN, Directory
+from pytest_seeddb.migrations.script import Reading, read_script, script_parts
 from pytest_seeddb.plan.ledger import read
-from pytest_seeddb.plan.plan import Step
+from pytest_seeddb.plan.plan import Note, Step, Work
 from pytest_seeddb.servers.database_errors import DatabaseError, database_error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import psycopg
 
-    from pytest_seeddb.plan.plan import Mark, Target, Work
+    from pytest_seeddb.migrations.script import Statement
+    from pytest_seeddb.plan.plan import Mark, Target
 
 _LISTED: Final = 5
-_DIGITS: Final = re.compile(r"(\d+)")
-# dbmate's, goose's and sql-migrate's marks of what belongs to which direction.
-_UP: Final = re.compile(
-    rb"^[ \t]*--[ \t]*(?:migrate:up|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b(?P<rest>[^\n]*)$", re.MULTILINE | re.IGNORECASE
-)
-_DOWN: Final = re.compile(
-    rb"^[ \t]*--[ \t]*(?:migrate:down|\+goose[ \t]+Down|\+migrate[ \t]+Down)\b", re.MULTILINE | re.IGNORECASE
-)
-_ALONE: Final = re.compile(
-    rb"^[ \t]*--[ \t]*(?:migrate:up\b.*\btransaction:[ \t]*false|\+goose[ \t]+NO[ \t]+TRANSACTION"
-    rb"|\+migrate[ \t]+Up\b.*\bnotransaction)\b",
-    re.MULTILINE | re.IGNORECASE,
-)
 
 # What PostgreSQL refuses inside a transaction (PreventInTransactionBlock in its source), by the
 # statement's words, and the use of a new enum value before its transaction is committed.
 _OUTSIDE: Final = re.compile(
     r"^(?:(?:CREATE|DROP|REINDEX)\b.*\bCONCURRENTLY\b|ALTER TABLE\b.*\bDETACH PARTITION\b.*\bCONCURRENTLY\b"
     r"|VACUUM\b|REINDEX (?:SCHEMA|DATABASE|SYSTEM)\b|CLUSTER(?: VERBOSE)?$|ALTER SYSTEM\b|ALTER TYPE\b.*\bADD VALUE\b"
-    r"|(?:CREATE|DROP) (?:DATABASE|TABLESPACE|SUBSCRIPTION)\b|ALTER DATABASE\b.*\bTABLESPACE\b|ALTER SUBSCRIPTION\b"
+    r"|(?:CREATE|DROP) (?:TABLESPACE|SUBSCRIPTION)\b|ALTER DATABASE\b.*\bTABLESPACE\b|ALTER SUBSCRIPTION\b"
     r"|(?:COMMIT|ROLLBACK) PREPARED\b"
     # The file's own transactions.
     r"|(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b)"
 )
 # The same as the server says it, for what words do not tell: a procedure that commits, and so on.
 _REFUSED_INSIDE: Final = frozenset({"25001", "2D000", "55P04"})
-_HARMLESS_COMMANDS: Final = (b"\\restrict", b"\\unrestrict")  # pg_dump's, since the releases of August 2025
 
 
-def read_steps(directory: Path, root: Path, *, source: str) -> Work:
-    """A step for each ``*.sql`` file of a directory, in natural order (``V2`` before ``V10``); raises `ConfigError`."""
-    paths = _files(directory)
-    if not paths:
-        names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
+def read_steps(
+    path: Path,
+    root: Path,
+    *,
+    source: str,
+    format_: str = "",
+    placeholders: Sequence[tuple[str, str]] | None = (),
+) -> Work:
+    """A step for each file of a directory of SQL migrations that its tool runs, or for one file; raises `ConfigError`.
+
+    ``placeholders`` are those of the format; ``None`` where none are to be replaced.
+    """
+    values = None if placeholders is None else dict(placeholders)
+    if path.is_file():
+        return _work([path], {}, (), root, Reading(format_, values if _has_placeholders(format_) else None), source)
+    directory = Directory(path, root, source, format_)
+    arranged = directory.arranged()
+    if not arranged.used:
+        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in path.iterdir())
         contents = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
-        is_alembic = (directory / "env.py").is_file()
+        is_alembic = (path / "env.py").is_file()
         other = "this is Alembic's script directory: name its alembic.ini instead"
-        raise ConfigError(
-            "The directory of migrations has no *.sql file",
-            saw=f"{directory}: {contents or 'nothing is in it'}",
-            source=source,
-            remedy=other if is_alembic else "put the migrations there, or name their directory",
+        raise directory.refusal(
+            "The directory of migrations has no *.sql file"
+            if arranged.format == PLAIN.name
+            else f"The directory has no file that {arranged.title} would run",
+            f"{path}: {contents or 'nothing is in it'}",
+            other if is_alembic else "put the migrations there, or name their directory",
         )
-    parts = (file_part(path, root, source=source) for path in paths)
-    steps = tuple(Step(f"migration {part.name}", (part,)) for part in parts)
+    if values and not _has_placeholders(arranged.format):
+        raise directory.refusal(
+            f"{arranged.title} has no placeholders",
+            f"placeholders = {{{', '.join(values or ())}}}",
+            'remove them, or say which format it is: {directory = "...", format = "flyway", placeholders = {...}}',
+        )
+    reading = Reading(
+        arranged.format,
+        values if _has_placeholders(arranged.format) else None,
+        frozenset(file.path for file in arranged.used if file.alone),
+    )
+    beside = {file.path: file.beside for file in arranged.used if file.beside}
+    count = f"{len(arranged.used)} file{'s' if len(arranged.used) > 1 else ''}"
+    text = f"{relative_name(path, root)}: {arranged.title}, {'as set' if format_ else 'recognised'}, {count}"
+    notes = [Note(text, is_usual=arranged.format == PLAIN.name and not arranged.left_out)]
+    notes += [Note(f"not run: {directory.inside(name)}: {why}") for name, why in sorted(arranged.left_out.items())]
+    return _work([file.path for file in arranged.used], beside, notes, root, reading, source)
+
+
+def _has_placeholders(format_: str) -> bool:
+    return any(known.has_placeholders for known in FORMATS if known.name == format_)
+
+
+def _work(
+    paths: Sequence[Path],
+    beside: Mapping[Path, Path],
+    notes: Sequence[Note],
+    root: Path,
+    reading: Reading,
+    source: str,
+) -> Work:
+    steps = []
+    for path in paths:
+        parts = script_parts(path, root, reading, source=source)
+        further = (file_part(beside[path], root, source=source),) if path in beside else ()
+        steps.append(Step(f"migration {parts[0].name}", (*parts, *further)))
 
     def run(target: Target, first: int) -> None:
         with _connect(target, autocommit=True) as connection:
@@ -76,32 +113,18 @@ def read_steps(directory: Path, root: Path, *, source: str) -> Work:
         for step, path in list(zip(steps, paths, strict=True))[max(first, next(pending, len(steps))) :]:
             if target.marks.wants(step):
                 target.started(step)
-                run_sql_file(path, target, step)
+                run_sql_file(path, target, step, reading)
 
-    return steps, run
-
-
-def _files(directory: Path) -> list[Path]:
-    """The files that migrate upward; those one level down where Prisma's or Diesel's layout is used."""
-    paths = [path for path in directory.glob("*.sql") if not path.name.endswith(".down.sql")]
-    paths = paths or [*directory.glob("*/migration.sql"), *directory.glob("*/up.sql")]
-
-    def natural(path: Path) -> tuple[bool, list[tuple[int, int, str]], str]:
-        """Digits by value, other text by character; Flyway's repeatable ``R__`` files after all others."""
-        name = path.relative_to(directory).as_posix()
-        pieces = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in _DIGITS.split(name) if piece]
-        return name.startswith("R__"), pieces, name
-
-    return sorted((path for path in paths if not path.is_dir()), key=natural)
+    return Work(tuple(steps), run, tuple(notes))
 
 
-def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
+def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: Reading = Reading()) -> None:  # noqa: B008 - frozen
     """Run an SQL file in a connection of its own and commit; raises `BuildError`, which names the line.
 
     It runs in one transaction, with the step's mark in it; statement by statement where one cannot run in a
     transaction, or the file has transactions of its own. Then after a failure, what ran before stays.
     """
-    script = _Script.read(path, relative_name(path, target.root))
+    script = _Script.read(path, target.root, reading)
     if script.statements and not script.runs_alone:
         try:
             script.run_together(target, target.marks.mark(step) if step else None)
@@ -115,7 +138,7 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None) -> None:
 
 
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
-    def __init__(self, statement: Piece, error: Exception) -> None:
+    def __init__(self, statement: Statement, error: Exception) -> None:
         self.statement = statement
         self.error = database_error(error) or DatabaseError(str(error))
         super().__init__(self.error.message)
@@ -126,35 +149,15 @@ class _Script:
     """A file's statements that migrate upward."""
 
     name: str
-    statements: tuple[Piece, ...]
+    statements: tuple[Statement, ...]
     runs_alone: bool
 
     @classmethod
-    def read(cls, path: Path, name: str) -> _Script:
-        try:
-            content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-            content.decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BuildError(
-                f"{name} cannot be read", saw=str(error), source=str(path), remedy="save it as UTF-8"
-            ) from None
-        part, before = _upward(content, name)
-        script = tuple(
-            statement._replace(line=before + statement.line)
-            for statement in statements(part)
-            if not (statement.kind == "command" and statement.text.startswith(_HARMLESS_COMMANDS))
-        )
-        for statement in script:
-            if statement.kind == "command":
-                raise BuildError(
-                    f"{name}, line {statement.line}: {statement.text.split()[0].decode()} is a psql command, not SQL",
-                    saw=statement.text.decode(),
-                    source=f"{name}:{statement.line}",
-                    remedy='write it in SQL, or run the file with psql: {command = "psql -f ...", inputs = [...]}',
-                )
-        lines = (" ".join(statement.words) for statement in script)
-        alone = _ALONE.search(content) is not None or any(_OUTSIDE.match(words) for words in lines)
-        return cls(name, script, alone)
+    def read(cls, path: Path, root: Path, reading: Reading) -> _Script:
+        script, has_transaction = read_script(path, root, reading)
+        lines = (" ".join(statement.piece.words) for statement in script)
+        alone = not has_transaction or any(_OUTSIDE.match(words) for words in lines)
+        return cls(relative_name(path, root), tuple(script), alone)
 
     def run_together(self, target: Target, mark: Mark | None) -> None:
         """Run in one transaction, with the step's mark."""
@@ -162,7 +165,8 @@ class _Script:
             for statement in self.statements:
                 _run(connection, statement)
             if mark:
-                connection.execute("RESET ROLE")  # the file may have taken another, which may not write there
+                # The file may have taken another role, which may not write there.
+                connection.execute("RESET ROLE; SET client_encoding = 'UTF8'")
                 connection.execute(mark.statement.encode(), mark.finished())
             try:
                 connection.commit()
@@ -188,30 +192,15 @@ class _Script:
                 )
 
     def failure(self, refused: _Refused) -> BuildError:
-        error, line, text = refused.error, refused.statement.line, refused.statement.text.decode()
+        error, line, name = refused.error, refused.statement.line, refused.statement.file
+        text = refused.statement.piece.text.decode(errors="replace")
         lines_before = text[: max(error.position - 1, 0)].count("\n")
         return BuildError(
-            f"{self.name}, line {line + lines_before}: the statement failed",
+            f"{name}, line {line + lines_before}: the statement failed",
             saw=replace(error, statement=text).describe(),
-            source=f"{self.name}:{line}",
+            source=f"{name}:{line}" + (f", included by {self.name}" if name != self.name else ""),
             remedy=error.remedy() or "correct the statement",
         )
-
-
-def _upward(script: bytes, name: str) -> tuple[bytes, int]:
-    """The part of a script that migrates upward, all of it where nothing is marked; and the number of lines before."""
-    up = _UP.search(script)
-    down = _DOWN.search(script, up.end() if up else 0)
-    if down and not up:
-        line = script.count(b"\n", 0, down.start()) + 1
-        raise BuildError(
-            f"{name} marks what migrates downward, and not what migrates upward",
-            saw=down.group().strip().decode(),
-            source=f"{name}:{line}",
-            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
-        )
-    start = up.end() if up else 0
-    return script[start : down.start() if down else len(script)], script.count(b"\n", 0, start)
 
 
 def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
@@ -220,13 +209,14 @@ def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
     return psycopg.connect(target.address.conninfo, autocommit=autocommit, client_encoding="utf8")
 
 
-def _run(connection: psycopg.Connection, statement: Piece) -> None:
+def _run(connection: psycopg.Connection, statement: Statement) -> None:
+    text, data = statement.piece.text, statement.piece.data
     try:
         with connection.cursor() as cursor:
-            if statement.data is None:
-                cursor.execute(statement.text)
+            if data is None:
+                cursor.execute(text)
                 return
-            with cursor.copy(statement.text) as copy:
-                copy.write(statement.data)
+            with cursor.copy(text) as copy:
+                copy.write(data)
     except Exception as error:
         raise _Refused(statement, error) from error

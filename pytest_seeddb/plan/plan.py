@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pytest_seeddb.errors import HIDDEN, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
@@ -110,8 +110,19 @@ class Target:
     beside: Mapping[str, Address] = field(default_factory=dict)
 
 
-Work: TypeAlias = "tuple[tuple[Step, ...], Callable[[Target, int], None]]"
-"""The steps of a stage, and what runs them, as `Stage` has them."""
+class Note(NamedTuple):
+    """What a person should know about the sources of a stage; what is usual is not said in a build."""
+
+    text: str
+    is_usual: bool = False
+
+
+class Work(NamedTuple):
+    """The steps of a stage, what runs them, and what to know about them, as `Stage` has them."""
+
+    steps: tuple[Step, ...]
+    run: Callable[[Target, int], None]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,7 @@ class Stage:
         tier: That of its seeds; empty where it holds none.
         in_any_order: Whether its steps come to the same in whatever order they were run, as long as each
             came after those that it names itself: a database that has some of them needs only the others.
+        notes: About its sources: their format, files that are not run, and why.
     """
 
     name: str
@@ -136,6 +148,7 @@ class Stage:
     layered: bool = True
     tier: str = ""
     in_any_order: bool = False
+    notes: tuple[Note, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

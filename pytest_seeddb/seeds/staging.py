@@ -13,7 +13,7 @@ from pytest_seeddb.application.django import is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Stage, Step, Work
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_seeddb.plan.plan import Work
     from pytest_seeddb.settings.settings import Settings
 
 _SEQUENCES: Final = Part("sequences of factories", "go on")
@@ -38,7 +37,7 @@ _CALLABLE: Final = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages of the settings' profile; plain declarations need no import of the project. Raises `ConfigError`."""
     tiers = _Staging(settings, profile_of(settings, overrides)).tiers()
-    return tuple(Stage(f"{tier} seeds", *work, tier=tier) for tier, work in tiers.items())
+    return tuple(Stage(f"{tier} seeds", work.steps, work.run, tier=tier) for tier, work in tiers.items())
 
 
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
@@ -78,7 +77,7 @@ class _Staging:
             modules = {seed.module for seed in chosen if isinstance(seed, Declaration) and seed.is_seeder}
             outlines = {module: self._catalogue.seeders(module, source="") for module in sorted(modules)}
             runner = Runner(chosen, steps, self._profile, self._settings.random_seed, outlines)
-            tiers[tier] = steps, runner.run
+            tiers[tier] = Work(steps, runner.run)
         return tiers
 
     def seeds(self) -> tuple[Seed, ...]:

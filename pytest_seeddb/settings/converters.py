@@ -35,6 +35,18 @@ class CommandSpec:
 
 
 @dataclass(frozen=True)
+class SqlSpec:
+    """SQL migrations in one tool's format: ``{directory = "db", format = "flyway", placeholders = {owner = "shop"}}``.
+
+    ``placeholders`` is ``None`` where the table says ``false``: none are replaced.
+    """
+
+    directory: str
+    format: str = ""
+    placeholders: tuple[tuple[str, str], ...] | None = ()
+
+
+@dataclass(frozen=True)
 class DjangoSpec:
     """A management command of Django: ``{django = "seed_demo --idempotent", tier = "demo", idempotent = true}``."""
 
@@ -166,9 +178,21 @@ def file_or_directory(value: object, root: Path) -> Path:
     return root / Path(text(value, root)).expanduser()
 
 
-def name_or_command(value: object, root: Path) -> str | CommandSpec:
-    """A path, an import path, or a command with its inputs."""
-    return _command(value, root) if isinstance(value, Mapping) else text(value, root)
+def name_or_command(value: object, root: Path) -> str | CommandSpec | SqlSpec:
+    """A path, an import path, a command with its inputs, or a directory with its format."""
+    if not isinstance(value, Mapping):
+        return text(value, root)
+    return _sql(value, root) if "directory" in value else _command(value, root)
+
+
+def _sql(value: Mapping[object, object], root: Path) -> SqlSpec:
+    if set(value) - {"directory", "format", "placeholders"}:
+        raise NotAllowed('write {directory = "...", format = "...", placeholders = {name = "..."}}, with no other keys')
+    placeholders = value.get("placeholders", {})
+    if placeholders is not False and not isinstance(placeholders, Mapping):
+        raise NotAllowed('write placeholders as a table, {name = "value"}, or false to leave all as they are')
+    pairs = None if placeholders is False else tuple((str(key), str(given)) for key, given in placeholders.items())
+    return SqlSpec(text(value["directory"], root), text(value["format"], root) if "format" in value else "", pairs)
 
 
 def names_or_commands(value: object, root: Path) -> tuple[str | CommandSpec | DjangoSpec, ...]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pytest_seeddb.errors import ConfigError, conceal
 from pytest_seeddb.settings import converters
-from pytest_seeddb.settings.converters import CommandSpec, DjangoSpec, NotAllowed, choice, did_you_mean, without_secrets
+from pytest_seeddb.settings.converters import (
+    CommandSpec,
+    DjangoSpec,
+    NotAllowed,
+    SqlSpec,
+    choice,
+    did_you_mean,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,10 +94,12 @@ class Settings:
 
     root: Path
     origin: Path | None = None
-    migrations: str | CommandSpec | None = _setting(
+    migrations: str | CommandSpec | SqlSpec | None = _setting(
         converters.name_or_command,
-        "The source of the schema: `alembic.ini`, `django`, a directory of `*.sql` files, `package.module:attribute` "
-        "(a `MetaData` or a callable) or `{command = ..., inputs = [...]}`.",
+        "The source of the schema: `alembic.ini`, `django`, a directory of SQL migrations in [any tool's "
+        "format](migration-formats.md) or one `*.sql` file, `package.module:attribute` (a `MetaData` or a callable) or "
+        '`{command = ..., inputs = [...]}`. `{directory = ..., format = "flyway", placeholders = {...}}` says which '
+        "format a directory has.",
     )
     dump: Path | None = _setting(
         converters.file_or_directory,

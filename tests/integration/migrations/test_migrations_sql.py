@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 
@@ -9,6 +11,7 @@ from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.migrations.sources import stages
 from pytest_seeddb.migrations.sql import run_sql_file
 from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.settings.converters import SqlSpec
 from pytest_seeddb.settings.settings import Settings
 
 
@@ -113,6 +116,9 @@ def test_alembics_directory_is_told_apart(target):
         ("-- migrate:up", "-- migrate:down"),
         ("-- +goose Up", "-- +goose Down"),
         ("-- +migrate Up", "-- +migrate Down"),
+        ("-- upgrade --", "-- downgrade --"),
+        ("-- migrate: apply", "-- migrate: rollback"),
+        ("-- Up Migration", "-- Down Migration"),
     ],
 )
 def test_only_the_section_that_migrates_upward_runs(marks, run, ask):
@@ -224,9 +230,9 @@ def test_bad_data_of_copy_are_told(run):
     assert "COPY t, line 2" in str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["\\connect other", "\\i other.sql", "\\set x 1"])
-def test_commands_of_psql_are_refused_before_anything_runs(command, run, ask):
-    with pytest.raises(BuildError, match=r"line 2: \\\w+ is a psql command"):
+@pytest.mark.parametrize("command", ["\\connect other", "\\i other.sql", "\\set x 1", "CREATE DATABASE x;"])
+def test_what_is_not_for_this_database_is_refused_before_anything_runs(command, run, ask):
+    with pytest.raises(BuildError, match="line 2: "):
         run(f"CREATE TABLE t ();\n{command}\n")
     assert ask("SELECT to_regclass('t')") == [(None,)]
 
@@ -254,3 +260,68 @@ def test_line_ends_inside_literals_stay(target, ask):
     (target.root / "x.sql").write_bytes(b"CREATE TABLE t (x text);\r\nINSERT INTO t VALUES ('a\r\nb\rc');\r\n")
     run_sql_file(target.root / "x.sql", target)
     assert ask("TABLE t") == [("a\r\nb\rc",)]
+
+
+@pytest.mark.parametrize("encoding", ["SET client_encoding = 'LATIN1';", "\\encoding latin1", "SET NAMES 'LATIN1';"])
+def test_a_file_is_read_in_the_encoding_that_it_sets(encoding, target, ask):
+    text = f"{encoding}\nCREATE TABLE t (v text);\nCOPY t FROM stdin;\ncaf\xe9\n\\.\nINSERT INTO t VALUES ('\xfc');\n"
+    (target.root / "x.sql").write_bytes(text.encode("latin-1"))
+    run_sql_file(target.root / "x.sql", target)
+    assert ask("TABLE t") == [("caf\xe9",), ("\xfc",)]
+
+
+def test_the_data_of_psqls_copy_are_loaded(run, ask):
+    run("CREATE TABLE t (a int);\n\\copy t (a) from stdin\n1\n2\n\\.\nINSERT INTO t VALUES (3);\n")
+    assert ask("SELECT count(*) FROM t") == [(3,)]
+
+
+def test_an_included_file_runs_in_the_same_transaction_and_its_errors_name_it(target, run, ask):
+    (target.root / "part.sql").write_text("CREATE TABLE u ();\n\nSELECT broken;\n")
+    with pytest.raises(BuildError, match=r"part\.sql, line 3: the statement failed") as caught:
+        run("CREATE TABLE t ();\n\\ir part.sql\n")
+    assert "included by step.sql" in str(caught.value)
+    assert ask("SELECT to_regclass('t'), to_regclass('u')") == [(None, None)]
+
+
+def test_one_file_may_be_the_migrations(target, ask):
+    (target.root / "schema.sql").write_text("CREATE TABLE t ();")
+    (stage,) = stages(Settings(root=target.root, migrations="schema.sql"))
+    stage.run(target, 0)
+    assert [step.name for step in stage.steps] == ["migration schema.sql"]
+    assert ask("SELECT to_regclass('t')") == [("t",)]
+
+
+def test_placeholders_of_the_settings_reach_the_statements(target, ask):
+    (target.root / "db").mkdir()
+    (target.root / "db/V1__a.sql").write_text("CREATE TABLE ${table} (v text DEFAULT '${text}');")
+    spec = SqlSpec("db", "flyway", (("table", "t"), ("text", "a ''b''")))
+    (stage,) = stages(Settings(root=target.root, migrations=spec))
+    stage.run(target, 0)
+    assert "a 'b'" in ask("SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef")[0][0].replace("''", "'")
+    (other,) = stages(
+        Settings(root=target.root, migrations=replace(spec, placeholders=(("table", "u"), ("text", "x"))))
+    )
+    assert other.steps != stage.steps
+    with pytest.raises(ConfigError, match="plain SQL files has no placeholders"):
+        stages(Settings(root=target.root, migrations=replace(spec, format="plain")))
+
+
+def test_the_stage_says_which_format_it_took_and_what_it_leaves_out(target):
+    stage = directory(target.root, **{"V1__a.sql": "", "U1__a.sql": "", "old.sql": ""})
+    assert tuple(note.text for note in stage.notes) == (
+        "db: Flyway, recognised, 1 file",
+        "not run: db/U1__a.sql: a way back",
+        "not run: db/old.sql: not named as Flyway names migrations",
+    )
+
+
+def test_a_tool_that_asks_for_no_transaction_beside_the_file_gets_it(target, ask):
+    (target.root / "db/2020-01-01-000000_a").mkdir(parents=True)
+    (target.root / "db/2020-01-01-000000_a/up.sql").write_text("CREATE TABLE t ();\nSELECT broken;")
+    before = directory(target.root)
+    (target.root / "db/2020-01-01-000000_a/metadata.toml").write_text("run_in_transaction = false")
+    after = directory(target.root)
+    with pytest.raises(BuildError):
+        after.run(target, 0)
+    assert ask("SELECT to_regclass('t')") == [("t",)]
+    assert before.steps != after.steps

@@ -116,3 +116,57 @@ def test_what_reaches_outside_is_named_with_its_line(text, line):
 def test_another_key_does_not_end_a_restriction():
     with pytest.raises(Unfit, match=r"where .restrict allows none"):
         passed("\\restrict a\n\\unrestrict b\n")
+
+
+HIDDEN = "COPY t (v) FROM stdin;\n\\endif\n\\! x\n\\.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        (f"\\if false\n{HIDDEN}", 2, "inside of .if"),
+        (f"\\if true\n\\else\n\\if true\n\\endif\nSELECT 1;\n{HIDDEN}", 6, "inside of .if"),
+        ("\\if false\n\\copy t from stdin\n\\! x\n\\.\n\\endif\n", 2, "inside of .if"),
+        ("\\set x '\\''\nSELECT :x '; \n\\! x\n--'\n", 1, "holds quotes"),
+        ("\\set x $$\n", 1, "holds quotes"),
+        ("SELECT '''' AS x \\gset\nSELECT :x ';\n\\! x\n", 2, "what a query gave"),
+    ],
+)
+def test_what_psql_reads_otherwise_hides_nothing(text, line, what):
+    with pytest.raises(Unfit, match=what) as caught:
+        passed(text)
+    assert caught.value.line == line
+
+
+def test_a_condition_that_is_over_hides_nothing():
+    text = "\\if true\nSELECT 1;\n\\endif\nCOPY t (v) FROM stdin;\n1\n\\.\n"
+    assert passed(text)[0] == text
+
+
+CLEAN = (
+    "SET client_encoding = 'UTF8';\n",
+    "ALTER TABLE ONLY public.line DROP CONSTRAINT line_invoice_fkey;\n",
+    "ALTER TABLE public.line ALTER COLUMN id DROP DEFAULT;\n",
+    "DROP TRIGGER t ON public.line;\n",
+    "CREATE OR REPLACE VIEW public.v AS\nSELECT\n    NULL::integer AS n;\n",
+    "DROP VIEW public.v;\n",
+    "DROP FUNCTION public.f(a integer);\n",
+    "DROP EXTENSION pg_trgm;\n",
+    "DROP SCHEMA public;\n",
+)
+
+
+def test_the_drops_of_a_clean_dump_are_left_out_since_a_new_database_has_nothing():
+    text = "CREATE TABLE t (v int);\nDROP TABLE t;\n"
+    found, script = passed("".join(CLEAN) + text)
+    assert found == CLEAN[0] + "\n" * (sum(part.count("\n") for part in CLEAN) - 1) + text
+    assert script.left_out == {"drops": len(CLEAN) - 1}
+
+
+@pytest.mark.parametrize("text", ["DROP SCHEMA public CASCADE;\n", "DROP OWNED BY x;\n", "ALTER TABLE t ADD v int;\n"])
+def test_other_statements_at_the_head_are_run(text):
+    assert passed(text)[0] == text
+
+
+def test_an_exact_copy_keeps_its_drops():
+    assert passed("DROP TABLE t;\n", rules_for_copies(18))[0] == "DROP TABLE t;\n"

@@ -1,0 +1,355 @@
+"""The formats of SQL migrations: how each tool names its files, in which order it runs them, and what it leaves out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint.places import is_ignored
+from pytest_seeddb.migrations import arranging
+from pytest_seeddb.migrations.arranging import Arranged, Candidate, by_name, leading_number, number, numbers, text
+from pytest_seeddb.migrations.parts import MARKS, head_of
+from pytest_seeddb.settings.converters import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_SQL: Final = re.compile(r"\.(?:sql|psql|pgsql|plpgsql|ddl)(?:\.[^./]+)?$", re.IGNORECASE)
+_BACK_WORDS: Final = "down|undo|rollback|revert|downgrade"
+_BACK_SEGMENT: Final = re.compile(rf"(?:^|[./])(?:{_BACK_WORDS})(?=[./])", re.IGNORECASE)
+_UNDO: Final = re.compile(r"(?:^|/)U\d[\d._]*__", re.IGNORECASE)
+_BACK_ENDING: Final = re.compile(
+    rf"(?:^|/)(?P<stem>[^/]*?)[-_ ](?:{_BACK_WORDS})\.sql$|(?:^|/)(?:{_BACK_WORDS})[-_ ]?\d[^/]*\.sql$", re.IGNORECASE
+)
+_NUMBERED: Final = re.compile(r"\d+[-_.][^/]*\.sql")
+_WAY_BACK: Final = "a way back"
+_MOST_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Format:
+    """What one tool makes of a directory; paths are relative to it, with ``/``."""
+
+    name: str
+    title: str
+    files: str
+    """Of a path that the tool runs; its group ``version`` is what ``order`` gets."""
+    order: Callable[[str], Any] = text
+    names: str = ""
+    """Of a path by which the format is recognised."""
+    marks: str = ""
+    """The marks in files by which it is recognised: their name in `MARKS`."""
+    signs: tuple[str, ...] = ()
+    """Files in the directory (``./``) or above by which it is recognised, with a word in them: ``Cargo.toml:sqlx``.
+
+    One that begins with a slash is the end of the directory's path.
+    """
+    over: tuple[str, ...] = ("plain",)
+    """Formats that a directory of this one looks like."""
+    back: str = ""
+    """Of a path that is a way back."""
+    code: str = ""
+    """Of a path that the tool runs, and nothing else can."""
+    names_decide: bool = False
+    """Whether a name that ends in ``_down`` is one as any other."""
+    has_placeholders: bool = False
+    is_numbered: bool = False
+    """Whether a numbered file at the top that the tool does not run belongs to another format."""
+    arrange: Callable[[Sequence[Candidate], Mapping[str, Path]], Arranged] = arranging.by_version
+
+
+FORMATS: Final = (
+    Format(
+        "flyway",
+        "Flyway",
+        r"(?:.*/)?(?:[VB](?P<version>\d+(?:[._]\d+)*)__[^/]*|R__[^/]*|(?:before|after)[A-Z]\w*?(?:__[^/]*)?)\.sql",
+        numbers,
+        names=r"(?:.*/)?(?:[VB]\d+(?:[._]\d+)*__|R__)[^/]*\.sql",
+        code=r"(?:.*/)?V\d[\d._]*__[^/]*\.(?:java|kt|py|sh|cmd|ps1)",
+        names_decide=True,
+        has_placeholders=True,
+        is_numbered=True,
+        arrange=arranging.flyway,
+    ),
+    Format(
+        "refinery",
+        "refinery",
+        r"(?:.*/)?[UV](?P<version>\d+(?:\.\d+)?)__\w+\.sql",
+        numbers,
+        signs=("Cargo.toml:refinery", "refinery.toml"),
+        over=("plain", "flyway"),
+        code=r"(?:.*/)?[UV]\d+(?:\.\d+)?__\w+\.rs",
+        names_decide=True,
+    ),
+    Format(
+        "liquibase",
+        "Liquibase formatted SQL",
+        r".*\.sql",
+        marks="liquibase",
+        code=r"(?:.*/)?[^/]*change[-_.]?log[^/]*\.(?:xml|ya?ml|json)|(?:.*/)?[^/]*master[^/]*\.(?:xml|ya?ml|json)",
+        names_decide=True,
+        has_placeholders=True,
+        arrange=by_name,
+    ),
+    Format(
+        "golang-migrate",
+        "golang-migrate",
+        r"(?P<version>\d+)_[^/]*\.up\.sql",
+        number,
+        names=r"\d+_[^/]*\.up\.sql",
+        names_decide=True,
+        is_numbered=True,
+    ),
+    Format("goose", "goose", r"(?P<version>\d+)_[^/]*\.sql", number, marks="goose", code=r"\d+_[^/]*(?<!_test)\.go"),
+    Format("dbmate", "dbmate", r"\d[^/]*\.sql", marks="dbmate"),
+    Format("sql-migrate", "sql-migrate", r"[^/]*\.sql", leading_number, marks="sql-migrate", arrange=by_name),
+    Format(
+        "sqlx",
+        "sqlx",
+        r"(?P<version>\d+)_[^/]*\.sql",
+        number,
+        signs=("Cargo.toml:sqlx", ".sqlx", "sqlx-data.json"),
+        over=("plain", "golang-migrate"),
+    ),
+    Format(
+        "diesel",
+        "Diesel",
+        r"(?P<version>[^/_.]+)[^/]*/up\.sql",
+        arranging.without_dashes,
+        names=r"\d[^/]*/up\.sql",
+        names_decide=True,
+        is_numbered=True,
+        arrange=arranging.diesel,
+    ),
+    Format(
+        "hasura",
+        "Hasura",
+        r"(?:[^/]+/)?(?P<version>\d+)_[^/]*/up\.sql",
+        number,
+        names=r"(?:[^/]+/)?\d{13}_[^/]*/up\.sql|[^/\d][^/]*/\d+_[^/]*/up\.sql",
+        over=("plain", "diesel"),
+        code=r"(?:[^/]+/)?\d+_[^/]*/up\.yaml",
+        names_decide=True,
+        is_numbered=True,
+        arrange=arranging.hasura,
+    ),
+    Format(
+        "prisma",
+        "Prisma",
+        r"(?P<version>[^/]+)/migration\.sql",
+        names=r"[^/]+/migration\.sql",
+        names_decide=True,
+        is_numbered=True,
+    ),
+    Format("supabase", "Supabase", r"\d+_[^/]*\.sql", signs=("/supabase/migrations",)),
+    Format("atlas", "Atlas", r"[^/]+\.sql", signs=("./atlas.sum",), arrange=arranging.atlas),
+    Format(
+        "yoyo",
+        "yoyo",
+        r"[^/]+\.sql",
+        names=r"[^/]+\.rollback\.sql",
+        marks="yoyo",
+        signs=("yoyo.ini",),
+        code=r"(?!__init__|conftest)[^/]+\.py",
+        arrange=arranging.yoyo,
+    ),
+    Format(
+        "aerich",
+        "aerich",
+        r"(?P<version>\d+)_[^/]*\.sql",
+        number,
+        marks="aerich",
+        code=r"\d+_[^/]*\.py",
+        arrange=by_name,
+    ),
+    Format(
+        "pogo-migrate",
+        "pogo-migrate",
+        r"[^/]+\.sql",
+        marks="pogo-migrate",
+        over=("plain", "yoyo"),
+        code=r"(?!__init__|conftest)[^/]+\.py",
+        arrange=arranging.yoyo,
+    ),
+    Format("tern", "tern", r"(?P<version>\d+)_[^/]*\.sql", number, marks="tern", signs=("tern.conf",)),
+    Format(
+        "node-pg-migrate",
+        "node-pg-migrate",
+        r"(?P<version>\d+)[^/]*\.sql",
+        arranging.timestamp,
+        marks="node-pg-migrate",
+        code=r"\d[^/]*\.(?:[cm]?js|[cm]?ts)(?<!\.d\.ts)",
+        arrange=by_name,
+    ),
+    Format(
+        "postgrator",
+        "postgrator",
+        r"(?P<version>\d+)\.do(?:\.[^/]*)?\.sql",
+        number,
+        names=r"\d+\.(?:do|undo)(?:\.[^/]*)?\.sql",
+        code=r"\d+\.do(?:\.[^/]*)?\.[cm]?js",
+        names_decide=True,
+        is_numbered=True,
+    ),
+    Format(
+        "sqitch",
+        "Sqitch",
+        r".*\.sql",
+        names=r"sqitch\.plan",
+        back=r"(?:.*/)?revert/.*",
+        names_decide=True,
+        arrange=arranging.sqitch,
+    ),
+    Format("rails", "Rails", r"structure\.sql", signs=("./structure.sql:schema_migrations",)),
+    Format("plain", "plain SQL files", r"[^/]+\.sql", over=(), arrange=arranging.plain),
+)
+"""In the order in which the documentation lists them."""
+
+_BY_NAME: Final = {format_.name: format_ for format_ in FORMATS}
+PLAIN: Final = _BY_NAME["plain"]
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory of migrations in a project, and what the settings say about it."""
+
+    path: Path
+    root: Path
+    source: str
+    format: str = ""
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """All files below it but those of caches and the like, by their relative paths, sorted."""
+        paths = {path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if not path.is_dir()}
+        return {name: paths[name] for name in sorted(paths) if not is_ignored(Path(name).parts)}
+
+    def arranged(self) -> Arranged:
+        """The files to run, in order, and those that are left out; raises `ConfigError`."""
+        format_ = self._insisted() if self.format else self._recognised()
+        matched = {name: match for name in self.files if (match := re.fullmatch(format_.files, name))}
+        back = {name for name in self.files if self._is_back(name, format_, matched)}
+        if code := [name for name in self.files if format_.code and re.fullmatch(format_.code, name)]:
+            raise self.refusal(
+                f"{format_.title} runs a migration here that is not SQL",
+                self._list(code),
+                f'run the tool itself: {{command = "...", inputs = ["{self.inside("**")}"]}}',
+            )
+        candidates = [
+            Candidate(name, self.files[name], format_.order(match.groupdict().get("version") or name))
+            for name, match in matched.items()
+            if name not in back
+        ]
+        try:
+            arranged = format_.arrange(candidates, self.files)
+        except arranging.Unfit as error:
+            raise self.refusal(error.what, error.saw, error.remedy) from None
+        left_out = {**dict.fromkeys(sorted(back), _WAY_BACK), **arranged.left_out}
+        used = {candidate.name for candidate in arranged.used}
+        for name in self.files:
+            if name not in used and name not in left_out and _SQL.search(name):
+                left_out[name] = self._reason(name, format_)
+        strange = [name for name in left_out if name not in back and _NUMBERED.fullmatch(name)]
+        if format_.is_numbered and used and strange and not self.format:
+            raise self._mixture({format_.title: sorted(used), "numbered files": strange})
+        return replace(arranged, format=format_.name, title=format_.title, left_out=left_out)
+
+    def _insisted(self) -> Format:
+        if self.format not in _BY_NAME:
+            near = did_you_mean(self.format, _BY_NAME)
+            allowed = f"{near} Write one of {', '.join(_BY_NAME)}".strip()
+            raise self.refusal(f"{self.format!r} is not a format of migrations", f"format = {self.format!r}", allowed)
+        return _BY_NAME[self.format]
+
+    def _recognised(self) -> Format:
+        examples: dict[str, list[str]] = {}
+        marks = {name: head_of(path) for name, path in self.files.items() if name.endswith(".sql")}
+        for format_ in FORMATS:
+            pattern = re.compile(format_.names) if format_.names else None
+            own = [name for name in self.files if pattern and pattern.fullmatch(name)]
+            if format_.marks:
+                mark = MARKS[format_.marks].recognition
+                own += [name for name, head in marks.items() if re.fullmatch(format_.files, name) and mark.search(head)]
+            if own or any(map(self._has_sign, format_.signs)):
+                examples[format_.name] = own
+        examples = {
+            name: own for name, own in examples.items() if not any(name in _BY_NAME[other].over for other in examples)
+        }
+        sure = {name: own for name, own in examples.items() if own} or examples
+        if len(sure) > 1:
+            raise self._mixture({_BY_NAME[name].title: own for name, own in sure.items()})
+        if sure:
+            return _BY_NAME[next(iter(sure))]
+        if not any(re.fullmatch(PLAIN.files, name) for name in self.files):
+            return next((f for f in (_BY_NAME["diesel"],) if any(re.fullmatch(f.files, n) for n in self.files)), PLAIN)
+        return PLAIN
+
+    def _has_sign(self, sign: str) -> bool:
+        if sign.startswith("/"):
+            return self.path.as_posix().endswith(sign)
+        name, _, word = sign.partition(":")
+        above = () if name.startswith("./") else self.path.parents
+        places = [self.path, *(place for place in above if place.is_relative_to(self.root))]
+        paths = [place / name for place in places if (place / name).exists()]
+        pattern = re.compile(rf"\b{word}\b")
+        return any(not word or pattern.search(path.read_text(encoding="utf-8", errors="replace")) for path in paths)
+
+    def _is_back(self, name: str, format_: Format, matched: Mapping[str, object]) -> bool:
+        """Whether the file is a way back; raises `ConfigError` where nobody can tell."""
+        if format_.back:
+            return bool(re.fullmatch(format_.back, name))
+        if not name.lower().endswith(".sql"):
+            return False
+        decides = format_.names_decide and name in matched
+        if _BACK_SEGMENT.search(name) or (_UNDO.search(name) and not decides):
+            return True
+        ending = None if decides else _BACK_ENDING.search(name)
+        if ending is None or (name in matched and _marks_upward(head_of(self.files[name]))):
+            return False
+        number = re.search(r"^\d+(?=[-_.])" if ending["stem"] is not None else r"\d+", name)
+        forward = rf"{re.escape((ending['stem'] or '').lower())}(?:[-_. ](?:up|do|apply|deploy))?\.sql"
+        same = rf"|0*{int(number.group())}[-_.].*" if number else ""
+        others = (other for other in self.files if other != name and not _BACK_ENDING.search(other))
+        if name not in matched or any(re.fullmatch(f"{forward}{same}", other.lower()) for other in others):
+            return True
+        raise self.refusal(
+            f"{self.inside(name)} may be a way back, or a migration",
+            "its name ends as that of a way back, and no file beside it is the way there",
+            "rename it, or move it out of the directory if it is not to be run",
+        )
+
+    def _reason(self, name: str, format_: Format) -> str:
+        if not name.endswith(".sql"):
+            return "its name does not end in .sql"
+        if "/" in name and re.fullmatch(format_.files, name.rpartition("/")[2]):
+            return "in a directory below"
+        return f"not named as {format_.title} names migrations"
+
+    def refusal(self, what: str, saw: str, remedy: str) -> ConfigError:
+        """The error about the directory."""
+        return ConfigError(what, saw=saw, source=self.source, remedy=remedy)
+
+    def _mixture(self, examples: Mapping[str, Sequence[str]]) -> ConfigError:
+        name = self.inside("").rstrip("/")
+        return self.refusal(
+            f"The directory {name} holds migrations of more than one format",
+            "\n".join(f"{title}: {self._list(own) or 'its own files'}" for title, own in examples.items()),
+            f'separate them, or say which one counts: migrations = {{directory = "{name}", format = "..."}}',
+        )
+
+    def inside(self, name: str) -> str:
+        """The name of a file in it from the project's root."""
+        place = self.path.relative_to(self.root).as_posix() if self.path.is_relative_to(self.root) else str(self.path)
+        return f"{place}/{name}"
+
+    def _list(self, names: Sequence[str]) -> str:
+        more = len(names) - _MOST_SHOWN
+        return ", ".join([*map(self.inside, names[:_MOST_SHOWN]), *([f"and {more} more"] if more > 0 else [])])
+
+
+def _marks_upward(head: bytes) -> bool:
+    return any(marks.up and marks.recognition.search(head) for marks in MARKS.values())

@@ -1,0 +1,257 @@
+"""The part of an SQL file that migrates upward: what each tool's marks say, and marks that nobody knows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_seeddb.dumps.lexer import Piece
+
+_HEAD_BYTES: Final = 1 << 16
+_COMMENT: Final = re.compile(rb"--[^\n]*")
+
+
+def _pattern(pattern: str) -> re.Pattern[bytes] | None:
+    """Of a comment from its dashes on; a space stands for any blanks, a tilde for at least one."""
+    spaced = pattern.replace(" ", r"[ \t]*").replace("~", r"[ \t]+")
+    return re.compile(f"--{spaced}".encode(), re.IGNORECASE) if pattern else None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """One tool's marks in a file, each a comment on a line of its own."""
+
+    up: re.Pattern[bytes] | None
+    down: re.Pattern[bytes] | None
+    alone: re.Pattern[bytes] | None
+    """Of one that asks for no transaction."""
+    refused: re.Pattern[bytes] | None
+    """Of one that only the tool itself can follow."""
+    recognition: re.Pattern[bytes]
+    """Of a file of this tool's."""
+
+
+def _marks(up: str = "", down: str = "", *, alone: str = "", refused: str = "", recognition: str = "") -> Marks:
+    seen = recognition or "|".join(filter(None, (up, down)))
+    own = _pattern(f"(?:{seen})") if seen else None
+    recognized = re.compile(rb"^[ \t]*" + own.pattern, re.MULTILINE | re.IGNORECASE) if own else re.compile(rb"(?!)")
+    return Marks(_pattern(up), _pattern(down), _pattern(alone), _pattern(refused), recognized)
+
+
+MARKS: Final[Mapping[str, Marks]] = {
+    "dbmate": _marks(r" migrate:up\b", r" migrate:down\b", alone=r" migrate:up\b.*\btransaction: false\b"),
+    "goose": _marks(
+        r" \+goose~Up\b", r" \+goose~Down\b", alone=r" \+goose~NO~TRANSACTION\b", refused=r" \+goose~ENVSUB~ON\b"
+    ),
+    "sql-migrate": _marks(r" \+migrate~Up\b", r" \+migrate~Down\b", alone=r" \+migrate~Up\b.*\bnotransaction\b"),
+    "aerich": _marks(r" upgrade --", r" downgrade --"),
+    "pogo-migrate": _marks(r" migrate:~apply\b", r" migrate:~rollback\b", alone=r" transaction: false\b"),
+    "tern": _marks(down=r"-- create above / drop below ----", alone=r"-- tern: disable-tx ----"),
+    "node-pg-migrate": _marks(r"[\s-]*up~migration\b", r"[\s-]*down~migration\b"),
+    # Their files hold one direction.
+    "yoyo": _marks(alone=r" transactional: false\b", recognition=r" depends: \S"),
+    "sqlx": _marks(alone=r" no-transaction\b"),
+    "atlas": _marks(alone=r" atlas:txmode~none\b", refused=r" atlas:delimiter\b"),
+    "liquibase": _marks(recognition=r" liquibase~formatted~sql\b"),
+}
+"""By the name of the tool."""
+
+_ANY: Final = re.compile(
+    b"|".join(
+        pattern.pattern
+        for marks in MARKS.values()
+        for pattern in (marks.up, marks.down, marks.alone, marks.refused)
+        if pattern
+    ),
+    re.IGNORECASE,
+)
+_CHANGESET: Final = re.compile(
+    rb"^[ \t]*--[ \t]*changeset[ \t]+(?P<id>(?:\"[^\"\n]*\"|[^\s:\"]+):(?:\"[^\"\n]*\"|\S+))(?P<attributes>[^\n]*)$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_ATTRIBUTE: Final = re.compile(rb"(\w+):(\"[^\"]*\"|'[^']*'|\S+)")
+_ONLY_LIQUIBASE: Final = re.compile(
+    rb"^[ \t]*--[ \t]*(?:precondition|ignoreLines|property|include)[^\n]*$", re.MULTILINE | re.IGNORECASE
+)
+_BACK: Final = frozenset({"down", "downs", "downgrade", "rollback", "revert", "undo", "backward", "backwards"})
+_UP: Final = {"up": "down", "ups": "downs", "upgrade": "downgrade", "apply": "rollback", "forward": "backward"}
+_BESIDE: Final = frozenset(
+    {"migrate", "migration", "migrations", "script", "scripts", "section", "sql", "part", "step", "steps", "begin"}
+    | {"start", "below", "here", "change", "changes", "the", "to", "of", "this", "schema", *_UP}
+)
+_MARK_WORDS: Final = 3  # more of them are a sentence
+_WORDS: Final = re.compile(r"[A-Za-z]+")
+_ATTACHED: Final = re.compile(r"[@+!#:/](?:downs?|downgrade|rollback|revert|undo)\b", re.IGNORECASE)
+
+
+def head_of(path: Path) -> bytes:
+    """The beginning of a file, where its marks are; nothing where it cannot be read, which its reader tells."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a script to run, and the number of lines before it."""
+
+    text: bytes
+    before: int
+
+
+def upward(script: bytes, name: str, format_: str = "") -> tuple[list[Part], bool]:
+    """The parts of a script that migrate upward, all of it where nothing is marked; and whether it wants a transaction.
+
+    Raises `BuildError` where the marks are of several tools, or where the tool itself is needed.
+    """
+    if MARKS["liquibase"].recognition.search(script[:_HEAD_BYTES]):
+        return _changesets(script, name)
+    found: list[tuple[str, Mark]] = []
+    has_transaction = True
+    for comment in _comments(script):
+        line = comment.group()
+        for tool, marks in MARKS.items() if _ANY.match(line) else ():
+            if marks.refused and marks.refused.match(line):
+                raise _only_the_tool(tool, name, _line(script, comment.start()), line)
+            has_transaction &= not (marks.alone and marks.alone.match(line))
+            if (is_up := bool(marks.up and marks.up.match(line))) or (marks.down and marks.down.match(line)):
+                found.append((tool, Mark(comment.start(), comment.end(), is_up, line.strip())))
+    tools = dict(reversed(found))
+    if len(tools) > 1:
+        raise BuildError(
+            f"{name} has the marks of several migration tools",
+            saw="\n".join(f"line {_line(script, mark.start)}: {mark.text.decode()}" for mark in tools.values()),
+            source=name,
+            remedy="leave those of one tool",
+        )
+    tool = next(iter(tools), format_)
+    if tool == "tern" and (at := script.find(b"{{")) >= 0:
+        raise _only_the_tool(tool, name, _line(script, at), script[at : at + 40].partition(b"\n")[0])
+    return list(_parts(script, name, [mark for _, mark in found], begins_upward=tool == "tern")), has_transaction
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mark in a script: where its comment begins and ends, and which direction it begins."""
+
+    start: int
+    end: int
+    is_up: bool
+    text: bytes
+
+
+def _comments(script: bytes) -> Iterator[re.Match[bytes]]:
+    """The comments on lines of their own."""
+    for comment in _COMMENT.finditer(script):
+        if not script[script.rfind(b"\n", 0, comment.start()) + 1 : comment.start()].strip():
+            yield comment
+
+
+def _parts(script: bytes, name: str, marks: Sequence[Mark], *, begins_upward: bool) -> Iterator[Part]:
+    if marks and not marks[0].is_up and not begins_upward:
+        raise BuildError(
+            f"{name} marks what migrates downward, and not what migrates upward",
+            saw=marks[0].text.decode(errors="replace"),
+            source=f"{name}:{_line(script, marks[0].start)}",
+            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
+        )
+    starts = [0] if begins_upward or not marks else []
+    for mark in marks:
+        if starts:
+            yield Part(script[starts[0] : mark.start], script.count(b"\n", 0, starts[0]))
+        starts = [mark.end] if mark.is_up else []
+    if starts:
+        yield Part(script[starts[0] :], script.count(b"\n", 0, starts[0]))
+
+
+def _line(script: bytes, at: int) -> int:
+    return script.count(b"\n", 0, at) + 1
+
+
+def _only_the_tool(tool: str, name: str, line: int, saw: bytes) -> BuildError:
+    return BuildError(
+        f"{name}, line {line}: only {tool} itself can run this file",
+        saw=saw.strip().decode(errors="replace"),
+        source=f"{name}:{line}",
+        remedy='write it without, or run the tool: {command = "...", inputs = [...]}',
+    )
+
+
+def _changesets(script: bytes, name: str) -> tuple[list[Part], bool]:
+    """The changesets of Liquibase's formatted SQL that are for PostgreSQL."""
+    sets = list(_CHANGESET.finditer(script))
+    parts, has_transaction = [], True
+    refused = _ONLY_LIQUIBASE.search(script)
+    for change, after in zip(sets, [*sets[1:], None], strict=True):
+        attributes = {
+            key.decode().lower(): value.strip(b"\"'").decode(errors="replace").lower()
+            for key, value in _ATTRIBUTE.findall(change["attributes"])
+        }
+        if {"enddelimiter", "runorder"} & attributes.keys() and attributes.get("enddelimiter") != ";":
+            refused = refused or change
+        dbms = [word.strip() for word in attributes.get("dbms", "").split(",") if word.strip()]
+        is_meant = not dbms or bool({"postgresql", "all"} & set(dbms))
+        is_meant |= bool(dbms) and all(word.startswith("!") and word != "!postgresql" for word in dbms)
+        has_transaction &= attributes.get("runintransaction") != "false"
+        if is_meant and attributes.get("ignore") != "true":
+            end = after.start() if after else len(script)
+            parts.append(Part(script[change.end() : end], script.count(b"\n", 0, change.end())))
+    if refused:
+        raise _only_the_tool("Liquibase", name, _line(script, refused.start()), refused.group())
+    return parts, has_transaction
+
+
+def check_comments(comments: Iterable[Piece], last: int, name: str, before: int) -> None:
+    """Raise `BuildError` where a comment before the ``last`` statement's line looks like the mark of a way back."""
+    others: set[tuple[str, ...]] = set()
+    for comment in comments:
+        line = comment.text.strip().decode(errors="replace")
+        words = tuple(_WORDS.findall(line.lower()))
+        if comment.line < last and line.startswith(("--", "/*")) and _is_mark(line, words, others):
+            raise BuildError(
+                f"{name}, line {before + comment.line}: this comment looks like the beginning of a way back",
+                saw=line,
+                source=f"{name}:{before + comment.line}",
+                remedy="move the way back to a file of its own, NAME.down.sql; if what follows is none, reword the "
+                "comment",
+            )
+        others.add(tuple(_UP.get(word, word) for word in words))
+
+
+def _is_mark(line: str, words: tuple[str, ...], comments: set[tuple[str, ...]]) -> bool:
+    if not _BACK.intersection(words) and not ("roll" in words and "back" in words):
+        return False
+    rest = set(words) - _BACK - _BESIDE - {"roll", "back"}
+    return not rest or _ATTACHED.search(line) is not None or (words in comments and len(words) <= _MARK_WORDS)
+
+
+PLACEHOLDER: Final = re.compile(rb"\$\{([\w:.\-]+)\}")
+"""A placeholder in the formats that have them."""
+
+
+def replaced(script: bytes, values: Mapping[str, str], name: str) -> bytes:
+    """The script with the values of its placeholders; raises `BuildError` where one has none."""
+    known = {key.lower(): value for key, value in values.items()}
+
+    def value(match: re.Match[bytes]) -> bytes:
+        key = match[1].decode()
+        if key.lower() not in known:
+            raise BuildError(
+                f"{name}, line {_line(script, match.start())}: the placeholder {match.group().decode()} has no value",
+                saw=f"placeholders: {', '.join(sorted(values)) or 'none'}",
+                source=name,
+                remedy=f'give it one: migrations = {{directory = "...", placeholders = {{"{key}" = "..."}}}}; '
+                "placeholders = false leaves all as they are",
+            )
+        return known[key.lower()].encode()
+
+    return PLACEHOLDER.sub(value, script)

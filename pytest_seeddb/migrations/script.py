@@ -1,0 +1,231 @@
+"""An SQL file as its statements: the part that migrates upward, with the files that it includes, as psql reads them."""
+
+from __future__ import annotations
+
+import codecs
+import mmap
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_seeddb.dumps.lexer import Piece, statements
+from pytest_seeddb.errors import BuildError, names_a_secret
+from pytest_seeddb.fingerprint.digests import MISSING, SET, Part, digest, file_part, relative_name
+from pytest_seeddb.migrations.parts import PLACEHOLDER, check_comments, replaced, upward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_INCLUDE: Final = re.compile(rb"^[ \t]*\\(i|include|ir|include_relative)[ \t]+([^\r\n]+)", re.MULTILINE)
+_RELATIVE: Final = frozenset({"ir", "include_relative"})
+_INCLUDES: Final = frozenset({"i", "include", *_RELATIVE})
+# Commands that only change what psql shows; the last two are pg_dump's, since the releases of August 2025.
+_HARMLESS: Final = frozenset(
+    {"echo", "qecho", "warn", "pset", "timing", "t", "a", "x", "f", "H", "C", "T", "errverbose", "conninfo", "g"}
+    | {"restrict", "unrestrict"}
+)
+_OF_PSQL: Final = frozenset(
+    {"ECHO", "ECHO_HIDDEN", "FETCH_COUNT", "HISTCONTROL", "HISTFILE", "HISTSIZE", "ON_ERROR_STOP", "PROMPT1", "PROMPT2"}
+    | {"PROMPT3", "QUIET", "SHOW_ALL_RESULTS", "SHOW_CONTEXT", "VERBOSITY", "HIDE_TABLEAM", "HIDE_TOAST_COMPRESSION"}
+)
+_OFF: Final = frozenset({"0", "off", "false", "no"})
+_CONNECTS: Final = frozenset({"c", "connect"})
+_ENCODING: Final = re.compile(
+    rb"SET\s+(?:SESSION\s+|LOCAL\s+)?(?:client_encoding\s*(?:=|\bTO\b)|NAMES\b)\s*'?([\w-]+)'?\s*\Z", re.IGNORECASE
+)
+_UTF8: Final = frozenset({"utf8", "unicode", "default"})
+# Their characters may hold the bytes of quotes and backslashes.
+_NOT_FOLLOWED: Final = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "johab", "uhc"})
+_WHOLE: Final = 'or run the file with psql: {command = "psql -f ...", inputs = [...]}'
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a directory are read: the format, and the values of its placeholders where it has them."""
+
+    format: str = ""
+    placeholders: Mapping[str, str] | None = None
+    alone: frozenset[Path] = frozenset()  # files that run without a transaction
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement, and the file that it stands in."""
+
+    piece: Piece
+    file: str
+
+    @property
+    def line(self) -> int:
+        """On which it begins."""
+        return self.piece.line
+
+
+@dataclass
+class _Reader:
+    """Reads one file and those that it includes."""
+
+    root: Path
+    reading: Reading
+    encoding: str = "utf8"
+    open_files: list[Path] = field(default_factory=list)
+    has_transaction: bool = True
+
+    def read(self, path: Path) -> Iterator[Statement]:
+        name = relative_name(path, self.root)
+        try:
+            content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise _unreadable(name, path, str(error), "correct the path, or create the file") from None
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise _unreadable(name, path, "text in UTF-16", "save it as UTF-8")
+        if self.reading.placeholders is not None:
+            content = replaced(content, self.reading.placeholders, name)
+        parts, has_transaction = upward(content, name, self.reading.format)
+        self.has_transaction &= has_transaction and path not in self.reading.alone
+        self.open_files.append(path)
+        for part in parts:
+            comments: list[Piece] = []
+            pieces = statements(part.text, comments)
+            check_comments(comments, pieces[-1].line if pieces else 0, name, part.before)
+            for piece in pieces:
+                yield from self._statements(piece._replace(line=part.before + piece.line), name, path)
+        self.open_files.pop()
+
+    def _statements(self, piece: Piece, name: str, path: Path) -> Iterator[Statement]:
+        if piece.kind == "command":
+            yield from self._command(piece, name, path)
+            return
+        if piece.words[:2] in {("CREATE", "DATABASE"), ("DROP", "DATABASE")}:
+            raise _refused(
+                f"{' '.join(piece.words[:2])} is for the whole server",
+                piece,
+                name,
+                "delete the statement: the database that is being built is there already, and all statements run in it",
+            )
+        self._check_encoding(piece, name, path)
+        yield Statement(piece, name)
+
+    def _check_encoding(self, piece: Piece, name: str, path: Path) -> None:
+        if encoding := _ENCODING.match(piece.text):
+            self.encoding = encoding[1].decode().lower().replace("-", "").replace("_", "")
+            if self.encoding in _NOT_FOLLOWED:
+                raise _refused("sets an encoding that is not followed", piece, name, "save the file as UTF-8")
+        elif self.encoding in _UTF8:
+            for text in filter(None, (piece.text, piece.data)):
+                try:
+                    text.decode()
+                except UnicodeDecodeError as error:
+                    saw = f"{error}, in the statement on line {piece.line}"
+                    remedy = "save it as UTF-8, or say its encoding at its head: SET client_encoding = '...'"
+                    raise _unreadable(name, path, saw, remedy) from None
+
+    def _command(self, piece: Piece, name: str, path: Path) -> Iterator[Statement]:
+        """What takes the place of one of psql's commands: nothing, a statement, or those of another file."""
+        text = piece.text.decode(errors="replace")
+        word, *rest = text[1:].split(maxsplit=1)
+        arguments = rest[0].strip() if rest else ""
+        if word in _CONNECTS:
+            raise _refused(
+                f"\\{word} connects to another database",
+                piece,
+                name,
+                "delete the line: the file runs in the database that is being built. Statements for another database "
+                "do not belong to it",
+            )
+        if word in _INCLUDES:
+            yield from self._include(piece, name, path, word in _RELATIVE, arguments)
+        elif word == "encoding" and arguments:
+            statement = f"SET client_encoding = '{arguments.strip(chr(39))}'".encode()
+            yield from self._statements(piece._replace(kind="statement", text=statement), name, path)
+        elif word == "copy" and piece.data is not None:
+            self._check_encoding(piece, name, path)
+            yield Statement(piece._replace(kind="statement", text=piece.text[1:]), name)
+        elif not self._is_harmless(word, arguments) or "\\" in arguments:
+            raise _refused(f"\\{word} is a psql command, not SQL", piece, name, f"write it in SQL, {_WHOLE}")
+
+    def _is_harmless(self, word: str, arguments: str) -> bool:
+        if word in {"set", "unset"}:
+            variable, *value = arguments.split(maxsplit=1) or [""]
+            stops = variable != "ON_ERROR_STOP" or not value or value[0].strip("' ").lower() not in _OFF
+            return not variable or (variable in _OF_PSQL and stops)
+        return word in _HARMLESS and not (word == "g" and arguments)
+
+    def _include(self, piece: Piece, name: str, path: Path, is_relative: bool, arguments: str) -> Iterator[Statement]:
+        included = _included(path if is_relative else None, arguments, self.root)
+        if included in self.open_files:
+            raise _refused(
+                f"\\{piece.text.split()[0][1:].decode()} includes a file that includes this one",
+                piece,
+                name,
+                "remove the line",
+            )
+        if not included.is_file():
+            place = "relative to this file" if is_relative else "relative to the project's root"
+            raise _refused(
+                "the file to include does not exist",
+                piece,
+                name,
+                f"correct the path, which is {place}",
+                saw=str(included),
+            )
+        yield from self.read(included)
+
+
+def read_script(path: Path, root: Path, reading: Reading) -> tuple[list[Statement], bool]:
+    """The statements of a file to run, in order, and whether it may run in one transaction; raises `BuildError`."""
+    reader = _Reader(root, reading)
+    return list(reader.read(path)), reader.has_transaction
+
+
+def script_parts(path: Path, root: Path, reading: Reading, *, source: str) -> tuple[Part, ...]:
+    """What determines the statements of a file: itself, those that it includes, and the values that it uses."""
+    parts, paths = [file_part(path, root, source=source)], [path]
+    for known in paths:  # it grows
+        with known.open("rb") as stream:
+            if not os.fstat(stream.fileno()).st_size:
+                continue
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                for match in _INCLUDE.finditer(content) if content.find(b"\\i") >= 0 else ():
+                    is_relative = match[1].decode() in _RELATIVE
+                    included = _included(known if is_relative else None, match[2].decode(errors="replace"), root)
+                    if included.is_file() and included not in paths:
+                        paths.append(included)
+                        parts.append(file_part(included, root, source=source))
+                    elif not included.is_file():
+                        parts.append(Part(relative_name(included, root), MISSING))
+                used = (
+                    {match[1].decode().lower() for match in PLACEHOLDER.finditer(content)}
+                    if reading.placeholders
+                    else ()
+                )
+        parts += [
+            Part(f"placeholder {key}", SET, value) if names_a_secret(key) else Part(f"placeholder {key}", digest(value))
+            for key, value in (reading.placeholders or {}).items()
+            if key.lower() in used
+        ]
+    return tuple(dict.fromkeys(parts))
+
+
+def _included(beside: Path | None, arguments: str, root: Path) -> Path:
+    try:
+        words = shlex.split(arguments)
+    except ValueError:
+        words = [arguments]
+    return Path(os.path.normpath((beside.parent if beside else root) / (words[0] if words else arguments)))
+
+
+def _unreadable(name: str, path: Path, saw: str, remedy: str) -> BuildError:
+    return BuildError(f"{name} cannot be read", saw=saw, source=str(path), remedy=remedy)
+
+
+def _refused(what: str, piece: Piece, name: str, remedy: str, *, saw: str = "") -> BuildError:
+    return BuildError(
+        f"{name}, line {piece.line}: {what}",
+        saw=saw or piece.text.decode(errors="replace"),
+        source=f"{name}:{piece.line}",
+        remedy=remedy,
+    )
