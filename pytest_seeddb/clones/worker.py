@@ -348,7 +348,7 @@ class Worker:
         """This worker's shared clone of the template."""
         template = self._present(template)
         if template.name not in self._shared:
-            self._shared[template.name] = SharedClone(self._admin, self._clones, template)
+            self._shared[template.name] = SharedClone(self._admin, self._clones, self._disposal, template)
         return self._shared[template.name]
 
     def close(self) -> None:

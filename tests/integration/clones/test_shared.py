@@ -59,6 +59,9 @@ def execute(address, *statements, commit=True):
             connection.commit()
 
 
+THIS = "SELECT oid FROM pg_database WHERE datname = current_database()"
+
+
 def state(clone):
     """Everything of the clone that a test could see."""
     queries = [
@@ -68,7 +71,7 @@ def state(clone):
         "SELECT (relname, relacl, relkind)::text FROM pg_class WHERE oid > 16383 AND relkind <> 't' ORDER BY 1",
         "SELECT obj_description('shop'::regclass)",
         "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'made%'",
-        "SELECT setconfig::text FROM pg_db_role_setting WHERE setrole <> 0",
+        f"SELECT setconfig::text FROM pg_db_role_setting WHERE setrole <> 0 AND setdatabase = ({THIS})",
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()",
         "SELECT oid::text FROM pg_largeobject_metadata",
     ]
@@ -290,7 +293,7 @@ def test_a_failure_while_settling_gives_the_clone_up(scene, shared, seeded, monk
     def refuse(*_arguments, **_named):
         raise psycopg.OperationalError
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, closing(psycopg.connect(clone.address.conninfo)):
         patch.setattr(Admin, "evict", refuse)
         with pytest.raises(psycopg.OperationalError):
             shared.settle(rolled_back=True)
