@@ -133,11 +133,6 @@ class Counters:
         """Whether nothing was ever written in a new clone."""
         return (self.tuples, self.doubt) == (0, "0/0")
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether only its observer has ever been in a new clone."""
-        return self.sessions == 1 and self.is_unwritten
-
     def is_undisturbed(self, earlier: Counters) -> bool:
         """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
         return (self.sessions, self.own, self.doubt) == (earlier.sessions, earlier.own, earlier.doubt)
@@ -200,6 +195,13 @@ class Look:
     """The first transaction number not used yet."""
     fetched: dict[int, int]
     """How often each sequence was fetched, if ever."""
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether a new clone is as it was made: nobody but its observer was there, or who was there only read."""
+        now = self.counters
+        # The observer's own reads of the sequences are not counted yet, unless it was slow.
+        return now is not None and now.is_unwritten and (now.sessions == 1 or not self.fetched)
 
     @classmethod
     def of(cls, sessions: int, others: Any, counters: Any, newest: str, fetched: Any) -> Look:  # noqa: ANN401 - JSON
@@ -307,8 +309,8 @@ class Observer:
     It belongs to the clone's holder; one thread at a time. After a `psycopg.Error` or `Discard`, discard the clone.
 
     Raises:
-        Disturbed: Another client has been in the clone, and wrote, or the shape is not known yet. Never where
-            ``is_fresh`` is false: then the present state is the seeded one.
+        Disturbed: Another client has been in the clone, and wrote or may have used a sequence. Never where ``is_fresh``
+            is false: then the present state is the seeded one.
     """
 
     def __init__(self, address: Address, shape: Shape, *, superuser: bool, is_fresh: bool = True) -> None:
@@ -323,7 +325,7 @@ class Observer:
             reading = shape.read(self.connection)
             self.sequences = SequenceWatch(reading.sequences, self.connection)
             now, look = self.wait_until_alone("another client is connected to the new clone")
-            if is_fresh and not now.is_fresh:
+            if is_fresh and not look.is_untouched:
                 self._check_visited(now)
             shape.learn(reading)
             self.seeded = Moment(now, {} if is_fresh else self._table_counts(), look.newest)

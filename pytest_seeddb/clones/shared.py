@@ -38,13 +38,14 @@ class Watched:
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
+        self.resting: Counters | None = None
         self._is_moved = False
         self.connection = self._connect()
         try:
             with self.connection.transaction(force_rollback=True):
                 self.sequences = SequenceWatch(Sequences(self.connection), self.connection)
             self._unseen = UnseenLook(self.connection, self.sequences.oids, beside_a_backend=False)
-            self.resting = self.look().counters
+            self.first = self.look()
         except BaseException:
             self.connection.close()
             raise
@@ -126,7 +127,9 @@ class SharedClone:
         except BaseException:
             self._clones.discard(clone)
             raise
-        if watched.resting and watched.resting.is_fresh:
+        look = watched.first if watched.first.counters else self._look_alone(watched)
+        if look and look.is_untouched:
+            watched.resting = look.counters
             return watched
         self._discard(watched)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from handmade import Statements
 
+from pytest_seeddb.clones.engines import AsyncJoinedConnection, open_async_engine
 from pytest_seeddb.clones.observer import Look
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
@@ -341,6 +343,26 @@ def test_rollback_and_readonly_tests_take_turns_on_one_clone(shared, seeded):
     with one_test(shared, rolled_back=True) as clone:
         execute(writing(clone.address), WRITES["update"])
     assert is_seeded(shared, seeded)
+
+
+def test_a_task_that_is_cancelled_before_it_joins_the_transaction_leaves_no_connection(scene, monkeypatch):
+    worker, template = scene
+    joining = []
+
+    async def cancel(connection, *_arguments):
+        joining.append(connection)
+        raise asyncio.CancelledError
+
+    async def use(engine):
+        async with engine.connect():
+            pass
+
+    with worker.database(template, "rollback") as database, open_async_engine(database) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(AsyncJoinedConnection, "execute", cancel)
+            with pytest.raises(asyncio.CancelledError):
+                asyncio.run(use(engine))
+        assert [connection.closed for connection in joining] == [True]
 
 
 def test_connections_of_ones_own_cannot_write(shared):
