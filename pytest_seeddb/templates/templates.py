@@ -23,7 +23,8 @@ from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_
 from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
 from pytest_seeddb.templates.grants import Carried
-from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.inventory import drop_unused
+from pytest_seeddb.templates.record import FORM, Record
 from pytest_seeddb.templates.salt import salt_of, server_origin, user_origin
 from pytest_seeddb.templates.staleness import staleness
 
@@ -158,6 +159,8 @@ class Templates:
             return "first build of this plan and profile"
         if why := next((why for name, why in self._staleness.items() if why and before.fingerprint[:24] in name), ""):
             return why
+        if before.form != FORM and before.fingerprint != fingerprint and not self._token:
+            return history.OLDER_FORM
         change = explain_change(*history.then_and_now(before, plan, steps))
         if not change and not self._token and before.fingerprint == fingerprint:
             return _ALTERED
@@ -337,6 +340,7 @@ class Templates:
                 token=self._token,
                 used=_now()[:10],
                 salt=salt,
+                form=FORM,
                 roles=tuple(sorted(made | (self._roles() - before))),
             )
             record = finish(build, draft, span.started)
@@ -371,6 +375,9 @@ class Templates:
         self._admin.lock(lock_key("use", final), shared=True)
         self._held.add(final)
         sealed = self._admin.publish(build.name, final, lambda sealed: replace(record, sealed=sealed).to_json())
+        if reason == history.OLDER_FORM:
+            for older in history.of_older_form(self._admin, record):
+                drop_unused(self._admin, older)
         return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
 
     def _drop_if_there(self, name: str) -> None:
