@@ -134,18 +134,15 @@ class Templates:
 
         Raises:
             BuildError: A step failed; the server is as it was before.
-            ServerError: The server refused something: disk full, no privilege, gone.
+            psycopg.Error: The server refused something: disk full, no privilege, gone.
         """
-        with server_errors("The template could not be made", self._admin.address):
-            plan = self._seal(plan)
-            prints = plan.fingerprints(self.base)
-            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
+        plan, prints = self._fingerprints_of(plan)
+        return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
         with server_errors("The templates could not be listed", self._admin.address):
-            plan = self._seal(plan)
-            prints = plan.fingerprints(self.base)
+            plan, prints = self._fingerprints_of(plan)
             steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
             template = self._find(plan, prints[-1])
             reason = "" if template else self._reason(plan, steps[1:], prints[-1])
@@ -172,6 +169,11 @@ class Templates:
             plan = self._seal(plan)
             before = history.last_build(self._admin, plan)
         return None if before is None else history.compare(before, plan, plan.fingerprints(self.base)[-1])
+
+    def _fingerprints_of(self, plan: Plan) -> tuple[Plan, list[str]]:
+        """The plan with its secrets sealed, and the fingerprint of each of its prefixes."""
+        plan = self._seal(plan)
+        return plan, plan.fingerprints(self.base)
 
     def _seal(self, plan: Plan) -> Plan:
         return plan.sealed(self._salt(plan)) if plan.has_secrets else plan
