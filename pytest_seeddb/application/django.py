@@ -89,10 +89,7 @@ def set_up(root: Path, *, source: str) -> None:
         remedy = "pip install django"
         raise ConfigError("Django is not installed", saw=str(error), source=source, remedy=remedy) from error
     if not settings.configured:
-        module, directory = find_settings(root, source)
-        put_on_path(directory)
-        put_on_path(root)
-        os.environ[_VARIABLE] = module
+        _name_settings(root, source)
     try:
         django.setup()
     except (Exception, SystemExit) as error:
@@ -104,8 +101,8 @@ def set_up(root: Path, *, source: str) -> None:
         ) from error
 
 
-def find_settings(root: Path, source: str) -> tuple[str, Path]:
-    """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
+def _name_settings(root: Path, source: str) -> None:
+    """Set ``DJANGO_SETTINGS_MODULE``, which pytest's configuration or ``manage.py`` names if it is not set."""
     manage = next((path for path in (root / "manage.py", *sorted(root.glob("*/manage.py"))) if path.is_file()), None)
     module = os.environ.get(_VARIABLE) or _in_pytest(root)
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
@@ -118,7 +115,9 @@ def find_settings(root: Path, source: str) -> tuple[str, Path]:
             source=source,
             remedy=f"set {_VARIABLE} in the environment or in pytest's configuration, or start where manage.py is",
         )
-    return module, manage.parent if manage else root
+    put_on_path(manage.parent if manage else root)
+    put_on_path(root)
+    os.environ[_VARIABLE] = module
 
 
 def _in_pytest(root: Path) -> str:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 """As PostgreSQL counts them: each is 1024 of the one before."""
-_MOST_NOTES: Final = 10
 
 
 def as_json(result: object) -> str:
@@ -69,13 +68,6 @@ def make_progress() -> Progress:
     return _Bar() if can_draw else _Lines()
 
 
-def _notes(plan: Plan) -> list[str]:
-    """What is unusual about the plan's sources: another tool's format, files that are not run, and why."""
-    lines = [note.text for stage in plan.stages for note in stage.notes if not note.is_usual]
-    more = len(lines) - _MOST_NOTES
-    return [*lines[:_MOST_NOTES], *([f"... and {more} more: see `seeddb explain`"] if more > 0 else [])]
-
-
 class _Lines(Progress):
     def waiting(self, why: str) -> None:
         print(f"waiting: {why}", file=sys.stderr)
@@ -83,7 +75,7 @@ class _Lines(Progress):
     def begin(self, plan: Plan, stages: str, total: int) -> None:
         self._started, self._done, self._total = perf_counter(), 0, total
         print(f"building {plan.name}/{plan.profile}: {stages}", file=sys.stderr)
-        for line in _notes(plan):
+        for line in plan.unusual():
             print(f"  {line}", file=sys.stderr)
 
     def step(self, step: Step) -> None:
@@ -113,7 +105,7 @@ class _Bar(_Lines):
             redirect_stdout=sys.stdout.isatty(),  # a file gets the output as it is
         )
         self._bars.start()
-        for line in _notes(plan):
+        for line in plan.unusual():
             self._bars.console.print(line, markup=False)
         self._task = self._bars.add_task(f"building {plan.name}/{plan.profile}: {stages}", total=total, step="")
 

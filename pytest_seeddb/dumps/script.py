@@ -30,14 +30,16 @@ _OUTSIDE: Final = frozenset(
 )
 _CONNECT: Final = frozenset({"c", "connect"})
 _CONDITION: Final = {"if": 1, "endif": -1}
-# What psql puts in a variable's place is read as script again: a quote in it would hide what follows from this filter.
+# What psql puts in a variable's place, unless it quotes it, is read as script again: a quote there hides what follows.
 _PLAIN_VALUE: Final = re.compile(rb"[\w.,:=+ -]*")
-_VARIABLE: Final = re.compile(rb"(?<!:):(?=[A-Za-z_'\"{])")
+_VARIABLE: Final = re.compile(rb"(?<!:):(?=[A-Za-z_{])")
 # `pg_dump --clean` drops all objects first, which a new database does not have.
 _DROP: Final = re.compile(
-    rb"(?:DROP\s+(?!DATABASE\b|OWNED\b)(?!.*\bCASCADE\s*;\Z)"
-    rb"|ALTER\s+(?:FOREIGN\s+)?TABLE\s.*\s(?:DROP\s+(?:CONSTRAINT|DEFAULT)|ALTER\s+COLUMN\s.*\sDROP\s+DEFAULT)\b"
-    rb"|ALTER\s+(?:PUBLICATION|EXTENSION|DOMAIN)\s.*\sDROP\s|CREATE\s+OR\s+REPLACE\s+VIEW\s.*\sAS\s+SELECT\s+NULL::)",
+    rb"(?:DROP\s+(?!DATABASE\b|OWNED\b|SCHEMA\s+(?:IF\s+EXISTS\s+)?\"?public\"?\s+CASCADE\b)"
+    rb"|ALTER\s+(?:FOREIGN\s+)?TABLE\s.*\sDROP\s+(?:CONSTRAINT|DEFAULT|IDENTITY|EXPRESSION)\b"
+    rb"|ALTER\s+(?:PUBLICATION|EXTENSION|DOMAIN)\s.*\sDROP\s"
+    rb"|SELECT\s+pg_catalog\.lo_unlink\('"
+    rb"|CREATE\s+OR\s+REPLACE\s+VIEW\s.*\sAS\s+SELECT\s+NULL::)",
     re.IGNORECASE | re.DOTALL,
 )
 _MAKES: Final = re.compile(rb"(?:CREATE|COPY)\b", re.IGNORECASE)
@@ -52,7 +54,7 @@ _RESTRICTED: Final = (
     "the file nor the server that it is from"
 )
 _NO_CONDITION: Final = "take the condition away: where it is false, psql would run the data as commands"
-_NO_VARIABLE: Final = "write the value itself: psql reads it as a part of the script"
+_NO_VARIABLE: Final = "write the value itself, or let psql quote it: :'name'"
 _AGAIN: Final = "make the dump again; where it came through git, see that it was not cut or converted"
 
 
@@ -117,19 +119,21 @@ class Script:
         self.left_out: Counter[str] = Counter()  # of each kind
         self.versions: dict[str, str] = {}  # those in its head: "from database" and "by pg_dump"
         drops_first = any(rule.name == "privileges" for rule in rules)
-        self.lexer = Lexer(frozenset({"COPY"}.union(*(rule.words for rule in rules))))
+        own = {"COPY", "SELECT"} if drops_first else {"COPY"}
+        self.lexer = Lexer(frozenset(own.union(*(rule.words for rule in rules))))
         self._rules = rules
         self._is_cut = False
         self._restricted: bytes | None = None
         self._connected: bytes | None = None
         self._conditions = 0  # how many \\if are open
-        self._takes_values = False  # whether a query's result has become a variable
+        self._has_quotes = False  # whether a variable may hold quotes
+        self._is_sure = True  # whether psql takes the same for quotes, comments and data
         self._is_empty = drops_first  # whether nothing has been made so far
 
     def filter(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Give the text for psql, as the lines come; raises `Unfit`."""
         for piece in self.lexer.read(lines):
-            if (self._conditions or self._takes_values) and piece.kind != "data":
+            if self._conditions or self._has_quotes:
                 self._see_that_nothing_hides(piece)
             if piece.kind in {"data", "text"}:
                 yield piece.text
@@ -151,9 +155,12 @@ class Script:
     def _see_that_nothing_hides(self, piece: Piece) -> None:
         """Raise `Unfit` where psql may take data for script, or script for data."""
         if piece.takes_data and self._conditions:
-            raise self._unfit("The data of a COPY stand inside of \\if", piece.text, _NO_CONDITION)
-        if self._takes_values and _VARIABLE.search(piece.text):
-            raise self._unfit("A variable holds what a query gave", piece.text, _NO_VARIABLE)
+            raise self._unfit("The data of a COPY stand inside of \\if", piece.text, _NO_CONDITION, piece.line)
+        self._is_sure &= not (self._has_quotes and piece.kind != "data" and _VARIABLE.search(piece.text))
+        if not self._is_sure and piece.kind in {"text", "comment", "statement", "data"} and b"\\" in piece.text:
+            raise self._unfit(
+                "A backslash follows a variable that may hold quotes", piece.text, _NO_VARIABLE, piece.line
+            )
 
     def _judge(self, statement: bytes) -> bytes:
         if self._is_empty and _DROP.match(statement):
@@ -197,15 +204,13 @@ class Script:
             return b"\n"
         for name, arguments in commands:
             self._conditions = max(self._conditions + _CONDITION.get(name, 0), 0)
-            self._takes_values |= name in {"gset", "gexec"}
-            if name == "set" and not _PLAIN_VALUE.fullmatch(arguments):
-                raise self._unfit("A variable holds quotes", text, _NO_VARIABLE)
+            self._has_quotes |= name == "gset" or (name == "set" and not _PLAIN_VALUE.fullmatch(arguments))
             is_copy = name == "copy" and not piece.takes_data
             is_redirected = name in {"g", "gx"} and arguments and not arguments.startswith(b"(")
             if name in _OUTSIDE or name in _CONNECT or is_copy or is_redirected:
                 raise self._unfit(f"\\{name} reaches outside of the dump", text, _ITS_OWN)
         return text
 
-    def _unfit(self, what: str, saw: bytes | str, remedy: str) -> Unfit:
+    def _unfit(self, what: str, saw: bytes | str, remedy: str, line: int = 0) -> Unfit:
         text = saw.decode(errors="replace") if isinstance(saw, bytes) else saw
-        return Unfit(what, self.lexer.line, text.strip(), remedy)
+        return Unfit(what, line or self.lexer.line, text.strip(), remedy)

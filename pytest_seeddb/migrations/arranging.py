@@ -133,7 +133,7 @@ def flyway(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arrang
     kinds: dict[str, list[Candidate]] = {"V": [], "B": [], "R": [], "": []}
     for file in candidates:
         base = file.name.rpartition("/")[2]
-        kinds[base[0] if re.match(r"[VB]\d|R__", base) else ""].append(_configured(file, files))
+        kinds[base[0].upper() if re.match(r"[VvB]\d|R__", base) else ""].append(_configured(file, files))
     callbacks: dict[str, list[Candidate]] = {}
     for file in kinds[""]:
         callbacks.setdefault(re.sub(r"__.*|\.sql$", "", file.name.rpartition("/")[2]), []).append(file)

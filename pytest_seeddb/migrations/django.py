@@ -176,8 +176,7 @@ def _setting_part(name: str) -> Part:
         text = type(value).__name__ if names_a_secret(name) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):
         text = type(value).__name__
-    content = digest(text)
-    return Part(f"setting {name}", SET, text, content) if passwords_in(text) else Part(f"setting {name}", content)
+    return Part(f"setting {name}", SET, text) if passwords_in(text) else Part(f"setting {name}", digest(text))
 
 
 class _Upgrade:

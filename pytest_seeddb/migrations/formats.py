@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,14 +19,20 @@ from pytest_seeddb.settings.converters import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_SQL: Final = re.compile(r"\.(?:sql|psql|pgsql|plpgsql|ddl)(?:\.[^./]+)?$", re.IGNORECASE)
-_BACK_WORDS: Final = "down|undo|rollback|revert|downgrade"
+# What lies beside migrations and is none.
+_COMPANION: Final = re.compile(
+    r"(?:^|/)(?:[._][^/]*|README[^/]*|[^/]*\.(?:md|rst|txt|sum|toml|conf|ini|cfg|lock|plan|mako|hcl)|[^/]*_test\.go"
+    r"|(?:embed|migrations?|fs|doc)\.go|mod\.rs)$",
+    re.IGNORECASE,
+)
+_BACK_WORDS: Final = "down|dn|undo|rollbacks?|revert|downgrade|backward|backout"
 _BACK_SEGMENT: Final = re.compile(rf"(?:^|[./])(?:{_BACK_WORDS})(?=[./])", re.IGNORECASE)
 _UNDO: Final = re.compile(r"(?:^|/)U\d[\d._]*__", re.IGNORECASE)
 _BACK_ENDING: Final = re.compile(
     rf"(?:^|/)(?P<stem>[^/]*?)[-_ ](?:{_BACK_WORDS})\.sql$|(?:^|/)(?:{_BACK_WORDS})[-_ ]?\d[^/]*\.sql$", re.IGNORECASE
 )
-_NUMBERED: Final = re.compile(r"\d+[-_.][^/]*\.sql")
+_NUMBERED: Final = re.compile(r"\d+(?:[-_.][^/]*)?\.sql")
+_BELOW: Final = re.compile(r"(?:.*/)?(?:\d+[-_.][^/]*|\d[^/]*/migration)\.sql")
 _WAY_BACK: Final = "a way back"
 _MOST_SHOWN: Final = 5
 
@@ -66,10 +73,10 @@ FORMATS: Final = (
     Format(
         "flyway",
         "Flyway",
-        r"(?:.*/)?(?:[VB](?P<version>\d+(?:[._]\d+)*)__[^/]*|R__[^/]*|(?:before|after)[A-Z]\w*?(?:__[^/]*)?)\.sql",
+        r"(?:.*/)?(?:[VvB](?P<version>\d+(?:[._]\d+)*)__[^/]*|R__[^/]*|(?:before|after)[A-Z]\w*?(?:__[^/]*)?)\.sql",
         numbers,
-        names=r"(?:.*/)?(?:[VB]\d+(?:[._]\d+)*__|R__)[^/]*\.sql",
-        code=r"(?:.*/)?V\d[\d._]*__[^/]*\.(?:java|kt|py|sh|cmd|ps1)",
+        names=r"(?:.*/)?(?:[VvB]\d+(?:[._]\d+)*__|R__)[^/]*\.sql",
+        code=r"(?:.*/)?V\d[\d._]*__[^/]*\.(?:java|kt|class|py|sh|cmd|ps1|js)",
         names_decide=True,
         has_placeholders=True,
         is_numbered=True,
@@ -145,7 +152,7 @@ FORMATS: Final = (
         names_decide=True,
         is_numbered=True,
     ),
-    Format("supabase", "Supabase", r"\d+_[^/]*\.sql", signs=("/supabase/migrations",)),
+    Format("supabase", "Supabase", r"(?P<version>\d+)_[^/]*\.sql", signs=("/supabase/migrations",)),
     Format("atlas", "Atlas", r"[^/]+\.sql", signs=("./atlas.sum",), arrange=arranging.atlas),
     Format(
         "yoyo",
@@ -225,8 +232,18 @@ class Directory:
     @cached_property
     def files(self) -> Mapping[str, Path]:
         """All files below it but those of caches and the like, by their relative paths, sorted."""
-        paths = {path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if not path.is_dir()}
-        return {name: paths[name] for name in sorted(paths) if not is_ignored(Path(name).parts)}
+        paths: dict[str, Path] = {}
+        seen: set[str] = set()
+        for place, directories, names in os.walk(self.path, followlinks=True):
+            seen.add(os.path.realpath(place))
+            directories[:] = [
+                name
+                for name in directories
+                if not is_ignored((name,)) and os.path.realpath(Path(place, name)) not in seen  # a link may lead upward
+            ]
+            for path in (Path(place, name) for name in names if not is_ignored((name,))):
+                paths[path.relative_to(self.path).as_posix()] = path
+        return {name: paths[name] for name in sorted(paths)}
 
     def arranged(self) -> Arranged:
         """The files to run, in order, and those that are left out; raises `ConfigError`."""
@@ -251,8 +268,15 @@ class Directory:
         left_out = {**dict.fromkeys(sorted(back), _WAY_BACK), **arranged.left_out}
         used = {candidate.name for candidate in arranged.used}
         for name in self.files:
-            if name not in used and name not in left_out and _SQL.search(name):
+            if name not in used and name not in left_out and not _COMPANION.search(name):
                 left_out[name] = self._reason(name, format_)
+        lower = sorted(name for name in left_out if "/" in name and _BELOW.fullmatch(name) and name not in back)
+        if format_ is PLAIN and not self.format and lower and not any(map(_NUMBERED.fullmatch, used)):
+            raise self.refusal(
+                f"The migrations of {self.inside('').rstrip('/')} seem to be in a directory below",
+                f"{self._list(lower)}; at the top are {self._list(sorted(used)) or 'none'}",
+                f'name it: "{self.inside(lower[0].rpartition("/")[0])}"',
+            )
         strange = [name for name in left_out if name not in back and _NUMBERED.fullmatch(name)]
         if format_.is_numbered and used and strange and not self.format:
             raise self._mixture({format_.title: sorted(used), "numbered files": strange})
@@ -274,7 +298,8 @@ class Directory:
             if format_.marks:
                 mark = MARKS[format_.marks].recognition
                 own += [name for name, head in marks.items() if re.fullmatch(format_.files, name) and mark.search(head)]
-            if own or any(map(self._has_sign, format_.signs)):
+            may_be = own or any(re.fullmatch(format_.files, name) for name in self.files)
+            if own or (may_be and any(map(self._has_sign, format_.signs))):
                 examples[format_.name] = own
         examples = {
             name: own for name, own in examples.items() if not any(name in _BY_NAME[other].over for other in examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -80,12 +81,44 @@ _ATTRIBUTE: Final = re.compile(rb"(\w+):(\"[^\"]*\"|'[^']*'|\S+)")
 _ONLY_LIQUIBASE: Final = re.compile(
     rb"^[ \t]*--[ \t]*(?:precondition|ignoreLines|property|include)[^\n]*$", re.MULTILINE | re.IGNORECASE
 )
-_BACK: Final = frozenset({"down", "downs", "downgrade", "rollback", "revert", "undo", "backward", "backwards"})
-_UP: Final = {"up": "down", "ups": "downs", "upgrade": "downgrade", "apply": "rollback", "forward": "backward"}
+_BACK: Final = frozenset(
+    {"down", "downs", "dn", "downgrade", "rollback", "rollbacks", "revert", "reverse", "undo", "undos", "backward"}
+    | {"backwards", "backout", "teardown", "unapply"}
+)
+_UP: Final = {
+    "up": "down",
+    "ups": "downs",
+    "upgrade": "downgrade",
+    "apply": "rollback",
+    "forward": "backward",
+    "forwards": "backwards",
+    "do": "undo",
+    "setup": "teardown",
+    "deploy": "revert",
+    "commit": "rollback",
+}
 _BESIDE: Final = frozenset(
     {"migrate", "migration", "migrations", "script", "scripts", "section", "sql", "part", "step", "steps", "begin"}
-    | {"start", "below", "here", "change", "changes", "the", "to", "of", "this", "schema", *_UP}
+    | {
+        "start",
+        "below",
+        "here",
+        "change",
+        "changes",
+        "the",
+        "to",
+        "of",
+        "this",
+        "schema",
+        "for",
+        "plan",
+        "code",
+        "only",
+    }
+    | {"statement", "statements", "procedure", "instructions", "commands", "query", "queries", "if", "needed", "and"}
+    | {"manual", "manually", "version", "all", "end", *_UP}
 )
+_PAIRS: Final = (frozenset({"roll", "back"}), frozenset({"drop", "below"}))
 _MARK_WORDS: Final = 3  # more of them are a sentence
 _WORDS: Final = re.compile(r"[A-Za-z]+")
 _ATTACHED: Final = re.compile(r"[@+!#:/](?:downs?|downgrade|rollback|revert|undo)\b", re.IGNORECASE)
@@ -95,7 +128,7 @@ def head_of(path: Path) -> bytes:
     """The beginning of a file, where its marks are; nothing where it cannot be read, which its reader tells."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
+            return stream.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
     except OSError:
         return b""
 
@@ -228,9 +261,10 @@ def check_comments(comments: Iterable[Piece], last: int, name: str, before: int)
 
 
 def _is_mark(line: str, words: tuple[str, ...], comments: set[tuple[str, ...]]) -> bool:
-    if not _BACK.intersection(words) and not ("roll" in words and "back" in words):
+    pairs = {pair for pair in _PAIRS if pair <= set(words)}
+    if not _BACK.intersection(words) and not pairs:
         return False
-    rest = set(words) - _BACK - _BESIDE - {"roll", "back"}
+    rest = set(words) - _BACK - _BESIDE - frozenset().union(*pairs)
     return not rest or _ATTACHED.search(line) is not None or (words in comments and len(words) <= _MARK_WORDS)
 
 

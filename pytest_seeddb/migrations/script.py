@@ -34,7 +34,8 @@ _OF_PSQL: Final = frozenset(
 _OFF: Final = frozenset({"0", "off", "false", "no"})
 _CONNECTS: Final = frozenset({"c", "connect"})
 _ENCODING: Final = re.compile(
-    rb"SET\s+(?:SESSION\s+|LOCAL\s+)?(?:client_encoding\s*(?:=|\bTO\b)|NAMES\b)\s*'?([\w-]+)'?\s*\Z", re.IGNORECASE
+    rb"SET\s+(?:SESSION\s+|LOCAL\s+)?(?:client_encoding\s*(?:=|\bTO\b)|NAMES\b)\s*['\"]?([\w-]+)['\"]?\s*\Z",
+    re.IGNORECASE,
 )
 _UTF8: Final = frozenset({"utf8", "unicode", "default"})
 # Their characters may hold the bytes of quotes and backslashes.

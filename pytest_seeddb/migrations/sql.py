@@ -54,7 +54,7 @@ def read_steps(
     """
     values = None if placeholders is None else dict(placeholders)
     if path.is_file():
-        return _work([path], {}, (), root, Reading(format_, values if _has_placeholders(format_) else None), source)
+        return _work([path], {}, root, Reading(format_, values if _has_placeholders(format_) else None), source)
     directory = Directory(path, root, source, format_)
     arranged = directory.arranged()
     if not arranged.used:
@@ -83,9 +83,11 @@ def read_steps(
     beside = {file.path: file.beside for file in arranged.used if file.beside}
     count = f"{len(arranged.used)} file{'s' if len(arranged.used) > 1 else ''}"
     text = f"{relative_name(path, root)}: {arranged.title}, {'as set' if format_ else 'recognised'}, {count}"
-    notes = [Note(text, is_usual=arranged.format == PLAIN.name and not arranged.left_out)]
-    notes += [Note(f"not run: {directory.inside(name)}: {why}") for name, why in sorted(arranged.left_out.items())]
-    return _work([file.path for file in arranged.used], beside, notes, root, reading, source)
+    work = _work([file.path for file in arranged.used], beside, root, reading, source)
+    included = {part.name for step in work.steps for part in step.parts}
+    left_out = {relative_name(path / name, root): why for name, why in sorted(arranged.left_out.items())}
+    further = [Note(f"not run: {name}: {why}") for name, why in left_out.items() if name not in included]
+    return work._replace(notes=(Note(text, is_usual=arranged.format == PLAIN.name and not further), *further))
 
 
 def _has_placeholders(format_: str) -> bool:
@@ -95,7 +97,6 @@ def _has_placeholders(format_: str) -> bool:
 def _work(
     paths: Sequence[Path],
     beside: Mapping[Path, Path],
-    notes: Sequence[Note],
     root: Path,
     reading: Reading,
     source: str,
@@ -115,7 +116,7 @@ def _work(
                 target.started(step)
                 run_sql_file(path, target, step, reading)
 
-    return Work(tuple(steps), run, tuple(notes))
+    return Work(tuple(steps), run)
 
 
 def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: Reading = Reading()) -> None:  # noqa: B008 - frozen

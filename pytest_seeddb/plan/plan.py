@@ -27,8 +27,6 @@ class Step:
         name: What a person calls it: ``migration 0003_orders``, ``seed shop.seeds:roles``.
         parts: Everything that determines what it does; see `pytest_seeddb.fingerprint.digests`.
         version: What of it counts on a database that has it already; all its parts by default.
-        before: Its parts by the rule that earlier notes in ledgers follow, where these are other files.
-        version_before: The version by that rule, where there is one.
         rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
             the tool that runs it knows by itself what is missing.
     """
@@ -36,25 +34,12 @@ class Step:
     name: str
     parts: tuple[Part, ...] = ()
     version: str = field(default="", compare=False)
-    before: tuple[Part, ...] = field(default=(), compare=False)
-    version_before: str = field(default="", compare=False)
     rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
 
     @property
     def version_now(self) -> str:
         """The digest that tells whether it has changed since it was applied; the values of secrets do not count."""
         return self.version or chain("", self.name, self.parts)
-
-    @property
-    def parts_before(self) -> tuple[Part, ...]:
-        """Its parts as version 0.1.0 had them."""
-        return as_before(self.before or self.parts)
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """The version now, and the one that version 0.1.0 noted for the same inputs."""
-        before = self.version_before or (not self.version and chain("", self.name, self.parts_before))
-        return (self.version_now, *([before] if before else ()))
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -238,6 +223,12 @@ class Plan:
         """All steps of all stages."""
         return [step for stage in self.stages for step in stage.steps]
 
+    def unusual(self, most: int = 10) -> list[str]:
+        """What is unusual about its sources, in so many lines: a tool's format, files that are not run, and why."""
+        lines = [note.text for stage in self.stages for note in stage.notes if not note.is_usual]
+        more = len(lines) - most
+        return [*lines[:most], *([f"... and {more} more: see `seeddb explain`"] if more > 0 else [])]
+
     def fingerprints(self, base: tuple[Part, ...]) -> list[str]:
         """The fingerprint of each prefix: after no step, after one, ... after all.
 
@@ -246,21 +237,13 @@ class Plan:
         Args:
             base: What the server contributes: major version, encoding, locale, role.
         """
-        return self._chain((Part("plan", self.name), *base), lambda step: step.parts)
-
-    @property
-    def noted_fingerprints(self) -> tuple[str, str]:
-        """What a database's marker has for this plan, and what version 0.1.0 noted for it."""
-        return self.fingerprints(())[-1], self._chain((), lambda step: step.parts_before)[-1]
-
-    def _chain(self, base: tuple[Part, ...], parts_of: Callable[[Step], tuple[Part, ...]]) -> list[str]:
-        prints = [chain("", "base", base)]
+        prints = [chain("", "base", (Part("plan", self.name), *base))]
         for stage in self.stages:
             start = prints[-1]
             for step in stage.steps:
-                prints.append(chain(prints[-1], step.name, parts_of(step)))
+                prints.append(chain(prints[-1], step.name, step.parts))
             if stage.in_any_order:  # in the middle of it nothing is kept
-                prints[-1] = chain_of_set(start, [(step.name, parts_of(step)) for step in stage.steps])
+                prints[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
         return prints
 
     def stage_ends(self) -> Iterator[tuple[int, Stage]]:
@@ -287,11 +270,6 @@ def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: 
     texts = {name: HIDDEN if name in secret else repr(value) for name, value in overrides.items()}
     changes = ", ".join(f"{name}={text}" for name, text in sorted(texts.items()))
     return f"{profile or 'default'}({changes})" if changes else profile or "default"
-
-
-def as_before(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """The parts with the digests that ledgers have from before there were secrets."""
-    return tuple(Part(part.name, part.before or part.digest) for part in parts)
 
 
 class Progress:

@@ -16,6 +16,7 @@ class Tally:
 
     servers: list[str] = field(default_factory=list)
     built: dict[str, tuple[float, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     clones: int = 0
     clone_seconds: float = 0.0
@@ -39,6 +40,7 @@ class Tally:
         self.clone_seconds += worker.clones.seconds
         self._add_verdicts(worker.pool.verdicts, worker.pool.seconds)
         self.failures += worker.failures
+        self.notes += worker.notes
 
     def merge(self, other: Self) -> None:
         """Add what another process did."""
@@ -50,6 +52,7 @@ class Tally:
         self._add_verdicts(other.verdicts, other.settle_seconds)
         self.settled += other.settled
         self.failures += other.failures
+        self.notes += other.notes
         self.roles += other.roles
         self.outside = {**other.outside, **self.outside}
 
@@ -78,6 +81,7 @@ class Tally:
         lines = [*self.servers]
         for label, (seconds, reason) in self.built.items():
             lines.append(f"template {label} built in {seconds:.1f} s: {reason}")
+        lines += self.notes
         lines += [f"template {label} reused" for label in self.reused if label not in self.built]
         if self.roles:
             lines.append(f"the application connected with the role {', '.join(sorted(set(self.roles)))}")

@@ -63,6 +63,22 @@ SECRETIVE = """
 
 
 @pytest.mark.slow
+def test_the_format_of_migrations_and_the_files_that_do_not_run_are_told(project):
+    for name in ("V1__a.sql", "sub/V1_1__b.sql", "U1__a.sql", "notes.sql"):
+        project.write(f"flyway/{name}", "SELECT 1;")
+    lines = [
+        "flyway: Flyway, recognised, 2 files",
+        "not run: flyway/U1__a.sql: a way back",
+        "not run: flyway/notes.sql: not named as Flyway names migrations",
+    ]
+    seeddb = Command(project.path, SEEDDB_MIGRATIONS="flyway", SEEDDB_SEEDS="flyway/notes.sql")
+    result = json.loads(seeddb("explain", "--json").stdout)
+    assert result["notes"] == lines
+    printed = seeddb("build", "--reseed").stderr
+    assert "".join(f"  {line}\n" for line in lines) in printed
+
+
+@pytest.mark.slow
 def test_explain_shows_of_a_secret_only_that_it_is_set_or_changed(seeddb, project):
     project.seeders()
     project.write("little/seeds.py", SECRETIVE)

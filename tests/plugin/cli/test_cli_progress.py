@@ -19,7 +19,7 @@ import sys, time, types
 from pytest_seeddb.cli.output import make_progress
 progress = make_progress()
 progress.waiting("somebody else is at work")
-progress.begin(types.SimpleNamespace(name="shop", profile="demo"), "migrations", 2)
+progress.begin(types.SimpleNamespace(name="shop", profile="demo", unusual=list), "migrations", 2)
 for name in ("one [bold]", "two"):
     progress.step(types.SimpleNamespace(name=name))
     print("said by", name)

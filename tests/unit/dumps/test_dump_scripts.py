@@ -127,15 +127,22 @@ HIDDEN = "COPY t (v) FROM stdin;\n\\endif\n\\! x\n\\.\n"
         (f"\\if false\n{HIDDEN}", 2, "inside of .if"),
         (f"\\if true\n\\else\n\\if true\n\\endif\nSELECT 1;\n{HIDDEN}", 6, "inside of .if"),
         ("\\if false\n\\copy t from stdin\n\\! x\n\\.\n\\endif\n", 2, "inside of .if"),
-        ("\\set x '\\''\nSELECT :x '; \n\\! x\n--'\n", 1, "holds quotes"),
-        ("\\set x $$\n", 1, "holds quotes"),
-        ("SELECT '''' AS x \\gset\nSELECT :x ';\n\\! x\n", 2, "what a query gave"),
+        ("\\set x '\\''\nSELECT :x '; \n\\! x\n--'\n", 2, "may hold quotes"),
+        ("\\set x $$\nSELECT :x;\nCOPY t FROM stdin;\n\\! x\n\\.\n", 4, "may hold quotes"),
+        ("SELECT '''' AS x \\gset\nSELECT :x ';\n\\! x\n", 2, "may hold quotes"),
     ],
 )
 def test_what_psql_reads_otherwise_hides_nothing(text, line, what):
     with pytest.raises(Unfit, match=what) as caught:
         passed(text)
     assert caught.value.line == line
+
+
+def test_a_variable_that_psql_quotes_hides_nothing():
+    text = (
+        "\\set x 'it''s'\nSELECT 1 AS n \\gset\nSELECT :'x', E'a\\nb', '12'::text;\nCOPY t (v) FROM stdin;\n\\N\n\\.\n"
+    )
+    assert passed(text)[0] == text
 
 
 def test_a_condition_that_is_over_hides_nothing():
@@ -153,6 +160,8 @@ CLEAN = (
     "DROP FUNCTION public.f(a integer);\n",
     "DROP EXTENSION pg_trgm;\n",
     "DROP SCHEMA public;\n",
+    "DROP TYPE public.t CASCADE;\n",
+    "SELECT pg_catalog.lo_unlink('16400');\n",
 )
 
 

@@ -59,6 +59,7 @@ ORDERS = [
     ("flyway", ["V1.0.1__a.sql", "V1_0_2__b.sql", "V1.1__c.sql", "R__a_view.sql", "R__b.sql"]),
     ("flyway", ["z/V1__a.sql", "V2__b.sql", "a/V3__c.sql", "b/R__v.sql"]),
     ("flyway", ["V20240101120000__a.sql", "V20240102__b.sql"][::-1]),
+    ("flyway", ["v1__a.sql", "v1_1__b.sql", "v1_10__c.sql"]),  # pyway's
     ("flyway", ["beforeMigrate.sql", "V1__a.sql", "afterVersioned.sql", "R__v.sql", "afterMigrate__grants.sql"]),
     ("liquibase", dict.fromkeys(["a/001.sql", "a/002.sql", "b/001.sql"], LIQUIBASE)),
     ("golang-migrate", ["1_a.up.sql", "2_b.up.sql", "10_c.up.sql"]),
@@ -111,6 +112,7 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
         ("plain", ["1.sql"], {"1_DOWN.sql": "a way back"}),
         ("plain", ["001_create.sql"], {"001_drop_rollback.sql": "a way back"}),
         ("plain", ["1.sql"], {"down/1.sql": "a way back", "undo_1.sql": "a way back"}),
+        ("plain", ["1.a.up.sql"], {"1.a.dn.sql": "a way back", "1.a.Backout.sql": "a way back"}),
         ("plain", ["1.sql"], {"1.revert.sql": "a way back", "rollback.sql": "a way back"}),
         ("plain", ["1.sql"], {"functions/f.sql": "in a directory below", "2.SQL": "its name does not end in .sql"}),
         ("plain", ["1.sql"], {"2.sql.bak": "its name does not end in .sql", "3.psql": "its name does not end in .sql"}),
@@ -118,6 +120,32 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
 )
 def test_what_is_left_out_is_told_with_the_reason(name, files, left_out, read):
     assert read([*files, *left_out]) == (name, files, left_out)
+
+
+def test_each_file_that_is_not_run_is_told_but_for_companions(read):
+    companions = ["README.md", "atlas.sum", "sub/.gitkeep", "__init__.py", "embed.go", "tool.toml"]
+    assert read(["1.sql", "2_data.py", "3.sh", "data.csv", *companions])[2] == dict.fromkeys(
+        ["2_data.py", "3.sh", "data.csv"], "its name does not end in .sql"
+    )
+
+
+@pytest.mark.parametrize("below", ["migrations/1_a.sql", "migrations/20200101_a/migration.sql", "v1/001-b.sql"])
+def test_migrations_that_lie_in_a_directory_below_are_named(below, read):
+    with pytest.raises(ConfigError, match="seem to be in a directory below") as caught:
+        read(["seed.sql", below])
+    assert f'name it: "db/{below.rpartition("/")[0]}"' in str(caught.value)
+    assert read(["0.sql", below], place="other")[1] == ["0.sql"]
+
+
+def test_a_link_that_leads_upward_is_not_followed_for_ever(directory, read):
+    place = directory(["1.sql"]).path
+    (place / "loop").symlink_to(place)
+    assert read([])[1] == ["1.sql"]
+
+
+def test_a_word_in_another_tools_file_is_no_sign_without_files_of_the_tool(directory, read):
+    (directory(["a.sql"]).path / "../Cargo.toml").write_text('[dependencies]\nsqlx = "0.8"\nrefinery = "0.8"')
+    assert read([]) == ("plain", ["a.sql"], {})
 
 
 def test_a_name_that_ends_as_a_way_back_is_a_migration_where_the_file_says_so(read):
@@ -178,7 +206,7 @@ def test_a_file_beside_tells_the_format(sign, text, name, files, directory, read
 
 
 def test_supabase_is_told_by_its_place(read):
-    files = ["20260101000000_a.sql", "20260102000000_b.sql"]
+    files = ["1_a.sql", "10_c.sql", "20260101000000_a.sql", "20260102000000_b.sql", "3_d.sql"]
     assert read(files, place="supabase/migrations") == ("supabase", files, {})
 
 

@@ -56,6 +56,10 @@ def test_only_the_way_there_is_read(text, line, read):
         ("A;\n-- migrate:undo\nB;", 2),
         ("--- !Ups\nA;\n--- !Downs\nB;", 3),
         ("-- forward\nA;\n-- backward\nB;", 3),
+        ("A;\n-- To undo:\nB;", 2),
+        ("A;\n---- drop below ----\nB;", 2),
+        ("A;\n-- Rollback plan\nB;", 2),
+        ("-- migrate: up\nA;\n-- migrate: down\nB;", 3),
     ],
 )
 def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
