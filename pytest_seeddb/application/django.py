@@ -89,7 +89,10 @@ def set_up(root: Path, *, source: str) -> None:
         remedy = "pip install django"
         raise ConfigError("Django is not installed", saw=str(error), source=source, remedy=remedy) from error
     if not settings.configured:
-        _name_settings(root, source)
+        module, directory = find_settings(root, source)
+        put_on_path(directory)
+        put_on_path(root)
+        os.environ[_VARIABLE] = module
     try:
         django.setup()
     except (Exception, SystemExit) as error:
@@ -101,8 +104,8 @@ def set_up(root: Path, *, source: str) -> None:
         ) from error
 
 
-def _name_settings(root: Path, source: str) -> None:
-    """Set ``DJANGO_SETTINGS_MODULE``, which pytest's configuration or ``manage.py`` names if it is not set."""
+def find_settings(root: Path, source: str) -> tuple[str, Path]:
+    """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
     manage = next((path for path in (root / "manage.py", *sorted(root.glob("*/manage.py"))) if path.is_file()), None)
     module = os.environ.get(_VARIABLE) or _in_pytest(root)
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
@@ -115,9 +118,7 @@ def _name_settings(root: Path, source: str) -> None:
             source=source,
             remedy=f"set {_VARIABLE} in the environment or in pytest's configuration, or start where manage.py is",
         )
-    put_on_path(manage.parent if manage else root)
-    put_on_path(root)
-    os.environ[_VARIABLE] = module
+    return module, manage.parent if manage else root
 
 
 def _in_pytest(root: Path) -> str:

@@ -129,7 +129,7 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
         if wish.reset:
             ledger = Ledger()
         strange_table = "" if wish.reset else _unknown_rows(ledger, connection)
-        is_current = ledger.marker is not None and ledger.marker.fingerprint == own.fingerprint
+        is_current = ledger.is_current(plan)
         todos = []
         for stage in plan.stages:
             for step in stage.steps:
@@ -140,6 +140,7 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
                 todos.append(todo)
         if not wish.dry_run:
             marker = _marker(own, wish, ledger, strange_table)
+            ledgers.rewrite(connection, plan, ledger, marker)
             target = Target(address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside)
             application = _Application(plan, target, connection, progress)
             todos = application.run(todos, _marker_meanwhile(marker, ledger), marker)
@@ -224,9 +225,7 @@ def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, root: Path, *, i
     if noted is None:
         return Todo(step.name, "accept" if wish.accept and stage.tier else "run", "new")
     if ledger.is_done(step, root):
-        is_unknown = ledger.inputs is None and step.rerun == "safe" and stage.name == "migrations"
-        unknown = Todo(step.name, "run", "an earlier version of pytest-seeddb did not note what it read")
-        return unknown if is_unknown else Todo(step.name, "done", "up to date")
+        return Todo(step.name, "done", "up to date")
     reason = "it has changed since it was applied" if noted.finished else "it was started but not finished"
     if step.rerun == "safe":
         return Todo(step.name, "run", reason)

@@ -8,6 +8,7 @@ from pytest_seeddb.cli.output import as_json
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.fingerprint.environment import is_variable
+from pytest_seeddb.seeds.inputs import static_digest
 from pytest_seeddb.seeds.planning import plan_of
 
 if TYPE_CHECKING:
@@ -20,14 +21,13 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.diff:
         return _compare(parsed)
     settings = settings_of(parsed)
+    if parsed.digest:
+        print(static_digest(settings))
+        return 0
     plan = plan_of(settings)
     with open_worker(settings) as worker:
         server = worker.server
         look = worker.look(plan)
-    if parsed.digest:
-        # A key for caches, on servers that are made anew, too: without the secrets, whose salt is the server's.
-        print(plan.fingerprints(dict(look.steps)["server"])[-1])
-        return 0
     result: dict[str, Any] = {
         "plan": plan.name,
         "profile": plan.profile,

@@ -97,7 +97,7 @@ def _add_commands_for_plans(commands: Commands) -> None:
     only.add_argument(
         "--digest",
         action="store_true",
-        help="print only a digest for CI's cache key: the fingerprint without the values of secrets",
+        help="print only a digest for CI's cache key: what files and settings tell, without a server or a build",
     )
 
     build = _add(commands, "build", "build the template now, unless it exists")

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.application.roles import Role
     from pytest_seeddb.clones.changes import Changes, TableChange
+    from pytest_seeddb.clones.pool import Clone
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
-    from pytest_seeddb.templates.templates import Template
 
 
 class SeededDatabase:
@@ -46,7 +46,6 @@ class SeededDatabase:
         own_address: Its address, for what is closed when it goes.
         given_away: Whether somebody may come back with its address.
         roles: Those of the application's connections; the owner's where it is not activated.
-        look_up_roles: The roles that the setting ``role`` may mean here.
         activation: Points the application at it, for a block.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
@@ -54,16 +53,17 @@ class SeededDatabase:
 
     def __init__(
         self,
-        address: Address,
-        template: Template,
+        clone: Clone,
         isolation: str,
         env: tuple[str, ...],
+        *,
         go_back: Callable[[], object],
         look: Callable[[Told, float], Changes],
+        look_up_roles: Callable[[str], Mapping[str, Role]],
     ) -> None:
-        self.own_address = address
+        self.own_address = clone.address
         self.given_away = Disclosure()
-        self.template = template
+        self.template = clone.template
         self.isolation = isolation
         self._env = env
         self.kept_as = ""
@@ -71,10 +71,10 @@ class SeededDatabase:
         self.settlement: Settlement | None = None
         self.activation: Callable[[SeededDatabase], AbstractContextManager[None]] = lambda _database: nullcontext()
         self.roles = Roles()
-        self.look_up_roles: Callable[[str], Mapping[str, Role]] = lambda _wanted: {}
         self.beside: Mapping[str, SeededDatabase] = {}
         self._go_back = go_back
         self._look = look
+        self._look_up_roles = look_up_roles
         self._before_reset: list[Callable[[], None]] = []
         self._askers: list[Callable[[], Told]] = []
         self._uncommitted: Callable[[], tuple[TableChange, ...]] = tuple
@@ -115,7 +115,7 @@ class SeededDatabase:
     def application_roles(self, settings: Settings) -> Roles:
         """What gives the application's connections their roles."""
         if settings.role != self.roles.wanted:
-            known = self.look_up_roles(settings.role)
+            known = self._look_up_roles(settings.role)
             self.roles = Roles(settings.role, f"`role`, {settings.source('role')}", known)
         return self.roles
 

@@ -128,7 +128,11 @@ def driver_connection(engine: Engine) -> psycopg.Connection[Any]:
 
 async def _join(database: SeededDatabase) -> AsyncJoinedConnection:
     connection = await AsyncJoinedConnection.connect(writing(database.own_address).conninfo)
-    await connection.execute(_MARK)
+    try:
+        await connection.execute(_MARK)
+    except BaseException:  # a task that is cancelled, too
+        await connection.close()
+        raise
     return connection
 
 

@@ -87,9 +87,7 @@ SELECT (SELECT sessions FROM before),
 """  # noqa: S608 - constants of this module
 _LOOK: Final = _MOMENT.format("NOT EXISTS (SELECT FROM others)")
 # Where nobody else is connected but one backend, which is idle.
-_GLANCE: Final = _MOMENT.format(
-    "(SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%%s,idle)', %s::int)]"
-)
+_GLANCE: Final = _MOMENT.format("(SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%s,idle)', $1)]")
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
@@ -134,11 +132,6 @@ class Counters:
     def is_unwritten(self) -> bool:
         """Whether nothing was ever written in a new clone."""
         return (self.tuples, self.doubt) == (0, "0/0")
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether only its observer has ever been in a new clone."""
-        return self.sessions == 1 and self.is_unwritten
 
     def is_undisturbed(self, earlier: Counters) -> bool:
         """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
@@ -203,11 +196,40 @@ class Look:
     fetched: dict[int, int]
     """How often each sequence was fetched, if ever."""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether a new clone is as it was made: nobody but its observer was there, or who was there only read."""
+        now = self.counters
+        # The observer's own reads of the sequences are not counted yet, unless it was slow.
+        return now is not None and now.is_unwritten and (now.sessions == 1 or not self.fetched)
+
     @classmethod
     def of(cls, sessions: int, others: Any, counters: Any, newest: str, fetched: Any) -> Look:  # noqa: ANN401 - JSON
         """From a row of `_MOMENT`."""
         is_quiet = counters and counters[0] == sessions
         return cls(others or [], Counters(*counters) if is_quiet else None, newest, dict(fetched or ()))
+
+
+class UnseenLook:
+    """A look at a clone that leaves no commit in its counters, in one round trip.
+
+    psycopg gives up what it has prepared with each ROLLBACK, and to plan a look takes longer than the look. So this one
+    is prepared by hand on a connection that has nothing prepared, and psycopg prepares nothing there until its
+    ``prepare_threshold`` is set again.
+    """
+
+    def __init__(self, connection: Connection, oids: list[int], *, beside_a_backend: bool) -> None:
+        self._connection = connection
+        connection.prepare_threshold = None
+        array = f"'{{{','.join(map(str, oids))}}}'::oid[]"
+        query = (_GLANCE if beside_a_backend else _LOOK).replace("%s::oid[]", array)
+        connection.execute(f"BEGIN; PREPARE seeddb_look(int) AS {query}; ROLLBACK".encode())
+
+    def look(self, backend: int = 0) -> Look:
+        """What it shows."""
+        cursor = self._connection.execute(b"BEGIN; EXECUTE seeddb_look(%d); ROLLBACK" % backend)
+        cursor.nextset()
+        return Look.of(*cursor.fetchall()[0])
 
 
 class SequenceWatch:
@@ -230,12 +252,12 @@ class SequenceWatch:
 
     def is_settled(self, counts: dict[int, int]) -> bool:
         """Whether all are in their seeded state, as far as the counts of fetched blocks say."""
-        return not self._differences(self._suspects(counts))
+        return not self._differences(self.suspects(counts))
 
     def settle(self, counts: dict[int, int] | None = None) -> bool:
         """Set back those that moved; whether any did."""
         counts = self._counts() if counts is None else counts
-        moved = self._differences(self._suspects(counts))
+        moved = self._differences(self.suspects(counts))
         self._set_back(moved)
         # What is read and set here counts as well, some time later: then it is read once more for nothing.
         self._fetched = counts
@@ -265,7 +287,8 @@ class SequenceWatch:
     def _counts(self) -> dict[int, int]:
         return dict(self.connection.execute(_FETCHED, [self.oids]).fetchall()) if self.oids else {}
 
-    def _suspects(self, counts: dict[int, int]) -> list[int]:
+    def suspects(self, counts: dict[int, int]) -> list[int]:
+        """Those that somebody may have moved."""
         return [oid for oid in self.oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
 
     def _differences(self, oids: list[int]) -> list[int]:
@@ -286,8 +309,8 @@ class Observer:
     It belongs to the clone's holder; one thread at a time. After a `psycopg.Error` or `Discard`, discard the clone.
 
     Raises:
-        Disturbed: Another client has been in the clone, and wrote, or the shape is not known yet. Never where
-            ``is_fresh`` is false: then the present state is the seeded one.
+        Disturbed: Another client has been in the clone, and wrote or may have used a sequence. Never where ``is_fresh``
+            is false: then the present state is the seeded one.
     """
 
     def __init__(self, address: Address, shape: Shape, *, superuser: bool, is_fresh: bool = True) -> None:
@@ -296,12 +319,13 @@ class Observer:
         self.left: tuple[OpenConnection, ...] = ()
         self.wrote: tuple[str, ...] = ()
         self._watched: Counters | None = None
+        self._unseen: UnseenLook | None = None
         self._connect(address)
         try:
             reading = shape.read(self.connection)
             self.sequences = SequenceWatch(reading.sequences, self.connection)
             now, look = self.wait_until_alone("another client is connected to the new clone")
-            if is_fresh and not now.is_fresh:
+            if is_fresh and not look.is_untouched:
                 self._check_visited(now)
             shape.learn(reading)
             self.seeded = Moment(now, {} if is_fresh else self._table_counts(), look.newest)
@@ -358,6 +382,7 @@ class Observer:
         Where a connection is busy or does not go, ``otherwise`` is why the clone is to be discarded.
         """
         started, looks = time.monotonic(), 0
+        self.connection.prepare_threshold = 0
         while True:
             look = self._look()
             if look.counters is not None:
@@ -400,8 +425,10 @@ class Observer:
         there since the clone was settled. What the backend wrote when it connected is not watched but settled.
         """
         self.connection.execute(_FLUSH)
-        look, resting = self._glance(backend), self.resting
-        now = look.counters
+        with self.connection.transaction(force_rollback=True):
+            self.connection.execute("DEALLOCATE ALL")
+        self._unseen = UnseenLook(self.connection, self.sequences.oids, beside_a_backend=True)
+        now, resting = self._unseen.look(backend).counters, self.resting
         if now is None or not replace(now, sessions=now.sessions - 1).is_undisturbed(resting):
             return False
         self._watched = None if now.tuples != resting.tuples else now
@@ -413,20 +440,18 @@ class Observer:
         A commit that wrote nothing counts as well: it may have changed the session. The backend must have told the
         server what it did. What was written and rolled back has left dead rows: settle the clone now and then.
         """
-        before, look = self._watched, self._glance(backend)
-        now = look.counters
-        if now is None or before is None or now.committed != before.committed or now.beyond_rows(before):
+        before, unseen = self._watched, self._unseen
+        if before is None or unseen is None:
             return False
-        with self.connection.transaction(force_rollback=True):
-            moved = self.sequences.settle(look.fetched)
-        if moved:
-            again = self._glance(backend).counters
+        look = unseen.look(backend)
+        now = look.counters
+        if now is None or now.committed != before.committed or now.beyond_rows(before):
+            return False
+        if self.sequences.suspects(look.fetched):
+            with self.connection.transaction(force_rollback=True):
+                moved = self.sequences.settle(look.fetched)
+            again = unseen.look(backend).counters if moved else now
             if again is None or again.committed != now.committed or not again.is_undisturbed(now):
                 return False
         self._watched = now
         return True
-
-    def _glance(self, backend: int) -> Look:
-        """A look, with counters unless anybody else is connected, or the backend is in the middle of something."""
-        with self.connection.transaction(force_rollback=True):
-            return Look.of(*self.connection.execute(_GLANCE, [backend, self.sequences.oids]).fetchall()[0])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import psycopg
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.templates import Template
+
+_Made = TypeVar("_Made")
 
 MAX_SPARES: Final = 2
 """Spare clones of one worker, of all its templates together: that much disk is taken in advance."""
@@ -169,19 +171,19 @@ class Leased:
 
 
 @dataclass
-class Spare:
+class Spare(Generic[_Made]):
     """A clone that is made, or given another name, beside the tests; ``None`` where that failed."""
 
     is_new: bool = True
-    made: Future[Leased | None] = field(default_factory=Future)
+    made: Future[_Made | None] = field(default_factory=Future)
     wanted: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self) -> Leased | None:
+    def wait(self) -> _Made | None:
         """Wait until it is made."""
         self.wanted.set()
         return self.made.result()
 
-    def give_up(self) -> Leased | None:
+    def give_up(self) -> _Made | None:
         """Cancel it, or get the clone if it is made already."""
         return None if self.made.cancel() else self.wait()
 
@@ -198,7 +200,7 @@ class Stock:
     shape: Shape = field(default_factory=Shape)
     costs: Costs = field(default_factory=Costs)
     ready: list[Leased] = field(default_factory=list)
-    spares: list[Spare] = field(default_factory=list)
+    spares: list[Spare[Leased]] = field(default_factory=list)
 
 
 class Pool:
@@ -269,7 +271,7 @@ class Pool:
             self._order_spare(leased.clone.template)
             self._discard(leased)
         elif given_away:
-            spare = Spare(is_new=False)
+            spare = Spare[Leased](is_new=False)
             stock.spares.append(spare)
             self._disposal.do(lambda admin: self._move(leased, spare, admin), spare.fail)
         else:
@@ -278,7 +280,7 @@ class Pool:
         self.seconds += settlement.seconds
         return settlement
 
-    def _move(self, leased: Leased, spare: Spare, admin: Admin) -> None:
+    def _move(self, leased: Leased, spare: Spare[Leased], admin: Admin) -> None:
         """Give a settled clone another name, which nobody knows yet."""
         if not spare.made.set_running_or_notify_cancel():
             self._discard(leased)
@@ -361,11 +363,11 @@ class Pool:
     def _order_spare(self, template: Template) -> None:
         spares = self._stocks[template.name].spares
         if not spares and sum(len(stock.spares) for stock in self._stocks.values()) < MAX_SPARES:
-            spare = Spare()
+            spare = Spare[Leased]()
             spares.append(spare)
             self._disposal.do(lambda admin: self._make_spare(template, spare, admin), spare.fail)
 
-    def _make_spare(self, template: Template, spare: Spare, admin: Admin) -> None:
+    def _make_spare(self, template: Template, spare: Spare[Leased], admin: Admin) -> None:
         # A test that waits already makes the observer itself, while this thread goes on with the drops that are due.
         if spare.made.done() or not spare.made.set_running_or_notify_cancel():  # done: tried again, or given up
             return

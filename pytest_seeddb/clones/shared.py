@@ -8,19 +8,21 @@ test gets a new one.
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from pytest_seeddb.clones.changes import Changes
-from pytest_seeddb.clones.observer import NAME, SequenceWatch
-from pytest_seeddb.clones.pool import ATTEMPTS, disturbed
+from pytest_seeddb.clones.observer import NAME, SequenceWatch, UnseenLook
+from pytest_seeddb.clones.pool import ATTEMPTS, Spare, disturbed
 from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
     from pytest_seeddb.application.flushing import Told
+    from pytest_seeddb.clones.disposal import Disposal
     from pytest_seeddb.clones.observer import Counters, Look
     from pytest_seeddb.clones.pool import Clone, Clones
     from pytest_seeddb.servers.address import Address
@@ -28,22 +30,74 @@ if TYPE_CHECKING:
     from pytest_seeddb.templates.templates import Template
 
 
-class SharedClone:
-    """One clone for many tests, seeded before each of them.
+class Watched:
+    """A clone that tests share, and the connection that stays on it.
 
-    A connection stays on it and sets its sequences back: a rolled back insert leaves its number used.
     It rolls back all that it does, so that the counters show no commit of its own.
+    """
+
+    def __init__(self, clone: Clone) -> None:
+        self.clone = clone
+        self.resting: Counters | None = None
+        self._is_moved = False
+        self.connection = self._connect()
+        try:
+            with self.connection.transaction(force_rollback=True):
+                self.sequences = SequenceWatch(Sequences(self.connection), self.connection)
+            self._unseen = UnseenLook(self.connection, self.sequences.oids, beside_a_backend=False)
+            self.first = self.look()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(writing(self.clone.address).conninfo, autocommit=True, application_name=NAME)
+
+    def look(self) -> Look:
+        """What the server says of it."""
+        return self._unseen.look()
+
+    def is_at_rest(self) -> bool:
+        """Whether nobody was there since it was settled, but for its own connection after a `move`."""
+        before, is_moved = self.resting, self._is_moved
+        self._is_moved = False
+        with suppress(psycopg.Error):
+            now = self.look().counters
+            if now and before and (now.is_moved(before) if is_moved else now.is_at_rest(before)):
+                self.resting = now
+                return True
+        return False
+
+    def set_back(self, fetched: dict[int, int]) -> bool:
+        """Set back the sequences that moved, by the counts of a look: a rolled back insert leaves its number used."""
+        is_quiet = not self.sequences.suspects(fetched)
+        with suppress(psycopg.Error), nullcontext() if is_quiet else self.connection.transaction(force_rollback=True):
+            self.sequences.settle(fetched)
+            return True
+        return False
+
+    def move(self, clones: Clones, admin: Admin) -> None:
+        """Give it another name, which nobody knows yet."""
+        self.connection.close()
+        self.clone = clones.move(self.clone, admin)
+        self.connection = self.sequences.connection = self._connect()
+        self._unseen = UnseenLook(self.connection, self.sequences.oids, beside_a_backend=False)
+        self._is_moved = True
+
+
+class SharedClone:
+    """One clone for many tests, seeded before each of them; two take turns where tests give their address away.
 
     Concurrency: one test at a time; it belongs to one worker.
     """
 
-    def __init__(self, admin: Admin, clones: Clones, template: Template) -> None:
+    def __init__(self, admin: Admin, clones: Clones, disposal: Disposal, template: Template) -> None:
         self._admin = admin
         self._clones = clones
+        self._disposal = disposal
         self._template = template
-        self._clone: Clone | None = None
-        self._watch: SequenceWatch | None = None
-        self._resting: Counters | None = None
+        self._watched: Watched | None = None
+        self._moving: list[Spare[Watched]] = []
         self._counted: Counters | None = None
         """Since when `changes` are told."""
 
@@ -54,92 +108,102 @@ class SharedClone:
             CloneError: Another client connects to each new clone.
         """
         for _ in range(ATTEMPTS):
-            if self._clone is None:
-                self._make()
-            elif self._is_at_rest():
-                self._counted = self._resting
-                return self._clone
-            else:
-                self.settle(rolled_back=False)
+            watched = self._watched = self._watched or self._next()
+            if watched and watched.is_at_rest():
+                self._counted = watched.resting
+                return watched.clone
+            self.settle(rolled_back=False)
         raise disturbed(self._template.name, self._admin.address)
 
-    def _make(self) -> None:
-        self._clone = self._clones.make(self._template)
+    def _next(self) -> Watched | None:
+        """One that has another name by now, or a new one, unless somebody else was there already."""
+        while len(self._moving) > 1 or (self._moving and self._moving[0].made.done()):
+            if watched := self._moving.pop(0).wait():
+                return watched
+        clone = self._clones.make(self._template)
         try:
-            self._admin.make_read_only(self._clone.name)
-            connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
-            self._watch = SequenceWatch(Sequences(connection), connection)
-            self._resting = self._look(self._watch).counters
+            self._admin.make_read_only(clone.name)
+            watched = Watched(clone)
         except BaseException:
-            self.give_up()
+            self._clones.discard(clone)
             raise
-        if self._resting is None or not self._resting.is_fresh:  # somebody else was there already
-            self.give_up()
-
-    def _look(self, watch: SequenceWatch) -> Look:
-        watch.connection.rollback()
-        look = watch.look()
-        watch.connection.rollback()
-        return look
-
-    def _is_at_rest(self) -> bool:
-        with contextlib.suppress(psycopg.Error):
-            now = self._look(self._watch).counters if self._watch else None
-            return bool(now and self._resting and now.is_at_rest(self._resting))
-        return False
+        look = watched.first if watched.first.counters else self._look_alone(watched)
+        if look and look.is_untouched:
+            watched.resting = look.counters
+            return watched
+        self._discard(watched)
+        return None
 
     def settle(self, *, rolled_back: bool, given_away: object = False) -> None:
         """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
 
         ``rolled_back`` says that the test was allowed to write in transactions that are rolled back. If its address
-        was ``given_away``, it gets another name.
+        was ``given_away``, it gets another name before it goes to another test.
         """
-        is_seeded = False
+        watched, is_seeded = self._watched, False
         try:
-            if self._clone and self._watch and (before := self._resting):
-                self._admin.evict(self._clone.name, spare=self._watch.connection.info.backend_pid)
-                with contextlib.suppress(psycopg.Error, SeedDbError):
-                    look = self._look(self._watch)
-                    now = self._resting = look.counters
-                    if now and not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
-                        self._watch.settle(look.fetched)
-                        self._watch.connection.rollback()
-                        is_seeded = not given_away or self._move(self._clone, self._watch, now)
+            if watched and (before := watched.resting) and (look := self._look_alone(watched)):
+                now = watched.resting = look.counters
+                if now and not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
+                    is_seeded = watched.set_back(look.fetched)
         finally:
-            if not is_seeded:
-                self.give_up()
+            if watched and not is_seeded:
+                self._discard(watched)
+            if given_away or not is_seeded:
+                self._watched = None
+        if watched and is_seeded and given_away:
+            spare = Spare[Watched](is_new=False)
+            self._moving.append(spare)
+            self._disposal.do(partial(self._move, watched, spare), spare.fail)
 
-    def _move(self, clone: Clone, watch: SequenceWatch, before: Counters) -> bool:
-        """Give a settled clone another name, which nobody knows yet; whether nobody came meanwhile."""
-        watch.connection.close()
-        self._clone = self._clones.move(clone)
-        watch.connection = psycopg.connect(writing(self._clone.address).conninfo, application_name=NAME)
-        self._resting = self._look(watch).counters
-        return self._resting is not None and self._resting.is_moved(before)
+    def _look_alone(self, watched: Watched) -> Look | None:
+        """What the server says when nobody else is connected; ``None`` where it says nothing."""
+        with suppress(psycopg.Error):
+            look = watched.look()
+            if look.counters:
+                return look
+        self._admin.evict(watched.clone.name, spare=watched.connection.info.backend_pid)
+        with suppress(psycopg.Error):
+            return watched.look()
+        return None
+
+    def _move(self, watched: Watched, spare: Spare[Watched], admin: Admin) -> None:
+        moved, is_wanted = None, spare.made.set_running_or_notify_cancel()
+        with suppress(psycopg.Error, SeedDbError):
+            if is_wanted:
+                watched.move(self._clones, admin)
+                moved = watched
+        if moved is None:
+            self._discard(watched)
+        if is_wanted:
+            spare.made.set_result(moved)
 
     def restore_sequences(self) -> None:
         """Set the sequences back while the test may be in the middle of something."""
-        if self._watch:
-            self._watch.restore()
-            self._counted = self._watch.counters()
-            self._watch.connection.rollback()
+        if watched := self._watched:
+            with watched.connection.transaction(force_rollback=True):
+                watched.sequences.restore()
+                self._counted = watched.sequences.counters()
 
     def changes(self, _told: Told, _deadline: float, *, rolled_back: bool) -> Changes:
         """The sequences that moved, and whether a connection that was to be read-only committed something."""
-        if self._watch is None or self._counted is None:
+        if self._watched is None or self._counted is None:
             return Changes()
-        names, now = self._watch.moves(), self._watch.counters()
-        self._watch.connection.rollback()
+        with self._watched.connection.transaction(force_rollback=True):
+            names, now = self._watched.sequences.moves(), self._watched.sequences.counters()
         wrote = now.has_committed_writes(self._counted) if rolled_back else now.wrote(self._counted)
         return Changes(sequences=tuple(names), beyond_rows=wrote)
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""
-        if self._watch:
-            self._watch.connection.close()
-        if self._clone:
-            self._clones.discard(self._clone)
-        self._clone = self._watch = self._resting = None
+        going = [self._watched, *(spare.give_up() for spare in self._moving)]
+        self._watched, self._moving = None, []
+        for watched in filter(None, going):
+            self._discard(watched)
+
+    def _discard(self, watched: Watched) -> None:
+        watched.connection.close()
+        self._clones.discard(watched.clone)
 
 
 def writing(address: Address) -> Address:

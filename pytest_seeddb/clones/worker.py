@@ -193,7 +193,8 @@ class Worker:
             )
         if plan.key not in self._templates:
             try:
-                template = self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
+                with server_errors("The template could not be made", self.server.address):
+                    template = self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
             except SeedDbError as error:
                 self._templates[plan.key] = StoredError(error)
             else:
@@ -264,10 +265,14 @@ class Worker:
 
     def database_on(self, leased: Leased, env: tuple[str, ...]) -> SeededDatabase:
         """A private clone as a test sees it; it lives as long as the lease."""
-        address, template = leased.clone.address, leased.clone.template
-        database = SeededDatabase(address, template, "clone", env, lambda: self.pool.renew(leased), leased.changes)
-        database.look_up_roles = partial(self.roles, template)
-        return database
+        return SeededDatabase(
+            leased.clone,
+            "clone",
+            env,
+            go_back=lambda: self.pool.renew(leased),
+            look=leased.changes,
+            look_up_roles=partial(self.roles, leased.clone.template),
+        )
 
     def roles(self, template: Template, wanted: str) -> Mapping[str, Role]:
         """The roles that an application's connections to the template's clones may have; asked for once.
@@ -285,10 +290,16 @@ class Worker:
     ) -> SeededDatabase:
         shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
-            address = shared.take().address
+            clone = shared.take()
         look = partial(shared.changes, rolled_back=isolation == "rollback")
-        database = SeededDatabase(address, template, isolation, env, shared.restore_sequences, look)
-        database.look_up_roles = partial(self.roles, template)
+        database = SeededDatabase(
+            clone,
+            isolation,
+            env,
+            go_back=shared.restore_sequences,
+            look=look,
+            look_up_roles=partial(self.roles, template),
+        )
 
         def take_back() -> None:
             database.close_connections()
@@ -354,7 +365,7 @@ class Worker:
         """This worker's shared clone of the template."""
         template = self._present(template)
         if template.name not in self._shared:
-            self._shared[template.name] = SharedClone(self._admin, self._clones, template)
+            self._shared[template.name] = SharedClone(self._admin, self._clones, self._disposal, template)
         return self._shared[template.name]
 
     def close(self) -> None:

@@ -42,12 +42,14 @@ class Part:
     """One thing that determines what a step does: ``shop/models.py``, ``package faker``, ``parameter stores``.
 
     The digest has 16 hexadecimal digits over its content, or is a short literal: a version, a value. That of a secret
-    is `SET`. What the secret is, only this process knows; `seal` makes of it what may be stored.
+    is `SET`. What the secret is, only this process knows; `seal` makes of it what may be stored. ``before`` is the
+    digest that ledgers have from before there were such parts, if it is another.
     """
 
     name: str
     digest: str
     secret: str = field(default="", repr=False)
+    before: str = field(default="", repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -116,7 +118,9 @@ def file_digest(path: Path | str) -> str:
 def content_part(name: str, content: str) -> Part:
     """The part for a file whose content has this digest; that of a file of secrets, as ``.env``, is one itself."""
     return (
-        Part(name, SET, content) if _SECRET_FILE.fullmatch(name) and _DIGEST.fullmatch(content) else Part(name, content)
+        Part(name, SET, content, content)
+        if _SECRET_FILE.fullmatch(name) and _DIGEST.fullmatch(content)
+        else Part(name, content)
     )
 
 

@@ -65,6 +65,7 @@ class Sources:
         self._packages = Packages(installed, self._memory.owners)
         self._contents: dict[str, tuple[str, Imports]] = {}
         self._wider: dict[Search, Sources] = {}
+        self._follows = True
         self._forget()
 
     def _forget(self) -> None:
@@ -75,6 +76,13 @@ class Sources:
     def after(self, path: Path, within: Path) -> Sources:
         """The same for code that runs after this file; what it puts on the path holds (and its imports ``within``)."""
         return self._widened(self._collect([self._modules.at(path)], within))
+
+    @property
+    def plain(self) -> Sources | None:
+        """The same without what the project's code puts on the path, if it puts anything there."""
+        if not self._wider:
+            return None
+        return self._with(Search(), follows=False)
 
     def of_file(self, path: Path, within: Path | None = None, *, source: str = "") -> tuple[Part, ...]:
         """The parts of a Python file and of all own modules that it imports, transitively; sorted.
@@ -147,15 +155,20 @@ class Sources:
         """The same with what these files put on ``sys.path``; itself where that is nothing new."""
         added = self._added
         for reading in readings:
-            if reading.search:
+            if reading.search and self._follows:
                 added |= reading.search
         if added == self._added:
             return self
         if added not in self._wider:
-            wider = self._wider[added] = copy.copy(self)
-            wider._added, wider._modules = added, Modules(self._root, self._search, added)  # noqa: SLF001 - of this class
-            wider._forget()  # noqa: SLF001 - as above
+            self._wider[added] = self._with(added, follows=True)
         return self._wider[added]
+
+    def _with(self, added: Search, *, follows: bool) -> Sources:
+        other = copy.copy(self)
+        other._added, other._follows = added, follows  # noqa: SLF001 - of this class
+        other._modules = Modules(self._root, self._search, added)  # noqa: SLF001 - as above
+        other._forget()  # noqa: SLF001 - as above
+        return other
 
     def _reading(self, module: Module) -> _Reading:
         if not module.path:

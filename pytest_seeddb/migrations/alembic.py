@@ -50,20 +50,30 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
         revisions = _import_revisions(layout, root, source)
     revisions = order(revisions, source=source)
     sources = Sources(root, search=layout.search).after(layout.env, within=layout.script)
-    steps: list[Step] = []
+    plain, steps = sources.plain, list[Step]()
     for revision in revisions:
         about = f" {revision.about}" if revision.about else ""
         name = f"migration {revision.id}{about} ({revision.path.name})"
-        parts = sources.of_file(revision.path)
-        if not steps:  # later ones are chained to it
-            parts = tuple(sorted({*parts, *_environment(layout, root, sources)}))
-        steps.append(Step(name, parts, rerun="always"))
+        # Later ones are chained to the first.
+        parts, *before = (
+            tuple(sorted({*one.of_file(revision.path), *(() if steps else _environment(layout, root, one))}))
+            for one in (sources, *([plain] if plain else ()))
+        )
+        steps.append(Step(name, parts, before=before[0] if before else (), rerun="always"))
     by_id = {revision.id: (revision, step) for revision, step in zip(revisions, steps, strict=True)}
 
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already
         _Upgrade(layout, by_id, target).run()
 
     return Work(tuple(steps), run)
+
+
+def static_parts(path: Path, root: Path, *, source: str) -> set[Part]:
+    """The parts of all steps, without their order; nothing is imported, whatever the files compute."""
+    layout = read_layout(path, root, source=source)
+    sources = Sources(root, search=layout.search).after(layout.env, within=layout.script)
+    own = {part for file in layout.migrations for part in sources.of_file(file)}
+    return {*own, *_environment(layout, root, sources)}
 
 
 def _import_revisions(layout: Layout, root: Path, source: str) -> list[Revision]:

@@ -176,7 +176,8 @@ def _setting_part(name: str) -> Part:
         text = type(value).__name__ if names_a_secret(name) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):
         text = type(value).__name__
-    return Part(f"setting {name}", SET, text) if passwords_in(text) else Part(f"setting {name}", digest(text))
+    content = digest(text)
+    return Part(f"setting {name}", SET, text, content) if passwords_in(text) else Part(f"setting {name}", content)
 
 
 class _Upgrade:

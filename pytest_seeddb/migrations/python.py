@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def read_steps(path: str, root: Path, *, source: str) -> Work:
     """The step for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs."""
     check(path, source=source, root=root)
-    step = Step(f"schema {path}", Sources(root).of_module(module_of(path)), rerun="safe")
+    sources, module = Sources(root), module_of(path)
+    parts = sources.of_module(module)
+    before = sources.plain.of_module(module) if sources.plain else ()
+    step = Step(f"schema {path}", parts, before=before, rerun="safe")
 
     def run(target: Target, first: int) -> None:
         if first or not target.marks.wants(step):

@@ -75,6 +75,16 @@ def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
     return tuple(stage for stage in _reader(settings, alias)() if stage.steps)
 
 
+def static_parts(settings: Settings) -> set[Part]:
+    """The parts of the migrations of any kind but Django's, as far as they can be told without an import."""
+    path = settings.root / str(settings.migrations)
+    if path.suffix in {".ini", ".toml"} and path.is_file():
+        from pytest_seeddb.migrations import alembic
+
+        return alembic.static_parts(path, settings.root, source=settings.source("migrations"))
+    return {part for stage in stages(settings) for step in stage.steps for part in step.parts}
+
+
 def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
     """The function that reads the kind of migrations that the settings name."""
     wanted, root, source = settings.migrations, settings.root, settings.source("migrations")

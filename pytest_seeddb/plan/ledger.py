@@ -10,7 +10,7 @@ has it as begun and not finished.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -78,6 +78,8 @@ VALUES (%s, %s, %s, %s, %s, now())
 ON CONFLICT (one) DO UPDATE SET fingerprint = excluded.fingerprint, profile = excluded.profile, tier = excluded.tier,
     version = excluded.version, environment = excluded.environment, applied_at = excluded.applied_at
 """
+_RENOTE: Final = "UPDATE seeddb.seeddb_step SET digest = %s WHERE name = %s AND digest = %s"
+_RENOTE_MARKER: Final = "UPDATE seeddb.seeddb_marker SET fingerprint = %s, version = %s WHERE fingerprint = %s"
 _HAS_INPUTS: Final = "SELECT to_regclass('seeddb.seeddb_input') IS NOT NULL"
 _INPUTS: Final = "SELECT step, name, digest FROM seeddb.seeddb_input ORDER BY 1, 2"
 _FORGET_INPUTS: Final = "DELETE FROM seeddb.seeddb_input WHERE step = %s"
@@ -123,7 +125,12 @@ class Ledger:
         """Whether the step was applied as it is now, and has since had nothing else to read."""
         inputs = (self.inputs or {}).get(step.name, ())
         is_same = not inputs or current([part.name for part in inputs], root) == inputs
-        return is_same and self.steps.get(step.name) == Noted(step.version_now, finished=True)
+        noted = self.steps.get(step.name)
+        return is_same and noted is not None and noted.finished and noted.version in step.versions
+
+    def is_current(self, plan: Plan) -> bool:
+        """Whether the marker is of this very plan."""
+        return self.marker is not None and self.marker.fingerprint in plan.noted_fingerprints
 
 
 def read(connection: psycopg.Connection[Any]) -> Ledger:
@@ -183,6 +190,19 @@ def write_finished(
     write_marker(connection, marker)
     connection.execute("UPDATE seeddb.seeddb_step SET applied_at = NULL")
     connection.execute("UPDATE seeddb.seeddb_marker SET applied_at = NULL")
+
+
+def rewrite(connection: psycopg.Connection[Any], plan: Plan, ledger: Ledger, marker: Marker) -> None:
+    """Write what an earlier version noted of the same inputs as this one would; where that is allowed."""
+    from psycopg import errors
+
+    with suppress(errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction):
+        for step in plan.steps:
+            noted = ledger.steps.get(step.name)
+            if noted and noted.version in step.versions and noted.version != step.version_now:
+                connection.execute(_RENOTE, [step.version_now, step.name, noted.version])
+        if ledger.marker and ledger.is_current(plan) and ledger.marker.fingerprint != marker.fingerprint:
+            connection.execute(_RENOTE_MARKER, [marker.fingerprint, marker.version, ledger.marker.fingerprint])
 
 
 def _note_inputs(connection: psycopg.Connection[Any], step: Step, parts: Iterable[Part]) -> None:

@@ -27,6 +27,8 @@ class Step:
         name: What a person calls it: ``migration 0003_orders``, ``seed shop.seeds:roles``.
         parts: Everything that determines what it does; see `pytest_seeddb.fingerprint.digests`.
         version: What of it counts on a database that has it already; all its parts by default.
+        before: Its parts by the rule that earlier notes in ledgers follow, where these are other files.
+        version_before: The version by that rule, where there is one.
         rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
             the tool that runs it knows by itself what is missing.
     """
@@ -34,12 +36,25 @@ class Step:
     name: str
     parts: tuple[Part, ...] = ()
     version: str = field(default="", compare=False)
+    before: tuple[Part, ...] = field(default=(), compare=False)
+    version_before: str = field(default="", compare=False)
     rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
 
     @property
     def version_now(self) -> str:
         """The digest that tells whether it has changed since it was applied; the values of secrets do not count."""
         return self.version or chain("", self.name, self.parts)
+
+    @property
+    def parts_before(self) -> tuple[Part, ...]:
+        """Its parts as version 0.1.0 had them."""
+        return as_before(self.before or self.parts)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The version now, and the one that version 0.1.0 noted for the same inputs."""
+        before = self.version_before or (not self.version and chain("", self.name, self.parts_before))
+        return (self.version_now, *([before] if before else ()))
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -237,13 +252,21 @@ class Plan:
         Args:
             base: What the server contributes: major version, encoding, locale, role.
         """
-        prints = [chain("", "base", (Part("plan", self.name), *base))]
+        return self._chain((Part("plan", self.name), *base), lambda step: step.parts)
+
+    @property
+    def noted_fingerprints(self) -> tuple[str, str]:
+        """What a database's marker has for this plan, and what version 0.1.0 noted for it."""
+        return self.fingerprints(())[-1], self._chain((), lambda step: step.parts_before)[-1]
+
+    def _chain(self, base: tuple[Part, ...], parts_of: Callable[[Step], tuple[Part, ...]]) -> list[str]:
+        prints = [chain("", "base", base)]
         for stage in self.stages:
             start = prints[-1]
             for step in stage.steps:
-                prints.append(chain(prints[-1], step.name, step.parts))
+                prints.append(chain(prints[-1], step.name, parts_of(step)))
             if stage.in_any_order:  # in the middle of it nothing is kept
-                prints[-1] = chain_of_set(start, [(step.name, step.parts) for step in stage.steps])
+                prints[-1] = chain_of_set(start, [(step.name, parts_of(step)) for step in stage.steps])
         return prints
 
     def stage_ends(self) -> Iterator[tuple[int, Stage]]:
@@ -270,6 +293,11 @@ def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: 
     texts = {name: HIDDEN if name in secret else repr(value) for name, value in overrides.items()}
     changes = ", ".join(f"{name}={text}" for name, text in sorted(texts.items()))
     return f"{profile or 'default'}({changes})" if changes else profile or "default"
+
+
+def as_before(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The parts with the digests that ledgers have from before there were secrets."""
+    return tuple(Part(part.name, part.before or part.digest) for part in parts)
 
 
 class Progress:

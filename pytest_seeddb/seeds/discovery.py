@@ -53,6 +53,11 @@ class Catalogue:
             self._seeders[module] = seeders
         return self._seeders[module]
 
+    def static(self, module: str) -> tuple[Declaration, ...]:
+        """The seeders and functions that the module's source tells; none where an import would be needed."""
+        outline = self._outline(module)
+        return (*outline.seeders, *outline.functions.values()) if outline else ()
+
     def callable(self, path: str, *, source: str) -> Declaration:
         """The function that ``module:attribute`` names, seeder or not; raises `ConfigError` where there is none."""
         module, _, attribute = path.partition(":")

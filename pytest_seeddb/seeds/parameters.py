@@ -160,10 +160,12 @@ def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
             value = _value(seeder, parameter, given) if given.is_text else given.value
             text = _canonical(seeder, parameter, given, value)
         name, is_secret = f"parameter {parameter.name}", parameter.is_secret or passwords_in(text)
+        shown = digest(text) if len(text) > _LONGEST_PART or not text.isprintable() else text
         if is_secret:  # a default is part of the seeder's source
-            parts.append(Part(name, SET, text if given else ""))
+            before = digest(f"{seeder.identity} {parameter.name} {text}") if parameter.is_secret else shown
+            parts.append(Part(name, SET, text if given else "", before))
         else:
-            parts.append(Part(name, digest(text) if len(text) > _LONGEST_PART or not text.isprintable() else text))
+            parts.append(Part(name, shown))
     return tuple(parts)
 
 

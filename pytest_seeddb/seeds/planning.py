@@ -41,7 +41,7 @@ def plan_of(
         sources = {**settings.sources, "profile": f"the marker: seeded({profile!r})"}
         settings = replace(settings, profile=profile, sources=sources)
     if settings.plans_nothing:
-        raise _nothing_declared(settings)
+        raise nothing_declared(settings)
     hidden = staging.secret_names(settings, overrides) if overrides else ()
     shown = shown_profile(settings.profile, overrides, hidden)
     stages = (
@@ -137,7 +137,8 @@ class Plans:
         }
 
 
-def _nothing_declared(settings: Settings) -> ConfigError:
+def nothing_declared(settings: Settings) -> ConfigError:
+    """The error for settings without anything to build."""
     return ConfigError(
         "There is nothing to build: neither migrations nor seeds are declared",
         saw=f"no `migrations`, no `seeds`, no `extensions` and no `dump` for the project in {settings.root}",

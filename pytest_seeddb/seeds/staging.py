@@ -13,7 +13,7 @@ from pytest_seeddb.application.django import is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, file_part, glob_parts, relative_name
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.plan.plan import Stage, Step, Work
+from pytest_seeddb.plan.plan import Stage, Step, Work, as_before
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
@@ -162,23 +162,30 @@ class _Staging:
             # Where its rows are already, its own file counts, and not what that imports.
             file = module.replace(".", "/")
             counted = [*own, *(part for part in code if part.name.removesuffix(".py") == file)]
-            return Step(name, parts, chain("", seed.identity, counted), "safe" if seed.spec.idempotent else "never")
-        sources = self._sources.of_module(seed.module, source=self._source)
+            version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
+            return Step(name, parts, version, (), before, "safe" if seed.spec.idempotent else "never")
         values = parameter_parts(seed, self._profile)
-        parts = (
-            Part("seeder", seed.identity),
-            random_seed,
-            *values,
-            *sources,
-            *([_SEQUENCES] if any(part.name == "package factory-boy" for part in sources) else ()),
-            *(self._django_settings() if is_set_up() else ()),
-        )
+
+        def parts_by(sources: Sources) -> tuple[Part, ...]:
+            code = sources.of_module(seed.module, source=self._source)
+            return (
+                Part("seeder", seed.identity),
+                random_seed,
+                *values,
+                *code,
+                *([_SEQUENCES] if any(part.name == "package factory-boy" for part in code) else ()),
+                *(self._django_settings() if is_set_up() else ()),
+            )
+
+        parts = parts_by(self._sources)
+        parts_before = parts_by(plain) if (plain := self._sources.plain) else ()
         # Where its rows are already, another version of what it imports is no reason to seed again.
         # Nor is another password; and whoever may read the ledger could try out passwords by its digest.
         secret = {f"parameter {parameter.name}" for parameter in seed.parameters if parameter.is_secret}
         counted_names = {seed.file, "random seed", *(part.name for part in values)} - secret
-        version = chain("", seed.identity, [part for part in parts if part.name in counted_names])
-        return Step(name, parts, version, "safe" if seed.idempotent else "never")
+        counted = [part for part in parts if part.name in counted_names]
+        version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
+        return Step(name, parts, version, parts_before, before, "safe" if seed.idempotent else "never")
 
     def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:
         return glob_parts(spec.inputs, self._root, source=self._source) if spec.inputs else ()

@@ -29,7 +29,7 @@ from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.places import cache_place, own_account
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.grants import Carried, Grant, Setting
-from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.record import FORM, Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +162,8 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
     tail = Tail.read(path)
     server, then = look.steps[0], plan.sealed(tail.record.salt)
     if tail.record.fingerprint != then.fingerprints(server[1])[-1]:
+        if tail.record.form != FORM:
+            raise Unusable(f"an earlier version of pytest-seeddb wrote {path}")
         now = (server, *((step.name, step.parts) for step in then.steps))
         change = explain_change((("server", tail.server), *tail.record.steps), now)
         raise Unusable(f"{path} is of another plan: {change or 'another version made it'}")
@@ -232,8 +234,19 @@ class KeptDumps:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             export(clone, major, template, look, self._settings, path)
             ours = [path for path in self._directory.iterdir() if _DUMP_NAME.fullmatch(path.name)]
-            for old in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_DUMPS:]:
+            ours.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            for old in [*ours[_KEPT_DUMPS:], *(path for path in ours[:_KEPT_DUMPS] if _is_outdated(path, template))]:
                 old.unlink(missing_ok=True)
 
     def _path(self, look: Look) -> Path:
         return self._directory / f"{look.fingerprints[-1]}.dump"
+
+
+def _is_outdated(dump: Path, template: Template) -> bool:
+    """Whether an earlier version wrote the dump for the template's plan and profile."""
+    try:
+        record = Tail.read(dump).record
+    except Unusable:
+        return False
+    same = (template.record.plan, template.record.profile)
+    return record.form < FORM and (record.plan, record.profile) == same

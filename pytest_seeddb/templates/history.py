@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Difference, differences, seal
 from pytest_seeddb.servers.naming import slug
-from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.record import FORM, Record
 
 if TYPE_CHECKING:
     from pytest_seeddb.fingerprint.digests import Steps
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ANOTHER_BASE: Final = "the server's version, locale or role changed"
 """What is left where neither a step nor a file of the build differs."""
+
+
+OLDER_FORM: Final = "an earlier version of pytest-seeddb built the last one, in a form of its own"
+"""What makes all else that differs meaningless."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,23 @@ def last_build(admin: Admin, plan: Plan) -> Record | None:
     return max(builds, key=lambda pair: pair[0], default=(0, None))[1]
 
 
+def of_older_form(admin: Admin, built: Record) -> list[str]:
+    """The templates that earlier versions made of the plan and profile that this one has just built; none of a layer.
+
+    Whoever goes on with an earlier version builds once more, and nothing is dropped then: the next one finds its own.
+    """
+    if built.layer:
+        return []
+    records = [(database.name, Record.from_json(database.comment)) for database in admin.databases(r"seeddb\_t\_%")]
+    same = (built.plan, built.profile)
+    return [name for name, record in records if record and record.form < FORM and (record.plan, record.profile) == same]
+
+
 def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
     """How the plan, whose fingerprint this is, differs from an earlier build."""
     steps = tuple((step.name, step.parts) for step in plan.steps)
+    if before.form != FORM and before.fingerprint != fingerprint:
+        return Comparison(before, (Difference("changed", OLDER_FORM),))
     changes = differences(*then_and_now(before, plan, steps))
     if not changes and before.fingerprint != fingerprint:
         changes = [Difference("changed", ANOTHER_BASE)]

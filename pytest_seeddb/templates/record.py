@@ -20,9 +20,13 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
     "layer": bool,
     "size": int,
     "days": int,
+    "form": int,
     "seconds": (int, float),
 }
 """What `Record.from_json` checks beside its own reading: these are compared and sorted."""
+
+FORM: Final = 1
+"""Of how a plan's inputs become fingerprints: templates of another form are built anew, once. 0 is that of 0.1.0."""
 
 Steps = tuple[tuple[str, tuple[Part, ...]], ...]
 
@@ -44,6 +48,7 @@ class Record:
         days: On how many days it was used. Runs are not counted: that would be a write in each of them.
         unlogged: A digest of its unlogged tables, which do not outlive a crash; empty without any.
         roles: The roles that its build made.
+        form: See `FORM`.
         salt: That of the secrets among its parts; see `pytest_seeddb.fingerprint.digests.seal`.
     """
 
@@ -66,6 +71,7 @@ class Record:
     unlogged: str = ""
     roles: tuple[str, ...] = ()
     salt: str = ""
+    form: int = 0
 
     def to_json(self) -> str:
         """The comment's text."""

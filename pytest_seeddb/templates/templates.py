@@ -23,7 +23,8 @@ from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_
 from pytest_seeddb.templates import history
 from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
 from pytest_seeddb.templates.grants import Carried
-from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.inventory import drop_unused
+from pytest_seeddb.templates.record import FORM, Record
 from pytest_seeddb.templates.salt import salt_of, server_origin, user_origin
 from pytest_seeddb.templates.staleness import staleness
 
@@ -133,18 +134,15 @@ class Templates:
 
         Raises:
             BuildError: A step failed; the server is as it was before.
-            ServerError: The server refused something: disk full, no privilege, gone.
+            psycopg.Error: The server refused something: disk full, no privilege, gone.
         """
-        with server_errors("The template could not be made", self._admin.address):
-            plan = self._seal(plan)
-            prints = plan.fingerprints(self.base)
-            return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
+        plan, prints = self._fingerprints_of(plan)
+        return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
         with server_errors("The templates could not be listed", self._admin.address):
-            plan = self._seal(plan)
-            prints = plan.fingerprints(self.base)
+            plan, prints = self._fingerprints_of(plan)
             steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
             template = self._find(plan, prints[-1])
             reason = "" if template else self._reason(plan, steps[1:], prints[-1])
@@ -158,6 +156,8 @@ class Templates:
             return "first build of this plan and profile"
         if why := next((why for name, why in self._staleness.items() if why and before.fingerprint[:24] in name), ""):
             return why
+        if before.form != FORM and before.fingerprint != fingerprint and not self._token:
+            return history.OLDER_FORM
         change = explain_change(*history.then_and_now(before, plan, steps))
         if not change and not self._token and before.fingerprint == fingerprint:
             return _ALTERED
@@ -169,6 +169,11 @@ class Templates:
             plan = self._seal(plan)
             before = history.last_build(self._admin, plan)
         return None if before is None else history.compare(before, plan, plan.fingerprints(self.base)[-1])
+
+    def _fingerprints_of(self, plan: Plan) -> tuple[Plan, list[str]]:
+        """The plan with its secrets sealed, and the fingerprint of each of its prefixes."""
+        plan = self._seal(plan)
+        return plan, plan.fingerprints(self.base)
 
     def _seal(self, plan: Plan) -> Plan:
         return plan.sealed(self._salt(plan)) if plan.has_secrets else plan
@@ -337,6 +342,7 @@ class Templates:
                 token=self._token,
                 used=_now()[:10],
                 salt=salt,
+                form=FORM,
                 roles=tuple(sorted(made | (self._roles() - before))),
             )
             record = finish(build, draft, span.started)
@@ -371,6 +377,9 @@ class Templates:
         self._admin.lock(lock_key("use", final), shared=True)
         self._held.add(final)
         sealed = self._admin.publish(build.name, final, lambda sealed: replace(record, sealed=sealed).to_json())
+        if reason == history.OLDER_FORM:
+            for older in history.of_older_form(self._admin, record):
+                drop_unused(self._admin, older)
         return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
 
     def _drop_if_there(self, name: str) -> None:

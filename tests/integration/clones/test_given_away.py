@@ -163,6 +163,14 @@ def test_the_database_of_a_test_that_gave_its_address_away_is_used_again(worker,
     assert worker.pool.verdicts == {"keep": 10}
 
 
+@pytest.mark.parametrize("isolation", ["rollback", "readonly"])
+def test_two_shared_clones_take_turns_where_tests_give_their_address_away(worker, template, isolation):
+    for _ in range(10):
+        with worker.database(template, isolation) as database, psycopg.connect(database.url) as connection:
+            assert connection.execute("SELECT v FROM t").fetchall() == [(1,)]
+    assert worker.clones.made <= 2
+
+
 def test_an_address_that_was_given_away_stays_valid_over_a_reset(worker, template):
     with worker.database(template) as database:
         with psycopg.connect(database.url, autocommit=True) as connection:

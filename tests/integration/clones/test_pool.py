@@ -10,8 +10,10 @@ import pytest
 from handmade import Statements
 from separate import separate_server
 
-from pytest_seeddb.clones.pool import MAX_SPARES
+from pytest_seeddb.clones.pool import MAX_SPARES, Clones
+from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
+from pytest_seeddb.errors import CloneError
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import Settings
 
@@ -43,6 +45,43 @@ def disposed(worker):
     while not done:
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def visitors(statement):
+    """Somebody who is in each new clone before its observer, as monitoring may be."""
+    make, connections = Clones.make, []
+
+    def make_and_visit(clones, *arguments):
+        clone = make(clones, *arguments)
+        connections.append(psycopg.connect(writing(clone.address).conninfo, autocommit=True))
+        connections[-1].execute(statement)
+        return clone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Clones, "make", make_and_visit)
+        yield
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("isolation", ["clone", "rollback", "readonly"])
+def test_a_visitor_of_each_new_clone_who_only_reads_costs_no_test_its_clone(worker, make_plan, isolation):
+    template = worker.template(make_plan(TABLE))
+    with visitors("SELECT count(*) FROM pg_class"), worker.database(template, isolation) as database:
+        database.connect().execute("SELECT * FROM t")
+    assert worker.clones.made == 1
+
+
+@pytest.mark.parametrize("isolation", ["clone", "rollback", "readonly"])
+@pytest.mark.parametrize("statement", ["INSERT INTO t VALUES (666)", "SELECT nextval('s')"])
+def test_a_visitor_of_each_new_clone_who_writes_is_an_error_that_says_so(worker, make_plan, isolation, statement):
+    template = worker.template(make_plan(TABLE, Statements("sequence", ["CREATE SEQUENCE s"])))
+    with visitors(statement), pytest.raises(CloneError, match="gets into each new clone") as caught:
+        worker.database(template, isolation).__enter__()
+    assert "10 clones" in caught.value.saw
+    with worker.database(template, isolation) as database:
+        assert database.connect().execute("SELECT *, (SELECT count(*) FROM t) FROM s").fetchone() == (1, 0, False, 0)
 
 
 def test_no_spare_is_made_for_tests_that_use_none_up(worker, make_plan):

@@ -144,6 +144,73 @@ def test_a_commit_before_any_statement_of_settling_is_not_seen_by_the_next_test(
     assert adversary.done >= at - 1 > 1
 
 
+def strikes(adversary, from_test_to_test):
+    """Have the adversary strike before the first statement, the second, ...; gives how many there were."""
+    kinds = list(HARM.values())
+    adversary.harm = lambda: [kinds[adversary.calls % len(kinds)]]
+    for at in count(1):
+        if at > from_test_to_test(lambda call, at=at: call == at):
+            return at - 1
+    return 0
+
+
+ROLLED_BACK = [*list(WORK.values())[1:], "TRUNCATE u"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given_away", [False, True], ids=["", "given away"])
+@pytest.mark.parametrize("isolation", ["rollback", "readonly"])
+def test_a_commit_before_any_statement_is_not_seen_by_the_next_test_of_a_shared_clone(bench, isolation, given_away):
+    shared, rolled_back = bench.worker.shared_clone(bench.template), isolation == "rollback"
+    seeded = state(shared.take().address)
+    shared.settle(rolled_back=False)
+    adversary = Adversary(bench.worker, list)
+
+    def from_test_to_test(when):
+        clone = shared.take()
+        with psycopg.connect(writing(clone.address).conninfo) as connection:
+            for statement in ROLLED_BACK if rolled_back else ["SELECT * FROM t"]:
+                connection.execute(statement)
+            connection.rollback()
+        adversary.calls, adversary.when = 0, when
+        with adversary.at_work(lambda: clone.name):
+            shared.settle(rolled_back=rolled_back, given_away=given_away)
+            following = shared.take()
+            calls = adversary.calls
+        assert_same(state(following.address), seeded, f"after {calls} statements")
+        shared.settle(rolled_back=False)
+        return calls
+
+    assert 1 < strikes(adversary, from_test_to_test) <= adversary.done
+    shared.give_up()
+
+
+@pytest.mark.slow
+def test_a_commit_before_any_statement_is_not_seen_by_the_next_test_that_django_rolls_back(bench):
+    adversary = Adversary(bench.worker, list)
+
+    def from_test_to_test(when):
+        leased = bench.pool.take(bench.template)
+        adversary.calls, adversary.when = 0, when
+        with psycopg.connect(leased.clone.address.conninfo) as connection, adversary.at_work(lambda: leased.clone.name):
+            backend = connection.info.backend_pid
+            is_watched = leased.observer.watch(backend)
+            for statement in ROLLED_BACK if adversary.calls else []:
+                connection.execute(statement)
+            connection.rollback()
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            connection.rollback()
+            is_seeded = is_watched and bench.pool.is_as_watched(leased, backend)
+            calls, adversary.when = adversary.calls, lambda call: False
+            if is_seeded:
+                assert_same(state(leased.clone.address), bench.seeded, f"after {calls} statements")
+        bench.pool.give_back(leased)
+        return calls
+
+    assert strikes(adversary, from_test_to_test) > 5
+    assert adversary.done > 5
+
+
 @pytest.mark.long
 def test_commits_at_random_moments_of_a_thousand_random_workloads_are_never_seen(bench):
     draw = random.Random(13)

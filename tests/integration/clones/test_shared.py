@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from handmade import Statements
 
+from pytest_seeddb.clones.engines import AsyncJoinedConnection, open_async_engine
 from pytest_seeddb.clones.observer import Look
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
@@ -59,6 +61,9 @@ def execute(address, *statements, commit=True):
             connection.commit()
 
 
+THIS = "SELECT oid FROM pg_database WHERE datname = current_database()"
+
+
 def state(clone):
     """Everything of the clone that a test could see."""
     queries = [
@@ -68,7 +73,7 @@ def state(clone):
         "SELECT (relname, relacl, relkind)::text FROM pg_class WHERE oid > 16383 AND relkind <> 't' ORDER BY 1",
         "SELECT obj_description('shop'::regclass)",
         "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'made%'",
-        "SELECT setconfig::text FROM pg_db_role_setting WHERE setrole <> 0",
+        f"SELECT setconfig::text FROM pg_db_role_setting WHERE setrole <> 0 AND setdatabase = ({THIS})",
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()",
         "SELECT oid::text FROM pg_largeobject_metadata",
     ]
@@ -290,7 +295,7 @@ def test_a_failure_while_settling_gives_the_clone_up(scene, shared, seeded, monk
     def refuse(*_arguments, **_named):
         raise psycopg.OperationalError
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, closing(psycopg.connect(clone.address.conninfo)):
         patch.setattr(Admin, "evict", refuse)
         with pytest.raises(psycopg.OperationalError):
             shared.settle(rolled_back=True)
@@ -338,6 +343,26 @@ def test_rollback_and_readonly_tests_take_turns_on_one_clone(shared, seeded):
     with one_test(shared, rolled_back=True) as clone:
         execute(writing(clone.address), WRITES["update"])
     assert is_seeded(shared, seeded)
+
+
+def test_a_task_that_is_cancelled_before_it_joins_the_transaction_leaves_no_connection(scene, monkeypatch):
+    worker, template = scene
+    joining = []
+
+    async def cancel(connection, *_arguments):
+        joining.append(connection)
+        raise asyncio.CancelledError
+
+    async def use(engine):
+        async with engine.connect():
+            pass
+
+    with worker.database(template, "rollback") as database, open_async_engine(database) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(AsyncJoinedConnection, "execute", cancel)
+            with pytest.raises(asyncio.CancelledError):
+                asyncio.run(use(engine))
+        assert [connection.closed for connection in joining] == [True]
 
 
 def test_connections_of_ones_own_cannot_write(shared):

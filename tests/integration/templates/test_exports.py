@@ -15,6 +15,7 @@ from pytest_seeddb.cli.build import build
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plan.plan import Progress
+from pytest_seeddb.seeds.inputs import static_digest
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.programs import find_program
@@ -240,8 +241,10 @@ def test_data_files_that_changed_since_make_the_file_stale(project):
     table = TABLE.format(own=project.own).replace('"seeds/*.sql"', f'"{module}:fill"')
     project.write("pyproject.toml", table)
     project.export()
+    key = static_digest(project.settings)
     project.write("names.txt", "second")
-    assert "is of other data files: names.txt changed" in project.imported().not_imported
+    assert static_digest(project.settings) == key, "the key for a cache cannot know it"
+    assert "is of other data files or environment variables: names.txt changed" in project.imported().not_imported
     project.write("names.txt", "first")
     assert project.imported().not_imported == ""
     project.write("names.txt", "third")
