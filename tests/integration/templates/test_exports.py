@@ -279,7 +279,7 @@ def test_a_materialized_view_that_a_restore_would_change_is_made_by_a_build(proj
     project.write("seeds/rows.sql", f"{ROWS} INSERT INTO shop (name) VALUES ('d');")
     project.export()
     found = project.imported()
-    assert "names: it was not refreshed after its tables were filled" in found.not_imported
+    assert "names: not refreshed after its tables were filled" in found.not_imported
     assert found.built
 
 
