@@ -10,6 +10,7 @@ back, counts as rolled back; every insert, update and delete counts, rolled back
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -95,7 +96,9 @@ _CLOSING: Final = 0.003
 _LOOKS: Final = 4
 """and as many looks: if our own backend waits long for a processor, so does one that is ending."""
 _BUSY: Final = 0.02
-"""Seconds after which a transaction is one that the test left open."""
+"""Seconds after which a transaction is one that the test left open;"""
+_BUSY_IN_A_CROWD: Final = 0.2
+"""where processes wait for a processor, the one that is ending may as well."""
 _PATIENCE: Final = 2.0
 
 
@@ -300,6 +303,11 @@ class SequenceWatch:
             self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
 
 
+def is_crowded() -> bool:
+    """Whether more processes want to run on this machine than it has processors."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 class Observer:
     """A connection that stays on a clone from before its first test, and the clone's seeded state.
 
@@ -394,7 +402,7 @@ class Observer:
                 self.left = others
             # Inside a transaction, or running something, or it may be.
             is_busy = any(other.state not in {"idle", "connecting"} for other in others)
-            if waited > (_BUSY if is_busy else _PATIENCE):
+            if waited > _PATIENCE or (is_busy and waited > _BUSY and (waited > _BUSY_IN_A_CROWD or not is_crowded())):
                 self.left = others
                 raise Discard(otherwise)
             if stays:
