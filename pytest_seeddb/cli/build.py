@@ -84,7 +84,7 @@ def build(
         with worker_on(server, settings, progress, token=token) as worker:
             template = worker.template(plan)
             if exported and not (restored and exported == imported):
-                with worker.clones.lent(template) as clone:
+                with worker.home(template).clones.lent(template) as clone:
                     export(clone.address, server.major, template, worker.look(plan), settings, exported)
     record = template.record
     return Built(

@@ -124,7 +124,7 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
     with open_worker(settings, progress) as worker:
         server = worker.server
         template = worker.template(plan)
-        clone = worker.clones.make(template)
+        clone = worker.clone(template)
         with server_errors("The clone could not be prepared for a dump", server.address):
             # Without the step that restored an earlier dump: two dumps of one state must not differ.
             own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)

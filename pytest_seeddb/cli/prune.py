@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.cli.output import as_json, size_text, table
 from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.clones.apart import own_data
 from pytest_seeddb.errors import CloneError, ConfigError, ServerError
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
@@ -93,30 +94,34 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
         for running in unused if removal.dry_run else container.stop(source):
             removal.take(_Item("container", running.identity, running.image, None, "nobody uses it"), lambda: True)
         return ()
-    entries: Sequence[Entry] = ()
+    entries: dict[str, tuple[Admin, Entry]] = {}
     embedded = embedded_status(settings)
-    opened = embedded is None or embedded.running or embedded.kept
+    pruned = set()  # the states of servers whose databases are pruned one by one
     with ExitStack() as stack:
-        if opened:
+        if embedded is None or embedded.running or embedded.kept:
             server = stack.enter_context(open_server(settings))
-            stack.enter_context(server_errors("The databases could not be pruned", server.address))
-            admin = stack.enter_context(Admin(server.address))
-            entries = inventory(admin)
-            for entry, reason in choose(entries, limits):
+            # Everything goes: the plans' own data as directories.
+            own = {} if limits.everything else own_data(server, settings.root)
+            for key in ("", *own):
+                place = stack.enter_context(open_server(settings, key)) if key else server
+                stack.enter_context(server_errors("The databases could not be pruned", place.address))
+                admin = stack.enter_context(Admin(place.address))
+                entries |= {entry.name: (admin, entry) for entry in inventory(admin)}
+                pruned.add(place.state)
+            for entry, reason in choose([entry for _, entry in entries.values()], limits):
                 record = entry.record
                 kind = "layer" if record and record.layer else entry.kind
                 label = f"{record.plan}/{record.profile}" if record else ""
                 item = _Item(kind, entry.name, label, entry.size, reason)
-                removal.take(item, partial(drop, admin, entry))
+                removal.take(item, partial(drop, entries[entry.name][0], entry))
         if embedded is not None:
             from pytest_seeddb.servers.remains import remains, remove  # not on Windows
 
-            current = embedded.state if opened else None  # its databases are pruned one by one
             for left in remains():
-                if left.state != current and not left.in_use and (limits.everything or limits.is_old(left.used)):
+                if left.state not in pruned and not left.in_use and (limits.everything or limits.is_old(left.used)):
                     reason = "nobody uses it" if limits.everything else f"last used on {left.used}"
                     removal.take(_Item(left.kind, str(left.place), "", left.size, reason), partial(remove, left))
-    return entries
+    return [entry for _, entry in entries.values()]
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.output import make_progress
 from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.clones.apart import own_data
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.recording import begin
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
+_MOMENT: Final = len("seeddb_k_20250102030405")
+"""How much of a kept database's name says when it was kept."""
 _BANNER: Final = """{url}
 engine, session: SQLAlchemy; connection: psycopg; url: text. The application's engines reach this database, too."""
 
@@ -43,10 +46,20 @@ def run(parsed: argparse.Namespace) -> int:
 @contextmanager
 def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Address]:
     """A database of a failed test, by default the newest; the server runs for the block."""
-    with open_server(settings) as server, Admin(server.address) as admin:
-        kept = [entry.name for entry in kept_databases(admin)]
-        wanted = database or (kept[-1] if kept else "")
-        if not wanted or not admin.exists(wanted):
+    with ExitStack() as stack:
+        server = stack.enter_context(open_server(settings))
+        addresses: dict[str, Address] = {}
+        newest = ""
+        for key in ("", *own_data(server, settings.root)):
+            place = stack.enter_context(open_server(settings, key)) if key else server
+            admin = stack.enter_context(Admin(place.address))
+            names = [entry.name for entry in kept_databases(admin)]
+            if database and database not in names and admin.exists(database):
+                names.insert(0, database)
+            addresses |= {name: place.address.with_database(name) for name in names}
+            newest = max((newest, *names[-1:]), key=lambda name: name[:_MOMENT])
+        kept, wanted = list(addresses), database or newest
+        if wanted not in addresses:
             named = "name one of those (a failed test's report shows its name)"
             failing = "let a test fail: its database is kept, unless the setting `keep` says none"
             raise ConfigError(
@@ -55,7 +68,7 @@ def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Addr
                 source=server.address.masked,
                 remedy=f"{named if kept else failing}; or take a clone with --fresh",
             )
-        yield server.address.with_database(wanted)
+        yield addresses[wanted]
 
 
 @contextmanager
@@ -64,7 +77,7 @@ def _fresh_clone(settings: Settings) -> Iterator[Address]:
     begin(settings.root)
     plan = plan_of(settings)
     with open_worker(settings, make_progress()) as worker:
-        yield worker.clones.make(worker.template(plan)).address
+        yield worker.clone(worker.template(plan)).address
 
 
 def _psql(settings: Settings, address: Address) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.cli.output import ago, as_json, size_text, table
 from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.clones.apart import own_data
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import describe, embedded_status, open_server
@@ -14,7 +15,7 @@ from pytest_seeddb.templates.inventory import inventory
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from pytest_seeddb.servers.embedded import EmbeddedStatus
     from pytest_seeddb.settings.settings import Settings
@@ -52,24 +53,30 @@ def _status(settings: Settings) -> dict[str, Any]:
     with open_server(settings) as opened, Admin(opened.address) as admin:
         with server_errors("The databases could not be listed", opened.address):
             entries = inventory(admin)
+        own = {}
+        for key, plan in own_data(opened, settings.root).items():
+            with open_server(settings, key) as place, Admin(place.address) as its_admin:
+                entries += inventory(its_admin)
+                own[str(place.state)] = plan
         state = "running" if embedded is None or embedded.running else "started"
         origin = opened.origin if embedded else opened.address.masked
         server = _server(state, opened.kind, opened.version, origin, str(embedded.state) if embedded else "")
-        return _result(server, entries, _remains(embedded) if embedded else ())
+        server["own"] = own
+        return _result(server, entries, _remains(embedded, own) if embedded else ())
 
 
 def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
-    return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data}
+    return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data, "own": {}}
 
 
-def _remains(embedded: EmbeddedStatus) -> list[Row]:
+def _remains(embedded: EmbeddedStatus, own: Collection[str] = ()) -> list[Row]:
     """What embedded servers of other versions or places have left in the cache directory."""
     from pytest_seeddb.servers.remains import remains  # not on Windows
 
     return [
         {"kind": item.kind, "place": str(item.place), "size": item.size, "used": item.used, "in_use": item.in_use}
         for item in remains()
-        if item.state != embedded.state
+        if item.state != embedded.state and str(item.state) not in own
     ]
 
 
@@ -133,6 +140,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield f"           {_STATES[server['state']]}"
     if server["data"]:
         yield f"data       {server['data']}"
+    yield from (f"           {directory}, of {plan} alone" for directory, plan in server["own"].items())
     headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE")
     yield from _section("templates", status["templates"], headings, _template_cells)
     for name in ("clones", "orphans"):

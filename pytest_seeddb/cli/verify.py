@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter, sleep, time
 from typing import TYPE_CHECKING, Final, Literal
 
 import psycopg
@@ -31,9 +31,8 @@ from pytest_seeddb.plan import ledger
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Marks, Progress, Target
 from pytest_seeddb.seeds.planning import plan_of
-from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.templates.building import Build, fill
+from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, fill
 from pytest_seeddb.templates.contents import TableContents, describe_difference, read_contents, rows_made
 from pytest_seeddb.templates.scratch import Scratch
 
@@ -111,18 +110,32 @@ class SeedsVerdict:
 def verify_seeds(settings: Settings) -> SeedsVerdict:
     """Build twice, run each seeder twice, and compare, in about three builds' time. Nothing is left on the server."""
     settings = replace(settings, dump=None)  # which holds rows that the seeders would not make any more
-    with open_server(settings) as server, Scratch(server.address) as scratch:
-        return prove(settings, scratch)
+    with open_worker(settings) as worker:
+        with contextlib.suppress(Elsewhere), Scratch(worker.server.address) as scratch:
+            return prove(settings, scratch, scratch, worker.watch)
+        # What it makes for the whole server, it makes once on each.
+        with (
+            worker.fresh_servers() as servers,
+            Scratch(servers[0].address) as one,
+            Scratch(servers[1].address) as other,
+        ):
+            return prove(settings, one, other)
 
 
-def prove(settings: Settings, scratch: Scratch) -> SeedsVerdict:
-    """As `verify_seeds`, on the server of ``scratch``."""
-    plan = plan_of(settings)
+def prove(settings: Settings, scratch: Scratch, another: Scratch, watch: BuildWatch | None = None) -> SeedsVerdict:
+    """As `verify_seeds`, on the servers of ``scratch`` and ``another``. What ``watch`` raises is raised."""
+    plan, watch = plan_of(settings), watch or BuildWatch()
     seeds = {step.name: step for stage in plan.stages if stage.tier for step in stage.steps}
-    one, other = scratch.empty(), scratch.empty()
+    one, other = scratch.empty(), another.empty()
     with _rehearsal(settings, 1) as first, _rehearsal(settings, 2) as second:
-        begun = monotonic()
-        performed = first(one)
+        watch.begin(plan)
+        begun, since = monotonic(), time()
+        try:
+            performed = first(one)
+        except SeedDbError as error:
+            watch.fail(plan, error)
+            raise
+        watch.end(plan, len(plan.steps), since)
         sleep(max(0.0, begun + _APART - monotonic()))
         unlike = _unlike_tables(performed, second(other), one, other)
         finished = read_contents(one)
@@ -309,7 +322,8 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
         major = worker.server.major
         pg_dump = find_program(settings, "pg_dump", wanted=major, least=major, why="comparing schemas")
         alone = replace(plan, profile="the dump alone", stages=(stage,), recipe=None)
-        clone = worker.clones.make(worker.template(alone))
+        restored = worker.template(alone)
+        clone = worker.clone(restored)
         before = schema_of(clone.address, pg_dump)
         with psycopg.connect(clone.address.conninfo) as connection:
             noted = ledger.read(connection)
@@ -317,9 +331,9 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
         files = [step for step in migrations if step.rerun == "never" and step.name in noted.steps]
         changed = [step.name for step in files if not noted.is_done(step, settings.root)]
         if not changed:
-            lacks = _lacking(Build(worker.admin, clone.name, schema, Progress()))
+            lacks = _lacking(Build(worker.home(restored).admin, clone.name, schema, Progress()))
         if not changed and not lacks:
-            scratch = worker.clones.make(worker.template(replace(schema, profile="the migrations alone")))
+            scratch = worker.clone(worker.template(replace(schema, profile="the migrations alone")))
             differing = differences(before, schema_of(scratch.address, pg_dump))
     dump = recognize(settings.dump, source=settings.source("dump"))
     return DumpVerdict(

@@ -13,15 +13,18 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 
 from pytest_seeddb.clones.changes import OpenConnection
+from pytest_seeddb.servers.globals import MARKS
 
 if TYPE_CHECKING:
     from pytest_seeddb.clones.shape import Sequences, Shape
     from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.admin import Admin
 
     Connection = psycopg.Connection[Any]
 
@@ -41,7 +44,8 @@ SELECT pg_stat_get_db_sessions(oid), pg_stat_get_db_xact_commit(oid) - pg_stat_g
         (SELECT string_agg(xmin::text, ',' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
         (SELECT xmin FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = d.oid)),
        concat_ws('/', pg_stat_get_db_stat_reset_time(oid), (SELECT count(*) FROM pg_prepared_xact() WHERE dbid = d.oid),
-        (SELECT count(*) FROM pg_get_replication_slots() WHERE datoid = d.oid))
+        (SELECT count(*) FROM pg_get_replication_slots() WHERE datoid = d.oid)),
+       'of the server'
 FROM pg_database d WHERE datname = current_database()
 """
 _TABLES: Final = """
@@ -82,7 +86,8 @@ WITH before AS MATERIALIZED (
 SELECT (SELECT sessions FROM before),
        (SELECT json_agg(json_build_array(pid, application, state, query)) FROM others),
        CASE WHEN {{}}
-            THEN (SELECT json_build_array(a, b, c, d, e, f) FROM ({_COUNTERS}) AS counters (a, b, c, d, e, f)) END,
+            THEN (SELECT json_build_array(a, b, c, d, e, f, g)
+                  FROM ({_COUNTERS}) AS counters (a, b, c, d, e, f, g)) END,
        pg_snapshot_xmax(pg_current_snapshot())::xid::text,
        (SELECT json_agg(json_build_array(o::bigint, fetched)) FROM ({_FETCHED}) counted (o, fetched))
 """  # noqa: S608 - constants of this module
@@ -100,6 +105,17 @@ _BUSY: Final = 0.02
 _BUSY_IN_A_CROWD: Final = 0.2
 """where processes wait for a processor, the one that is ending may as well."""
 _PATIENCE: Final = 2.0
+
+
+@cache
+def _complete(query: LiteralString, *, superuser: bool) -> LiteralString:
+    """The query with what the role may see of the server."""
+    return query.replace("'of the server'", MARKS[superuser])
+
+
+def _rows(connection: Connection, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+    superuser = connection.info.parameter_status("is_superuser") == "on"
+    return connection.execute(_complete(query, superuser=superuser), values or None).fetchall()
 
 
 class Discard(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
@@ -126,6 +142,18 @@ class Counters:
     """What the shared catalogs say of this database: each version of it has another value."""
     doubt: str
     """When the counters were last reset, and how many transactions are prepared and replication slots there are."""
+    server: str
+    """What the whole server has beside roles: databases of others, settings, what ``ALTER SYSTEM`` wrote."""
+
+    @classmethod
+    def of(cls, admin: Admin) -> Counters:
+        """Those of the maintenance database."""
+        return cls(*admin.run(_complete(_COUNTERS, superuser=admin.is_superuser))[0])
+
+    @property
+    def globals_mark(self) -> str:
+        """A text that is another where something changed that belongs to the whole server."""
+        return f"{self.shared}/{self.server}"
 
     def beyond_rows(self, earlier: Counters) -> bool:
         """Whether something changed since that no row of this database shows: roles, its settings, the counters."""
@@ -225,7 +253,8 @@ class UnseenLook:
         self._connection = connection
         connection.prepare_threshold = None
         array = f"'{{{','.join(map(str, oids))}}}'::oid[]"
-        query = (_GLANCE if beside_a_backend else _LOOK).replace("%s::oid[]", array)
+        superuser = connection.info.parameter_status("is_superuser") == "on"
+        query = _complete(_GLANCE if beside_a_backend else _LOOK, superuser=superuser).replace("%s::oid[]", array)
         connection.execute(f"BEGIN; PREPARE seeddb_look(int) AS {query}; ROLLBACK".encode())
 
     def look(self, backend: int = 0) -> Look:
@@ -281,7 +310,7 @@ class SequenceWatch:
 
     def look(self) -> Look:
         """What the server says of the clone."""
-        return Look.of(*self.connection.execute(_LOOK, [self.oids]).fetchall()[0])
+        return Look.of(*_rows(self.connection, _LOOK, self.oids)[0])
 
     def counters(self) -> Counters:
         """What the server counts now, as far as it has been told, whoever is connected."""
@@ -326,6 +355,8 @@ class Observer:
         self.superuser = superuser
         self.left: tuple[OpenConnection, ...] = ()
         self.wrote: tuple[str, ...] = ()
+        self.globals_mark = ""
+        """As of the last look; empty where there was none."""
         self._watched: Counters | None = None
         self._unseen: UnseenLook | None = None
         self._connect(address)
@@ -394,6 +425,7 @@ class Observer:
         while True:
             look = self._look()
             if look.counters is not None:
+                self.globals_mark = look.counters.globals_mark
                 return look.counters, look
             others = tuple(OpenConnection(*row) for _, *row in look.others)
             waited, looks = time.monotonic() - started, looks + 1
@@ -461,5 +493,5 @@ class Observer:
             again = unseen.look(backend).counters if moved else now
             if again is None or again.committed != now.committed or not again.is_undisturbed(now):
                 return False
-        self._watched = now
+        self._watched, self.globals_mark = now, now.globals_mark
         return True

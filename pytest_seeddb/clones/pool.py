@@ -9,7 +9,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import psycopg
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.changes import Changes
     from pytest_seeddb.clones.disposal import Disposal
+    from pytest_seeddb.clones.leftovers import Leftovers
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.templates import Template
@@ -152,6 +153,8 @@ class Leased:
 
     clone: Clone
     observer: Observer | None = None
+    since: float = 0.0
+    """When its test began, in seconds of the clock."""
 
     def changes(self, told: Told, deadline: float = float("inf")) -> Changes:
         """What was committed; see `read_changes`."""
@@ -212,7 +215,10 @@ class Pool:
     Concurrency: one thread takes and gives back.
     """
 
-    def __init__(self, clones: Clones, disposal: Disposal, *, superuser: bool, reset: str) -> None:
+    def __init__(
+        self, clones: Clones, disposal: Disposal, leftovers: Leftovers, *, superuser: bool, reset: str
+    ) -> None:
+        self._leftovers = leftovers
         self._clones = clones
         self._disposal = disposal
         self._superuser = superuser
@@ -228,13 +234,14 @@ class Pool:
         Raises:
             CloneError: Another client writes into each new clone.
         """
-        stock = self._stocks.setdefault(template.name, Stock())
+        stock, since = self._stocks.setdefault(template.name, Stock()), time()
         while stock.ready or stock.spares:
             waiting = stock.ready.pop() if stock.ready else self._wait_for_spare(stock, template)
             if waiting and self._is_seeded(waiting, stock):
+                waiting.since = since
                 return waiting
         for _ in range(ATTEMPTS):
-            leased = Leased(self._clones.make(template))
+            leased = Leased(self._clones.make(template), since=since)
             if self.watch(leased):
                 return leased
             self._discard(leased)
@@ -262,9 +269,11 @@ class Pool:
 
     def give_back(self, leased: Leased, *, given_away: object = False) -> Settlement:
         """Settle it: it goes to the next test, or away. If its address was given away, it goes under another name."""
-        stock = self._stocks[leased.clone.template.name]
+        stock, mark = self._stocks[leased.clone.template.name], ""
         if leased.observer:
+            leased.observer.globals_mark = ""
             settlement = settle(leased.observer, stock.costs)
+            mark = leased.observer.globals_mark
         else:
             settlement = Settlement("discard", "nobody looked at it before the test" if self._observes else "asked for")
         if settlement.verdict == "discard":
@@ -278,6 +287,8 @@ class Pool:
             stock.ready.append(leased)
         self.verdicts[settlement.verdict] += 1
         self.seconds += settlement.seconds
+        if mark != self._leftovers.mark:
+            self._leftovers.after_test(mark, leased.since)
         return settlement
 
     def _move(self, leased: Leased, spare: Spare[Leased], admin: Admin) -> None:
@@ -306,6 +317,9 @@ class Pool:
             if leased.observer and leased.observer.is_as_watched(backend):
                 self.verdicts["keep"] += 1
                 self.seconds += perf_counter() - started
+                if leased.observer.globals_mark != self._leftovers.mark:
+                    self._leftovers.after_test(leased.observer.globals_mark, leased.since)
+                leased.since = time()
                 return True
         return False
 

@@ -134,16 +134,18 @@ class SharedClone:
         self._discard(watched)
         return None
 
-    def settle(self, *, rolled_back: bool, given_away: object = False) -> None:
+    def settle(self, *, rolled_back: bool, given_away: object = False) -> str:
         """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
 
         ``rolled_back`` says that the test was allowed to write in transactions that are rolled back. If its address
-        was ``given_away``, it gets another name before it goes to another test.
+        was ``given_away``, it gets another name before it goes to another test. Returns `Counters.globals_mark`; empty
+        where it is not known.
         """
-        watched, is_seeded = self._watched, False
+        watched, is_seeded, mark = self._watched, False, ""
         try:
             if watched and (before := watched.resting) and (look := self._look_alone(watched)):
                 now = watched.resting = look.counters
+                mark = now.globals_mark if now else ""
                 if now and not (now.has_committed_writes(before) if rolled_back else now.wrote(before)):
                     is_seeded = watched.set_back(look.fetched)
         finally:
@@ -155,6 +157,7 @@ class SharedClone:
             spare = Spare[Watched](is_new=False)
             self._moving.append(spare)
             self._disposal.do(partial(self._move, watched, spare), spare.fail)
+        return mark
 
     def _look_alone(self, watched: Watched) -> Look | None:
         """What the server says when nobody else is connected; ``None`` where it says nothing."""

@@ -8,26 +8,29 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 
 from pytest_seeddb.application.roles import OWNER
+from pytest_seeddb.clones.apart import Apart, Watch
 from pytest_seeddb.clones.database import SeededDatabase
 from pytest_seeddb.clones.disposal import Disposal
-from pytest_seeddb.clones.pool import Clones, Pool
+from pytest_seeddb.clones.leftovers import Leftovers
+from pytest_seeddb.clones.pool import Clone, Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
 from pytest_seeddb.seeds.planning import Plans, plan_again
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
+from pytest_seeddb.servers.globals import PRESENT
 from pytest_seeddb.servers.naming import lock_key, new_lease
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import ISOLATIONS
-from pytest_seeddb.templates.building import Build, BuildSupport, finish
+from pytest_seeddb.templates.building import Build, BuildSupport, BuildWatch, Elsewhere, finish
 from pytest_seeddb.templates.grants import roles_of
 from pytest_seeddb.templates.inventory import prune, sweep
 from pytest_seeddb.templates.templates import Templates
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.application.roles import Role
     from pytest_seeddb.clones.pool import Leased
+    from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.exports import KeptDumps
@@ -65,6 +69,7 @@ class Worker:
         dumps: KeptDumps | None = None,
     ) -> None:
         self.server = server
+        self._homes: dict[str, Worker] = {}
         self._dumps = dumps
         self._reset = reset
         self._token = token
@@ -82,25 +87,42 @@ class Worker:
         with server_errors("The PostgreSQL server refused the first statements", self.server.address):
             self._admin = Admin(self.server.address)
             self._lease = new_lease()
-            self._admin.lock(lock_key("lease", self._lease))
+            self._lock()
+            self._leftovers = Leftovers(self._admin, self.server)
         self._disposal = Disposal(self.server.address)
         self._clones = Clones(self._admin, self._lease, self._disposal)
-        self._pool = Pool(self._clones, self._disposal, superuser=self.server.superuser, reset=self._reset)
-        self._source = self._new_source()
+        self._pool = Pool(
+            self._clones, self._disposal, self._leftovers, superuser=self.server.superuser, reset=self._reset
+        )
         self._shared: dict[str, SharedClone] = {}
+        open_data = self._support.open_data
+        self._apart: Apart[Worker] | None = None
+        if open_data and self.server.state:
+            self._apart = Apart(self.server, open_data, self._make_beside, self._run)
+        self._watch = Watch(self._leftovers, self._apart, refuses=self._support.is_apart)
+        self._source = self._new_source()
         self._disposal.do(sweep)
         if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own
             self._disposal.do(Admin.tidy_catalogs)
+
+    def _lock(self) -> None:
+        self._admin.lock(lock_key("lease", self._lease))
+        self._admin.lock(PRESENT, shared=True)
 
     def _new_source(self) -> Templates:
         return Templates(
             self._admin,
             self._lease,
             self.server,
-            support=self._support,
+            support=replace(self._support, watch=self.watch),
             token=self._token,
             run=self._run,
         )
+
+    def _make_beside(self, server: Server) -> Worker:
+        """A worker of the same run on another server; it has no others."""
+        support = replace(self._support, open_data=None, is_apart=True)
+        return Worker(server, token=self._token, run=self._run, reset=self._reset, support=support)
 
     def __enter__(self) -> Self:
         return self
@@ -133,8 +155,23 @@ class Worker:
 
     @property
     def failures(self) -> list[str]:
-        """What went wrong while tidying up, and how the server was started: what no test was told."""
-        return [*self.server.notes, *self._disposal.failures]
+        """What went wrong while tidying up, and what else no test was told."""
+        own = [*self.server.notes, *self._watch.notes, *self._disposal.failures, *self._leftovers.notes]
+        return own + [line for worker in self.others for line in worker.failures]
+
+    @property
+    def watch(self) -> BuildWatch:
+        """What is asked around each build on this server."""
+        return self._watch if self.server.state else self._support.watch
+
+    @property
+    def others(self) -> list[Worker]:
+        """The workers on data of their own, for plans that need them."""
+        return [*self._apart.workers.values()] if self._apart else []
+
+    def home(self, template: Template) -> Worker:
+        """The worker on the server that has the template: this one, but for a plan that needs data of its own."""
+        return self._homes.get(template.name, self)
 
     @property
     def notes(self) -> list[str]:
@@ -153,7 +190,7 @@ class Worker:
             return
         with server_errors("The connection to the PostgreSQL server was lost", self.server.address):
             self._admin.reconnect()
-            self._admin.lock(lock_key("lease", self._lease))
+            self._lock()
         self._start_over()
 
     def _start_over(self) -> None:
@@ -167,12 +204,17 @@ class Worker:
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
         self._connect()
-        return self._source.look(plan)
+        return self._known_source(plan).look(plan)
 
     def compare(self, plan: Plan) -> Comparison | None:
         """How the plan differs from its last build; ``None`` where there is none."""
         self._connect()
-        return self._source.compare(plan)
+        return self._known_source(plan).compare(plan)
+
+    def _known_source(self, plan: Plan) -> Templates:
+        """Where the plan's last build is."""
+        home = self._apart.known_worker(plan, self._source.fingerprints(plan)) if self._apart else None
+        return home._source if home else self._source  # noqa: SLF001 - a worker, too
 
     def template(self, plan: Plan) -> Template:
         """The plan's template; built at most once, and not tried again after it failed.
@@ -192,9 +234,15 @@ class Worker:
                 remedy="give one of them another name: seeddb_settings.replace(name=...)",
             )
         if plan.key not in self._templates:
+            template = None
             try:
                 with server_errors("The template could not be made", self.server.address):
-                    template = self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
+                    with suppress(Elsewhere):
+                        if not (self._apart and self._apart.notes(plan).touches):
+                            template = (
+                                self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
+                            )
+                    template = template or self._get_apart(plan)
             except SeedDbError as error:
                 self._templates[plan.key] = StoredError(error)
             else:
@@ -206,6 +254,36 @@ class Worker:
             stored.raise_again()
         self._plans[stored.name] = plan
         return stored
+
+    def _get_apart(self, plan: Plan) -> Template:
+        if self._apart is None:
+            raise Elsewhere
+        home = self._apart.worker_for(plan, self._source.fingerprints(plan))
+        template = home.template(plan)
+        self._homes[template.name] = home
+        return template
+
+    def has(self, plan: Plan, end: int) -> bool:
+        """Whether there is a finished template of the plan's first ``end`` steps."""
+        self._connect()
+        return self._source.has(plan, end)
+
+    @contextmanager
+    def fresh_servers(self) -> Iterator[tuple[Server, Server]]:
+        """Two servers for builds that change globals, with new data; twice this one where there is no other."""
+        with ExitStack() as stack:
+            open_one = self._apart.throwaway if self._apart else lambda: nullcontext(self.server)
+            yield stack.enter_context(open_one()), stack.enter_context(open_one())
+
+    @contextmanager
+    def founding(self) -> Iterator[list[int]]:
+        """Let builds change globals during the block; gives the last steps of the layers that did."""
+        layers: list[int] = []
+        self._watch.layers = layers
+        try:
+            yield layers
+        finally:
+            self._watch.layers = None
 
     def siblings(self, plan: Plan) -> Mapping[str, Plan]:
         """The plans of a Django project's further databases, by alias."""
@@ -242,7 +320,15 @@ class Worker:
                 source="the call of seeded_db_factory",
                 remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
             )
-        lend = self._lend_clone if isolation == "clone" else partial(self._lend_shared, isolation)
+
+        def lend(template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:
+            home = self.home(template)
+            return (
+                home._lend_clone(template, env, stack)  # noqa: SLF001 - a worker, too
+                if isolation == "clone"
+                else home._lend_shared(isolation, template, env, stack)  # noqa: SLF001 - a worker, too
+            )
+
         with ExitStack() as stack:
             database = lend(template, env, stack)
             database.beside = {alias: lend(sibling, (), stack) for alias, sibling in (beside or {}).items()}
@@ -265,11 +351,12 @@ class Worker:
 
     def database_on(self, leased: Leased, env: tuple[str, ...]) -> SeededDatabase:
         """A private clone as a test sees it; it lives as long as the lease."""
+        pool = self.home(leased.clone.template).pool
         return SeededDatabase(
             leased.clone,
             "clone",
             env,
-            go_back=lambda: self.pool.renew(leased),
+            go_back=lambda: pool.renew(leased),
             look=leased.changes,
             look_up_roles=partial(self.roles, leased.clone.template),
         )
@@ -282,12 +369,14 @@ class Worker:
         key = (template.name, wanted)
         if key not in self._roles:
             no_roles = wanted == OWNER
-            self._roles[key] = {} if no_roles else roles_of(self.admin, template.name, template.record.roles, wanted)
+            admin, made = self.home(template).admin, template.record.roles
+            self._roles[key] = {} if no_roles else roles_of(admin, template.name, made, wanted)
         return self._roles[key]
 
     def _lend_shared(
         self, isolation: str, template: Template, env: tuple[str, ...], stack: ExitStack
     ) -> SeededDatabase:
+        since = time()
         shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
             clone = shared.take()
@@ -304,18 +393,33 @@ class Worker:
         def take_back() -> None:
             database.close_connections()
             with suppress(psycopg.Error):  # a server that does not answer leaves doubt: the clone is given up
-                shared.settle(rolled_back=isolation == "rollback", given_away=database.given_away)
+                given_away = database.given_away
+                mark = shared.settle(rolled_back=isolation == "rollback", given_away=given_away)
+                self._leftovers.after_test(mark, since)
 
         stack.callback(take_back)
         return database
 
     def take(self, template: Template) -> Leased:
-        """A clone in the seeded state, to be given back to the `pool`.
+        """A clone in the seeded state, to be given back by `give_back`.
 
         Raises:
             ServerError: The server refused it.
         """
-        return self.pool.take(self._present(template))
+        template = self._present(template)
+        return self.home(template).pool.take(template)
+
+    def give_back(self, leased: Leased, *, given_away: object = False) -> Settlement:
+        """Settle a clone, see `Pool.give_back`."""
+        return self.home(leased.clone.template).pool.give_back(leased, given_away=given_away)
+
+    def is_as_watched(self, leased: Leased, backend: int) -> bool:
+        """See `Pool.is_as_watched`."""
+        return self.home(leased.clone.template).pool.is_as_watched(leased, backend)
+
+    def clone(self, template: Template) -> Clone:
+        """A clone of the template that stays as long as the worker."""
+        return self.home(template).clones.make(template)
 
     def keep(self, leased: Leased, name: str) -> None:
         """Let a clone stay on the server under ``name``, for somebody to look at.
@@ -352,8 +456,12 @@ class Worker:
         Ends every connection to the clone, which stays as it is.
         """
         self._connect()
-        leased.release()
         template = leased.clone.template
+        if (home := self.home(template)) is not self:
+            frozen = home.freeze(leased)
+            self._homes[frozen.name] = home
+            return frozen
+        leased.release()
         self._admin.evict(leased.clone.name)
         copy = self._clones.make(replace(template, name=leased.clone.name))
         plan = Plan(template.record.plan, template.record.profile, Path.cwd())
@@ -373,17 +481,31 @@ class Worker:
 
         Waits for the drops that are still queued, some 5 ms each.
         """
+        self.finish()
+        self.leave()
+
+    def finish(self) -> None:
+        """The first part of `close`: drop the clones. What fixtures have made for the whole server stays."""
         if self._process != os.getpid():
             return
         self._closed = True
         for shared in self._shared.values():
             shared.give_up()
+        if self._apart:
+            self._apart.close()
         self._pool.close()
         self._clones.discard_all()
         # Once more: whoever was killed shortly before the run began had a lease until the server noticed.
         if not self._admin.is_lost:
             self._disposal.do(sweep)
         self._disposal.close()
+
+    def leave(self) -> None:
+        """The second part: undo what is left on the server, if nobody else is there, and end the last connection."""
+        if self._process != os.getpid():
+            return
+        with suppress(psycopg.Error):  # the server's next start looks again
+            self._leftovers.close()
         if self._run and self._source.failed:
             # Its locks tell the run's other processes, which may come later, that the build has failed.
             atexit.register(self._admin.close)
@@ -415,7 +537,13 @@ def worker_on(
 ) -> Worker:
     """The worker for a command. Restores the template from an earlier container's dump unless ``restores`` is false."""
     dumps = dumps_for(server, settings) if restores else None
-    return Worker(server, token=token, support=build_support(progress), dumps=dumps)
+    support = replace(build_support(progress), open_data=data_opener(server, settings))
+    return Worker(server, token=token, support=support, dumps=dumps)
+
+
+def data_opener(server: Server, settings: Settings) -> Callable[[str], AbstractContextManager[Server]] | None:
+    """What starts a server on other data; ``None`` for a server that we do not start."""
+    return None if server.state is None else partial(open_server, settings)
 
 
 @contextmanager

@@ -126,6 +126,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     failures.hide_secrets_of_an_interrupt(session.config)
     run.note_outside(session.config)
+    if RUN in session.config.stash:
+        session.config.stash[RUN].leave()  # where a conftest has a server of its own
     output = getattr(session.config, "workeroutput", None)
     if output is not None and RUN in session.config.stash:
         output[_OUTPUT] = asdict(session.config.stash[RUN].tally)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +62,7 @@ def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Ite
     check_settings(seeddb_settings)
     with open_server(seeddb_settings) as server:
         yield server
+        pytestconfig.stash[RUN].leave()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +85,7 @@ def _seeddb_worker(
     _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
-    from pytest_seeddb.clones.worker import Worker, build_support, dumps_for
+    from pytest_seeddb.clones.worker import Worker, build_support, data_opener, dumps_for
     from pytest_seeddb.plugin.terminal import TerminalProgress
 
     run = pytestconfig.stash[RUN]
@@ -91,17 +93,21 @@ def _seeddb_worker(
     xdist_run = os.environ.get(_XDIST_RUN, "")
     # Tells this run from others: all of xdist's workers have the same, and one of them builds.
     token = (xdist_run or os.urandom(8).hex()) if seeddb_settings.reseed else ""
-    with Worker(
+    support = build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans)
+    worker = Worker(
         seeddb_server,
         token=token,
         run=xdist_run,
         reset=seeddb_settings.reset,
-        support=build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans),
+        support=replace(support, open_data=data_opener(seeddb_server, seeddb_settings)),
         dumps=dumps_for(seeddb_server, seeddb_settings),
-    ) as worker:
+    )
+    run.workers.append(worker)
+    try:
         yield worker
         settle_now(pytestconfig)
-    run.tally.add(worker)
+    finally:
+        worker.finish()
 
 
 @pytest.fixture(scope="session")

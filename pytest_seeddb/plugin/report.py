@@ -30,17 +30,18 @@ class Tally:
     def add(self, worker: Worker) -> None:
         """Count what a worker did."""
         self.servers.append(f"PostgreSQL {worker.server.version} ({worker.server.kind}, {worker.server.origin})")
+        self.failures += worker.failures
         for template in worker.templates:
             label = f"{template.record.plan}/{template.record.profile}"
             if template.built:
                 self.built[label] = (template.record.seconds, template.reason)
             else:
                 self.reused.append(label)
-        self.clones += worker.clones.made - worker.pool.unused
-        self.clone_seconds += worker.clones.seconds
-        self._add_verdicts(worker.pool.verdicts, worker.pool.seconds)
-        self.failures += worker.failures
-        self.notes += worker.notes
+        for home in (worker, *worker.others):
+            self.clones += home.clones.made - home.pool.unused
+            self.clone_seconds += home.clones.seconds
+            self._add_verdicts(home.pool.verdicts, home.pool.seconds)
+            self.notes += home.notes
 
     def merge(self, other: Self) -> None:
         """Add what another process did."""

@@ -60,6 +60,7 @@ class Run:
         settings: Those of the table, the environment and the options.
         server_settings: Those that chose the server; ``None`` before.
         unsettled: Databases whose fixtures are done with them, each with its test or scope and what ends it.
+        workers: Those that have not left the server yet.
         shown: The errors that were shown in full, each with the first test that met it.
     """
 
@@ -69,6 +70,7 @@ class Run:
         self._own_templates: set[str] = set()
         self.tally = Tally()
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
+        self.workers: list[Worker] = []
         self.shown: dict[str, str] = {}
 
     @cached_property
@@ -88,6 +90,13 @@ class Run:
         """
         own = self.plans.of(settings) if self.plans.has(given) else given
         return self.plans.vary(own, wish.profile, wish.parameters)
+
+    def leave(self) -> None:
+        """Leave the server, now that no fixture needs what it made there, and count what was done."""
+        while self.workers:
+            worker = self.workers.pop()
+            worker.leave()
+            self.tally.add(worker)
 
     def note_template(self, template: Template) -> Template:
         """Remember that the plugin's own fixture ``seeddb_template`` gave it."""

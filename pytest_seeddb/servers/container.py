@@ -10,7 +10,7 @@ import secrets
 import tarfile
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError, ServerError
@@ -23,7 +23,7 @@ from pytest_seeddb.servers.places import container_directory
 from pytest_seeddb.servers.postmaster import SETTINGS
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, try_lock
 from pytest_seeddb.servers.programs import offer_programs
-from pytest_seeddb.servers.server import Server
+from pytest_seeddb.servers.server import GLOBALS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,7 @@ class Recipe:
     scripts: tuple[tuple[str, bytes], ...] = ()
     """Name and content of the files for the image's ``docker-entrypoint-initdb.d``."""
     reuse: bool = False
+    data: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Recipe:
@@ -81,7 +82,8 @@ class Recipe:
     def digest(self) -> str:
         """Those who want the same share one container."""
         scripts = [(name, hashlib.sha256(content).hexdigest()) for name, content in self.scripts]
-        return digest(json.dumps([self.image, self.tmpfs, scripts, self.reuse, self.command]))
+        data = [self.data] if self.data else []
+        return digest(json.dumps([self.image, self.tmpfs, scripts, self.reuse, self.command, *data]))
 
     @property
     def command(self) -> list[str]:
@@ -91,12 +93,14 @@ class Recipe:
 
 
 @contextmanager
-def open_container(settings: Settings) -> Iterator[Server]:
+def open_container(settings: Settings, data: str = "") -> Iterator[Server]:
     """Start or join the container, which all who want the same one share, for at least the block.
 
     When its last user is gone, its guard removes it, unless it is for ``reuse``. Raises `ServerError` or `ConfigError`.
     """
     recipe = Recipe.of(settings)
+    if data:  # it would have no owner
+        recipe = replace(recipe, data=data, reuse=False)
     with closing(connect(settings.source("server"))) as engine:
         from docker.errors import DockerException
 
@@ -150,6 +154,7 @@ class _Opening:
         from docker.errors import DockerException, ImageNotFound
 
         guard.remove_container(str(self.state))  # one that is not running any more
+        (self.state / GLOBALS).unlink(missing_ok=True)
         client, recipe = self.engine.client, self.recipe
         try:
             client.images.get(recipe.image)
@@ -224,6 +229,7 @@ class _Opening:
                             Part(f"init script {name}", digest(content)) for name, content in self.recipe.scripts
                         ),
                         identity=str(container.id),
+                        state=self.state,
                     )
             time.sleep(_POLL)
         raise self.failure(

@@ -16,7 +16,6 @@ from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.globals import CannotUndo, Globals, restore
 from pytest_seeddb.servers.places import (
-    DOUBTED,
     Place,
     cache_directory,
     cache_place,
@@ -27,7 +26,7 @@ from pytest_seeddb.servers.places import (
 )
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, reap, server_environment, try_lock
 from pytest_seeddb.servers.remedies import start_remedy
-from pytest_seeddb.servers.server import Server
+from pytest_seeddb.servers.server import DOUBTED, LEFT, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,24 +43,24 @@ _RECOVERS: Final = "the database system is"  # starting up, in recovery, shuttin
 
 
 @contextmanager
-def open_embedded(settings: Settings) -> Iterator[Server]:
+def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
     """Start or join the embedded server; it runs for at least as long as the block.
 
     All who have the same binaries share one server, across projects, Pythons and terminals. When the last of them is
     gone, its guard stops it. The data directory, templates included, is kept. Raises `ServerError`.
     """
     reap()
-    place = _place(settings)
+    place = _place(settings, data)
     with ExitStack() as use:
         try:
-            version_num, notes = _begin_use(settings, place, use)
+            version_num, notes = _begin_use(settings, place, use, data)
         except postmaster.LockedOutError:
             use.close()
             # The guard stops it if nobody else uses it.
             deadline = time.monotonic() + END_PATIENCE_SECONDS
             while is_locked(place.state / guard.SERVER) and time.monotonic() < deadline:
                 time.sleep(postmaster.POLL_SECONDS)
-            version_num, notes = _begin_use(settings, place, use)
+            version_num, notes = _begin_use(settings, place, use, data)
         try:
             yield Server(
                 kind="embedded",
@@ -81,12 +80,12 @@ def open_embedded(settings: Settings) -> Iterator[Server]:
                 ensure_guard(place.state, "server", server_environment())
 
 
-def _begin_use(settings: Settings, place: Place, use: ExitStack) -> tuple[int, tuple[str, ...]]:
+def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, tuple[str, ...]]:
     """Join the server or start it, as one of its users until ``use`` ends. Gives its version, and what to say of it."""
     notes: list[str] = []
     use.enter_context(hold_lock(place.state / guard.USERS, shared=True))
     if not place.binaries.program("postgres").exists():
-        _place(settings)  # removed as unused before the lock was ours: copied again
+        _place(settings, data)  # removed as unused before the lock was ours: copied again
     with hold_lock(place.state / guard.START):
         ensure_guard(place.state, "server", server_environment())
         return _join_or_start(place, notes), tuple(notes)
@@ -110,11 +109,11 @@ def embedded_status(settings: Settings) -> EmbeddedStatus:
     return EmbeddedStatus(place.binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
 
 
-def _place(settings: Settings, *, make: bool = True) -> Place:
+def _place(settings: Settings, data: str = "", *, make: bool = True) -> Place:
     account = server_account()
     cache = cache_directory(account) if make else cache_place(account)
     binaries = runnable(choose(settings), account, cache, copy=make)
-    state = state_place(cache, binaries.version, binaries.directory)
+    state = state_place(cache, binaries.version, binaries.directory, data)
     if make:
         make_private(state.parent, account)
         make_private(state, account)
@@ -178,6 +177,7 @@ def _restore(place: Place) -> list[str]:
         changes = restore(admin, wanted) if wanted else []
         Globals.of(admin.run, superuser=True).save(place.state)
     doubted.unlink(missing_ok=True)
+    (place.state / LEFT).unlink(missing_ok=True)
     return [str(change) for change in changes]
 
 

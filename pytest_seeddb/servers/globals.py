@@ -15,7 +15,7 @@ from psycopg import sql
 
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.servers.naming import ANY_FORMAT
-from pytest_seeddb.servers.places import GLOBALS
+from pytest_seeddb.servers.server import GLOBALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -122,9 +122,9 @@ _ATTRIBUTES: Final = {
     "rolreplication": "REPLICATION",
     "rolbypassrls": "BYPASSRLS",
 }
-_PASSES: Final = 2
+PASSES: Final = 2
 """Of undoing: what belongs to a renamed object can be seen only when it has its name again."""
-_RELOAD_PATIENCE: Final = 2.0
+_PATIENCE: Final = 2.0
 _POLL: Final = 0.001
 _OWNERS: Final = ("role", "database", "tablespace")
 _ORDER: Final = ("role", "membership", "database", "tablespace", "grant", "setting", "system")
@@ -290,7 +290,7 @@ def undo(admin: Admin, changes: Iterable[Change]) -> None:
 def _reload(admin: Admin) -> None:
     """Let the server read its configuration, and wait until new sessions have it."""
     loaded = admin.run("SELECT pg_conf_load_time(), pg_reload_conf()")[0][0]
-    deadline = time.monotonic() + _RELOAD_PATIENCE
+    deadline = time.monotonic() + _PATIENCE
     # The postmaster reads it before it tells its backends to.
     while admin.run("SELECT pg_conf_load_time()")[0][0] == loaded and time.monotonic() < deadline:
         time.sleep(_POLL)
@@ -299,9 +299,11 @@ def _reload(admin: Admin) -> None:
 def restore(admin: Admin, wanted: Globals) -> list[Change]:
     """Make the globals what they are to be, as a superuser; gives what was otherwise. Raises as `undo` does."""
     first: list[Change] = []
-    for _ in range(_PASSES):
+    for _ in range(PASSES):
         changes = wanted.changes(Globals.of(admin.run, superuser=True))
         first = first or changes
+        if not changes:
+            break
         undo(admin, changes)
     if changes and (changes := wanted.changes(Globals.of(admin.run, superuser=True))):
         raise CannotUndo(", ".join(map(str, changes)))
@@ -313,18 +315,24 @@ class CannotUndo(Exception):  # noqa: N818 - a verdict, which the caller turns i
 
 
 def _dispossess(admin: Admin, role: str) -> None:
+    """Let the role own and hold nothing. Clones that go meanwhile are waited for."""
     import psycopg
 
-    name = sql.Identifier(role)
-    statements = [sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER"), sql.SQL("DROP OWNED BY {}")]
-    for (database,) in admin.run(_DEPENDENT, [role]):
-        if database != admin.address.database:
+    name, deadline = sql.Identifier(role), time.monotonic() + _PATIENCE
+    statements = [sql.SQL(text).format(name) for text in ("REASSIGN OWNED BY {} TO CURRENT_USER", "DROP OWNED BY {}")]
+    while databases := [name for (name,) in admin.run(_DEPENDENT, [role]) if name != admin.address.database]:
+        for database in databases:
             conninfo = admin.address.with_database(database).conninfo
-            with psycopg.connect(conninfo, autocommit=True) as connection:
-                for statement in statements:
-                    connection.execute(statement.format(name))
+            try:
+                with psycopg.connect(conninfo, autocommit=True) as connection:
+                    for statement in statements:
+                        connection.execute(statement)
+            except psycopg.OperationalError:  # it is being dropped
+                time.sleep(_POLL)
+        if time.monotonic() > deadline:
+            break
     for statement in statements:
-        admin.run(statement.format(name))
+        admin.run(statement)
 
 
 def _role(names: list[str], change: Change) -> list[sql.Composed]:

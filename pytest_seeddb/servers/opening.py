@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_server(settings: Settings) -> Iterator[Server]:
+def open_server(settings: Settings, data: str = "") -> Iterator[Server]:
     """Give a running server for as long as the block runs.
 
     An embedded server is started, or joined when another process has started it; any number of processes and threads
     may open it at once and get the same one. It is stopped soon after its last user is gone, in any way. An external
     server is probed with one connection and otherwise left alone.
 
+    A server that we start has as many sets of ``data`` as are asked for, each with a process of its own.
+
     Raises `ServerError` where there is no usable server, and `ConfigError` where the server's URL cannot be read.
     """
-    with _opener(settings)(settings) as server:
+    with _opener(settings)(settings, data) as server:
         yield server
 
 
-def _opener(settings: Settings) -> Callable[[Settings], AbstractContextManager[Server]]:
+def _opener(settings: Settings) -> Callable[[Settings, str], AbstractContextManager[Server]]:
     if _is_url(settings):
         from pytest_seeddb.servers.external import probe_server
 
-        return lambda settings: nullcontext(probe_server(settings))
+        return lambda settings, _: nullcontext(probe_server(settings))
     if os.name == "nt":
         raise _no_windows(settings)
     if settings.server == "container" or (settings.server == "auto" and _needs_container(settings)):

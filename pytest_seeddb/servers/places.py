@@ -30,10 +30,6 @@ SHELF: Final = "binaries"
 """The directory in the cache directory that holds the copies."""
 NAME: Final = r"\d[\w.]*-[0-9a-f]{12}"
 """The names of the directories in these two: a version and a digest."""
-GLOBALS: Final = "globals.json"
-"""In a server's state directory: what its globals are to be."""
-DOUBTED: Final = "globals.doubted"
-"""In a server's state directory while its globals may differ from that; the next start compares them."""
 COPY_LOCK: Final = "copy.lock"
 """Exclusive, on the shelf, around making and removing a copy."""
 
@@ -169,9 +165,9 @@ def cache_place(account: Account) -> Path:
     return _FOR_ROOT / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
 
 
-def state_place(cache: Path, version: str, programs: Path) -> Path:
-    """Where the state directory is, or will be, of the server that runs from these programs."""
-    digest = hashlib.sha256(os.fsencode(programs)).hexdigest()[:12]
+def state_place(cache: Path, version: str, programs: Path, data: str = "") -> Path:
+    """Where the state directory is, or will be, of the server that runs from these programs on these data."""
+    digest = hashlib.sha256(os.fsencode(programs) + data.encode()).hexdigest()[:12]
     return cache / SERVERS / f"{version}-{digest}"
 
 

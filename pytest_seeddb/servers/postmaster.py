@@ -16,9 +16,9 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
-from pytest_seeddb.servers.places import DOUBTED, GLOBALS
 from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
 from pytest_seeddb.servers.remedies import start_remedy
+from pytest_seeddb.servers.server import DOUBTED, GLOBALS, LEFT
 
 if TYPE_CHECKING:
     import psycopg
@@ -173,7 +173,7 @@ def make_data(place: Place, server_lock: int) -> None:
         if place.data.exists():
             # A half-removed directory must not pass for a data directory, should we be killed now.
             place.data.rename(free_name(place.data))
-        for name in (GLOBALS, DOUBTED):
+        for name in (GLOBALS, DOUBTED, LEFT):
             (place.state / name).unlink(missing_ok=True)
         with beside(place.data, directory=True, private=True) as partial:
             place.account.take(partial)

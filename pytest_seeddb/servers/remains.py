@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import shutil
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -22,8 +23,6 @@ from pytest_seeddb.fingerprint.atomic import free_name, sweep
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.places import (
     COPY_LOCK,
-    DOUBTED,
-    GLOBALS,
     NAME,
     SERVERS,
     SHELF,
@@ -33,12 +32,13 @@ from pytest_seeddb.servers.places import (
     state_place,
 )
 from pytest_seeddb.servers.processes import hold_lock, is_locked, try_lock
+from pytest_seeddb.servers.server import DOUBTED, GLOBALS, LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log", GLOBALS, DOUBTED)
+_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log", GLOBALS, DOUBTED, LEFT)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,25 @@ def remove(entry: Remains) -> bool:
             with hold_lock(entry.place.parent / COPY_LOCK), suppress(FileNotFoundError):
                 entry.place.rename(free_name(entry.place))
                 sweep(entry.place.parent, NAME, private=True)
+    return True
+
+
+def remove_data(state: Path) -> bool:
+    """Remove data that only their key leads to, unless a process uses them, and their directory; whether they are gone.
+
+    The caller keeps others from using the key meanwhile.
+    """
+    if state.parent.name != SERVERS or not state.is_dir():  # a container's go with it
+        return True
+    lock = try_lock(state / guard.GUARD)
+    if lock is None:
+        return False
+    try:
+        if not remove(Remains("data", state, state, "", in_use=False)):
+            return False
+        shutil.rmtree(state, ignore_errors=True)
+    finally:
+        os.close(lock)
     return True
 
 

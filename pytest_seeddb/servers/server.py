@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.servers.address import Address
+
+
+GLOBALS: Final = "globals.json"
+"""In a server's state directory: what its `pytest_seeddb.servers.globals` are to be."""
+DOUBTED: Final = "globals.doubted"
+"""In a server's state directory while its globals may differ from that; the next start compares them."""
+LEFT: Final = "globals.left"
+"""In a server's state directory: the keys of what tests left, for the last who uses the server to undo."""
 
 
 @dataclass(frozen=True)

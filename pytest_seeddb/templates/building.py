@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Plan, Stage
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin, Strategy
+    from pytest_seeddb.servers.server import Server
     from pytest_seeddb.templates.record import Record, Steps
 
 _MUCH_LARGER: Final = 2
@@ -69,6 +70,23 @@ class Build:
         )
 
 
+class Elsewhere(Exception):  # noqa: N818 - a verdict, which never leaves the worker
+    """A build does not belong on this server: it changes what all databases of the server share."""
+
+
+class BuildWatch:
+    """Is asked around each build. This one objects to nothing."""
+
+    def begin(self, plan: Plan) -> None:
+        """A build is about to begin. May raise `Elsewhere`."""
+
+    def fail(self, plan: Plan, error: SeedDbError) -> None:
+        """A build has failed. May raise `Elsewhere`."""
+
+    def end(self, plan: Plan, end: int, since: float) -> None:
+        """The first ``end`` steps have run, and nothing is published yet. May raise `Elsewhere`."""
+
+
 @dataclass(frozen=True)
 class BuildSupport:
     """What builds need from those who ask for them; ``around`` makes a context in which a build runs."""
@@ -77,6 +95,11 @@ class BuildSupport:
     around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
     again: Callable[[Plan], Plan] = lambda plan: plan  # the same from the files as they are by then
     siblings: Callable[[Plan], Mapping[str, Plan]] = lambda _plan: {}  # those of Django's other databases, by alias
+    watch: BuildWatch = field(default_factory=BuildWatch)
+    open_data: Callable[[str], contextlib.AbstractContextManager[Server]] | None = None
+    """Starts a server on other data, for plans that need data of their own; ``None`` where it cannot."""
+    is_apart: bool = False
+    """Whether the server is already one of those."""
 
 
 def fill(

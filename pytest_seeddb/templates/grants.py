@@ -13,24 +13,12 @@ from psycopg import sql
 
 from pytest_seeddb.application.roles import Role
 from pytest_seeddb.fingerprint.digests import digest
+from pytest_seeddb.servers.globals import LISTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_seeddb.servers.admin import Admin, Strategy
-
-# Settings whose value is a list of identifiers, quoted already as it is stored (pg_dump's
-# variable_is_guc_list_quote). A literal would make the whole list one identifier.
-_LISTS: Final = frozenset(
-    {
-        "local_preload_libraries",
-        "search_path",
-        "session_preload_libraries",
-        "shared_preload_libraries",
-        "temp_tablespaces",
-        "unix_socket_directories",
-    }
-)
 
 _SETTINGS: Final = """
 SELECT coalesce(r.rolname, ''), unnest(s.setconfig)
@@ -130,7 +118,7 @@ class Carried:
             if setting.role:
                 whose = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(setting.role), where)
             name = sql.SQL(".").join(sql.Identifier(part) for part in setting.name.split("."))
-            if setting.name not in _LISTS:
+            if setting.name not in LISTS:
                 admin.run(sql.SQL("{} SET {} TO {}").format(whose, name, sql.Literal(setting.value)))
                 continue
             # FROM CURRENT takes the list exactly as it stands, with no parsing of ours.

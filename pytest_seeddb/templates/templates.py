@@ -11,7 +11,7 @@ import datetime as dt
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from time import perf_counter, sleep
+from time import perf_counter, sleep, time
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
@@ -21,7 +21,7 @@ from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_name, template_name
 from pytest_seeddb.templates import history
-from pytest_seeddb.templates.building import Build, BuildSupport, fill, finish
+from pytest_seeddb.templates.building import Build, BuildSupport, Elsewhere, fill, finish
 from pytest_seeddb.templates.grants import Carried
 from pytest_seeddb.templates.inventory import drop_unused
 from pytest_seeddb.templates.record import FORM, Record
@@ -138,6 +138,14 @@ class Templates:
         """
         plan, prints = self._fingerprints_of(plan)
         return self._find(plan, prints[-1]) or self._ensure(plan, prints, len(plan.steps))
+
+    def fingerprints(self, plan: Plan) -> list[str]:
+        """Those of no step, the first step, the first two, ... on this server."""
+        return self._seal(plan).fingerprints(self.base)
+
+    def has(self, plan: Plan, end: int) -> bool:
+        """Whether there is a finished template of the plan's first ``end`` steps."""
+        return self._find(self._seal(plan), self.fingerprints(plan)[end]) is not None
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""
@@ -262,6 +270,10 @@ class Templates:
         except SeedDbError as error:
             self._failed[fingerprint] = StoredError(error)
             raise
+        except Elsewhere:
+            if self._run:
+                self._admin.unlock(key)
+            raise
         if self._run:
             self._admin.unlock(key)
 
@@ -315,6 +327,8 @@ class Templates:
         reason = self._reason(plan, steps, prints[span.end])
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
         stages = list(plan.stages_between(span.done, span.end))
+        self._support.watch.begin(plan)
+        since = time()
         with ExitStack() as undo:
             undo.enter_context(self._support.around())
             beside = self._beside(plan, undo) if any(stage.tier for stage, _ in stages) else {}
@@ -322,7 +336,12 @@ class Templates:
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
             before = self._roles()
-            opened = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)))
+            try:
+                opened = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)))
+            except SeedDbError as error:
+                self._support.watch.fail(plan, error)
+                raise
+            self._support.watch.end(plan, span.end, since)
             # A role outlives its template: what an earlier build made, this one finds.
             earlier_builds = [span.base.record if span.base else None, history.last_build(self._admin, plan)]
             made = {name for record in earlier_builds if record for name in record.roles}

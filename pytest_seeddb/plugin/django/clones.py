@@ -63,7 +63,7 @@ class Base:
     def close(self) -> None:
         """Give the clones up."""
         for leased in self._leased.values():
-            self._worker.pool.give_back(leased)
+            self._worker.give_back(leased)
 
 
 @dataclass
@@ -100,7 +100,7 @@ class AtomicClones:
     def clone(self, template: Template) -> Iterator[None]:
         """A clone in the seeded state for one test, with Django's connection to it open."""
         connected = self._connected.pop(template.name, None)
-        if connected is not None and not self._worker.pool.is_as_watched(connected.leased, connected.backend):
+        if connected is not None and not self._worker.is_as_watched(connected.leased, connected.backend):
             self._give_back(connected)
             connected = None
         connected = connected or self._connect(template)
@@ -144,7 +144,7 @@ class AtomicClones:
 
     def _give_back(self, connected: _Connected, *, given_away: object = False) -> None:
         connected.redirection.close()
-        self._worker.pool.give_back(connected.leased, given_away=given_away)
+        self._worker.give_back(connected.leased, given_away=given_away)
 
     def close(self) -> None:
         """Settle the clones that are connected."""

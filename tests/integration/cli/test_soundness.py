@@ -79,7 +79,7 @@ class Project:
     def prove(self, *seeders):
         self.write(f"{self.package}/seeds.py", HEAD + "\n".join(seeders))
         with Scratch(self.server.address) as scratch:
-            result = prove(load_settings(self.path, environ={}), scratch)
+            result = prove(load_settings(self.path, environ={}), scratch, scratch)
         return result, {each.step.rpartition(":")[2]: each for each in result.seeders}
 
 
