@@ -3,7 +3,8 @@
     python benchmarks/per_test.py [--rounds 100] [--server postgresql://...]
 
 The floor is: connect, SELECT 1, close. The others are: get the database, connect, SELECT 1, close,
-give the database back. All kinds in turn, on the template of examples/quickstart; drops go on
+give the database back; once as the fixtures do, and once as a test that reads the database's URL, so that
+its clone gets another name. All kinds in turn, on the template of examples/quickstart; drops go on
 beside it, as in a run. Prints medians in milliseconds and ratios to the floor.
 """
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 ISOLATIONS = ("clone", "rollback", "readonly")
+URL_READ = ", URL read"
 
 
 def main() -> None:
@@ -46,16 +48,18 @@ def main() -> None:
 
 
 def measured(worker: Worker, template: Template, address: Address, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {kind: [] for kind in ("floor", *ISOLATIONS)}
-    for _ in range(rounds):
-        started = perf_counter()
-        read(address)
-        times["floor"].append(perf_counter() - started)
-        for isolation in ISOLATIONS:
+    kinds = [isolation + suffix for suffix in ("", URL_READ) for isolation in ISOLATIONS]
+    times: dict[str, list[float]] = {kind: [] for kind in ("floor", *kinds)}
+    for suffix in ("", URL_READ):
+        for _ in range(rounds):
             started = perf_counter()
-            with worker.database(template, isolation) as database:
-                read(database.address)
-            times[isolation].append(perf_counter() - started)
+            read(address)
+            times["floor"].append(perf_counter() - started)
+            for isolation in ISOLATIONS:
+                started = perf_counter()
+                with worker.database(template, isolation) as database:
+                    read(database.address if suffix else database.own_address)
+                times[isolation + suffix].append(perf_counter() - started)
     return times
 
 
@@ -67,7 +71,7 @@ def read(address: Address) -> None:
 def report(times: dict[str, list[float]]) -> None:
     medians = {kind: 1000 * statistics.median(values) for kind, values in times.items()}
     for kind, value in medians.items():
-        print(f"{kind:<9} {value:6.1f} ms   {value / medians['floor']:4.1f} x")
+        print(f"{kind:<18} {value:6.1f} ms   {value / medians['floor']:4.1f} x")
     print(json.dumps({kind: round(value, 2) for kind, value in medians.items()}))
 
 

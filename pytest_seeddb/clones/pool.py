@@ -138,10 +138,10 @@ class Clones:
             del self._living[fresh.name]
 
     def move(self, clone: Clone, admin: Admin | None = None) -> Clone:
-        """The same clone under another name. Every connection to it is ended."""
+        """The same clone under another name, after it was settled. Every connection to it is ended."""
         name = clone_name(self._lease, next(self._numbers))
         with server_errors("The clone of a test could not be renamed", self._admin.address):
-            (admin or self._admin).move(clone.name, name)
+            (admin or self._admin).move(clone.name, name, is_settled=True)
         self._living.pop(clone.name, None)
         moved = self._living[name] = replace(clone, name=name, address=clone.address.with_database(name))
         return moved

@@ -199,15 +199,16 @@ class Admin:
         """Give a database another name. Nobody may be connected to it."""
         self.run(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(new)))
 
-    def move(self, name: str, new: str) -> None:
-        """Give a database another name. What `drop` ends is ended, too.
+    def move(self, name: str, new: str, *, is_settled: bool = False) -> None:
+        """Give a database another name. What `drop` ends is ended, too, but for ``is_settled``: then there is none.
 
         Raises:
             CloneError: A client stays connected that our role may not end, or something of these stays.
         """
         self.refuse_connections(name)
         try:
-            self._free(name)
+            if not is_settled:
+                self._free(name)
             self.evict(name)
             statements = "ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} WITH ALLOW_CONNECTIONS true"
             self.run(sql.SQL(statements).format(*map(sql.Identifier, (name, new, new))))
