@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -30,6 +31,30 @@ if os.environ.get("TESTS_SERVER") == "container":
 # tests send it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The share of the slow tests that run, drawn with a seed that is printed; the same on all workers.
+DRAWN = float(os.environ.get("TESTS_DRAW", "1"))
+SEED = os.environ.setdefault("TESTS_DRAW_SEED", str(random.randrange(2**32)))
+
+
+def pytest_report_header():
+    """Which of the slow tests run."""
+    return f"slow tests: {DRAWN:.0%} drawn, TESTS_DRAW_SEED={SEED}" if DRAWN < 1 else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out those that are not drawn."""
+    out = [
+        item
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("long")
+        if random.Random(f"{SEED} {item.nodeid}").random() >= DRAWN
+    ]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in set(out)]
 
 
 @pytest.fixture(scope="session", autouse=True)
