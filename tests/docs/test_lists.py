@@ -70,6 +70,13 @@ def test_a_path_that_is_named_is_there(path):
     assert {name for names in named for name in spread(names) if not (ROOT / name).exists()} == set()
 
 
+def test_a_cache_in_an_example_finds_the_newest_template_where_its_key_is_new():
+    texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("examples/**/*.yml")]
+    caches = [step for text in texts for step in text.split("actions/cache@")[1:]]
+    assert caches
+    assert all("restore-keys: seeddb-" in step.split("- run:")[0].split("- name:")[0] for step in caches)
+
+
 def test_every_mark_is_explained():
     marks = {text.partition(":")[0] for text in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
     assert {name for row in first_column("mark") for name in row} == marks

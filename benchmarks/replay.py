@@ -1,0 +1,278 @@
+"""How often a project's history would have built its template, and whether that was needed.
+
+    python benchmarks/replay.py REPOSITORY TABLE --before 2026-08-01 [--commits 100] [--python PYTHON] [--files PLACE]
+
+Walks the latest commits before a date that change a `.py` file outside of tests, the oldest first, and then backwards.
+Each is checked out beside the repository, with the settings of TABLE as its seeddb.toml, and with more files from a
+directory if it needs some. Says of each commit
+
+- `old`: whether the rule of version 0.1.0 builds: any module changed that a step imports, however far away;
+- `now`: whether this version builds, and why;
+- `db`: whether the database is another than before: built from scratch, apart from the walk. Columns that differ
+  between two builds of one commit do not count;
+- STALE, if the template of the walk is not what a build from scratch makes.
+
+PYTHON has pytest-seeddb and the packages that the project needs; they are the same for all commits. Commits that cannot
+be built are listed. Nothing is written into the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from time import perf_counter
+
+LOOK = """
+import json, sys
+from pathlib import Path
+import psycopg
+from psycopg import sql
+from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.servers.programs import find_program
+from pytest_seeddb.settings.settings import load_settings
+
+COLUMNS = '''
+SELECT format('%I.%I', nspname, relname), array_agg(attname::text ORDER BY attnum) FROM pg_class c
+JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_attribute ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_toast'
+GROUP BY 1 ORDER BY 1
+'''
+settings = load_settings(Path.cwd())
+print("KEY", plan_of(settings).noted_fingerprints[1])
+with open_server(settings) as server:
+    template, clone = sys.argv[1], "replayed"
+    with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
+        admin.execute("DROP DATABASE IF EXISTS replayed")
+        admin.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(sql.Identifier(template)))
+    address, contents = server.address.with_database(clone), {}
+    with psycopg.connect(address.conninfo) as connection:
+        for table, columns in connection.execute(COLUMNS).fetchall():
+            value = "md5(coalesce(string_agg(coalesce({}::text, 'NULL'), '|' ORDER BY ctid), ''))"
+            values = sql.SQL(", ").join(sql.SQL(value).format(sql.Identifier(column)) for column in columns)
+            row = connection.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.SQL(table))).fetchone()
+            contents |= {f"{table}.{column}": digest for column, digest in zip(columns, row)}
+        for name, value in connection.execute("SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"):
+            contents[name] = str(value)
+    program = find_program(settings, "pg_dump", wanted=server.major, least=server.major, why="comparing")
+    import subprocess
+    command = [*program.command, "--schema-only", "--no-owner", "-d", address.conninfo]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    contents["schema"] = "\\n".join(line for line in lines if line[:1] not in ("\\\\", "-"))
+    with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
+        admin.execute("DROP DATABASE replayed")
+print("CONTENTS", json.dumps(contents))
+"""
+
+
+@dataclass
+class Seen:
+    """One commit, as the walk saw it."""
+
+    commit: str
+    subject: str
+    failed: str = ""
+    old: bool = False
+    now: bool = False
+    db: bool = False
+    stale: bool = False
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def line(self) -> str:
+        if self.failed:
+            return f"{self.commit[:8]}  NOT BUILT  {self.failed[:100]}"
+        marks = [
+            name if is_so else " " * len(name)
+            for name, is_so in (("old", self.old), ("now", self.now), ("db", self.db))
+        ]
+        stale = "  STALE" if self.stale else ""
+        said = f"{self.seconds:6.1f} s  {self.subject[:50]:<50}  {self.reason}"
+        return f"{self.commit[:8]}  {' '.join(marks)}{stale}  {said}"
+
+
+class Walk:
+    def __init__(self, parsed: argparse.Namespace, place: Path) -> None:
+        self.parsed, self.place, self.checkout = parsed, place, place / "checkout"
+        self.git("clone", "--quiet", "--no-checkout", "--shared", str(parsed.repository.resolve()), str(self.checkout))
+        self.truths: dict[str, dict[str, str]] = {}
+        self.keys: set[str] = set()
+        self.templates: dict[str, dict[str, str]] = {}
+        self.varying: set[str] = set()
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def commits(self) -> list[tuple[str, str]]:
+        """The commits, the oldest first, with the one before them."""
+        log = self.git("log", "--no-merges", f"--before={self.parsed.before}", "--format=%x00%H %s", "--name-only",
+                       "--", "*.py", cwd=self.checkout)  # fmt: skip
+        commits = []
+        for entry in log.split("\0")[1:]:
+            head, *names = [line for line in entry.splitlines() if line]
+            if any(not is_test(PurePosixPath(name)) for name in names):
+                commits.append(tuple(head.split(" ", 1)))
+            if len(commits) > self.parsed.commits:
+                break
+        return commits[::-1]
+
+    def check_out(self, commit: str) -> None:
+        self.git("checkout", "--quiet", "--force", commit, cwd=self.checkout)
+        self.git("clean", "-qfdx", cwd=self.checkout)
+        shutil.copy(self.parsed.table, self.checkout / "seeddb.toml")
+        if self.parsed.files:
+            shutil.copytree(self.parsed.files, self.checkout, dirs_exist_ok=True)
+
+    def run(self, cache: str, *arguments: str) -> str:
+        home = self.place / cache
+        home.mkdir(mode=0o755, exist_ok=True)
+        # No bytecode of another commit's file that was saved in the same second.
+        variables = {**os.environ, "XDG_CACHE_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [self.parsed.python, *arguments]
+        done = subprocess.run(command, cwd=self.checkout, env=variables, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotBuildError(done.stderr.strip() or done.stdout)
+        return done.stdout
+
+    def build(self, cache: str, *options: str) -> dict[str, object]:
+        return json.loads(self.run(cache, "-m", "pytest_seeddb.cli", "build", "--json", *options))
+
+    def look(self, cache: str, template: str) -> tuple[str, dict[str, str]]:
+        """The old rule's key, and what the template holds."""
+        lines = dict(line.split(" ", 1) for line in self.run(cache, "-c", LOOK, template).splitlines() if " " in line)
+        return lines["KEY"], json.loads(lines["CONTENTS"])
+
+    def truth(self, commit: str) -> tuple[str, dict[str, str]]:
+        """What a build from scratch makes of the commit that is checked out."""
+        key, contents = self.look("truth", str(self.build("truth", "--reseed")["template"]))
+        self.run("truth", "-m", "pytest_seeddb.cli", "prune", "--all")
+        self.truths[commit] = contents
+        return key, contents
+
+    def differ(self, one: dict[str, str], other: dict[str, str]) -> bool:
+        return any(one.get(name) != other.get(name) for name in (one.keys() | other.keys()) - self.varying)
+
+    def begin(self, commit: str) -> None:
+        """Build the commit before the first one: once in the walk, twice from scratch."""
+        self.check_out(commit)
+        key, first = self.truth(commit)
+        _, second = self.truth(commit)
+        self.varying = {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
+        self.keys.add(key)
+        self.template()
+        print(f"begins at {commit[:8]}; differ between two builds: {', '.join(sorted(self.varying)) or 'no columns'}")
+
+    def template(self) -> tuple[dict[str, object], dict[str, str]]:
+        built = self.build("walk")
+        name = str(built["template"])
+        if name not in self.templates:
+            self.templates[name] = self.look("walk", name)[1]
+        return built, self.templates[name]
+
+    def forwards(self, before: str, commit: str, subject: str) -> Seen:
+        seen, started = Seen(commit, subject), perf_counter()
+        self.check_out(commit)
+        try:
+            key, truth = self.truth(commit)
+            built, contents = self.template()
+        except CannotBuildError as error:
+            seen.failed = (
+                str(error).splitlines()[-1]
+                if "seeddb:" not in str(error)
+                else str(error).split("seeddb:", 1)[1].strip().splitlines()[0]
+            )
+            self.truths.setdefault(commit, self.truths.get(before, {}))
+            return seen
+        seen.old = key not in self.keys
+        self.keys.add(key)
+        seen.now, seen.reason = bool(built["built"]), str(built["reason"])
+        seen.db = self.differ(truth, self.truths[before])
+        seen.stale = self.differ(truth, contents)
+        seen.seconds = perf_counter() - started
+        return seen
+
+    def backwards(self, commit: str, subject: str) -> Seen:
+        seen, started = Seen(commit, subject), perf_counter()
+        self.check_out(commit)
+        built, contents = self.template()
+        seen.now, seen.reason = bool(built["built"]), str(built["reason"])
+        seen.stale = self.differ(self.truths[commit], contents)
+        seen.seconds = perf_counter() - started
+        return seen
+
+
+class CannotBuildError(Exception):
+    pass
+
+
+def is_test(path: PurePosixPath) -> bool:
+    named = path.name.startswith("test_") or path.name.endswith("_test.py") or path.name in {"conftest.py", "tests.py"}
+    return named or not {"tests", "test"}.isdisjoint(path.parts)
+
+
+def summary(forth: list[Seen], back: list[Seen]) -> str:
+    built = [seen for seen in forth if not seen.failed]
+    same = [seen for seen in built if not seen.db]
+    rows = [
+        ("commits", len(forth)),
+        ("not built", len(forth) - len(built)),
+        ("change the database", len(built) - len(same)),
+        ("old rule: builds", sum(seen.old for seen in built)),
+        ("old rule: needless builds", sum(seen.old for seen in same)),
+        ("this version: builds", sum(seen.now for seen in built)),
+        ("this version: needless builds", sum(seen.now for seen in same)),
+        ("stale", sum(seen.stale for seen in built)),
+        ("backwards: builds", sum(seen.now for seen in back)),
+        ("backwards: stale", sum(seen.stale for seen in back)),
+    ]
+    return "\n".join(f"{name:<32}{number:>5}" for name, number in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("table", type=Path, help="the settings, as seeddb.toml has them")
+    parser.add_argument("--before", required=True, help="a date, written down before the walk")
+    parser.add_argument("--commits", type=int, default=100)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--files", type=Path, help="a directory whose files each checkout gets")
+    parser.add_argument("--json", type=Path, help="where to write what was seen of each commit")
+    parser.add_argument("--place", type=Path, default=Path("/var/tmp"), help="where checkouts and servers are made")
+    parsed = parser.parse_args()
+    for name in ("table", "files"):
+        setattr(parsed, name, path.resolve() if (path := getattr(parsed, name)) else None)
+    place = Path(tempfile.mkdtemp(prefix="replay-", dir=parsed.place))
+    place.chmod(0o755)  # the server of root runs as another account
+    try:
+        walk = Walk(parsed, place)
+        commits = walk.commits()
+        walk.begin(commits[0][0])
+        forth, back = [], []
+        for (before, _), (commit, subject) in pairwise(commits):
+            forth.append(walk.forwards(before, commit, subject))
+            print(forth[-1].line, flush=True)
+        print("backwards")
+        for seen in reversed(forth):
+            if not seen.failed:
+                back.append(walk.backwards(seen.commit, seen.subject))
+                if back[-1].now or back[-1].stale:
+                    print(back[-1].line, flush=True)
+        print(summary(forth, back))
+        if parsed.json:
+            parsed.json.write_text(json.dumps({"forth": [*map(asdict, forth)], "back": [*map(asdict, back)]}, indent=1))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
