@@ -13,7 +13,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.places import is_ignored
 from pytest_seeddb.migrations import arranging
 from pytest_seeddb.migrations.arranging import Arranged, Candidate, by_name, leading_number, number, numbers, text
-from pytest_seeddb.migrations.parts import MARKS, head_of
+from pytest_seeddb.migrations.parts import MARKS, read_head, tools_in
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
@@ -232,8 +232,9 @@ class Directory:
     @cached_property
     def files(self) -> Mapping[str, Path]:
         """All files below it but those of caches and the like, by their relative paths, sorted."""
-        paths: dict[str, Path] = {}
+        names_below: list[str] = []
         seen: set[str] = set()
+        start = len(str(self.path)) + 1
         for place, directories, names in os.walk(self.path, followlinks=True):
             seen.add(os.path.realpath(place))
             directories[:] = [
@@ -241,14 +242,20 @@ class Directory:
                 for name in directories
                 if not is_ignored((name,)) and os.path.realpath(Path(place, name)) not in seen  # a link may lead upward
             ]
-            for path in (Path(place, name) for name in names if not is_ignored((name,))):
-                paths[path.relative_to(self.path).as_posix()] = path
-        return {name: paths[name] for name in sorted(paths)}
+            below = f"{place[start:]}/" if place[start:] else ""
+            names_below += [f"{below}{name}" for name in names if not is_ignored((name,))]
+        return {name: self.path / name for name in sorted(names_below)}
+
+    @cached_property
+    def heads(self) -> Mapping[str, bytes]:
+        """The beginnings of its SQL files."""
+        return {name: read_head(path) for name, path in self.files.items() if name.endswith(".sql")}
 
     def arranged(self) -> Arranged:
         """The files to run, in order, and those that are left out; raises `ConfigError`."""
         format_ = self._insisted() if self.format else self._recognised()
-        matched = {name: match for name in self.files if (match := re.fullmatch(format_.files, name))}
+        files = re.compile(format_.files)
+        matched = {name: match for name in self.files if (match := files.fullmatch(name))}
         back = {name for name in self.files if self._is_back(name, format_, matched)}
         if code := [name for name in self.files if format_.code and re.fullmatch(format_.code, name)]:
             raise self.refusal(
@@ -291,15 +298,13 @@ class Directory:
 
     def _recognised(self) -> Format:
         examples: dict[str, list[str]] = {}
-        marks = {name: head_of(path) for name, path in self.files.items() if name.endswith(".sql")}
+        marked = {name: tools for name, head in self.heads.items() if (tools := tools_in(head))}
         for format_ in FORMATS:
-            pattern = re.compile(format_.names) if format_.names else None
-            own = [name for name in self.files if pattern and pattern.fullmatch(name)]
-            if format_.marks:
-                mark = MARKS[format_.marks].recognition
-                own += [name for name, head in marks.items() if re.fullmatch(format_.files, name) and mark.search(head)]
-            may_be = own or any(re.fullmatch(format_.files, name) for name in self.files)
-            if own or (may_be and any(map(self._has_sign, format_.signs))):
+            names, files = re.compile(format_.names or "(?!)"), re.compile(format_.files)
+            own = [name for name in self.files if names.fullmatch(name)] if format_.names else []
+            own += [name for name, tools in marked.items() if format_.marks in tools and files.fullmatch(name)]
+            has_sign = any(map(self._has_sign, format_.signs)) and any(map(files.fullmatch, self.files))
+            if own or has_sign:
                 examples[format_.name] = own
         examples = {
             name: own for name, own in examples.items() if not any(name in _BY_NAME[other].over for other in examples)
@@ -333,7 +338,7 @@ class Directory:
         if _BACK_SEGMENT.search(name) or (_UNDO.search(name) and not decides):
             return True
         ending = None if decides else _BACK_ENDING.search(name)
-        if ending is None or (name in matched and _marks_upward(head_of(self.files[name]))):
+        if ending is None or (name in matched and any(MARKS[tool].up for tool in tools_in(self.heads[name]))):
             return False
         number = re.search(r"^\d+(?=[-_.])" if ending["stem"] is not None else r"\d+", name)
         forward = rf"{re.escape((ending['stem'] or '').lower())}(?:[-_. ](?:up|do|apply|deploy))?\.sql"
@@ -374,7 +379,3 @@ class Directory:
     def _list(self, names: Sequence[str]) -> str:
         more = len(names) - _MOST_SHOWN
         return ", ".join([*map(self.inside, names[:_MOST_SHOWN]), *([f"and {more} more"] if more > 0 else [])])
-
-
-def _marks_upward(head: bytes) -> bool:
-    return any(marks.up and marks.recognition.search(head) for marks in MARKS.values())

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.dumps.lexer import Piece
 
-_HEAD_BYTES: Final = 1 << 16
+HEAD_BYTES: Final = 1 << 16
+"""What is read of a file to recognise its tool."""
 _COMMENT: Final = re.compile(rb"--[^\n]*")
 
 
 def _pattern(pattern: str) -> re.Pattern[bytes] | None:
     """Of a comment from its dashes on; a space stands for any blanks, a tilde for at least one."""
-    spaced = pattern.replace(" ", r"[ \t]*").replace("~", r"[ \t]+")
-    return re.compile(f"--{spaced}".encode(), re.IGNORECASE) if pattern else None
+    return re.compile(b"--" + _spaced(pattern), re.IGNORECASE) if pattern else None
+
+
+def _spaced(pattern: str) -> bytes:
+    return pattern.replace(" ", r"[ \t]*").replace("~", r"[ \t]+").encode()
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,13 @@ class Marks:
     """Of one that asks for no transaction."""
     refused: re.Pattern[bytes] | None
     """Of one that only the tool itself can follow."""
-    recognition: re.Pattern[bytes]
-    """Of a file of this tool's."""
+    recognition: bytes
+    """The pattern of what follows the dashes in a file of this tool's."""
 
 
 def _marks(up: str = "", down: str = "", *, alone: str = "", refused: str = "", recognition: str = "") -> Marks:
     seen = recognition or "|".join(filter(None, (up, down)))
-    own = _pattern(f"(?:{seen})") if seen else None
-    recognized = re.compile(rb"^[ \t]*" + own.pattern, re.MULTILINE | re.IGNORECASE) if own else re.compile(rb"(?!)")
-    return Marks(_pattern(up), _pattern(down), _pattern(alone), _pattern(refused), recognized)
+    return Marks(_pattern(up), _pattern(down), _pattern(alone), _pattern(refused), _spaced(seen))
 
 
 MARKS: Final[Mapping[str, Marks]] = {
@@ -63,7 +65,12 @@ MARKS: Final[Mapping[str, Marks]] = {
     "liquibase": _marks(recognition=r" liquibase~formatted~sql\b"),
 }
 """By the name of the tool."""
-
+_TOLD: Final = {tool.replace("-", "_"): marks.recognition for tool, marks in MARKS.items() if marks.recognition}
+# All of them at once: a group for each, behind the dashes that a search looks for first.
+_RECOGNIZED: Final = re.compile(
+    b"--(?:%b)" % b"|".join(b"(?P<%b>%b)" % (group.encode(), pattern) for group, pattern in _TOLD.items()),
+    re.IGNORECASE,
+)
 _ANY: Final = re.compile(
     b"|".join(
         pattern.pattern
@@ -124,13 +131,23 @@ _WORDS: Final = re.compile(r"[A-Za-z]+")
 _ATTACHED: Final = re.compile(r"[@+!#:/](?:downs?|downgrade|rollback|revert|undo)\b", re.IGNORECASE)
 
 
-def head_of(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
     """The beginning of a file, where its marks are; nothing where it cannot be read, which its reader tells."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+            return stream.read(HEAD_BYTES)
     except OSError:
         return b""
+
+
+def tools_in(head: bytes) -> frozenset[str]:
+    """The tools whose marks are in the beginning of a file."""
+    head = head.removeprefix(codecs.BOM_UTF8)
+    return frozenset(
+        mark.lastgroup.replace("_", "-")
+        for mark in _RECOGNIZED.finditer(head)
+        if mark.lastgroup and not head[head.rfind(b"\n", 0, mark.start()) + 1 : mark.start()].strip()
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +163,7 @@ def upward(script: bytes, name: str, format_: str = "") -> tuple[list[Part], boo
 
     Raises `BuildError` where the marks are of several tools, or where the tool itself is needed.
     """
-    if MARKS["liquibase"].recognition.search(script[:_HEAD_BYTES]):
+    if "liquibase" in tools_in(script[:HEAD_BYTES]):
         return _changesets(script, name)
     found: list[tuple[str, Mark]] = []
     has_transaction = True

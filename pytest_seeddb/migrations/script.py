@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.dumps.lexer import Piece, statements
 from pytest_seeddb.errors import BuildError, names_a_secret
-from pytest_seeddb.fingerprint.digests import MISSING, SET, Part, digest, file_part, relative_name
+from pytest_seeddb.fingerprint.digests import MISSING, SET, Part, content_part, digest, file_part, relative_name
 from pytest_seeddb.migrations.parts import PLACEHOLDER, check_comments, replaced, upward
 
 if TYPE_CHECKING:
@@ -182,15 +182,26 @@ def read_script(path: Path, root: Path, reading: Reading) -> tuple[list[Statemen
     return list(reader.read(path)), reader.has_transaction
 
 
-def script_parts(path: Path, root: Path, reading: Reading, *, source: str) -> tuple[Part, ...]:
-    """What determines the statements of a file: itself, those that it includes, and the values that it uses."""
-    parts, paths = [file_part(path, root, source=source)], [path]
+def script_parts(
+    path: Path, root: Path, reading: Reading, *, source: str, content: bytes | None = None
+) -> tuple[Part, ...]:
+    """What determines the statements of a file: itself, those that it includes, and the values that it uses.
+
+    Its ``content`` is read unless it is given.
+    """
+    if content:
+        parts = [content_part(relative_name(path, root), digest(content))]
+        if not reading.placeholders and b"\\i" not in content:
+            return tuple(parts)
+    else:
+        parts = [file_part(path, root, source=source)]
+    paths = [path]
     for known in paths:  # it grows
         with known.open("rb") as stream:
             if not os.fstat(stream.fileno()).st_size:
                 continue
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                for match in _INCLUDE.finditer(content) if content.find(b"\\i") >= 0 else ():
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                for match in _INCLUDE.finditer(text) if text.find(b"\\i") >= 0 else ():
                     is_relative = match[1].decode() in _RELATIVE
                     included = _included(known if is_relative else None, match[2].decode(errors="replace"), root)
                     if included.is_file() and included not in paths:
@@ -199,9 +210,7 @@ def script_parts(path: Path, root: Path, reading: Reading, *, source: str) -> tu
                     elif not included.is_file():
                         parts.append(Part(relative_name(included, root), MISSING))
                 used = (
-                    {match[1].decode().lower() for match in PLACEHOLDER.finditer(content)}
-                    if reading.placeholders
-                    else ()
+                    {match[1].decode().lower() for match in PLACEHOLDER.finditer(text)} if reading.placeholders else ()
                 )
         parts += [
             Part(f"placeholder {key}", SET, value) if names_a_secret(key) else Part(f"placeholder {key}", digest(value))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
 from pytest_seeddb.migrations.formats import FORMATS, PLAIN, Directory
+from pytest_seeddb.migrations.parts import HEAD_BYTES
 from pytest_seeddb.migrations.script import Reading, read_script, script_parts
 from pytest_seeddb.plan.ledger import read
 from pytest_seeddb.plan.plan import Note, Step, Work
@@ -54,7 +55,7 @@ def read_steps(
     """
     values = None if placeholders is None else dict(placeholders)
     if path.is_file():
-        return _work([path], {}, root, Reading(format_, values if _has_placeholders(format_) else None), source)
+        return _work([path], {}, {}, root, Reading(format_, values if _has_placeholders(format_) else None), source)
     directory = Directory(path, root, source, format_)
     arranged = directory.arranged()
     if not arranged.used:
@@ -83,7 +84,8 @@ def read_steps(
     beside = {file.path: file.beside for file in arranged.used if file.beside}
     count = f"{len(arranged.used)} file{'s' if len(arranged.used) > 1 else ''}"
     text = f"{relative_name(path, root)}: {arranged.title}, {'as set' if format_ else 'recognised'}, {count}"
-    work = _work([file.path for file in arranged.used], beside, root, reading, source)
+    whole = {file.path: head for file in arranged.used if len(head := directory.heads[file.name]) < HEAD_BYTES}
+    work = _work([file.path for file in arranged.used], beside, whole, root, reading, source)
     included = {part.name for step in work.steps for part in step.parts}
     left_out = {relative_name(path / name, root): why for name, why in sorted(arranged.left_out.items())}
     further = [Note(f"not run: {name}: {why}") for name, why in left_out.items() if name not in included]
@@ -97,13 +99,14 @@ def _has_placeholders(format_: str) -> bool:
 def _work(
     paths: Sequence[Path],
     beside: Mapping[Path, Path],
+    contents: Mapping[Path, bytes],
     root: Path,
     reading: Reading,
     source: str,
 ) -> Work:
     steps = []
     for path in paths:
-        parts = script_parts(path, root, reading, source=source)
+        parts = script_parts(path, root, reading, source=source, content=contents.get(path))
         further = (file_part(beside[path], root, source=source),) if path in beside else ()
         steps.append(Step(f"migration {parts[0].name}", (*parts, *further)))
 

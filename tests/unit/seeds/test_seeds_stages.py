@@ -483,3 +483,16 @@ def test_a_value_without_a_text_of_its_own_is_refused(project):
 def test_a_profiles_tier_must_be_one(project):
     project.seeds("@seeder\ndef roles(): ...")
     assert "A profile has an unknown `tier`" in project.error(profile="x", profiles={"x": {"tier": "esential"}})
+
+
+def test_a_file_that_a_seed_in_sql_includes_counts(project):
+    def parts():
+        ((step,),) = (stage.steps for stage in project.stages(f"{project.package}/sql/1.sql"))
+        return {part.name: part.digest for part in step.parts}
+
+    project.write("sql/1.sql", "\\ir more/rows.txt\nSELECT 1;\n")
+    project.write("sql/more/rows.txt", "SELECT 2;")
+    before = parts()
+    assert set(before) == {f"{project.package}/sql/1.sql", f"{project.package}/sql/more/rows.txt"}
+    project.write("sql/more/rows.txt", "SELECT 3;")
+    assert parts() != before
