@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.servers.admin import Admin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.admin import Admin
 
     _Job = Callable[[Admin], object]
 
@@ -27,9 +26,9 @@ class Disposal:
     the server as orphans, for the next run's sweep. A job that fails is recorded in `failures`, and the next one runs.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, connect: Callable[[], Admin]) -> None:
         self.failures: list[str] = []
-        self._address = address
+        self._connect = connect
         self._jobs: queue.SimpleQueue[tuple[_Job, Callable[[], object]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -57,7 +56,7 @@ class Disposal:
             while queued := self._jobs.get():
                 job, otherwise = queued
                 try:
-                    admin = admin or stack.enter_context(Admin(self._address))
+                    admin = admin or stack.enter_context(self._connect())
                     if admin.is_lost:
                         admin.reconnect()
                     try:

@@ -85,11 +85,12 @@ class Worker:
     def _open(self) -> None:
         self._process = os.getpid()
         with server_errors("The PostgreSQL server refused the first statements", self.server.address):
-            self._admin = Admin(self.server.address)
+            connect = partial(Admin, self.server.address, self.server.find_end)
+            self._admin = connect()
             self._lease = new_lease()
             self._lock()
             self._leftovers = Leftovers(self._admin, self.server)
-        self._disposal = Disposal(self.server.address)
+        self._disposal = Disposal(connect)
         self._clones = Clones(self._admin, self._lease, self._disposal)
         self._pool = Pool(
             self._clones, self._disposal, self._leftovers, superuser=self.server.superuser, reset=self._reset

@@ -41,7 +41,7 @@ class Tally:
             self.clones += home.clones.made - home.pool.unused
             self.clone_seconds += home.clones.seconds
             self._add_verdicts(home.pool.verdicts, home.pool.seconds)
-            self.notes += home.notes
+        self.notes += worker.notes
 
     def merge(self, other: Self) -> None:
         """Add what another process did."""

@@ -106,8 +106,9 @@ class Admin:
     one at a time, so while one thread waits for a lock, the others wait, too.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, find_end: Callable[[], ServerError | None] = lambda: None) -> None:
         self.address = address
+        self._find_end = find_end
         self._statements = threading.Lock()
         self._restart = _RESTART
         try:
@@ -151,12 +152,15 @@ class Admin:
     def reconnect(self) -> None:
         """Make a new connection, which holds none of the old one's locks, or raise `ServerError`.
 
-        Waits up to 20 seconds for a server that restarts; after it has failed once, it does not wait again.
+        Waits up to 20 seconds for a server that restarts; after it has failed once, it does not wait again. A server
+        that is known to have ended is not waited for: ``find_end`` gives the error.
         """
         deadline = time.monotonic() + self._restart
         self._restart = 0.0
         self._connection.close()
         while self._connection.closed:
+            if ended := self._find_end():
+                raise ended
             try:
                 self._connection = _connect(self.address)
             except psycopg.OperationalError as error:

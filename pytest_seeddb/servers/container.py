@@ -11,6 +11,7 @@ import tarfile
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError, ServerError
@@ -230,6 +231,7 @@ class _Opening:
                         ),
                         identity=str(container.id),
                         state=self.state,
+                        find_end=partial(self.find_end, container),
                     )
             time.sleep(_POLL)
         raise self.failure(
@@ -248,6 +250,28 @@ class _Opening:
     def failure(self, what: str, saw: str, remedy: str) -> ServerError:
         source = f"image {self.recipe.image}, {self.settings.source('server')}"
         return ServerError(what, saw=saw, source=source, remedy=f"{remedy}\n{OTHER_WAYS}")
+
+    def find_end(self, container: Any) -> ServerError | None:  # noqa: ANN401 - docker-py's
+        """The error for a container that does not run any more; ``None`` where the engine does not say so."""
+        from docker.errors import DockerException, NotFound
+
+        name = str(container.name)
+        try:
+            container.reload()
+            if container.status in {"created", "running", "restarting", "paused"}:
+                return None
+            code, log = container.attrs.get("State", {}).get("ExitCode"), _log_of(container)
+            what, saw = "has ended", f"{container.status}, exit code {code}; the end of its log:\n{log}"
+        except NotFound as error:
+            what, saw = "was removed", str(error)
+        except (DockerException, OSError):
+            return None
+        return ServerError(
+            f"The container {name} ({container.short_id}) {what} in the middle of the run, and its server with it",
+            saw=saw,
+            source=f"image {self.recipe.image}, {self.settings.source('server')}",
+            remedy="find out what ended it (docker events; its memory), and run the tests again: they start another",
+        )
 
     def _end(self, container: Any) -> ServerError:  # noqa: ANN401 - docker-py's
         """It ended instead of serving."""

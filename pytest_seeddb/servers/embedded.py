@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -39,6 +40,7 @@ JOIN_PATIENCE_SECONDS: Final = 15.0
 RECOVERY_PATIENCE_SECONDS: Final = 300.0
 END_PATIENCE_SECONDS: Final = 5.0
 _PAUSES_SECONDS: Final = (0.05, 0.2, 1.0)  # what a killed postmaster leaves needs a moment to end
+_LOG_END: Final = 1000
 _RECOVERS: Final = "the database system is"  # starting up, in recovery, shutting down
 
 
@@ -72,6 +74,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
                 fsync=False,
                 state=place.state,
                 notes=notes,
+                find_end=partial(_find_end, place),
             )
         finally:
             # Ours may be the last to leave, and the guard may have been killed since. Should this fail,
@@ -196,6 +199,18 @@ def _start_patiently(place: Place, lock: int) -> None:
         else:
             return
     postmaster.start(place, lock)
+
+
+def _find_end(place: Place) -> ServerError | None:
+    """The error for a server whose last process has ended; one that recovers from a crash still has one."""
+    if is_locked(place.state / guard.SERVER):
+        return None
+    return ServerError(
+        f"The embedded server has ended in the middle of the run; its log is {place.log}",
+        saw=f"no process of it is left; the end of its log:\n{postmaster.log_since(place, 0)[-_LOG_END:].strip()}",
+        source=f"PostgreSQL {place.binaries.version} ({place.binaries.origin}), account {place.account.name}",
+        remedy="find out what killed it (the kernel, for want of memory?), and run the tests again: they start it anew",
+    )
 
 
 def _unreachable(place: Place, refusal: str) -> ServerError:

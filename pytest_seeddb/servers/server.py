@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from pytest_seeddb.errors import ServerError
     from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.servers.address import Address
 
@@ -37,6 +39,7 @@ class Server:
         identity: The container's id; empty where there is none.
         state: The directory for what we know of a server that we started.
         notes: What the run is to say of how the server was started.
+        find_end: Gives the error for a server that we started and that has ended; ``None`` while it may come back.
     """
 
     kind: Literal["embedded", "container", "external"]
@@ -51,6 +54,7 @@ class Server:
     identity: str = ""
     state: Path | None = None
     notes: tuple[str, ...] = ()
+    find_end: Callable[[], ServerError | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def major(self) -> int:

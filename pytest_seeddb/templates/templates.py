@@ -92,6 +92,10 @@ class Templates:
     half-built is ever handed out.
     """
 
+    _numbers = count(
+        1
+    )  # of all together: a crash of the server may have taken a rename back, and a name is there again
+
     def __init__(
         self,
         admin: Admin,
@@ -110,7 +114,6 @@ class Templates:
         self._support = support
         self._server = server
         self._origin: str | None = None
-        self._numbers = count(1)
         self._held: set[str] = set()
         self._staleness: dict[str, str] = {}
         self._base: tuple[Part, ...] = ()

@@ -253,6 +253,48 @@ def test_a_container_that_somebody_removes_while_it_starts_says_so(project, seed
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("end", ["remove(force=True)", "kill()"])
+def test_a_container_that_goes_away_during_a_run_is_named_within_two_seconds(project, ours, end):
+    project.write(
+        "conftest.py",
+        """
+        from pathlib import Path
+
+        def pytest_runtest_logreport(report):
+            if report.failed and "The container" in str(report.longrepr) and not Path("told").exists():
+                Path("told").touch()
+
+        def pytest_unconfigure():
+            Path("over").touch()
+        """,
+    )
+    result = project.test(
+        f"""
+        from pathlib import Path
+        from pytest_seeddb.servers.container import LABEL
+        from pytest_seeddb.servers.engine import connect
+
+        def test_1(seeded_session):
+            container, = connect("the test").client.containers.list(filters={{"label": LABEL}})
+            container.{end}
+            Path("ended").touch()
+
+        def test_2(seeded_session):
+            pass
+
+        def test_3(seeded_session):
+            pass
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=2)
+    ended, told, over = ((project.path / name).stat().st_mtime for name in ("ended", "told", "over"))
+    assert told - ended < 2
+    assert over - told < 2, "nor is the rest of the run silent"
+    reason = "was removed" if "remove" in end else "has ended"
+    result.stdout.fnmatch_lines([f"*The container * {reason} in the middle of the run, and its server with it*"])
+    assert not ours()
+
+
 def test_a_socket_that_is_closed_to_this_user_says_how_to_let_him_in(project, tmp_path):
     if os.geteuid():
         pytest.fail("this test plays another user, which only root can")

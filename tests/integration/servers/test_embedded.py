@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from processes import eventually
 
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import ServerError
+from pytest_seeddb.plan.plan import Plan
 from pytest_seeddb.servers import embedded, guard, postmaster
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.places import (
@@ -24,6 +26,7 @@ from pytest_seeddb.servers.places import (
     own_account,
     server_account,
 )
+from pytest_seeddb.servers.processes import is_locked
 from pytest_seeddb.settings.settings import Settings
 
 pytestmark = pytest.mark.long  # servers are started, killed and waited for
@@ -460,3 +463,22 @@ def test_binaries_that_the_account_may_not_run_are_copied(empty_cache, monkeypat
         assert run(server.address, "SELECT 1") == [(1,)]
         copied = list((empty_cache / "pytest-seeddb" / "binaries").glob("18*/bin/postgres"))
     assert len(copied) == int(IS_ROOT)
+
+
+def test_a_worker_whose_server_was_killed_says_so_at_once_and_one_whose_server_recovers_goes_on(cache):
+    plan = Plan("ended", "default", ROOT)
+    with open_server(settings()) as server, Worker(server) as worker:
+        template = worker.template(plan)
+        connection = psycopg.connect(server.address.conninfo)
+        os.kill(connection.info.backend_pid, signal.SIGKILL)  # the others end, too, and the postmaster recovers
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+        eventually(lambda: worker.admin.is_lost)
+        worker.give_back(worker.take(template))
+        os.kill(guard.postmaster(str(server.state)), signal.SIGKILL)
+        eventually(lambda: not is_locked(server.state / guard.SERVER))
+        began = time.monotonic()
+        with pytest.raises(ServerError, match=r"The embedded server has ended in the middle of the run.*postgres\.log"):
+            worker.take(template)
+        assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
