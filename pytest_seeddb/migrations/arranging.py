@@ -275,6 +275,6 @@ def sqitch(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arrang
     left_out = {
         name: reasons.get(name.split("/")[0], "not in sqitch.plan")
         for name in files
-        if name.endswith(".sql") and name not in names
+        if name.startswith((f"{place}/", *(f"{other}/" for other in reasons))) and name not in names
     }
     return Arranged(tuple(used), left_out)

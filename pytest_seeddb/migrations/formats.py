@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +26,16 @@ _COMPANION: Final = re.compile(
     r"|(?:embed|migrations?|fs|doc)\.go|mod\.rs)$",
     re.IGNORECASE,
 )
-_BACK_WORDS: Final = "down|dn|undo|rollbacks?|revert|downgrade|backward|backout"
-_BACK_SEGMENT: Final = re.compile(rf"(?:^|[./])(?:{_BACK_WORDS})(?=[./])", re.IGNORECASE)
+_BACK_WORDS: Final = "down|dn|undo|rollbacks?|revert|downgrade"
+_BACK_PLACES: Final = f"{_BACK_WORDS}|backward|backout|reverse|teardown|uninstall"
+_BACK_SEGMENT: Final = re.compile(rf"(?:^|[./])(?:{_BACK_PLACES})(?=[./])", re.IGNORECASE)
 _UNDO: Final = re.compile(r"(?:^|/)U\d[\d._]*__", re.IGNORECASE)
 _BACK_ENDING: Final = re.compile(
     rf"(?:^|/)(?P<stem>[^/]*?)[-_ ](?:{_BACK_WORDS})\.sql$|(?:^|/)(?:{_BACK_WORDS})[-_ ]?\d[^/]*\.sql$", re.IGNORECASE
 )
 _NUMBERED: Final = re.compile(r"\d+(?:[-_.][^/]*)?\.sql")
-_BELOW: Final = re.compile(r"(?:.*/)?(?:\d+[-_.][^/]*|\d[^/]*/migration)\.sql")
+_BELOW: Final = re.compile(r"(?:.*/)?(?:\d+(?:[-_.][^/]*)?|\d[^/]*/migration)\.sql")
+_NOT_SQL: Final = "its name does not end in .sql"
 _WAY_BACK: Final = "a way back"
 _MOST_SHOWN: Final = 5
 
@@ -64,6 +67,8 @@ class Format:
     names_decide: bool = False
     """Whether a name that ends in ``_down`` is one as any other."""
     has_placeholders: bool = False
+    tells_all: bool = True
+    """Whether ``arrange`` leaves it to others to tell what lies in the directory beside its files."""
     is_numbered: bool = False
     """Whether a numbered file at the top that the tool does not run belongs to another format."""
     arrange: Callable[[Sequence[Candidate], Mapping[str, Path]], Arranged] = arranging.by_version
@@ -207,8 +212,9 @@ FORMATS: Final = (
         "Sqitch",
         r".*\.sql",
         names=r"sqitch\.plan",
-        back=r"(?:.*/)?revert/.*",
+        back=r"revert/.*\.sql",
         names_decide=True,
+        tells_all=False,
         arrange=arranging.sqitch,
     ),
     Format("rails", "Rails", r"structure\.sql", signs=("./structure.sql:schema_migrations",)),
@@ -275,7 +281,8 @@ class Directory:
         left_out = {**dict.fromkeys(sorted(back), _WAY_BACK), **arranged.left_out}
         used = {candidate.name for candidate in arranged.used}
         for name in self.files:
-            if name not in used and name not in left_out and not _COMPANION.search(name):
+            is_told = format_.tells_all and not _COMPANION.search(name)
+            if is_told and name not in used and name not in left_out:
                 left_out[name] = self._reason(name, format_)
         lower = sorted(name for name in left_out if "/" in name and _BELOW.fullmatch(name) and name not in back)
         if format_ is PLAIN and not self.format and lower and not any(map(_NUMBERED.fullmatch, used)):
@@ -287,7 +294,14 @@ class Directory:
         strange = [name for name in left_out if name not in back and _NUMBERED.fullmatch(name)]
         if format_.is_numbered and used and strange and not self.format:
             raise self._mixture({format_.title: sorted(used), "numbered files": strange})
-        return replace(arranged, format=format_.name, title=format_.title, left_out=left_out)
+        order = [candidate.name for candidate in arranged.used]
+        marks = MARKS[format_.marks] if format_.marks and not self.format else None
+        if marks and marks.up and order != sorted(order, key=arranging.natural):
+            bare = [name for name in order if format_.marks not in tools_in(self.heads[name])]
+            if bare:
+                marked = [name for name in order if name not in bare]
+                raise self._mixture({format_.title: marked, "files without its marks": bare})
+        return replace(arranged, format=format_.name, title=format_.title, left_out=_summarised(left_out))
 
     def _insisted(self) -> Format:
         if self.format not in _BY_NAME:
@@ -354,7 +368,7 @@ class Directory:
 
     def _reason(self, name: str, format_: Format) -> str:
         if not name.endswith(".sql"):
-            return "its name does not end in .sql"
+            return _NOT_SQL
         if "/" in name and re.fullmatch(format_.files, name.rpartition("/")[2]):
             return "in a directory below"
         return f"not named as {format_.title} names migrations"
@@ -379,3 +393,14 @@ class Directory:
     def _list(self, names: Sequence[str]) -> str:
         more = len(names) - _MOST_SHOWN
         return ", ".join([*map(self.inside, names[:_MOST_SHOWN]), *([f"and {more} more"] if more > 0 else [])])
+
+
+def _summarised(left_out: Mapping[str, str]) -> dict[str, str]:
+    """The same with one line for a directory that has many files that are not SQL."""
+    places = Counter(name.rpartition("/")[0] for name, why in left_out.items() if why is _NOT_SQL)
+    crowded = {place: count for place, count in places.items() if count > _MOST_SHOWN}
+    kept = {n: why for n, why in left_out.items() if why is not _NOT_SQL or n.rpartition("/")[0] not in crowded}
+    return {
+        **kept,
+        **{f"{place}/*": f"{count} files whose names do not end in .sql" for place, count in crowded.items()},
+    }

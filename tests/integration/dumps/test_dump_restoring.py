@@ -103,6 +103,25 @@ def test_a_dump_of_any_format_restores_the_same_database(rich, rich_text, empty_
         assert contents(empty_database) == contents(rich)
 
 
+@pytest.mark.parametrize("options", [["--clean"], ["--clean", "--create"], ["--clean", "--if-exists"]])
+def test_a_dump_that_drops_everything_first_restores_the_same_database(
+    rich, rich_text, empty_database, tmp_path, options
+):
+    with psycopg.connect(rich.conninfo, autocommit=True) as connection:
+        # A view that depends on its own rows' type: pg_dump drops it by way of an empty one.
+        connection.execute("CREATE TABLE circle (n int); CREATE VIEW round AS SELECT * FROM circle")
+        connection.execute("CREATE FUNCTION through(round) RETURNS int LANGUAGE sql AS 'SELECT $1.n'")
+        connection.execute("CREATE OR REPLACE VIEW round AS SELECT n FROM circle c WHERE through(ROW(c.n)::round) > 0")
+        try:
+            path = pg_dump(rich, tmp_path / "seed-db.sql", *options)
+        finally:
+            connection.execute("DROP TABLE circle CASCADE")
+    restored(path, empty_database)
+    with psycopg.connect(empty_database.conninfo, autocommit=True) as connection:
+        connection.execute("DROP TABLE circle CASCADE")
+    assert text_of(empty_database, tmp_path / "after") == rich_text
+
+
 @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open], ids=["gzip", "bzip2", "xz"])
 def test_a_compressed_plain_dump_is_told_by_its_bytes_and_not_by_its_name(empty_database, tmp_path, query, opener):
     with opener(tmp_path / "seed-db.sql", "wb") as stream:

@@ -112,7 +112,11 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
         ("plain", ["1.sql"], {"1_DOWN.sql": "a way back"}),
         ("plain", ["001_create.sql"], {"001_drop_rollback.sql": "a way back"}),
         ("plain", ["1.sql"], {"down/1.sql": "a way back", "undo_1.sql": "a way back"}),
-        ("plain", ["1.a.up.sql"], {"1.a.dn.sql": "a way back", "1.a.Backout.sql": "a way back"}),
+        (
+            "plain",
+            ["1.a.up.sql"],
+            {"1.a.dn.sql": "a way back", "1.reverse.sql": "a way back"},
+        ),
         ("plain", ["1.sql"], {"1.revert.sql": "a way back", "rollback.sql": "a way back"}),
         ("plain", ["1.sql"], {"functions/f.sql": "in a directory below", "2.SQL": "its name does not end in .sql"}),
         ("plain", ["1.sql"], {"2.sql.bak": "its name does not end in .sql", "3.psql": "its name does not end in .sql"}),
@@ -129,7 +133,17 @@ def test_each_file_that_is_not_run_is_told_but_for_companions(read):
     )
 
 
-@pytest.mark.parametrize("below", ["migrations/1_a.sql", "migrations/20200101_a/migration.sql", "v1/001-b.sql"])
+def test_many_files_that_are_not_sql_are_one_line(read):
+    assert read(["1.sql", *(f"migrate/{number}_x.rb" for number in range(9)), "one.rb"])[2] == {
+        "one.rb": "its name does not end in .sql",
+        "migrate/*": "9 files whose names do not end in .sql",
+    }
+
+
+@pytest.mark.parametrize(
+    "below",
+    ["up/001.sql", "committed/000001.sql", "migrations/1_a.sql", "migrations/20200101_a/migration.sql", "v1/001-b.sql"],
+)
 def test_migrations_that_lie_in_a_directory_below_are_named(below, read):
     with pytest.raises(ConfigError, match="seem to be in a directory below") as caught:
         read(["seed.sql", below])
@@ -168,6 +182,7 @@ def test_a_name_that_nobody_can_tell_is_refused(name, read):
         (["2020-01-01-000000_a/up.sql", "002_b.sql"], ("Diesel", "numbered files")),
         (["1_a.up.sql", "2_b.sql"], ("golang-migrate", "numbered files")),
         ({"V1__a.sql": CREATE, "2_b.sql": TERN}, ("Flyway", "tern")),
+        ({"1_a.sql": DBMATE, "2_b.sql": CREATE, "10_c.sql": CREATE}, ("dbmate", "files without its marks")),
     ],
 )
 def test_a_mixture_of_formats_is_refused(files, titles, read):
@@ -175,6 +190,11 @@ def test_a_mixture_of_formats_is_refused(files, titles, read):
         read(files)
     assert all(title in str(caught.value) for title in titles)
     assert 'format = "..."' in str(caught.value)
+
+
+def test_files_without_marks_are_run_where_their_order_is_no_question(read):
+    files = {"1_a.sql": CREATE, "2_b.sql": DBMATE}
+    assert read(files) == ("dbmate", list(files), {})
 
 
 def test_the_format_that_is_set_counts(read):
@@ -234,7 +254,8 @@ def test_sqitch_follows_its_plan(read):
         "revert/users.sql": "a way back",
         "verify/late.sql": "a verification",
     }
-    assert read({"sqitch.plan": PLAN, **dict.fromkeys([*used, *left_out], CREATE)}) == ("sqitch", used, left_out)
+    files = {"sqitch.plan": PLAN, "app.py": "", "other/1.sql": "", **dict.fromkeys([*used, *left_out], CREATE)}
+    assert read(files) == ("sqitch", used, left_out)
 
 
 def test_a_change_of_sqitch_without_a_script_is_refused(read):
