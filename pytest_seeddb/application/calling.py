@@ -86,10 +86,10 @@ def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[st
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # Nothing takes what it yields, and until then none of it runs: the database would stay empty.
         raise ConfigError(
-            f"{name_of(function)} is a generator function: a call runs none of its code",
+            f"{name_of(function)} is a generator function: calling it runs none of its code",
             saw="it has a `yield`",
             source=_signature(function),
-            remedy="remove the `yield`: what the function needs is open while it runs, and is closed afterwards",
+            remedy="remove the `yield`: its session or connection is open while the function runs, then closed",
         )
     resources = resources_of(function)
     parameters = parameters_of(function)

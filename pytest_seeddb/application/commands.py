@@ -48,11 +48,11 @@ def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) ->
         outcome = f"was ended by {signal.Signals(number).name}"
     elif status == _NOT_FOUND:
         outcome = f"was not found (exit status {status})"
-        remedy = "install the program, or give its whole path; the shell looked for it on PATH"
+        remedy = "install the program, or give its full path; the shell looked for it on PATH"
     elif status == _NOT_EXECUTABLE:
         remedy = "make the file executable"
     raise BuildError(
-        f"The command of the {what} {outcome}",
+        f"The {what} command {outcome}",
         saw="\n".join([f"$ {spec.command}", *lines]),
         source=source,
         remedy=remedy,

@@ -106,7 +106,7 @@ class Outside:
         if not is_for_seeded:
             remedy = 'mark the test with @pytest.mark.seeded, or let it connect: outside = "say"'
         raise ConfigError(
-            f"{name} was about to connect to its own database, which is not a seeded test's",
+            f"{name} was about to connect to its own database instead of a seeded test's",
             saw=f"{place}, asked for by {asker}",
             source=f"the setting `outside`: {self._settings.source('outside')}",
             remedy=remedy,

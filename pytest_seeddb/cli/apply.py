@@ -100,7 +100,7 @@ def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str])
     weak = weak_secrets_of(settings, overrides)
     if wish.environment.is_production and (declared := [str(secret) for secret in weak if secret.declared]):
         raise ConfigError(
-            "Secrets in production need values of their own",
+            "Secrets in production need their own values",
             saw="\n".join(declared),
             source=wish.environment.source,
             remedy="set them in the environment: SEEDDB_SEED_<NAME>=...",

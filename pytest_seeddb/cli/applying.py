@@ -43,7 +43,7 @@ _POLL: Final = 0.2
 _CONNECT_TIMEOUT: Final = "10"
 """Seconds, where the answer only decides whether to ask."""
 
-_NEEDED: Final = "it makes a schema in this database, for its notes of what was applied, beside what the plan makes"
+_NEEDED: Final = "besides what the plan creates, it must create a schema in which seeddb records what was applied"
 # These errors end by themselves when a server has started.
 _COMES_LATER: Final = re.compile("Connection refused|No such file or directory|starting up|failed to resolve host")
 
@@ -170,9 +170,9 @@ def guard(plan: Plan, wish: Wish, ledger: Ledger) -> None:
     if not refusing:
         return
     if wish.reset:
-        raise refusal("Emptying the database", refusing[0], saw="--reset", remedy="leave --reset out")
+        raise refusal("Emptying the database", refusing[0], saw="--reset", remedy="omit --reset")
     if wish.force:
-        raise refusal("Seeding again", refusing[0], saw="--force", remedy="leave --force out")
+        raise refusal("Seeding again", refusing[0], saw="--force", remedy="omit --force")
     if demo := demo_steps(plan):
         raise refusal("Demo data", refusing[0], saw="\n".join(demo), remedy="use --tier essential")
 

@@ -58,10 +58,10 @@ def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None 
     if not text:
         raise ConfigError(
             "No database is named",
-            saw=f"no URL after --url, and none of {', '.join(names)} in the environment"
+            saw=f"no URL after --url, and no {' or '.join(names)} in the environment"
             + (" or in .env" if dotenv is not None and settings.dotenv else ""),
             source="the command line",
-            remedy="set DATABASE_URL, or give --url postgresql://user@host/database, which lists of processes show",
+            remedy="set DATABASE_URL, or give --url postgresql://user@host/database (the process list shows it)",
         )
     address = Address.parse(text, source=source)
     if dotenv is not None and not address.database and "service" not in address.params:

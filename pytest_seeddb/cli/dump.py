@@ -92,18 +92,18 @@ def dump(settings: Settings, request: Request, progress: Progress) -> Dumped:
 def _output(settings: Settings, request: Request) -> Output:
     saw = remedy = ""
     if request.in_order and request.url is None:
-        saw, remedy = "--in-order without --url", "leave it out: rows of the plan's state are always in that order"
+        saw, remedy = "--in-order without --url", "omit --in-order: a dump of the plan's state is always in that order"
     elif request.from_scratch and request.url is not None:
-        saw, remedy = "--from-scratch with --url", "leave one out: another database is dumped as it is"
+        saw, remedy = "--from-scratch with --url", "omit one of them: --url dumps another database as it is"
     if saw:
         raise ConfigError("These options cannot be combined", saw=saw, source="the command line", remedy=remedy)
     path = request.output or settings.dump
     if path is None:
         raise ConfigError(
-            "No file is named to write the dump to",
+            "The dump needs an output file",
             saw="no --output, and no `dump` in the settings",
             source="the command line",
-            remedy="name it: seeddb dump -o seed-db.sql",
+            remedy="name one: seeddb dump -o seed-db.sql",
         )
     named = format_by_name(path)
     if not request.format and named is None:

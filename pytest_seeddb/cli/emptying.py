@@ -176,7 +176,7 @@ def _holders(connection: psycopg.Connection[Any]) -> list[_Holder]:
 def _in_use(connection: psycopg.Connection[Any], holders: list[_Holder], lock_timeout: float) -> ServerError:
     end = f"end their transactions: {'; '.join(holder.end for holder in holders)}" if holders else "stop what uses it"
     return ServerError(
-        f"The database could not be emptied within {lock_timeout:g} s: others use it. Nothing was changed",
+        f"The database could not be emptied within {lock_timeout:g} s: other clients are using it. Nothing was changed",
         saw="\n".join(map(str, holders)) or "short transactions, one after the other; none is open now",
         source=f"the locks in the database {connection.info.dbname}",
         remedy=f"{end}; or try for longer: --lock-timeout 60",

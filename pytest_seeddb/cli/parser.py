@@ -58,27 +58,29 @@ def _add_commands_for_plans(commands: Commands) -> None:
 
     about = "bring a database to the plan's state: run the migrations and seeds that it lacks"
     apply = _add(commands, "apply", about, server=False)
-    apply.add_argument("--url", metavar="URL", default="", help="the database; by default that of DATABASE_URL")
-    about = "how far to seed (none: only migrate); by default the profile decides"
+    apply.add_argument("--url", metavar="URL", default="", help="the database; by default, the one in DATABASE_URL")
+    about = "which seeds to run (none: only migrate); by default, the profile decides"
     apply.add_argument("--tier", choices=("none", "essential", "demo"), default="", help=about)
     apply.add_argument(
         "--force", action="store_true", help="run all seeders again, even those that are recorded as applied"
     )
-    apply.add_argument("--accept", action="store_true", help="record seeders that may not run again as applied")
+    apply.add_argument(
+        "--accept", action="store_true", help="do not run seeders that must not run twice, only record them as applied"
+    )
     apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless you give --yes")
     apply.add_argument("--yes", action="store_true", help="do not ask")
     apply.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    about = "how long to wait for the server to come up"
+    about = "how long to wait for the server to start"
     apply.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=about)
-    about = "with --reset: how long to try to lock everything, while others use the database; by default 10"
+    about = "with --reset: how long to wait for other users' locks on the database; by default 10"
     apply.add_argument("--lock-timeout", type=_seconds, default=10.0, metavar="SECONDS", help=about)
 
     dump = _add(commands, "dump", "write the plan's state, or another database, to a file for psql or pg_restore")
-    about = "the file or directory to write; by default the setting `dump`"
+    about = "the file or directory to write; by default, the setting `dump`"
     dump.add_argument("--output", "-o", type=Path, metavar="FILE", help=about)
     about = "by default the file's name decides: .sql and .sql.gz are plain, .dump is custom"
     dump.add_argument("--format", choices=("plain", "custom", "directory", "tar"), default="", help=about)
-    about = "a database to dump instead of the plan's state; without a URL, that of DATABASE_URL"
+    about = "dump this database instead of the plan's state; without a URL, the one in DATABASE_URL"
     dump.add_argument("--url", metavar="URL", nargs="?", const="", help=about)
     about = "with --url: sort the rows by their keys, in a private copy"
     dump.add_argument("--in-order", action="store_true", help=about)
@@ -97,13 +99,13 @@ def _add_commands_for_plans(commands: Commands) -> None:
     only.add_argument(
         "--digest",
         action="store_true",
-        help="print only a digest for CI's cache key: what files and settings tell, without a server or a build",
+        help="print only a digest for a CI cache key, from files and settings alone, without a server or a build",
     )
 
     build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()
     fresh.add_argument("--reseed", action="store_true", default=None, help="build it even if it exists")
-    about = "restore an earlier build's export; build if it is missing, damaged or of another plan"
+    about = "restore the template from an --export file; build it if the file is missing, damaged or of another plan"
     fresh.add_argument("--import", dest="imported", type=Path, metavar="FILE", help=about)
     about = "write the template to a file, for --import"
     build.add_argument("--export", dest="exported", type=Path, metavar="FILE", help=about)
@@ -112,9 +114,11 @@ def _add_commands_for_plans(commands: Commands) -> None:
 def _add_commands_for_servers(commands: Commands) -> None:
     shell = _add(commands, "shell", "open psql on the database of a failed test, or on a fresh clone", json=False)
     which = shell.add_mutually_exclusive_group()
-    which.add_argument("database", nargs="?", default="", metavar="DATABASE", help="its name; by default the newest")
-    which.add_argument("--fresh", action="store_true", help="a clone of the template, discarded afterwards")
-    about = "a Python prompt instead, with engine, session, connection and url"
+    which.add_argument(
+        "database", nargs="?", default="", metavar="DATABASE", help="the database's name; by default, the newest one"
+    )
+    which.add_argument("--fresh", action="store_true", help="open a new clone of the template, and drop it afterwards")
+    about = "open a Python prompt instead of psql, with engine, session, connection and url"
     shell.add_argument("--python", action="store_true", help=about)
 
     about = "show the server, its templates, and everything else that pytest-seeddb keeps there"
@@ -122,7 +126,7 @@ def _add_commands_for_servers(commands: Commands) -> None:
 
     about = "drop templates, kept databases and leftovers that are not in use"
     prune = _add(commands, "prune", about, plan=False)
-    about = "drop databases last used longer ago than this (14d, 2w); 14d if no other option chooses"
+    about = "drop databases not used for this long (14d, 2w); by default 14d, unless another option selects"
     prune.add_argument("--older-than", type=_days, metavar="AGE", help=about)
     about = "drop the least recently used databases until the rest fits into this size (5GB)"
     prune.add_argument("--budget", type=_size, metavar="SIZE", help=about)
@@ -141,7 +145,7 @@ def _add(
     """Declare a command, run by the module of its name, with the options that most of them have."""
     command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
     if plan:
-        command.add_argument("--profile", metavar="NAME", help="the seed profile; by default that of the settings")
+        command.add_argument("--profile", metavar="NAME", help="the seed profile; by default, the one in the settings")
         about = "a seed parameter; repeatable"
         command.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help=about)
     if server:

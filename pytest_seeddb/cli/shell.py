@@ -61,12 +61,12 @@ def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Addr
         kept, wanted = list(addresses), database or newest
         if wanted not in addresses:
             named = "name one of those (a failed test's report shows its name)"
-            failing = "let a test fail: its database is kept, unless the setting `keep` says none"
+            failing = "run a test that fails: its database is kept, unless the setting `keep` is none"
             raise ConfigError(
                 f"There is no database {wanted!r}" if wanted else "No database of a failed test was kept",
                 saw="\n".join(kept) or "none is kept",
                 source=server.address.masked,
-                remedy=f"{named if kept else failing}; or take a clone with --fresh",
+                remedy=f"{named if kept else failing}; or open a new clone: --fresh",
             )
         yield addresses[wanted]
 

@@ -310,7 +310,7 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
             "There is no dump to verify",
             saw=f"no `{'dump' if settings.dump is None else 'migrations'}` in the settings",
             source=str(settings.origin or settings.root),
-            remedy='name both: dump = "seed-db.sql", which `seeddb dump -o seed-db.sql` writes, and migrations = ...',
+            remedy='set both: dump = "seed-db.sql" (`seeddb dump -o seed-db.sql` writes it) and migrations = ...',
         )
     begin(settings.root)
     plan = plan_of(replace(settings, dump=None))
@@ -368,13 +368,13 @@ def _is_migration(step: Step) -> bool:
 def _dump_lines(verdict: DumpVerdict) -> Iterator[str]:
     if not verdict.stale:
         held_by_it = f"holds all {verdict.migrations} migrations" if verdict.migrations else "needs no migration"
-        yield f"{verdict.dump} {held_by_it}, and its schema is that of migrating from scratch"
+        yield f"{verdict.dump} {held_by_it}, and its schema matches one migrated from scratch"
     for verb, names in (("lacks", verdict.lacks), ("holds in another version", verdict.changed)):
         if names:
             yield f"{verdict.dump} is stale: it {verb}"
             yield from (f"  {name}" for name in names)
     if verdict.differences:
-        yield f"{verdict.dump} is stale: its schema (-) is not that of migrating from scratch (+)"
+        yield f"{verdict.dump} is stale: its schema (-) differs from one migrated from scratch (+)"
         for difference in verdict.differences:
             yield f"  {difference.name}"
             yield from (f"    {line}" for line in difference.lines)

@@ -33,16 +33,16 @@ _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 # Other texts in a dump's place, by their beginning: what they are, and what to do about it.
 _OTHER_TEXTS: Final = {
     re.compile(rb"\Aversion https://git-lfs\.github\.com/"): (
-        "a pointer of Git LFS",
-        "fetch what it stands for: git lfs pull (in CI, let the checkout do that)",
+        "a Git LFS pointer",
+        "fetch the real file: git lfs pull (in CI, let the checkout step do it)",
     ),
     re.compile(rb"\A\s*<(?:!doctype html|html)\b", re.IGNORECASE): (
-        "a page of HTML",
-        "download the dump itself: the server answered with a page, perhaps one to sign in",
+        "an HTML page",
+        "download the dump itself: the server answered with a web page, perhaps a sign-in page",
     ),
     re.compile(rb"^<{7} .*\n(?s:.*?)^={7}\r?$", re.MULTILINE): (
         "text with the conflict markers of a git merge",
-        "take one of the two versions, or make it anew: seeddb dump",
+        "choose one of the two versions, or make the dump again: seeddb dump",
     ),
 }
 # The pg_restore that reads an archive of this version: K_VERS_1_15 came with PostgreSQL 16, K_VERS_1_16 with 17.
@@ -90,7 +90,7 @@ def recognize(path: Path, *, source: str) -> DumpFile:
     try:
         return _read(path)
     except _NotADumpError as error:
-        known = "name one that pg_dump or `seeddb dump` wrote: plain (also .gz), custom, directory or tar"
+        known = "name a file that pg_dump or `seeddb dump` wrote: plain (also .gz), custom, directory or tar"
         raise ConfigError(
             f"{path.name} is not a PostgreSQL dump", saw=f"{path}: {error}", source=source, remedy=error.remedy or known
         ) from None
@@ -133,7 +133,7 @@ def _read(path: Path) -> DumpFile:
 
 def _check_text(head: bytes) -> None:
     if head.startswith(_UTF16):
-        raise _NotADumpError("text in UTF-16", "PowerShell's > converts what passes it: use pg_dump -f FILE")
+        raise _NotADumpError("text in UTF-16", "PowerShell's > changed the encoding: use pg_dump -f FILE")
     if b"\0" in head:
         raise _NotADumpError(f"binary data: {head[:16]!r}...")
     if not head.strip():

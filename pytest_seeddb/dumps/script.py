@@ -44,9 +44,9 @@ _DROP: Final = re.compile(
 )
 _MAKES: Final = re.compile(rb"(?:CREATE|COPY)\b", re.IGNORECASE)
 
-_ONE_DATABASE: Final = "make the dump of one database alone: pg_dump DATABASE"
+_ONE_DATABASE: Final = "dump a single database: pg_dump DATABASE"
 _ITS_OWN: Final = (
-    "a dump is one file with all that it needs: put the contents there, or declare an own command under `migrations` "
+    "a dump must be self-contained: put the contents into it, or declare a command under `migrations` "
     "or `seeds`, with its files as inputs"
 )
 _RESTRICTED: Final = (
@@ -55,7 +55,7 @@ _RESTRICTED: Final = (
 )
 _NO_CONDITION: Final = "take the condition away: where it is false, psql would run the data as commands"
 _NO_VARIABLE: Final = "write the value itself, or let psql quote it: :'name'"
-_AGAIN: Final = "make the dump again; where it came through git, see that it was not cut or converted"
+_AGAIN: Final = "make the dump again; if it came through git, check that git did not truncate or convert it"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Script:
             is_copy = name == "copy" and not piece.takes_data
             is_redirected = name in {"g", "gx"} and arguments and not arguments.startswith(b"(")
             if name in _OUTSIDE or name in _CONNECT or is_copy or is_redirected:
-                raise self._unfit(f"\\{name} reaches outside of the dump", text, _ITS_OWN)
+                raise self._unfit(f"\\{name} reaches outside the dump", text, _ITS_OWN)
         return text
 
     def _unfit(self, what: str, saw: bytes | str, remedy: str, line: int = 0) -> Unfit:

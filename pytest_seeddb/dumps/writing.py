@@ -171,11 +171,11 @@ def _check(output: Output) -> None:
     if not path.parent.is_dir():
         raise _unwritable(path, f"there is no directory {path.parent}")
     if is_directory and path.exists() and not path.is_dir():
-        raise _unwritable(path, "a file is there, and the dump is to be a directory")
+        raise _unwritable(path, "this is a file, but the format writes a directory")
     if not is_directory and path.is_dir():
-        raise _unwritable(path, "a directory is there, and the dump is to be a file")
+        raise _unwritable(path, "this is a directory, but the format writes a file")
     if path.is_dir() and not (path / CONTENTS).is_file() and any(path.iterdir()):
-        raise _unwritable(path, "a directory is there that is not a dump; nothing in it was touched")
+        raise _unwritable(path, "this directory exists and is not a dump; nothing in it was changed")
 
 
 def _unwritable(path: Path, saw: str) -> ConfigError:

@@ -243,7 +243,7 @@ class _Upgrade:
                 "env.py ran no migrations",
                 saw="it ended without calling context.run_migrations()",
                 source=str(self._layout.env),
-                remedy="call context.run_migrations() whenever env.py is run",
+                remedy="call context.run_migrations() every time env.py runs",
             )
         table = filter(None, (self._context.version_table_schema, self._context.version_table))
         query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(*table))

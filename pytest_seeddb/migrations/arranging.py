@@ -139,7 +139,7 @@ def flyway(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arrang
         callbacks.setdefault(re.sub(r"__.*|\.sql$", "", file.name.rpartition("/")[2]), []).append(file)
     if each := next((event for event in callbacks if _EACH.fullmatch(event)), None):
         raise Unfit(
-            f"Flyway's callback {each} is not run",
+            f"Flyway's callback {each} does not run here",
             callbacks[each][0].name,
             'move its statements to beforeMigrate.sql or afterMigrate.sql, or run Flyway: {command = "flyway migrate"}',
         )
@@ -170,9 +170,9 @@ def _configured(file: Candidate, files: Mapping[str, Path]) -> Candidate:
     alone = options.pop("executeInTransaction", "true").lower() == "false"
     if options:
         raise Unfit(
-            f"Flyway's configuration of {file.name} is not followed",
+            f"Some of Flyway's options in {file.name}.conf are not supported",
             ", ".join(f"{key}={value}" for key, value in options.items()),
-            "leave only executeInTransaction there, or run Flyway itself as a command",
+            "remove all except executeInTransaction, or run Flyway itself as a command",
         )
     return Candidate(file.name, file.path, file.key, alone, path)
 
@@ -213,7 +213,7 @@ def yoyo(candidates: Sequence[Candidate], _files: Mapping[str, Path]) -> Arrange
         graph[name] = wanted = _depends(file.path)
         if missing := sorted(wanted - named.keys()):
             raise Unfit(
-                f"{file.name} depends on a migration that is not there",
+                f"{file.name} depends on a migration that does not exist",
                 f"-- depends: {' '.join(missing)}",
                 "correct the header: it names other files, without .sql",
             )
@@ -270,7 +270,7 @@ def sqitch(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arrang
                 f"The change {name} of sqitch.plan has no script", " ".join(scripts), "add it, or correct the plan"
             )
         used.append(by_name_[script])
-    reasons = {"verify": "a verification", "revert": "a way back"}
+    reasons = {"verify": "a verify script", "revert": "a down migration"}
     names = {file.name for file in used}
     left_out = {
         name: reasons.get(name.split("/")[0], "not in sqitch.plan")

@@ -93,7 +93,7 @@ class _History:
             ) from error
         if conflicts := loader.detect_conflicts():
             raise ConfigError(
-                "The migrations have several ends",
+                "The migrations conflict: an app has several leaf nodes",
                 saw="\n".join(f"{app}: {', '.join(sorted(names))}" for app, names in sorted(conflicts.items())),
                 source=self.source,
                 remedy="join them: python manage.py makemigrations --merge",

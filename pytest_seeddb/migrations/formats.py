@@ -36,7 +36,7 @@ _BACK_ENDING: Final = re.compile(
 _NUMBERED: Final = re.compile(r"\d+(?:[-_.][^/]*)?\.sql")
 _BELOW: Final = re.compile(r"(?:.*/)?(?:\d+(?:[-_.][^/]*)?|\d[^/]*/migration)\.sql")
 _NOT_SQL: Final = "its name does not end in .sql"
-_WAY_BACK: Final = "a way back"
+_WAY_BACK: Final = "a down migration"
 _MOST_SHOWN: Final = 5
 
 
@@ -61,7 +61,7 @@ class Format:
     over: tuple[str, ...] = ("plain",)
     """Formats that a directory of this one looks like."""
     back: str = ""
-    """Of a path that is a way back."""
+    """Of a path that is a down migration."""
     code: str = ""
     """Of a path that the tool runs, and nothing else can."""
     names_decide: bool = False
@@ -343,7 +343,7 @@ class Directory:
         return any(not word or pattern.search(path.read_text(encoding="utf-8", errors="replace")) for path in paths)
 
     def _is_back(self, name: str, format_: Format, matched: Mapping[str, object]) -> bool:
-        """Whether the file is a way back; raises `ConfigError` where nobody can tell."""
+        """Whether the file is a down migration; raises `ConfigError` where nobody can tell."""
         if format_.back:
             return bool(re.fullmatch(format_.back, name))
         if not name.lower().endswith(".sql"):
@@ -361,9 +361,9 @@ class Directory:
         if name not in matched or any(re.fullmatch(f"{forward}{same}", other.lower()) for other in others):
             return True
         raise self.refusal(
-            f"{self.inside(name)} may be a way back, or a migration",
-            "its name ends as that of a way back, and no file beside it is the way there",
-            "rename it, or move it out of the directory if it is not to be run",
+            f"{self.inside(name)} may be an up or a down migration",
+            "its name ends like a down migration's, but the directory has no up migration for it",
+            "rename it, or move it out of the directory if it should not run",
         )
 
     def _reason(self, name: str, format_: Format) -> str:
@@ -382,7 +382,7 @@ class Directory:
         return self.refusal(
             f"The directory {name} holds migrations of more than one format",
             "\n".join(f"{title}: {self._list(own) or 'its own files'}" for title, own in examples.items()),
-            f'separate them, or say which one counts: migrations = {{directory = "{name}", format = "..."}}',
+            f'separate them, or choose one: migrations = {{directory = "{name}", format = "..."}}',
         )
 
     def inside(self, name: str) -> str:

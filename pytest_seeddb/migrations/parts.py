@@ -178,10 +178,10 @@ def upward(script: bytes, name: str, format_: str = "") -> tuple[list[Part], boo
     tools = dict(reversed(found))
     if len(tools) > 1:
         raise BuildError(
-            f"{name} has the marks of several migration tools",
+            f"{name} contains the marks of several migration tools",
             saw="\n".join(f"line {_line(script, mark.start)}: {mark.text.decode()}" for mark in tools.values()),
             source=name,
-            remedy="leave those of one tool",
+            remedy="keep those of one tool",
         )
     tool = next(iter(tools), format_)
     if tool == "tern" and (at := script.find(b"{{")) >= 0:
@@ -209,10 +209,10 @@ def _comments(script: bytes) -> Iterator[re.Match[bytes]]:
 def _parts(script: bytes, name: str, marks: Sequence[Mark], *, begins_upward: bool) -> Iterator[Part]:
     if marks and not marks[0].is_up and not begins_upward:
         raise BuildError(
-            f"{name} marks what migrates downward, and not what migrates upward",
+            f"{name} marks a down migration, but no up migration",
             saw=marks[0].text.decode(errors="replace"),
             source=f"{name}:{_line(script, marks[0].start)}",
-            remedy="begin the other part with the mark of the same tool, such as -- migrate:up",
+            remedy="mark the start of the up migration as the same tool does, for example -- migrate:up",
         )
     starts = [0] if begins_upward or not marks else []
     for mark in marks:
@@ -261,18 +261,17 @@ def _changesets(script: bytes, name: str) -> tuple[list[Part], bool]:
 
 
 def check_comments(comments: Iterable[Piece], last: int, name: str, before: int) -> None:
-    """Raise `BuildError` where a comment before the ``last`` statement's line looks like the mark of a way back."""
+    """Raise `BuildError` where a comment before the ``last`` statement's line looks like the mark of a down part."""
     others: set[tuple[str, ...]] = set()
     for comment in comments:
         line = comment.text.strip().decode(errors="replace")
         words = tuple(_WORDS.findall(line.lower()))
         if comment.line < last and line.startswith(("--", "/*")) and _is_mark(line, words, others):
             raise BuildError(
-                f"{name}, line {before + comment.line}: this comment looks like the beginning of a way back",
+                f"{name}, line {before + comment.line}: this comment looks like the start of a down migration",
                 saw=line,
                 source=f"{name}:{before + comment.line}",
-                remedy="move the way back to a file of its own, NAME.down.sql; if what follows is none, reword the "
-                "comment",
+                remedy="move the down migration to its own file, NAME.down.sql. If it is not one, reword the comment",
             )
         others.add(tuple(_UP.get(word, word) for word in words))
 
@@ -300,8 +299,8 @@ def replaced(script: bytes, values: Mapping[str, str], name: str) -> bytes:
                 f"{name}, line {_line(script, match.start())}: the placeholder {match.group().decode()} has no value",
                 saw=f"placeholders: {', '.join(sorted(values)) or 'none'}",
                 source=name,
-                remedy=f'give it one: migrations = {{directory = "...", placeholders = {{"{key}" = "..."}}}}; '
-                "placeholders = false leaves all as they are",
+                remedy=f'give it a value: migrations = {{directory = "...", placeholders = {{"{key}" = "..."}}}}; '
+                "placeholders = false leaves all placeholders as they are",
             )
         return known[key.lower()].encode()
 

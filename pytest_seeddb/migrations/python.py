@@ -69,7 +69,7 @@ def _create_all(metadata: MetaData, path: str, target: Target) -> None:
             f"{path} holds no tables",
             saw="an empty MetaData",
             source=path,
-            remedy="name it in a module that imports all models; a model is known once its module is imported",
+            remedy="name it in a module that imports all models; a model joins it when the model's module is imported",
         )
     engine = create_engine(target.address.url_for("postgresql+psycopg"), poolclass=NullPool)
     with engine.begin() as connection:

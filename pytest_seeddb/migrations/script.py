@@ -102,10 +102,10 @@ class _Reader:
             return
         if piece.words[:2] in {("CREATE", "DATABASE"), ("DROP", "DATABASE")}:
             raise _refused(
-                f"{' '.join(piece.words[:2])} is for the whole server",
+                f"{' '.join(piece.words[:2])} affects the whole server",
                 piece,
                 name,
-                "delete the statement: the database that is being built is there already, and all statements run in it",
+                "delete the statement: the database already exists, and all statements run in it",
             )
         self._check_encoding(piece, name, path)
         yield Statement(piece, name)
@@ -121,7 +121,7 @@ class _Reader:
                     text.decode()
                 except UnicodeDecodeError as error:
                     saw = f"{error}, in the statement on line {piece.line}"
-                    remedy = "save it as UTF-8, or say its encoding at its head: SET client_encoding = '...'"
+                    remedy = "save it as UTF-8, or name its encoding at the top: SET client_encoding = '...'"
                     raise _unreadable(name, path, saw, remedy) from None
 
     def _command(self, piece: Piece, name: str, path: Path) -> Iterator[Statement]:

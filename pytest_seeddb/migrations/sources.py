@@ -119,9 +119,9 @@ def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]
 
         if path.suffix == ".ini" or (path.suffix == ".toml" and _has_alembic(path)):
             return partial(alembic.read_steps, path)
-        lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is a file of another kind"
+        lacks = "it has no [tool.alembic]" if path.suffix == ".toml" else "it is not one of the files below"
         raise ConfigError(
-            "This file does not tell which migrations to run", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
+            "This file does not say which migrations to run", saw=f"{path}: {lacks}", source=source, remedy=_ALLOWED
         )
     if ":" in wanted and is_import_path(wanted):
         from pytest_seeddb.migrations import python
@@ -135,7 +135,7 @@ def _missing(wanted: str, root: Path, source: str) -> ConfigError:
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(path.name, names)
     if is_import_path(wanted) and find(wanted, root) is not None:
-        near = f"There is a module of this name: write what in it makes the schema, '{wanted}:...'"
+        near = f"There is a module of this name: name the object in it that makes the schema, '{wanted}:...'"
     return ConfigError(
         f"There are no migrations {wanted!r}",
         saw=f"no such file or directory: {path}" + (f". {near}" if near else ""),

@@ -115,7 +115,7 @@ class Run:
         for key in ("server", "postgres", "binaries"):
             if getattr(settings, key) != getattr(self.server_settings, key):
                 raise ConfigError(
-                    f"A run has one server, but some tests have another `{key}` than the tests before them",
+                    f"A run has one server, but some tests set another `{key}` than earlier tests",
                     source="the fixture seeddb_settings, overridden in a conftest.py of a sub-directory",
                     remedy=f"set `{key}` for all tests, or run these tests on their own",
                 )

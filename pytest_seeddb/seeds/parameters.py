@@ -133,7 +133,9 @@ def arguments(seeder: Declaration, profile: Profile) -> dict[str, object]:
         elif parameter.default is None:
             near = did_you_mean(parameter.name, _RESOURCES)
             if parameter.name in _RESOURCES:
-                near = f"Nothing of its type can be given as `{parameter.name}`: correct or remove the annotation."
+                near = (
+                    f"pytest-seeddb has no value of this type for `{parameter.name}`: correct or remove the annotation."
+                )
             raise ConfigError(
                 f"The seeder {seeder.identity} needs a value for its parameter `{parameter.name}`",
                 saw=f"no default, and nothing in the profile {profile.name!r}",

@@ -163,7 +163,7 @@ def _judge(candidate: Candidate, settings: Settings) -> Binaries | str:
     for name in ("postgres", "initdb"):
         # By the ids that running it will go by, where the system can tell: they may differ from the real ones.
         if not os.access(directory / name, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            return f"there is no {name} that we may run"
+            return f"there is no {name} that this user may run"
     # The wheel's own number is PostgreSQL's with one of its own appended: 18.6.3 is 18.6.
     version = ".".join(wheel.split(".")[:2]) if wheel else version_of(directory / "initdb")
     if not version:
@@ -171,7 +171,7 @@ def _judge(candidate: Candidate, settings: Settings) -> Binaries | str:
     if _major(version) < OLDEST:
         return f"is {version}; {OLDEST} is the oldest that works"
     if settings.postgres is not None and _major(version) != settings.postgres:
-        return f"is {version}; the settings want {settings.postgres}"
+        return f"is {version}; the settings require {settings.postgres}"
     available = _extensions(directory, version) if settings.extensions else None
     if available is not None and (missing := sorted(set(settings.extensions) - available)):
         return f"is {version}; it lacks the extension {', '.join(missing)}"

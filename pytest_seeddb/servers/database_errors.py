@@ -61,7 +61,7 @@ def server_errors(
     except psycopg.Error as error:
         words, state = str(error), error.sqlstate or ""
         if state == "42501":
-            remedy = f"grant the missing right to the role; {needed}"
+            remedy = f"grant the missing privilege to the role; {needed}"
         else:
             remedy = "" if state else remedies.connection_remedy(words)
             remedy = remedy or remedies.remedy(words, state or "08", "admin")

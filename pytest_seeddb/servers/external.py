@@ -96,7 +96,7 @@ def objection(probe: Probe, settings: Settings, source: str) -> ServerError | No
         saw = probe.banner or f"version {probe.version}"
         remedy = f"upgrade it, or name a server with PostgreSQL {OLDEST} or newer"
     elif settings.postgres is not None and settings.postgres != major:
-        what = f"The server is PostgreSQL {probe.version}, but the settings want {settings.postgres}"
+        what = f"The server is PostgreSQL {probe.version}, but the settings require {settings.postgres}"
         saw = f"postgres = {settings.postgres}, {settings.source('postgres')}"
         remedy = f"name a server with PostgreSQL {settings.postgres}, or change the setting postgres"
     elif probe.pooled:

@@ -25,7 +25,7 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     "step": {
         "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
         "`-- migrate:up transaction:false` in an SQL file",
-        "42501": "grant the missing right to the role, or name a server where the role has it",
+        "42501": "grant the missing privilege to the role, or name a server where the role has it",
         "42601": "correct the SQL at the position shown",
         "42704": "create the type or role first, or add its extension to the setting `extensions`",
         "42883": "create the function first, or add its extension to the setting `extensions`",
@@ -58,8 +58,8 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
         "42P01": "the dump uses a table that it does not contain: dump the whole database",
         "0A000": "use a server of the version that the dump comes from",
         "58P01": "use a server that has the extension, or make the dump without it (pg_dump --exclude-extension)",
-        "22021": "the file is not in UTF-8; it may have been converted. Make it again, with pg_dump --encoding=UTF8",
-        "22P02": "the data do not fit the table; the file may have been edited, or converted by git",
+        "22021": "make the dump again, with pg_dump --encoding=UTF8: the file is not UTF-8, perhaps after a conversion",
+        "22P02": "make the dump again: the data do not fit the table; perhaps git or an editor changed it",
     },
     "admin": {
         "53100": "free space on the server's disk: drop old templates, or move data directories",

@@ -236,7 +236,7 @@ def _command(value: Mapping[object, object], root: Path) -> CommandSpec:
     if not value.get("inputs"):
         raise NotAllowed(
             "name the files that determine what the command does: {command = ..., inputs = [...]}. "
-            "Without them nothing shows when the template is stale"
+            "Without them, nothing shows that the template is stale"
         )
     return CommandSpec(text(value["command"], root), names(value["inputs"], root))
 

@@ -111,7 +111,7 @@ def environment_from(value: object, path: str, source: str) -> Environment:
         return NOWHERE
     switch = Environment(re.split("[:.]", path)[-1])
     if not isinstance(value, str) and not (isinstance(value, bool | int) and switch.is_production):
-        reason = f"its type is {type(value).__name__}, which names no environment"
+        reason = f"its type is {type(value).__name__}, which does not name an environment"
         return Environment("", f"{source}: {path}", reason)
     is_on = switch.is_production and str(value).strip().lower() not in _NO
     return Environment(switch.name if is_on else str(value), f"{source}: {path} is {str(value)!r}")
@@ -122,6 +122,6 @@ def refusal(what: str, environment: Environment, *, saw: str, remedy: str) -> Co
     if environment.is_production:
         reason = "in production; no option allows it"
     else:
-        reason = "as long as it is not known whether this is production"
+        reason = "because this may be production"
         saw, remedy = environment.doubt, f"correct what the setting `environment` names, or {remedy}"
     return ConfigError(f"{what} is refused {reason}", saw=saw, source=environment.source, remedy=remedy)

@@ -324,7 +324,7 @@ def _from_table(table: Table) -> dict[str, Found]:
             "[tool.seeddb] is not a table",
             saw=repr(table.values),
             source=table.heading,
-            remedy="write it as a table: a line [tool.seeddb], and below it the settings, a line each",
+            remedy="write it as a table: a line [tool.seeddb], and below it the settings, one per line",
         )
     _refuse_unknown(table.values, table.heading, [key.name for key in KEYS.values() if key.in_table])
     return {key: Found(value, f"`{key}` in {table.heading}") for key, value in table.values.items()}
@@ -371,7 +371,7 @@ def _refuse_unknown(given: Mapping[str, object], source: str, allowed: list[str]
             continue
         if key in KEYS:
             option, variable = KEYS[key].option, KEYS[key].variable
-            hint = f"It is for one run alone: give the option {option}, or {variable} in the environment."
+            hint = f"It applies to a single run: give the option {option}, or {variable} in the environment."
         else:
             hint = did_you_mean(key, allowed)
         raise ConfigError(

@@ -124,7 +124,7 @@ def export(clone: Address, major: int, template: Template, look: Look, settings:
 def see_writable(path: Path) -> None:
     """See that a template could be written there, before a build takes its time; raises `ConfigError`."""
     if path.is_dir():
-        raise _not_written(path, "a directory is there")
+        raise _not_written(path, "this is a directory")
     if not path.parent.is_dir():
         raise _not_written(path, f"there is no directory {path.parent}")
 
@@ -134,7 +134,7 @@ def _not_written(path: Path, saw: str) -> ConfigError:
         f"The template cannot be written to {path.name}",
         saw=saw,
         source=f"the option --export: {path}",
-        remedy="name a file in a directory that is there: --export FILE",
+        remedy="name a file in an existing directory: --export FILE",
     )
 
 
@@ -188,7 +188,7 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
         target.numbering.steps.update(tail.record.numbering.steps)
         if stale := sorted({part.name for part in set(_views(target.address)) ^ set(tail.views)}):
             raise BuildError(
-                f"A materialized view in {restoring.name} shows other rows than the one that was exported",
+                f"A materialized view in {restoring.name} holds other rows than when it was exported",
                 saw=f"{', '.join(stale)}: not refreshed after its tables were filled, or depends on more than them",
                 source=source,
                 remedy="refresh it in the last seed",

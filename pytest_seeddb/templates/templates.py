@@ -266,7 +266,7 @@ class Templates:
             raise BuildError(
                 "The template could not be built",
                 saw="another process of this run tried, and failed",
-                remedy="see the error in that process's tests: it is told there in full",
+                remedy="see that process's tests: they show the whole error",
             )
         try:
             yield

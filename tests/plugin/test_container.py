@@ -216,7 +216,7 @@ def test_client_programs_that_this_machine_lacks_are_run_inside(project, seeddb,
         ({"SEEDDB_IMAGE": "localhost:1/nobody"}, ["localhost:1/nobody is not here", "localhost:1"]),
         ({"SEEDDB_TMPFS": "8m"}, ["The container has no room for its data", 'tmpfs = "4g"']),
         ({"SEEDDB_INIT_SCRIPTS": "nowhere.sql"}, ["The init script nowhere.sql cannot be read"]),
-        ({"SEEDDB_POSTGRES": "17"}, ["the settings want 17"]),
+        ({"SEEDDB_POSTGRES": "17"}, ["the settings require 17"]),
     ],
 )
 def test_what_fails_says_what_and_names_the_other_ways(seeddb, ours, monkeypatch, variables, texts):

@@ -121,7 +121,7 @@ def test_nothing_is_written_on_behalf_of_a_seeded_test(kind, project, own_rows):
     assert result.ret == 1
     assert own_rows() == []
     text = result.stdout.str()
-    assert "app:engine was about to connect to its own database, which is not a seeded test's" in text
+    assert "app:engine was about to connect to its own database instead of a seeded test's" in text
     assert f"{project.place}, asked for by {asker}" in text
     assert 'outside = "say"' in text
 

@@ -60,7 +60,7 @@ def init(root: Path, *, dry_run: bool = False) -> Initialised:
     # A table further up holds here, too, unless this directory is a project of its own.
     if table.path and (table.path.parent == root or not (root / "pyproject.toml").exists()):
         raise ConfigError(
-            "The project has settings already",
+            "The project already has settings",
             saw=table.heading,
             source=str(root),
             remedy="edit them; `seeddb explain` shows the result",

@@ -135,7 +135,7 @@ class Proposal:
         path, missing = code.metadata()
         if not path:
             raise SeedDbError(
-                "Nothing in this project says how its schema is made",
+                "The project has no migrations or models that seeddb recognises",
                 saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, "
                 "no SQLAlchemy models",
                 source=str(files.root),

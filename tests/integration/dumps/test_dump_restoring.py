@@ -236,7 +236,7 @@ def test_commands_of_psqls_that_stay_inside_the_dump_work(empty_database, write,
 def test_commands_that_reach_outside_of_the_dump_are_refused(empty_database, write, command):
     error = refused(write(f"{PLAIN}{command}\n"), empty_database)
     assert f"seed-db.sql, line {PLAIN.count(chr(10)) + 1}: " in error
-    assert "reaches outside of the dump" in error
+    assert "reaches outside the dump" in error
 
 
 def test_a_command_where_the_dump_itself_allows_none_is_refused(empty_database, write):

@@ -212,7 +212,7 @@ def test_the_settings_own_dump_is_where_it_goes_by_default(project):
     [
         ("seed-db.txt", "does not say which format"),
         ("no/such/seed-db.sql", "there is no directory"),
-        ("db", "a directory is there that is not a dump; nothing in it was touched"),
+        ("db", "this directory exists and is not a dump; nothing in it was changed"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_touched(project, name, message):

@@ -171,7 +171,7 @@ def test_what_is_not_there_is_told(wanted, hint, plan, tmp_path):
 @pytest.mark.parametrize("name", ["notes.txt", "pyproject.toml"])
 def test_a_file_of_another_kind_is_refused(name, plan, tmp_path):
     (tmp_path / name).write_text("")
-    with pytest.raises(ConfigError, match="does not tell which migrations to run"):
+    with pytest.raises(ConfigError, match="does not say which migrations to run"):
         plan(name)
 
 

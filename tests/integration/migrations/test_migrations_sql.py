@@ -310,7 +310,7 @@ def test_the_stage_says_which_format_it_took_and_what_it_leaves_out(target):
     stage = directory(target.root, **{"V1__a.sql": "", "U1__a.sql": "", "old.sql": ""})
     assert tuple(note.text for note in stage.notes) == (
         "db: Flyway, recognised, 1 file",
-        "not run: db/U1__a.sql: a way back",
+        "not run: db/U1__a.sql: a down migration",
         "not run: db/old.sql: not named as Flyway names migrations",
     )
 

@@ -117,7 +117,7 @@ def test_a_role_without_createdb_is_told_the_statement_that_grants_it(role):
 
 def test_another_major_than_the_wanted_one_is_an_error_that_names_both(server_address):
     error = refused(server_address, postgres=99)
-    assert "the settings want 99" in error.what
+    assert "the settings require 99" in error.what
     assert "--pg" in error.saw
 
 

@@ -68,7 +68,7 @@ def test_the_format_of_migrations_and_the_files_that_do_not_run_are_told(project
         project.write(f"flyway/{name}", "SELECT 1;")
     lines = [
         "flyway: Flyway, recognised, 2 files",
-        "not run: flyway/U1__a.sql: a way back",
+        "not run: flyway/U1__a.sql: a down migration",
         "not run: flyway/notes.sql: not named as Flyway names migrations",
     ]
     seeddb = Command(project.path, SEEDDB_MIGRATIONS="flyway", SEEDDB_SEEDS="flyway/notes.sql")

@@ -47,7 +47,7 @@ def test_the_life_of_a_committed_dump(seeddb, project):
     done = seeddb("build")
     assert steps_of(done) == ["dump seed-db.sql"], "no migrations to apply, no seeds to run"
     done = seeddb("verify", "--dump")
-    told = "seed-db.sql holds all 2 migrations, and its schema is that of migrating from scratch\n"
+    told = "seed-db.sql holds all 2 migrations, and its schema matches one migrated from scratch\n"
     assert done.stdout == told
     project.write("db/002_town.sql", "ALTER TABLE shop ADD town text;")
     done = seeddb("verify", "--dump", code=1)
@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_imported_is_told_and_no_failure(seeddb, project):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("dump",), "No file is named to write the dump to"),
+        (("dump",), "The dump needs an output file"),
         (("dump", "-o", "seed-db.txt"), "does not say which format"),
         (("dump", "-o", "x.sql", "--format", "zip"), "there is no 'zip'"),
         (("dump", "-o", "x.sql", "--url", "mysql://app:s3cret@db/x"), "is not a PostgreSQL URL"),

@@ -115,7 +115,7 @@ def test_a_second_time_exits_with_2_names_the_file_and_changes_nothing(files):
     before = {path: path.read_bytes() for path in seeddb.path.rglob("*") if path.is_file()}
     for options in ([], ["--dry-run"], ["--json"]):
         done = seeddb("init", *options, code=2)
-        assert done.stderr.startswith("seeddb: The project has settings already\n  saw:  [tool.seeddb] in ")
+        assert done.stderr.startswith("seeddb: The project already has settings\n  saw:  [tool.seeddb] in ")
         assert str(seeddb.path / "pyproject.toml") in done.stderr
         assert done.stdout == ""
     assert {path: path.read_bytes() for path in seeddb.path.rglob("*") if path.is_file()} == before
@@ -123,7 +123,7 @@ def test_a_second_time_exits_with_2_names_the_file_and_changes_nothing(files):
 
 def test_what_cannot_be_recognised_exits_with_1(files, tmp_path):
     seeddb = files(**{"pyproject.toml": ""})
-    assert "Nothing in this project says how its schema is made" in seeddb("init", code=1).stderr
+    assert "The project has no migrations or models that seeddb recognises" in seeddb("init", code=1).stderr
     assert (tmp_path / "pyproject.toml").read_text() == ""
 
 

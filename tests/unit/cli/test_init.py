@@ -126,7 +126,7 @@ def test_an_alembic_ini_that_leads_nowhere_is_passed_over_and_said_so(project):
 def test_where_nothing_makes_a_schema_nothing_is_written_and_the_error_says_what_was_looked_for(
     project, tmp_path, files
 ):
-    with pytest.raises(SeedDbError, match="Nothing in this project says how its schema is made") as raised:
+    with pytest.raises(SeedDbError, match="The project has no migrations or models that seeddb recognises") as raised:
         project(files, dry_run=False)
     assert not isinstance(raised.value, ConfigError)
     assert "no alembic.ini, no [tool.alembic], no directory of *.sql migrations" in raised.value.saw
@@ -552,7 +552,7 @@ def test_a_table_further_up_holds_here_too_unless_this_is_a_project_of_its_own(t
     inner = tmp_path / "service"
     (inner / "db").mkdir(parents=True)
     (inner / "db/1.sql").write_text("CREATE TABLE a ();")
-    with pytest.raises(ConfigError, match="The project has settings already") as raised:
+    with pytest.raises(ConfigError, match="The project already has settings") as raised:
         init(inner)
     assert str(tmp_path / "seeddb.toml") in str(raised.value)
     (inner / "pyproject.toml").write_text("")

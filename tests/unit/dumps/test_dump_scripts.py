@@ -108,7 +108,7 @@ def test_the_head_tells_the_versions():
     ],
 )
 def test_what_reaches_outside_is_named_with_its_line(text, line):
-    with pytest.raises(Unfit, match="reaches outside of the dump") as caught:
+    with pytest.raises(Unfit, match="reaches outside the dump") as caught:
         passed(text)
     assert caught.value.line == line
 

@@ -93,31 +93,31 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
 @pytest.mark.parametrize(
     ("name", "files", "left_out"),
     [
-        ("flyway", ["V1__a.sql"], {"U1__a.sql": "a way back"}),
-        ("flyway", ["V2__a.sql"], {"v1/u2__a.sql": "a way back", "V2__a.down.sql": "a way back"}),
+        ("flyway", ["V1__a.sql"], {"U1__a.sql": "a down migration"}),
+        ("flyway", ["V2__a.sql"], {"v1/u2__a.sql": "a down migration", "V2__a.down.sql": "a down migration"}),
         ("flyway", ["V1__scale_down.sql"], {"notes.sql": "not named as Flyway names migrations"}),
         ("flyway", ["B2__b.sql", "V3__c.sql"], {"V1__a.sql": "the baseline B2__b.sql holds it"}),
         ("flyway", ["V1__a.sql"], {"beforeClean.sql": "a callback of another event"}),
-        ("golang-migrate", ["1_a.up.sql"], {"1_a.down.sql": "a way back", "1_a.DOWN.sql": "a way back"}),
+        ("golang-migrate", ["1_a.up.sql"], {"1_a.down.sql": "a down migration", "1_a.DOWN.sql": "a down migration"}),
         ("golang-migrate", ["1_a.up.sql"], {"seed.sql": "not named as golang-migrate names migrations"}),
-        ("diesel", ["2020-01-01-000000_init/up.sql"], {"2020-01-01-000000_init/down.sql": "a way back"}),
+        ("diesel", ["2020-01-01-000000_init/up.sql"], {"2020-01-01-000000_init/down.sql": "a down migration"}),
         ("diesel", ["2020-01-01-000000_init/up.sql"], {"data_x.sql": "not named as Diesel names migrations"}),
         ("prisma", ["2020_init/migration.sql"], {"seed.sql": "not named as Prisma names migrations"}),
-        ("prisma", ["2020_init/migration.sql"], {"2020_init/down.sql": "a way back"}),
-        ("hasura", ["1654696186008_a/up.sql"], {"1654696186008_a/down.sql": "a way back"}),
-        ("postgrator", ["001.do.a.sql"], {"001.undo.a.sql": "a way back", "001.UNDO.b.SQL": "a way back"}),
-        ("yoyo", ["0001.a.sql"], {"0001.a.rollback.sql": "a way back"}),
-        ("plain", ["001_a_up.sql"], {"001_a_down.sql": "a way back"}),
-        ("plain", ["001-a.sql"], {"001-a-down.sql": "a way back"}),
-        ("plain", ["1.sql"], {"1_DOWN.sql": "a way back"}),
-        ("plain", ["001_create.sql"], {"001_drop_rollback.sql": "a way back"}),
-        ("plain", ["1.sql"], {"down/1.sql": "a way back", "undo_1.sql": "a way back"}),
+        ("prisma", ["2020_init/migration.sql"], {"2020_init/down.sql": "a down migration"}),
+        ("hasura", ["1654696186008_a/up.sql"], {"1654696186008_a/down.sql": "a down migration"}),
+        ("postgrator", ["001.do.a.sql"], {"001.undo.a.sql": "a down migration", "001.UNDO.b.SQL": "a down migration"}),
+        ("yoyo", ["0001.a.sql"], {"0001.a.rollback.sql": "a down migration"}),
+        ("plain", ["001_a_up.sql"], {"001_a_down.sql": "a down migration"}),
+        ("plain", ["001-a.sql"], {"001-a-down.sql": "a down migration"}),
+        ("plain", ["1.sql"], {"1_DOWN.sql": "a down migration"}),
+        ("plain", ["001_create.sql"], {"001_drop_rollback.sql": "a down migration"}),
+        ("plain", ["1.sql"], {"down/1.sql": "a down migration", "undo_1.sql": "a down migration"}),
         (
             "plain",
             ["1.a.up.sql"],
-            {"1.a.dn.sql": "a way back", "1.reverse.sql": "a way back"},
+            {"1.a.dn.sql": "a down migration", "1.reverse.sql": "a down migration"},
         ),
-        ("plain", ["1.sql"], {"1.revert.sql": "a way back", "rollback.sql": "a way back"}),
+        ("plain", ["1.sql"], {"1.revert.sql": "a down migration", "rollback.sql": "a down migration"}),
         ("plain", ["1.sql"], {"functions/f.sql": "in a directory below", "2.SQL": "its name does not end in .sql"}),
         ("plain", ["1.sql"], {"2.sql.bak": "its name does not end in .sql", "3.psql": "its name does not end in .sql"}),
     ],
@@ -169,7 +169,7 @@ def test_a_name_that_ends_as_a_way_back_is_a_migration_where_the_file_says_so(re
 
 @pytest.mark.parametrize("name", ["2_scale_down.sql", "2-roll-undo.sql", "undo_2.sql"])
 def test_a_name_that_nobody_can_tell_is_refused(name, read):
-    with pytest.raises(ConfigError, match=rf"db/{name} may be a way back, or a migration"):
+    with pytest.raises(ConfigError, match=rf"db/{name} may be an up or a down migration"):
         read(["1_a.sql", name])
 
 
@@ -251,8 +251,8 @@ def test_sqitch_follows_its_plan(read):
     used = ["deploy/users@v1.sql", "deploy/late.sql", "deploy/users.sql", "deploy/schema/z.sql"]
     left_out = {
         "deploy/old.sql": "not in sqitch.plan",
-        "revert/users.sql": "a way back",
-        "verify/late.sql": "a verification",
+        "revert/users.sql": "a down migration",
+        "verify/late.sql": "a verify script",
     }
     files = {"sqitch.plan": PLAN, "app.py": "", "other/1.sql": "", **dict.fromkeys([*used, *left_out], CREATE)}
     assert read(files) == ("sqitch", used, left_out)
@@ -277,10 +277,10 @@ def test_rails_has_one_file(read):
         (["V1__a.sql", "V1_0__b.sql"], "Two migrations have the same version"),
         (["1_a.up.sql", "001_b.up.sql"], "Two migrations have the same version"),
         ({"1_a.sql": GOOSE, "01_b.sql": GOOSE}, "Two migrations have the same version"),
-        ({"a.sql": depends("gone")}, "a.sql depends on a migration that is not there"),
+        ({"a.sql": depends("gone")}, "a.sql depends on a migration that does not exist"),
         ({"a.sql": depends("b"), "b.sql": depends("a")}, "Migrations depend on each other"),
         (["one/1654696186008_a/up.sql", "two/1654696186009_b/up.sql"], "several databases"),
-        (["V1__a.sql", "beforeEachMigrate.sql"], "Flyway's callback beforeEachMigrate is not run"),
+        (["V1__a.sql", "beforeEachMigrate.sql"], "Flyway's callback beforeEachMigrate does not run here"),
     ],
 )
 def test_what_the_tool_would_refuse_is_refused(files, what, read):

@@ -63,15 +63,17 @@ def test_only_the_way_there_is_read(text, line, read):
     ],
 )
 def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
-    with pytest.raises(BuildError, match=rf"1\.sql, line {line}: this comment looks like the beginning of a way back"):
+    with pytest.raises(
+        BuildError, match=rf"1\.sql, line {line}: this comment looks like the start of a down migration"
+    ):
         read(text)
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("-- migrate:down\nB;", "marks what migrates downward, and not what migrates upward"),
-        ("-- Down Migration\nB;", "marks what migrates downward"),
+        ("-- migrate:down\nB;", "marks a down migration, but no up migration"),
+        ("-- Down Migration\nB;", "marks a down migration, but no up migration"),
         ("-- migrate:up\nA;\n-- +goose Down\nB;", "the marks of several migration tools"),
         ("-- +goose ENVSUB ON\n-- +goose Up\nA;", "line 1: only goose itself can run this file"),
         ("A;\nSELECT {{ .x }};\n---- create above / drop below ----\n", "line 2: only tern itself can run this file"),
@@ -79,8 +81,8 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
         ("--liquibase formatted sql\n--changeset a:1\n--preconditions onFail:MARK_RAN\nA;", "line 3: only Liquibase"),
         ("\\connect other\n", r"line 1: \\connect connects to another database"),
         ("A;\n\\c - other\n", r"line 2: \\c connects to another database"),
-        ("A;\nCREATE DATABASE x;", "line 2: CREATE DATABASE is for the whole server"),
-        ("DROP DATABASE IF EXISTS x;", "line 1: DROP DATABASE is for the whole server"),
+        ("A;\nCREATE DATABASE x;", "line 2: CREATE DATABASE affects the whole server"),
+        ("DROP DATABASE IF EXISTS x;", "line 1: DROP DATABASE affects the whole server"),
         ("\\! rm x", r"line 1: \\! is a psql command"),
         ("\\set x 1", r"line 1: \\set is a psql command"),
         ("\\set ON_ERROR_STOP off", r"line 1: \\set is a psql command"),

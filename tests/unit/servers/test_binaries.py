@@ -101,7 +101,7 @@ def test_a_setting_that_does_not_fit_is_an_error_with_its_source(installation, o
     sources = {"binaries": "binaries in /x/pyproject.toml"}
     with pytest.raises(ServerError) as caught:
         chosen(binaries=tmp_path / "nothing", sources=sources)
-    assert "there is no postgres that we may run" in caught.value.saw
+    assert "there is no postgres that this user may run" in caught.value.saw
     assert "binaries in /x/pyproject.toml" in caught.value.source
     assert str(tmp_path / "nothing") in caught.value.saw
 
@@ -115,7 +115,7 @@ def test_the_error_lists_every_place_with_its_reason_and_every_remedy(installati
     with pytest.raises(ServerError) as caught:
         chosen()
     assert f"{old}, from PATH: is 14.9; 15 is the oldest that works" in caught.value.saw
-    assert f"{headless}, from PATH: there is no initdb that we may run" in caught.value.saw
+    assert f"{headless}, from PATH: there is no initdb that this user may run" in caught.value.saw
     assert f"{mute}, from PATH: cannot be run: libpq.so.5 is missing" in caught.value.saw
     assert "pg_config: nothing there" in caught.value.saw
     assert "no-such-wheel wheel: nothing there" in caught.value.saw
@@ -133,7 +133,7 @@ def test_the_error_about_a_major_names_it_and_where_it_is_wanted(installation, o
     with pytest.raises(ServerError) as caught:
         chosen(postgres=16, sources={"postgres": "SEEDDB_POSTGRES"})
     assert "with major version 16 was found" in caught.value.what
-    assert "is 18.1; the settings want 16" in caught.value.saw
+    assert "is 18.1; the settings require 16" in caught.value.saw
     assert "postgres: SEEDDB_POSTGRES" in caught.value.source
     assert "apt-get install postgresql-16" in caught.value.remedy
     assert "brew install postgresql@16" in caught.value.remedy

@@ -120,6 +120,6 @@ def test_a_value_whose_name_says_production_is_a_switch(value, is_production):
 @pytest.mark.parametrize("value", [True, 0, 1.5, {"environment": "dev", "key": "s3cret"}, object(), ["dev"]])
 def test_a_value_that_names_nothing_is_a_doubt_and_is_not_shown(value):
     environment = environment_from(value, PATH, "here")
-    assert environment.doubt == f"its type is {type(value).__name__}, which names no environment"
+    assert environment.doubt == f"its type is {type(value).__name__}, which does not name an environment"
     assert not environment.name
     assert "s3cret" not in repr(environment)
