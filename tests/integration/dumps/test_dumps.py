@@ -222,7 +222,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_touched(project, name,
 
 
 def test_no_file_at_all_is_a_question(project):
-    with pytest.raises(ConfigError, match="No file is named"):
+    with pytest.raises(ConfigError, match="The dump needs an output file"):
         dump(project.settings, Request(), Progress())
 
 
