@@ -15,10 +15,12 @@ from pytest_seeddb.errors import SeedDbError, mask, passwords_in
 from pytest_seeddb.fingerprint.digests import FORMAT, Part, chain, glob_parts
 from pytest_seeddb.fingerprint.modules import Module, Modules
 from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.migrations.script import Reading, script_parts
 from pytest_seeddb.migrations.sources import DJANGO, static_parts
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.parameters import profile_of
 from pytest_seeddb.seeds.planning import nothing_declared
+from pytest_seeddb.seeds.staging import sql_files
 from pytest_seeddb.settings.settings import CommandSpec, DjangoSpec
 from pytest_seeddb.templates.record import FORM
 
@@ -92,7 +94,8 @@ def _files(settings: Settings) -> Iterator[Part]:
             if isinstance(seed, DjangoSpec):
                 yield from (apps or _Apps(settings)).parts_of_command(shlex.split(seed.command)[0])
         elif seed.endswith(".sql") or "/" in seed:
-            yield from glob_parts([seed], root, source=source)
+            for file in sql_files(seed, root, source):
+                yield from script_parts(file.path, root, Reading(), source=source)
         else:
             yield from sources.of_module(seed.partition(":")[0], source=source)
 

@@ -108,7 +108,7 @@ class _Staging:
                     )
                 yield from seeders
             else:
-                yield from _sql_files(entry, self._root, self._source)
+                yield from sql_files(entry, self._root, self._source)
 
     def _know(self, seed: Seed) -> None:
         """Keep a seed, and those that it and they are to run after."""
@@ -261,7 +261,9 @@ def _cycle(seeds: list[Seed]) -> ConfigError:
     )
 
 
-def _sql_files(pattern: str, root: Path, source: str) -> Iterator[SqlSeed]:
+def sql_files(pattern: str, root: Path, source: str) -> Iterator[SqlSeed]:
+    """The files that the pattern matches, in natural order; raises `ConfigError` for others than SQL."""
+
     def natural(path: Path) -> list[tuple[int, str]]:
         """A key that puts ``2_b.sql`` before ``10_a.sql``."""
         return [(int(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", path.as_posix())]
