@@ -142,6 +142,15 @@ def settings_module() -> str:
     return str(getattr(settings, "SETTINGS_MODULE", "") or "")
 
 
+def app_modules() -> tuple[str, ...]:
+    """The modules of the apps, which Django imports by itself: each app's configuration and its models."""
+    from django.apps import apps
+
+    configs = apps.get_app_configs()
+    modules = [name for c in configs for name in (type(c).__module__, c.name, getattr(c.models_module, "__name__", ""))]
+    return tuple(dict.fromkeys(filter(None, modules)))
+
+
 def require_postgres(source: str) -> None:
     """Raise a `ConfigError` for settings without a PostgreSQL database: a build from them would be empty."""
     from django.core.exceptions import ImproperlyConfigured

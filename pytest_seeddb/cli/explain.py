@@ -28,6 +28,7 @@ def run(parsed: argparse.Namespace) -> int:
     with open_worker(settings) as worker:
         server = worker.server
         look = worker.look(plan)
+    code = dict(look.code)
     result: dict[str, Any] = {
         "plan": plan.name,
         "profile": plan.profile,
@@ -41,7 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
             {
                 "name": name,
                 "fingerprint": fingerprint,
-                "parts": [{"name": part.name, "digest": part.text} for part in parts],
+                "parts": [{"name": part.name, "digest": part.text} for part in (*parts, *code.get(name, ()))],
             }
             for (name, parts), fingerprint in zip(look.steps, look.fingerprints, strict=True)
         ],

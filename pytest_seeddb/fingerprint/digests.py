@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,9 @@ SET: Final = "set"
 """Stands for a secret's value where people may read it."""
 
 _DIGITS: Final = 16
-_DIGEST: Final = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
+_DIGEST: Final = re.compile(rf"(?:code:)?[0-9a-f]{{6,{_DIGITS}}}")
+CODE: Final = "code:"
+"""Begins the digest of a file of which only what ran counts."""
 _SEALED: Final = re.compile("scrypt:[0-9a-f]{32}")
 _SECRET_FILE: Final = re.compile(r"(?:.*/)?(?:\.env(?:rc)?|\.?secrets?)(?:[./_-].*)?(?<!\.py)", re.DOTALL)
 _COST: Final = {"n": 2**14, "r": 8, "p": 1}
@@ -247,9 +249,22 @@ def _changes(old: Steps, new: Steps) -> list[_Change]:
     ]
     changes += [(1, f"new {name}", Difference("added", name)) for name in now if name not in was]
     changes += [(1, f"{name} is gone", Difference("removed", name)) for name in was if name not in now]
+    changes = _most_specific(changes, after)
     if not changes and list(old) != list(new):
         changes = [(0, text, Difference("changed", text)) for text in _order_change(old, new)]
     return changes
+
+
+def _most_specific(changes: list[_Change], after: Mapping[str, _Values]) -> list[_Change]:
+    """Leave out a file of which a function or constant changed, or these where the file is gone or counts whole."""
+    names = {difference.name for *_, difference in changes}
+    files = {name.partition(": ")[0] for name in names if ": " in name} & names
+    whole = {name for name in files if not any(value.startswith(CODE) for value in after.get(name, {}))}
+    return [
+        change
+        for change in changes
+        if (name := change[2].name) not in files - whole and (name in whole or name.partition(": ")[0] not in whole)
+    ]
 
 
 def _values(steps: Steps, others: Container[str]) -> dict[str, _Values]:

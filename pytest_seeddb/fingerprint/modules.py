@@ -77,7 +77,7 @@ class Modules:
         self._root = os.path.abspath(root)  # noqa: PTH100 - strings: this runs thousands of times
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, frozenset[str]] = {}
-        self._targets: dict[str, Module | Foreign | None] = {}
+        self.found: dict[str, Module | Foreign | None] = {}
         path = map(os.path.abspath, [*map(str, search), *sys.path])
         places: dict[str, str] = {}  # by their real paths
         for place in (*path, self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
@@ -91,10 +91,10 @@ class Modules:
 
     def find(self, name: str) -> Module | Foreign | None:
         """The module of this dotted name; ``None`` if it is the standard library's or does not exist."""
-        if name not in self._targets:
+        if name not in self.found:
             parent, _, leaf = name.rpartition(".")
-            self._targets[name] = self._child(parent, leaf) if parent else self._top(leaf)
-        return self._targets[name]
+            self.found[name] = self._child(parent, leaf) if parent else self._top(leaf)
+        return self.found[name]
 
     def at(self, path: Path) -> Module:
         """The module that a file is, under the name by which it would be imported."""
@@ -106,6 +106,14 @@ class Modules:
         if stem == "__init__" and names:
             return Module(".".join(names), file, (directory,))
         return Module(".".join([*names, stem]), file)
+
+    def label(self, module: Module) -> str:
+        """The file's name from the root; from the package's directory if it is elsewhere."""
+        for root in (self._root, self._real_root):
+            if _is_below(module.path, root):
+                return module.path[len(root) :].lstrip(os.sep).replace(os.sep, "/")
+        suffix = "/__init__.py" if module.places else Path(module.path).suffix
+        return module.name.replace(".", "/") + suffix
 
     def below(self, package: Module) -> Iterator[Module]:
         """All modules of a package, however deep, except tests."""
@@ -250,7 +258,7 @@ class Packages:
 
     def __init__(self, installed: dict[str, Path], owners: MutableMapping[str, list[str]]) -> None:
         self._owners = owners
-        self._installed = installed
+        self.installed = installed
         self._parts: dict[Foreign, tuple[Part, ...]] = {}
 
     def parts(self, foreign: Foreign) -> tuple[Part, ...]:
@@ -264,21 +272,22 @@ class Packages:
         if not foreign.installed:
             return (Part(f"package {own_name}", "not installed"),)
         names = [own_name]
-        if own_name not in self._installed:
+        if own_name not in self.installed:
             names = self._owners.get(top, [""])
-            if any(name not in self._installed for name in names):
-                names = sorted(name for name, place in self._installed.items() if _provides(place, top))
+            if any(name not in self.installed for name in names):
+                names = sorted(name for name, place in self.installed.items() if _provides(place, top))
                 self._owners[top] = names
-        names = [*names, *(name for name in _COMPANIONS.get(top, ()) if name in self._installed)]
+        names = [*names, *(name for name in _COMPANIONS.get(top, ()) if name in self.installed)]
         if names:
-            return tuple(Part(f"package {name}", self._version(name)) for name in names)
+            return tuple(Part(f"package {name}", self.version(name)) for name in names)
         try:  # it was put there without a package manager: only its content tells
             return (Part(f"package {own_name}", file_digest(foreign.origin)),)
         except OSError:
             return (Part(f"package {own_name}", "unknown"),)
 
-    def _version(self, name: str) -> str:
-        if match := re.search(r"-(\d[^-]*)", self._installed[name].stem):
+    def version(self, name: str) -> str:
+        """The version of an installed distribution."""
+        if match := re.search(r"-(\d[^-]*)", self.installed[name].stem):
             return match[1]
         from importlib.metadata import PackageNotFoundError, version
 
@@ -286,6 +295,12 @@ class Packages:
             return version(name)
         except (PackageNotFoundError, KeyError):
             return "unknown"
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of these distributions, of those that are installed."""
+    packages = Packages(distributions(), {})
+    return {name: packages.version(name) if name in packages.installed else "not installed" for name in names}
 
 
 def distributions() -> dict[str, Path]:

@@ -42,6 +42,8 @@ _OF_PYTHON: Final = tuple(
         *(*site.getsitepackages(), site.getusersitepackages()),
     }
 )
+FOREIGN_CODE: Final = ("<", *_OF_PYTHON)
+"""How the names of files begin that are never the project's."""
 _OF_THE_SYSTEM: Final = ("/proc/", "/dev/", "/sys/", "/etc/", "/usr/", "/lib/", "/bin/", "/run/")
 
 
@@ -150,7 +152,7 @@ class Places:
         return self._sources[key]
 
     def _source(self, file: str, module: str) -> str:
-        if module.partition(".")[0] == _OURSELVES or file.startswith(("<", *_OF_PYTHON)):
+        if module.partition(".")[0] == _OURSELVES or file.startswith(FOREIGN_CODE):
             return ""
         for root in self.roots:
             if file.startswith(root):

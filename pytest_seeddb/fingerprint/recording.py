@@ -22,7 +22,7 @@ from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from pytest_seeddb.fingerprint import environment
+from pytest_seeddb.fingerprint import environment, tracing
 from pytest_seeddb.fingerprint.digests import MISSING, Part, content_part, file_digest
 from pytest_seeddb.fingerprint.listings import LISTING, digest_of_names, names_in, patterns_of, split
 from pytest_seeddb.fingerprint.places import Places, is_ignored
@@ -48,6 +48,9 @@ _EVENTS: Final = {
     "os.symlink": (1,),
     **dict.fromkeys(("open", "os.mkdir", "os.remove", "os.rmdir", *_LISTINGS), (0,)),
 }
+_PROCESSES: Final = frozenset(
+    {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
+)
 _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
@@ -115,6 +118,7 @@ class Recording:
         self._parts: tuple[Part, ...] = ()
         self._environ: dict[str, str] = {}
         self._early: set[str] = set()
+        self.has_children = False
         self.started = time.time_ns()
 
     def __enter__(self) -> Self:
@@ -160,6 +164,10 @@ class Recording:
         variables = [name for name, readers in [*self._variables.items()] if not sources.isdisjoint(readers)]
         return merge((*self._parts_of(files), *self._variables_of(variables)))
 
+    def loads(self) -> Iterable[str]:
+        """All source files that were loaded."""
+        return [*self._loads]
+
     def loads_of(self, sources: frozenset[str]) -> frozenset[str]:
         """The source files that were loaded while code of these files was being executed."""
         return frozenset(name for name, load in [*self._loads.items()] if not sources.isdisjoint(load.readers))
@@ -200,6 +208,10 @@ class Recording:
         if self._is_own(asker) or (environment.reads_by_name(module_of(asker)) and self._calls()):
             environment.note(name)
             self._variables.setdefault(name, set()).update(self._readers())
+
+    def note_process(self) -> None:
+        """Note that another process begins, if the project's code starts it."""
+        self.has_children = self.has_children or self._calls()
 
     def count(self, name: str, readers: Iterable[str] = (), since: int = 0) -> None:
         """Count what was read before, as it is now; with a time in nanoseconds, unless it changed after that."""
@@ -355,6 +367,7 @@ def begin(root: Path) -> None:
     recording = Recording(root)
     if _ongoing.setdefault(recording.places.roots[0], recording) is recording:
         recording.start()
+    tracing.start()
 
 
 def take_over(parts: Iterable[Part], root: Path) -> None:
@@ -379,11 +392,20 @@ def reads_of_import(root: Path, modules: Iterable[str]) -> dict[str, list[str]]:
     return _ongoing[Places(root).roots[0]].readers()
 
 
-def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str], ignored: Iterable[str] = ()) -> tuple[Part, ...]:
+def loaded(root: Path) -> frozenset[str]:
+    """The project's files that this process has imported, or did before they were removed."""
+    ongoing = _ongoing.get(Places(root).roots[0])
+    return frozenset((*tracing.loaded(Places(root)), *(ongoing.loads() if ongoing else ())))
+
+
+def all_parts(
+    own: Iterable[Part], root: Path, sources: Iterable[str], ignored: Iterable[str] = (), *, follow: bool = True
+) -> tuple[Part, ...]:
     """The inputs of a build beside its steps: what it read itself, and what its sources' code had read before.
 
     ``own`` are the parts of the build's recording, ``sources`` its source files by name from the root, ``ignored``
-    patterns of environment variables that do not count. A source that changed since this process loaded it has
+    patterns of environment variables that do not count. With ``follow``, what was imported while the sources' code was
+    being executed counts, too. A source that changed since this process loaded it has
     `CHANGED_MEANWHILE`: the build is neither of the old nor of the new file.
     """
     own, sources = tuple(own), frozenset(sources)
@@ -397,7 +419,7 @@ def all_parts(own: Iterable[Part], root: Path, sources: Iterable[str], ignored: 
             ongoing.replay(running)
         earlier = ongoing.parts_read_by(running) if ongoing else ()
         reached = Code(root).imports_of([part.name for part in (*own, *earlier)])
-        reached |= ongoing.loads_of(running) if ongoing else frozenset()
+        reached |= ongoing.loads_of(running) if ongoing and follow else frozenset()
     outdated = ongoing.changes_since_loading(running) if ongoing else []
     imported = current(running - sources, root)
     parts = merge((*(Part(name, CHANGED_MEANWHILE) for name in outdated), *own, *earlier, *imported))
@@ -450,10 +472,15 @@ def _with_slash(path: str) -> str:
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     """The audit hook: it gets every event of the process, so it looks at the name first."""
-    if event not in _EVENTS or not _recordings or getattr(_busy, "recording", False):
+    if (event not in _EVENTS and event not in _PROCESSES) or not _recordings or getattr(_busy, "recording", False):
         return
     _busy.recording = True
     with suppress(Exception):  # an error here would be raised by the user's own open()
+        if event in _PROCESSES:
+            for recording in _recordings:
+                recording.note_process()
+            _busy.recording = False
+            return
         kind = _kind(event, arguments)
         for position in _EVENTS[event]:
             path = "." if arguments[position] is None else arguments[position]

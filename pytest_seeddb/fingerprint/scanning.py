@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.fingerprint.search_path import WORDS, path_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SCAN: Final = 2
 """The version of `scan`'s results; part of the cache's format."""
@@ -75,19 +75,44 @@ def scan(source: bytes) -> Imports:
         return Imports()
     # Expressions are most of a file, and without these words in it none of them imports anything.
     deep = any(word in source for word in _WORDS)
-    imports = _Scan(_nodes(tree, ast.iter_child_nodes if deep else _blocks)).result()
+    imports = _Scan(_nodes([tree], ast.iter_child_nodes if deep else _blocks)).result()
     paths = path_changes(tree) if any(word in source for word in WORDS) else ()
     return replace(imports, paths=paths) if paths else imports
+
+
+def scan_units(tree: ast.Module) -> dict[str, Imports]:
+    """The imports of each function and method of a file, by qualified name, and of its code at module level, by ""."""
+    functions: dict[str, list[ast.AST]] = {}
+
+    def below(node: ast.AST, prefix: str = "") -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions.setdefault(f"{prefix}{child.name}", []).append(child)
+                yield from (*child.decorator_list, child.args)
+            else:
+                yield child
+
+    def walk(nodes: Iterable[ast.AST], prefix: str) -> Iterator[ast.AST]:
+        for node in _nodes(nodes, lambda node: () if isinstance(node, ast.ClassDef) else below(node, prefix)):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from walk(below(node, f"{prefix}{node.name}."), f"{prefix}{node.name}.")
+
+    module = _Scan(walk([tree], ""))
+    units = {"": module.result()}
+    for name, nodes in functions.items():
+        units[name] = _Scan(_nodes(nodes, ast.iter_child_nodes), module.bound).result()
+    return units
 
 
 class _Scan:
     """One pass over the nodes of a syntax tree; calls are judged after it, when all imported names are known."""
 
-    def __init__(self, nodes: Iterator[ast.AST]) -> None:
+    def __init__(self, nodes: Iterable[ast.AST], bound: Mapping[str, str] | None = None) -> None:
         self._names: dict[str, None] = {}
         self._exports: dict[str, None] = {}
         self._walks: dict[str, None] = {}
-        self._bound: dict[str, str] = {}
+        self.bound: dict[str, str] = {**(bound or {})}
         self._strings: dict[str, None] = {}
         self._calls: list[ast.Call] = []
         self._paths: list[ast.Attribute] = []
@@ -114,13 +139,13 @@ class _Scan:
                 for alias in node.names:
                     self._names[alias.name] = None
                     top = alias.name.partition(".")[0]
-                    self._bound[alias.asname or top] = alias.name if alias.asname else top
+                    self.bound[alias.asname or top] = alias.name if alias.asname else top
             case ast.ImportFrom():
                 base = "." * node.level + (node.module or "")
                 dot = "" if base.endswith(".") else "."
                 for alias in node.names:
                     self._names[f"{base}:{alias.name}"] = None
-                    self._bound[alias.asname or alias.name] = f"{base}{dot}{alias.name}"
+                    self.bound[alias.asname or alias.name] = f"{base}{dot}{alias.name}"
             case ast.Call():
                 self._calls.append(node)
             case ast.Attribute(attr="__path__"):
@@ -181,7 +206,7 @@ class _Scan:
             names.append(node.attr)
             node = node.value
         if isinstance(node, ast.Name) and node.id not in _OWN_NAMES:
-            names.append(self._bound.get(node.id, node.id))
+            names.append(self.bound.get(node.id, node.id))
         return ".".join(reversed(names))
 
 
@@ -191,9 +216,9 @@ def _blocks(node: ast.AST) -> Iterator[ast.AST]:
         yield from getattr(node, field, ())
 
 
-def _nodes(tree: ast.Module, below: Callable[[ast.AST], Iterator[ast.AST]]) -> Iterator[ast.AST]:
+def _nodes(first: Iterable[ast.AST], below: Callable[[ast.AST], Iterable[ast.AST]]) -> Iterator[ast.AST]:
     """The nodes that can have an effect at run time, in no particular order."""
-    waiting: list[ast.AST] = [tree]
+    waiting = [*first]
     while waiting:
         node = waiting.pop()
         yield node

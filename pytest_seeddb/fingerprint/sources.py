@@ -57,12 +57,12 @@ class Sources:
         self._roots = tuple({os.path.abspath(root) + os.sep: 1, os.path.realpath(root) + os.sep: 1})  # noqa: PTH100 - prefixes
         self._search = tuple(search)
         self._added = Search()
-        self._modules = Modules(root, self._search)
+        self.modules = Modules(root, self._search)
         installed = distributions()
         # Changes whenever a distribution is installed, removed or replaced by another version.
         site = digest("\0".join(sorted(map(str, installed.values()))))
         self._memory = _Memory(cache_file, site)
-        self._packages = Packages(installed, self._memory.owners)
+        self._versions = Packages(installed, self._memory.owners)
         self._contents: dict[str, tuple[str, Imports]] = {}
         self._wider: dict[Search, Sources] = {}
         self._follows = True
@@ -75,7 +75,7 @@ class Sources:
 
     def after(self, path: Path, within: Path) -> Sources:
         """The same for code that runs after this file; what it puts on the path holds (and its imports ``within``)."""
-        return self._widened(self._collect([self._modules.at(path)], within))
+        return self._widened(self._collect([self.modules.at(path)], within))
 
     @property
     def plain(self) -> Sources | None:
@@ -95,7 +95,7 @@ class Sources:
             ConfigError: The file does not exist or cannot be read; names ``source``, where the path came from.
         """
         file_part(path, self._root, source=source)  # raises if it cannot be read
-        return tuple(sorted(set(self._closure([self._modules.at(path)], within))))
+        return tuple(sorted(set(self._closure([self.modules.at(path)], within))))
 
     def of_module(self, name: str, *, source: str = "") -> tuple[Part, ...]:
         """The same parts for a module by its dotted name, found as Python would find it.
@@ -103,24 +103,36 @@ class Sources:
         Raises:
             ConfigError: There is no such module; names ``source``, where the name came from.
         """
-        module = self._modules.find(name)
+        module = self.modules.find(name)
         if isinstance(module, Foreign) and module.installed:
-            return tuple(sorted({_PYTHON, *self._packages.parts(module)}))
+            return tuple(sorted({_PYTHON, *self._versions.parts(module)}))
         if isinstance(module, Module):
-            first = [module] if module.path else [module, *self._modules.below(module)]
+            first = [module] if module.path else [module, *self.modules.below(module)]
             return tuple(sorted(set(self._closure(first, None))))
         if name.partition(".")[0] in sys.stdlib_module_names:
             return (_PYTHON,)
         import difflib
 
-        close = difflib.get_close_matches(name, self._modules.names_beside(name), 1)
+        close = difflib.get_close_matches(name, self.modules.names_beside(name), 1)
         hint = f' Did you mean "{close[0]}"?' if close else ""
         raise ConfigError(
             f'There is no module "{name}"',
-            saw=f"not found in {', '.join(self._modules.places)}",
+            saw=f"not found in {', '.join(self.modules.places)}",
             source=source,
             remedy=f"Correct the name, or put its directory on sys.path.{hint}",
         )
+
+    def file(self, path: Path) -> str:
+        """What the part of this file is called."""
+        return self.modules.label(self.modules.at(path))
+
+    def files_of_module(self, name: str) -> tuple[str, ...]:
+        """The files that importing this module runs first, by their parts' names."""
+        module = self.modules.find(name)
+        if not isinstance(module, Module):
+            return ()
+        first = [module] if module.path else self.modules.below(module)
+        return tuple(self.modules.label(target) for target in first if target.path)
 
     def _closure(self, first: list[Module], within: Path | None) -> Iterator[Part]:
         yield _PYTHON
@@ -137,7 +149,7 @@ class Sources:
         readings: dict[Module, _Reading] = {}
         waiting = [*first]
         for module in first:
-            parents = (parent for parent in self._chain(_parent(module.name)) if isinstance(parent, Module))
+            parents = (parent for parent in self.chain(_parent(module.name)) if isinstance(parent, Module))
             waiting += parents if within is None else _under(within, parents)
         while waiting:
             module = waiting.pop()
@@ -166,14 +178,14 @@ class Sources:
     def _with(self, added: Search, *, follows: bool) -> Sources:
         other = copy.copy(self)
         other._added, other._follows = added, follows  # noqa: SLF001 - of this class
-        other._modules = Modules(self._root, self._search, added)  # noqa: SLF001 - as above
+        other.modules = Modules(self._root, self._search, added)
         other._forget()  # noqa: SLF001 - as above
         return other
 
     def _reading(self, module: Module) -> _Reading:
         if not module.path:
             return _Reading(None)
-        label = self._label(module)
+        label = self.modules.label(module)
         if module.path not in self._contents:
             self._contents[module.path] = self._content(module.path)
         key, imports = self._contents[module.path]
@@ -185,14 +197,14 @@ class Sources:
             place = (_package_of(module) if text[0] == "." else "", text)
             targets = self._targets.get(place)
             if targets is None:
-                targets = self._targets[place] = tuple(self._resolve(text, module))
+                targets = self._targets[place] = tuple(self.resolved(text, module))
             for target in targets:
                 if isinstance(target, Foreign):
-                    packages.update(dict.fromkeys(self._packages.parts(target)))
+                    packages.update(dict.fromkeys(self._versions.parts(target)))
                 else:
                     modules[target] = None
         search = Search.of(imports.paths, module.path, self._roots[0]) if imports.paths else None
-        return _Reading(part, tuple(modules), tuple(self._walk(module, imports)), tuple(packages), search)
+        return _Reading(part, tuple(modules), tuple(self.walked(module, imports)), tuple(packages), search)
 
     def _content(self, path: str) -> tuple[str, Imports]:
         """The digest of a file and what it imports."""
@@ -203,11 +215,19 @@ class Sources:
         key = hashlib.sha256(data).hexdigest()
         return key, Imports() if path.endswith(COMPILED) else self._memory.imports(key, data)
 
-    def _resolve(self, text: str, module: Module) -> Iterator[Module | Foreign]:
+    def imports_of(self, data: bytes) -> Imports:
+        """All imports of a file with these bytes."""
+        return self._memory.imports(hashlib.sha256(data).hexdigest(), data)
+
+    def packages(self, foreign: Foreign) -> tuple[Part, ...]:
+        """The versions of the packages that provide this name."""
+        return self._versions.parts(foreign)
+
+    def resolved(self, text: str, module: Module) -> Iterator[Module | Foreign]:
         """Everything that one of `Imports.names` loads."""
         base, _, leaf = text.removeprefix("?").partition(":")
         name = _absolute(base, module)
-        chain = self._chain(name)
+        chain = self.chain(name)
         package = chain[0] if chain else None
         if text.startswith("?") and isinstance(package, Foreign):
             return
@@ -218,38 +238,30 @@ class Sources:
         if leaf == "*":
             submodules = ()
             with suppress(OSError):
-                data = _bytes(package.path) if package.path else b""
-                submodules = self._memory.imports(hashlib.sha256(data).hexdigest(), data).exports
+                submodules = self.imports_of(_bytes(package.path) if package.path else b"").exports
         for submodule in submodules:
-            if (target := self._modules.find(f"{name}.{submodule}")) is not None:
+            if (target := self.modules.find(f"{name}.{submodule}")) is not None:
                 yield target
 
-    def _chain(self, name: str) -> tuple[Module | Foreign, ...]:
+    def chain(self, name: str) -> tuple[Module | Foreign, ...]:
         """The module and the packages around it, whose files Python runs, too, even if there is no such module."""
         chain = self._chains.get(name)
         if chain is None:
-            module = self._modules.find(name) if name else None
-            parents = self._chain(_parent(name)) if "." in name else ()
+            module = self.modules.find(name) if name else None
+            parents = self.chain(_parent(name)) if "." in name else ()
             own = (module,) if module is not None else ()
             chain = self._chains[name] = parents if own and own == parents[:1] else own + parents
         return chain
 
-    def _walk(self, module: Module, imports: Imports) -> Iterator[Module]:
+    def walked(self, module: Module, imports: Imports) -> Iterator[Module]:
+        """The modules that a file may import by computed names."""
         for walk in imports.walks:
             name = _package_of(module) if walk == OWN_PACKAGE else _absolute(walk, module)
             if not name and walk == OWN_PACKAGE:
-                yield from self._modules.siblings(module)
-            package = self._modules.find(name) if name else None
+                yield from self.modules.siblings(module)
+            package = self.modules.find(name) if name else None
             if isinstance(package, Module):
-                yield from (package, *self._modules.below(package))
-
-    def _label(self, module: Module) -> str:
-        """The file's name from the root; from the package's directory if it is elsewhere."""
-        for root in self._roots:
-            if module.path.startswith(root):
-                return module.path[len(root) :].replace(os.sep, "/")
-        suffix = "/__init__.py" if module.places else Path(module.path).suffix
-        return module.name.replace(".", "/") + suffix
+                yield from (package, *self.modules.below(package))
 
 
 def is_code(name: str) -> bool:
@@ -367,20 +379,24 @@ class _Memory:
             "imports": {key: self._lines[key] for key in kept},
             "sites": dict([*self._sites.items()][-_KEPT_SITES:]),
         }
-        import json
+        write_cache(self._file, content)
 
-        from pytest_seeddb.fingerprint.atomic import beside
 
-        with suppress(OSError):
-            directory = self._file.parent
-            place = next(parent for parent in (directory, *directory.parents) if parent.exists())
-            # As root in another user's environment we would leave files that the user cannot replace.
-            if sys.platform != "win32" and os.geteuid() == 0 and place.stat().st_uid != 0:
-                return
-            directory.mkdir(parents=True, exist_ok=True)
-            with beside(self._file) as partial:
-                partial.write_text(json.dumps(content), encoding="utf-8")
-                partial.replace(self._file)
+def write_cache(file: Path, content: object) -> None:
+    """Write JSON into the user's cache; failing to only costs time."""
+    import json
+
+    from pytest_seeddb.fingerprint.atomic import beside
+
+    with suppress(OSError):
+        place = next(parent for parent in file.parents if parent.exists())
+        # As root in another user's environment we would leave files that the user cannot replace.
+        if sys.platform != "win32" and os.geteuid() == 0 and place.stat().st_uid != 0:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with beside(file) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            partial.replace(file)
 
 
 def _content(file: Path) -> dict[str, Any]:

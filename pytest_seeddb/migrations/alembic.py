@@ -10,6 +10,7 @@ import json
 import tomllib
 import traceback
 import warnings
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +19,12 @@ from pytest_seeddb.application.calling import call_without_loop
 from pytest_seeddb.application.imports import describe, innermost_frame, put_on_path
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_name
+from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Step, Work
+from pytest_seeddb.plan.plan import Step, Work, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +61,12 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
             tuple(sorted({*one.of_file(revision.path), *(() if steps else _environment(layout, root, one))}))
             for one in (sources, *([plain] if plain else ()))
         )
-        steps.append(Step(name, parts, before=before[0] if before else (), rerun="always"))
+        code, roots = sources.of_file(revision.path), [Root(sources.file(revision.path))]
+        if not steps:
+            code = (*code, *sources.of_file(layout.env, within=layout.script))
+            roots.insert(0, Root(sources.file(layout.env), relative_name(layout.script, root)))
+        step = Step(name, parts, before=before[0] if before else (), rerun="always")
+        steps.append(replace(step, code=names_of(code), roots=tuple(roots)))
     by_id = {revision.id: (revision, step) for revision, step in zip(revisions, steps, strict=True)}
 
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already

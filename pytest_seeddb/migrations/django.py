@@ -8,7 +8,7 @@ import io
 import json
 import re
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passw
 from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Stage, Step, step_of_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,10 +43,7 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
     set_up(root, source=source)
     require_postgres(source)
     history = _History(root, source, alias)
-    receivers = history.receivers()
-    # The signal is sent again where there are more migrations, or other receivers.
-    version = chain("", _SIGNALS, (*receivers, Part("migrations", digest(repr(history.keys)))))
-    signals = Step(_SIGNALS, receivers, version=version, rerun="safe")
+    signals = history.signals()
 
     def migrate(target: Target, _first: int) -> None:  # the database itself knows what it has
         execution = Execution(target)
@@ -118,43 +115,49 @@ class _History:
     def steps(self) -> tuple[Step, ...]:
         """A step for each migration; those apps that have none come first, as in ``migrate --run-syncdb``."""
         from django.apps import apps
+        from django.conf import settings
 
         sources = Sources(self.root)
-        steps = [Step(f"migration {key[0]}.{key[1]}", self._parts(key, sources), rerun="always") for key in self.keys]
+        steps = [self._step(key, sources) for key in self.keys]
         if self.labels:
-            modules = [apps.get_app_config(label).models_module.__name__ for label in sorted(self.labels)]
-            parts = {part for module in modules for part in sources.of_module(module)}
-            steps.insert(0, Step(_SYNC, tuple(sorted(parts)), rerun="always"))
-        environment = Step("Django and its settings", tuple(sorted(set(self._environment(sources)))), rerun="always")
+            step = Step(_SYNC, rerun="always")
+            for label in sorted(self.labels):
+                module = apps.get_app_config(label).models_module.__name__
+                step = step_of_code(step, sources.of_module(module), sources.files_of_module(module))
+            steps.insert(0, step)
+        environment = Step("Django and its settings", tuple(sorted(set(self._environment()))), rerun="always")
+        for router in settings.DATABASE_ROUTERS:
+            module = router.rpartition(".")[0] if isinstance(router, str) else type(router).__module__
+            code = sources.of_module(module, source="the setting DATABASE_ROUTERS")
+            environment = step_of_code(environment, code, sources.files_of_module(module))
         return (environment, *steps) if steps else ()
 
-    def _parts(self, key: tuple[str, str], sources: Sources) -> tuple[Part, ...]:
+    def _step(self, key: tuple[str, str], sources: Sources) -> Step:
+        name = f"migration {key[0]}.{key[1]}"
         path = Path(inspect.getfile(type(self._loader.graph.nodes[key])))
         if not is_users(str(path), self.root):
-            return (Part(f"{key[0]}/migrations/{path.name}", file_digest(path)),)
+            return Step(name, (Part(f"{key[0]}/migrations/{path.name}", file_digest(path)),), rerun="always")
         read = {name.decode() for name in _READ.findall(path.read_bytes())} - {"AUTH_USER_MODEL"}
-        return (*sources.of_file(path), *(_setting_part(name) for name in sorted(read)))
+        step = Step(name, tuple(_setting_part(name) for name in sorted(read)), rerun="always")
+        return step_of_code(step, sources.of_file(path), [sources.file(path)])
 
-    def _environment(self, sources: Sources) -> Iterator[Part]:
-        """What all migrations share."""
+    def _environment(self) -> Iterator[Part]:
+        """What all migrations share, beside code."""
         import django
-        from django.conf import settings
 
         yield Part("package django", django.get_version())
         if self.alias != DEFAULT:
             yield Part("alias", self.alias)
         for name in _SETTINGS:
             yield _setting_part(name)
-        for router in settings.DATABASE_ROUTERS:
-            module = router.rpartition(".")[0] if isinstance(router, str) else type(router).__module__
-            yield from sources.of_module(module, source="the setting DATABASE_ROUTERS")
 
-    def receivers(self) -> tuple[Part, ...]:
-        """Who listens to the signals, with the source of those that are the project's."""
+    def signals(self) -> Step:
+        """The step for the signals: who listens to them, with the source of those that are the project's."""
         from django.db.models.signals import post_migrate, pre_migrate
 
         sources = Sources(self.root)
         parts: set[Part] = set()
+        step = Step(_SIGNALS, rerun="safe")
         for _, reference, *_ in (*pre_migrate.receivers, *post_migrate.receivers):
             receiver: Any = reference() if isinstance(reference, weakref.ReferenceType) else reference
             if receiver is None:
@@ -163,8 +166,12 @@ class _History:
             name = f"{receiver.__module__}:{getattr(receiver, '__qualname__', type(receiver).__qualname__)}"
             parts.add(Part("receiver", name))
             with contextlib.suppress(ConfigError):  # a module that was made and not read from a file
-                parts.update(sources.of_module(receiver.__module__))
-        return tuple(sorted(parts))
+                module = receiver.__module__
+                step = step_of_code(step, sources.of_module(module), sources.files_of_module(module))
+        step = replace(step, parts=tuple(sorted({*step.parts, *parts})))
+        # The signal is sent again where there are more migrations, or other receivers.
+        migrations = Part("migrations", digest(repr(self.keys)))
+        return replace(step, version=chain("", _SIGNALS, (*step.parts, migrations)))
 
 
 def _setting_part(name: str) -> Part:

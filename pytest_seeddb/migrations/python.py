@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.calling import call, name_of
 from pytest_seeddb.application.imports import check, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
+from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import failure
-from pytest_seeddb.plan.plan import Step, Work
+from pytest_seeddb.plan.plan import Step, Work, names_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +28,8 @@ def read_steps(path: str, root: Path, *, source: str) -> Work:
     sources, module = Sources(root), module_of(path)
     parts = sources.of_module(module)
     before = sources.plain.of_module(module) if sources.plain else ()
-    step = Step(f"schema {path}", parts, before=before, rerun="safe")
+    step = Step(f"schema {path}", parts, before=before, rerun="safe", code=names_of(parts))
+    step = replace(step, roots=tuple(map(Root, sources.files_of_module(module))))
 
     def run(target: Target, first: int) -> None:
         if first or not target.marks.wants(step):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pytest_seeddb.errors import HIDDEN, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
+from pytest_seeddb.fingerprint.participation import Participation, Root
 from pytest_seeddb.plan.numbering import Numbering
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Step:
         version: What of it counts on a database that has it already; all its parts by default.
         before: Its parts by the rule that earlier notes in ledgers follow, where these are other files.
         version_before: The version by that rule, where there is one.
+        code: The names of those parts that are code, with its packages. A template depends on what ran instead.
+        roots: The files of the project that it runs.
         rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
             the tool that runs it knows by itself what is missing.
     """
@@ -39,6 +42,13 @@ class Step:
     before: tuple[Part, ...] = field(default=(), compare=False)
     version_before: str = field(default="", compare=False)
     rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
+    code: frozenset[str] = field(default=frozenset(), compare=False)
+    roots: tuple[Root, ...] = field(default=(), compare=False)
+
+    @property
+    def declared(self) -> tuple[Part, ...]:
+        """The parts that are not code."""
+        return tuple(part for part in self.parts if part.name not in self.code)
 
     @property
     def version_now(self) -> str:
@@ -60,6 +70,18 @@ class Step:
     def secrets(self) -> tuple[str, ...]:
         """The values of its secrets."""
         return tuple(part.secret for part in self.parts if part.secret)
+
+
+def names_of(parts: Iterable[Part]) -> frozenset[str]:
+    """The names of these parts."""
+    return frozenset(part.name for part in parts)
+
+
+def step_of_code(step: Step, code: Iterable[Part], files: Iterable[str]) -> Step:
+    """The step with the parts of the code that it may run, and the files that it runs first."""
+    code = set(code)
+    roots = (*step.roots, *(Root(file) for file in dict.fromkeys(files)))
+    return replace(step, parts=tuple(sorted({*step.parts, *code})), code=step.code | names_of(code), roots=roots)
 
 
 @dataclass(frozen=True)
@@ -189,6 +211,7 @@ class Plan:
         ignore_env: Patterns of the environment variables that do not count, though the project's code asks for them.
         alias: What Django calls the database.
         recipe: What it was made from; ``None`` where it was put together by hand.
+        imported: The code that a build depends on which is to be restored from a file, in place of the steps.
         salt: With which its secrets are sealed; empty before that.
     """
 
@@ -200,6 +223,7 @@ class Plan:
     ignore_env: tuple[str, ...] = ()
     alias: str = "default"
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
+    imported: Participation = field(default_factory=Participation, repr=False, compare=False)
     salt: str = ""
 
     @property
@@ -244,8 +268,12 @@ class Plan:
         more = len(lines) - most
         return [*lines[:most], *([f"... and {more} more: see `seeddb explain`"] if more > 0 else [])]
 
+    def keys(self, base: tuple[Part, ...]) -> list[str]:
+        """The fingerprints of what the steps declare: templates have these, and say themselves what code they need."""
+        return self._chain((Part("plan", self.name), *base), lambda step: step.declared)
+
     def fingerprints(self, base: tuple[Part, ...]) -> list[str]:
-        """The fingerprint of each prefix: after no step, after one, ... after all.
+        """The fingerprint of each prefix, with all code that its steps may run: after no step, after one, ... all.
 
         Another project's plan has others, even if its sources are the same: its environment is not.
 

@@ -7,14 +7,16 @@ import glob
 import itertools
 import re
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.application.django import is_set_up, set_up, settings_module
+from pytest_seeddb.application.django import app_modules, is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts, relative_name
+from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.script import Reading, script_parts
-from pytest_seeddb.plan.plan import Stage, Step, Work, as_before
+from pytest_seeddb.plan.plan import Stage, Step, Work, as_before, names_of
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
 from pytest_seeddb.seeds.kinds import CommandSeed, Declaration, DjangoSeed, Seed, SqlSeed
@@ -164,7 +166,8 @@ class _Staging:
             file = module.replace(".", "/")
             counted = [*own, *(part for part in code if part.name.removesuffix(".py") == file)]
             version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
-            return Step(name, parts, version, (), before, "safe" if seed.spec.idempotent else "never")
+            step = Step(name, parts, version, (), before, "safe" if seed.spec.idempotent else "never")
+            return self._with_code(step, code, module)
         values = parameter_parts(seed, self._profile)
 
         def parts_by(sources: Sources) -> tuple[Part, ...]:
@@ -186,7 +189,8 @@ class _Staging:
         counted_names = {seed.file, "random seed", *(part.name for part in values)} - secret
         counted = [part for part in parts if part.name in counted_names]
         version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
-        return Step(name, parts, version, parts_before, before, "safe" if seed.idempotent else "never")
+        step = Step(name, parts, version, parts_before, before, "safe" if seed.idempotent else "never")
+        return self._with_code(step, self._sources.of_module(seed.module, source=self._source), seed.module)
 
     def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:
         return glob_parts(spec.inputs, self._root, source=self._source) if spec.inputs else ()
@@ -206,6 +210,14 @@ class _Staging:
             )
         app = known[name] if isinstance(known[name], str) else known[name].__module__
         return f"{app}.management.commands.{name}"
+
+    def _with_code(self, step: Step, code: tuple[Part, ...], module: str) -> Step:
+        """The step that runs this module. In a Django project, it may reach all that the apps have registered."""
+        modules = [module]
+        if is_set_up():
+            code, modules = (*code, *self._django_settings()), [*modules, settings_module(), *app_modules()]
+        files = (file for name in filter(None, modules) for file in self._sources.files_of_module(name))
+        return replace(step, code=names_of(code), roots=tuple(map(Root, dict.fromkeys(files))))
 
     def _django_settings(self) -> tuple[Part, ...]:
         """A Django project's settings, as source: a seed may read any of them."""

@@ -15,15 +15,17 @@ from psycopg import sql
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Part, differences
+from pytest_seeddb.fingerprint.participation import Closure, Participation
+from pytest_seeddb.fingerprint.tracing import Tracing, is_exact
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress, Target
 from pytest_seeddb.templates.contents import SMALL, THE_USERS
 from pytest_seeddb.templates.staleness import unlogged_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_seeddb.plan.plan import Plan, Stage
+    from pytest_seeddb.plan.plan import Plan, Stage, Step
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin, Strategy
     from pytest_seeddb.servers.server import Server
@@ -107,41 +109,63 @@ def fill(
     stages: Sequence[tuple[Stage, int]],
     steps: Steps = (),
     again: Callable[[Plan], Plan] = lambda plan: plan,
-) -> tuple[Part, ...]:
-    """Run the stages, each from its first undone step, end every connection they left, and return what they read.
+    before: tuple[Steps, Participation] = ((), Participation()),
+) -> tuple[tuple[Part, ...], Participation]:
+    """Run the stages, each from its first undone step, and end every connection they left; what they read, and ran.
 
-    ``steps`` are all that the database then has; none where nobody will look for it later. What changed since the plan
-    was made is among the parts as never matching.
+    ``before`` are the steps that it has already, and the code that these depend on. ``steps`` are all that the database
+    then has; none where nobody will look for it later. What changed since the plan was made is among the parts as never
+    matching.
     """
     names = ", ".join(stage.name for stage, _ in stages)
     build.progress.begin(build.plan, names, sum(len(stage.steps) - done for stage, done in stages))
-    opened, path = data_files.Recording(build.plan.root), [*sys.path]
+    opened, path, trace = data_files.Recording(build.plan.root), [*sys.path], Tracing()
+
+    def started(step: Step) -> None:
+        trace.begin(step.name)
+        build.progress.step(step)
+
+    done_before = {name for name, _ in before[0]}
+    roots = {step.name: step.roots for stage, _ in stages for step in stage.steps if step.name not in done_before}
     try:
-        with opened, contextlib.chdir(build.plan.root):
+        with opened, trace, contextlib.chdir(build.plan.root):
             for stage, done in stages:
-                stage.run(build.target, done)
+                stage.run(replace(build.target, started=started), done)
     finally:
         build.progress.end()
         if not build.admin.is_broken:
             build.admin.evict(build.name)
-    sources = [part.name for _, parts in steps for part in parts]
-    read = data_files.all_parts(opened.parts(), build.plan.root, sources, build.plan.ignored_variables)
+    trace.is_partial |= opened.has_children
+    after = [*sys.path]
+    with _path(path):
+        ran = Closure(build.plan.root, trace, roots, data_files.loaded(build.plan.root), after).after(before[1])
+    read = data_files.all_parts(
+        opened.parts(), build.plan.root, ran.files, build.plan.ignored_variables, follow=not is_exact()
+    )
     changed: set[str] = set()
     if steps:  # what they say was not built where a file changed since the plan was made
-        now = _steps_on(path, lambda: again(build.plan))[: len(steps)]
+        with _path(path):
+            now = _steps_again(lambda: again(build.plan))[: len(steps)]
         changed = {difference.name for difference in differences(steps, now)}
-    return data_files.merge((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed)))
+    return data_files.merge((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed))), ran
 
 
-def _steps_on(path: list[str], again: Callable[[], Plan]) -> Steps:
-    """The steps of the plan made again on the same ``path`` (Alembic leaves directories on it); none where it fails."""
+@contextlib.contextmanager
+def _path(path: list[str]) -> Iterator[None]:
+    """Let ``sys.path`` be as it was, and as it will be at the next look: Alembic leaves directories on it."""
     now, sys.path[:] = [*sys.path], path
     try:
-        return tuple((step.name, step.parts) for step in again().steps)
-    except SeedDbError:
-        return ()  # the next run reports it
+        yield
     finally:
         sys.path[:] = now
+
+
+def _steps_again(again: Callable[[], Plan]) -> Steps:
+    """The steps of the plan made again; none where it fails."""
+    try:
+        return tuple((step.name, step.declared) for step in again().steps)
+    except SeedDbError:
+        return ()  # the next run reports it
 
 
 def finish(build: Build, draft: Record, started: float) -> Record:

@@ -22,13 +22,14 @@ from pytest_seeddb.dumps.restoring import Restoring, restore
 from pytest_seeddb.dumps.writing import Output
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.atomic import beside
-from pytest_seeddb.fingerprint.digests import Part, explain_change, part_pairs, parts_from, seal
-from pytest_seeddb.fingerprint.recording import counted, current, take_over
+from pytest_seeddb.fingerprint.digests import Part, digest, explain_change, part_pairs, parts_from
+from pytest_seeddb.fingerprint.recording import take_over
 from pytest_seeddb.plan.plan import Stage, Step
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.places import cache_place, own_account
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.grants import Carried, Grant, Setting
+from pytest_seeddb.templates.history import inputs_then_and_now
 from pytest_seeddb.templates.record import FORM, Record
 
 if TYPE_CHECKING:
@@ -161,17 +162,16 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
     """The same plan, built by restoring the file where no layer is there; raises `Unusable`, which says why not."""
     tail = Tail.read(path)
     server, then = look.steps[0], plan.sealed(tail.record.salt)
-    if tail.record.fingerprint != then.fingerprints(server[1])[-1]:
+    if tail.record.fingerprint != then.keys(server[1])[-1]:
         if tail.record.form != FORM:
             raise Unusable(f"an earlier version of pytest-seeddb wrote {path}")
-        now = (server, *((step.name, step.parts) for step in then.steps))
+        now = (server, *((step.name, step.declared) for step in then.steps))
         change = explain_change((("server", tail.server), *tail.record.steps), now)
         raise Unusable(f"{path} is of another plan: {change or 'another version made it'}")
-    before = counted(tail.record.opened, plan.ignored_variables)
-    opened = seal(current([part.name for part in before], plan.root), tail.record.salt)
-    if opened != before:
-        change = explain_change([("the build", before)], [("the build", opened)])
-        raise Unusable(f"{path} is of other data files or environment variables: {change}")
+    before, is_now = inputs_then_and_now(tail.record, plan)
+    if before != is_now:
+        change = explain_change(before, is_now)
+        raise Unusable(f"{path} is of other code, data files or environment variables: {change}")
     if _digest(path, tail.size) != tail.digest:
         raise Unusable(f"{path} is damaged")
     source = "the option --import"
@@ -197,12 +197,12 @@ def importing(plan: Plan, look: Look, settings: Settings, path: Path) -> Plan:
             tail.carried.apply(admin, target.address.database)
         take_over(tail.record.opened, target.root)  # the new template depends on these as the exported one did
 
-    return dataclasses.replace(plan, stages=(Stage("import", tuple(plan.steps), run),))
+    return dataclasses.replace(plan, stages=(Stage("import", tuple(plan.steps), run),), imported=tail.record.ran)
 
 
 # -- for servers that do not last -------------------------------------------------------------------
 
-_DUMP_NAME: Final = re.compile(r"[0-9a-f]{64}\.dump")
+_DUMP_NAME: Final = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?\.dump")
 _KEPT_DUMPS: Final = 20  # dumps that stay, those that were used last
 
 
@@ -215,21 +215,18 @@ class KeptDumps:
 
     def restoring(self, plan: Plan, look: Look) -> Plan:
         """The plan as one that restores its dump; the plan itself where there is none that fits."""
-        path = self._path(look)
-        if look.template or not path.exists():
-            return plan
-        try:
-            restored = importing(plan, look, self._settings, path)
-        except (Unusable, SeedDbError):
-            path.unlink(missing_ok=True)
-            return plan
-        with suppress(OSError):
-            path.touch()
-        return restored
+        for path in self._directory.glob(f"{look.fingerprints[-1]}*.dump") if not look.template else ():
+            with suppress(Unusable, SeedDbError):  # of other code, which may come back
+                restored = importing(plan, look, self._settings, path)
+                with suppress(OSError):
+                    path.touch()
+                return restored
+        return plan
 
     def keep(self, clone: Address, major: int, template: Template, look: Look) -> None:
         """Write a template's dump, from a clone of it. A dump that cannot be written does not fail the run."""
-        path = self._path(look)
+        state = digest(repr((template.record.ran.steps, template.record.opened)))
+        path = self._directory / f"{look.fingerprints[-1]}-{state}.dump"
         with suppress(SeedDbError, OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             export(clone, major, template, look, self._settings, path)
@@ -237,9 +234,6 @@ class KeptDumps:
             ours.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             for old in [*ours[_KEPT_DUMPS:], *(path for path in ours[:_KEPT_DUMPS] if _is_outdated(path, template))]:
                 old.unlink(missing_ok=True)
-
-    def _path(self, look: Look) -> Path:
-        return self._directory / f"{look.fingerprints[-1]}.dump"
 
 
 def _is_outdated(dump: Path, template: Template) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.fingerprint import participation
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import Difference, differences, seal
 from pytest_seeddb.servers.naming import slug
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.servers.admin import Admin
 
+_BUILD: Final = "the build"
 ANOTHER_BASE: Final = "the server's version, locale or role changed"
 """What is left where neither a step nor a file of the build differs."""
 
@@ -56,7 +58,7 @@ def of_older_form(admin: Admin, built: Record) -> list[str]:
 
 def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
     """How the plan, whose fingerprint this is, differs from an earlier build."""
-    steps = tuple((step.name, step.parts) for step in plan.steps)
+    steps = tuple((step.name, step.declared) for step in plan.steps)
     if before.form != FORM and before.fingerprint != fingerprint:
         return Comparison(before, (Difference("changed", OLDER_FORM),))
     changes = differences(*then_and_now(before, plan, steps))
@@ -66,7 +68,21 @@ def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:
 
 
 def then_and_now(before: Record, plan: Plan, steps: Steps) -> tuple[Steps, Steps]:
-    """The steps of a build and of the plan, each with what the build read."""
+    """The steps of a build and of the plan, each with the code that it needed, and what the build read."""
+    was, now = inputs_then_and_now(before, plan)
+    return _joined(before.steps, was), _joined(steps, now)
+
+
+def inputs_then_and_now(before: Record, plan: Plan) -> tuple[Steps, Steps]:
+    """What a build depended on beside what its steps declare: as it was, and as it is."""
+    code, code_now = participation.compare(before.ran, plan.root)
     opened = data_files.counted(before.opened, plan.ignored_variables)
     now = seal(data_files.current([part.name for part in opened], plan.root), before.salt)
-    return (*before.steps, ("the build", opened)), (*steps, ("the build", now))
+    return (*code, (_BUILD, opened)), (*code_now, (_BUILD, now))
+
+
+def _joined(steps: Steps, inputs: Steps) -> Steps:
+    """The steps with their inputs; those of steps that are no more are gone with these."""
+    more = dict(inputs)
+    own = [(name, (*parts, *more.get(name, ()))) for name, parts in steps]
+    return (*own, *((name, more[name]) for name in (participation.IMPORTS, _BUILD) if name in more))

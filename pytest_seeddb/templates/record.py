@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, get_args
 
 from pytest_seeddb.fingerprint.digests import FORMAT, Part, part_pairs, parts_from
+from pytest_seeddb.fingerprint.participation import Participation
 from pytest_seeddb.plan.numbering import Numbering, drawn_from
 from pytest_seeddb.servers.admin import Strategy
 
@@ -37,6 +38,7 @@ class Record:
 
     Attributes:
         steps: What made it, step by step, part by part.
+        ran: The code that its steps depend on.
         opened: The data files that the build opened, as they were when it ended.
         strategy: The cheapest way to clone it on this server, as measured.
         layer: Whether it holds a prefix of the plan it was built for.
@@ -57,6 +59,7 @@ class Record:
     fingerprint: str
     steps: Steps
     opened: tuple[Part, ...] = ()
+    ran: Participation = field(default_factory=Participation)
     strategy: Strategy = "FILE_COPY"
     layer: bool = False
     token: str = ""
@@ -76,7 +79,7 @@ class Record:
     def to_json(self) -> str:
         """The comment's text."""
         steps = [[name, part_pairs(parts)] for name, parts in self.steps]
-        fields = {**vars(self), "steps": steps, "numbering": self.numbering.steps}
+        fields = {**vars(self), "steps": steps, "numbering": self.numbering.steps, "ran": self.ran.to_json()}
         return json.dumps({"seeddb": FORMAT, **fields, "opened": part_pairs(self.opened)})
 
     @classmethod
@@ -91,6 +94,7 @@ class Record:
                 return None
             fields["roles"] = tuple(map(str, fields.get("roles", ())))
             numbering = Numbering({name: drawn_from(drawn) for name, drawn in fields.pop("numbering", {}).items()})
+            fields["ran"] = Participation.from_json(fields.get("ran"))
             return cls(**{**fields, "steps": steps, "opened": parts_from(fields["opened"]), "numbering": numbering})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None

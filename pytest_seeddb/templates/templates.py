@@ -71,7 +71,8 @@ class Look:
     """A plan as the server sees it: the server's own part first, then the plan's steps, a fingerprint for each.
 
     ``template`` is empty if there is no finished one; then ``reason`` says why the next run builds one. ``opened`` is
-    what the build of the template read, or the last build, beside what the steps say.
+    what the build of the template read, or the last build, beside what the steps say. ``code`` is the code that each
+    step of the template depends on; without one, all that the steps may run.
     """
 
     steps: Steps
@@ -79,6 +80,7 @@ class Look:
     template: str
     reason: str
     opened: tuple[Part, ...] = ()
+    code: Sequence[tuple[str, tuple[Part, ...]]] = ()
 
 
 class Templates:
@@ -154,12 +156,20 @@ class Templates:
         """What determines the plan's template and whether there is one; builds nothing."""
         with server_errors("The templates could not be listed", self._admin.address):
             plan, prints = self._fingerprints_of(plan)
-            steps = (("server", self.base), *((step.name, step.parts) for step in plan.steps))
+            declared = tuple((step.name, step.declared) for step in plan.steps)
             template = self._find(plan, prints[-1])
-            reason = "" if template else self._reason(plan, steps[1:], prints[-1])
+            reason = "" if template else self._reason(plan, declared, prints[-1])
             build = template.record if template else history.last_build(self._admin, plan)
         opened = data_files.counted(build.opened, plan.ignored_variables) if build else ()
-        return Look(steps, tuple(prints), template.name if template else "", reason, opened)
+        code = tuple((step.name, tuple(part for part in step.parts if part.name in step.code)) for step in plan.steps)
+        return Look(
+            steps=(("server", self.base), *declared),
+            fingerprints=tuple(prints),
+            template=template.name if template else "",
+            reason=reason,
+            opened=opened,
+            code=template.record.ran.steps if template else code,
+        )
 
     def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
         before = history.last_build(self._admin, plan)
@@ -179,12 +189,12 @@ class Templates:
         with server_errors("The templates could not be listed", self._admin.address):
             plan = self._seal(plan)
             before = history.last_build(self._admin, plan)
-        return None if before is None else history.compare(before, plan, plan.fingerprints(self.base)[-1])
+        return None if before is None else history.compare(before, plan, plan.keys(self.base)[-1])
 
     def _fingerprints_of(self, plan: Plan) -> tuple[Plan, list[str]]:
         """The plan with its secrets sealed, and the fingerprint of each of its prefixes."""
         plan = self._seal(plan)
-        return plan, plan.fingerprints(self.base)
+        return plan, plan.keys(self.base)
 
     def _seal(self, plan: Plan) -> Plan:
         return plan.sealed(self._salt(plan)) if plan.has_secrets else plan
@@ -218,8 +228,8 @@ class Templates:
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
         if record.fingerprint != fingerprint or (self._token and record.token != self._token):
             return False
-        opened = data_files.counted(record.opened, plan.ignored_variables)
-        return seal(data_files.current([part.name for part in opened], plan.root), record.salt) == opened
+        before, now = history.inputs_then_and_now(record, plan)
+        return before == now
 
     def _hold(self, name: str, record: Record) -> bool:
         """Keep the template from being pruned; whether it is still there, and what was built."""
@@ -307,7 +317,7 @@ class Templates:
         if stage is None:
             return None
         start = end - len(stage.steps)
-        wanted = {(step.name, step.parts) for step in stage.steps}
+        wanted = {(step.name, step.declared) for step in stage.steps}
         records = (Record.from_json(database.comment) for database in self._admin.databases(r"seeddb\_t\_%"))
         fitting = [
             record
@@ -326,7 +336,7 @@ class Templates:
         return {name.fingerprint for name in names if name}
 
     def _build(self, plan: Plan, prints: Sequence[str], span: _Span) -> Template:
-        steps = tuple((step.name, step.parts) for step in plan.steps[: span.end])
+        steps = tuple((step.name, step.declared) for step in plan.steps[: span.end])
         reason = self._reason(plan, steps, prints[span.end])
         numbering = span.base.record.numbering.copy() if span.base else Numbering()
         stages = list(plan.stages_between(span.done, span.end))
@@ -339,8 +349,9 @@ class Templates:
             undo.callback(self._drop_if_there, build.name)
             self._start(build.name, span.base)
             before = self._roles()
+            there = (span.base.record.steps, span.base.record.ran) if span.base else ((), plan.imported)
             try:
-                opened = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)))
+                opened, ran = fill(build, stages, steps, lambda plan: self._seal(self._support.again(plan)), there)
             except SeedDbError as error:
                 self._support.watch.fail(plan, error)
                 raise
@@ -357,6 +368,7 @@ class Templates:
                 fingerprint=prints[span.end],
                 steps=steps,
                 opened=data_files.merge((*earlier, *seal(opened, salt))),
+                ran=ran,
                 numbering=numbering,
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command import QUICK
+from taking_part import IS_EXACT
 
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.seeds.planning import plan_of
@@ -214,12 +215,26 @@ INPUTS = {
 }
 
 
+EXACT = {
+    "a comment in a migration": "",
+    "env.py": "",
+    "an essential seeder": "shop/roles.py: roles() changed (used by seed shop.roles:roles)",
+    "a demo seeder": "shop/shops.py: shops() changed (used by seed shop.shops:shops)",
+    "a factory": "shop/factories.py: ShopFactory changed",
+    "a module two steps away": "shop/names.py: PREFIX changed",
+    "the package's own file": "new shop/__init__.py: VERSION",
+}
+"""What is said since Python 3.12, where functions and constants are told from each other, and comments from code."""
+
+
 @pytest.mark.parametrize("change", INPUTS)
 def test_an_input_that_changes_is_noticed_and_named_in_one_line(changed, look, change):
     file, old, new, named = INPUTS[change]
     changed.edit(file, old, new)
     reason = look()
+    named = EXACT.get(change, named) if IS_EXACT else named
     assert named in reason
+    assert bool(named) == bool(reason)
     assert "\n" not in reason
     changed.edit(file, new, old) if old and new else changed.write(file, old)
     if old and new:
@@ -297,7 +312,7 @@ def test_a_run_builds_what_changed_and_no_more_and_finds_the_old_state_when_it_i
     project.edit("shop/names.py", "little", "big")
     line, ran = project.run()
     assert "built in" in line
-    assert "shop/names.py changed (used by seed shop.shops:shops)" in line
+    assert f"shop/names.py{': PREFIX' if IS_EXACT else ''} changed (used by seed shop.shops:shops)" in line
     assert ran == Counter(["seed shops"]), "a demo seeder in its own module re-runs no essential one"
 
     project.edit("shop/names.py", "big", "little")
@@ -307,7 +322,7 @@ def test_a_run_builds_what_changed_and_no_more_and_finds_the_old_state_when_it_i
 
     project.edit("shop/roles.py", "'owner'", "'boss'")
     line, ran = project.run()
-    assert "shop/roles.py changed" in line
+    assert f"shop/roles.py{': roles()' if IS_EXACT else ''} changed" in line
     assert ran == Counter(["seed roles", "seed shops"]), "a changed seeder runs no migration"
 
     third = MIGRATION.format(revision="0003", before="0002", statement="CREATE TABLE third ()")

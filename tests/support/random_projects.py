@@ -6,6 +6,7 @@ So a new process can tell at any time, without a database, what a build from scr
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -376,7 +377,7 @@ class Project:
     def _texts(self):
         places = ("migrations/**/*.py", "alembic.ini", "db/*.sql", "watched/*.txt")
         return sorted(
-            [str(path.relative_to(self.root)), path.read_text()] for each in places for path in self.root.glob(each)
+            [str(path.relative_to(self.root)), _said(path)] for each in places for path in self.root.glob(each)
         )
 
     def closure(self):
@@ -412,6 +413,12 @@ class Project:
                 (self.root / name).write_bytes(data)
         for cache in list(self.root.rglob("__pycache__")):
             shutil.rmtree(cache)
+
+
+def _said(path):
+    """A file's text; that of Python without its comments."""
+    text = path.read_text()
+    return ast.dump(ast.parse(text)) if path.suffix == ".py" else text
 
 
 def _relative(here, parent, name):

@@ -1,0 +1,125 @@
+"""Which code of a Django project a template depends on: what ran while it was built, however it came to be there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from clinic import Clinic
+from taking_part import IS_EXACT
+
+pytestmark = pytest.mark.slow
+
+MODELS = """
+
+class Note(models.Model):
+    WORD = "written"
+    text = models.TextField()
+
+    objects = NoteManager()
+
+    class Meta:
+        managed = False
+
+    def save(self, *args, **kwargs):
+        self.text = f"{self.text} saved"
+        super().save(*args, **kwargs)
+
+    def url(self):
+        from clinic.pages import address
+
+        return address(self)
+"""
+MANAGER = """
+class NoteManager(models.Manager):
+    def create(self, **given):
+        return super().create(**{**given, "text": "managed"})
+
+
+"""
+APPS = """
+from django.apps import AppConfig
+
+
+class ClinicConfig(AppConfig):
+    name = "clinic"
+
+    def ready(self):
+        from clinic import receivers
+"""
+RECEIVERS = """
+from django.db.models.signals import pre_save
+from django.dispatch import receiver
+
+WORD = "received"
+
+
+@receiver(pre_save)
+def note(sender, instance, **_):
+    if sender.__name__ == "Note":
+        instance.text += f" {WORD}"
+
+
+def another():
+    return 1
+"""
+SEEDS = """
+from django.apps import apps
+
+from pytest_seeddb import seeder
+
+
+@seeder
+def notes():
+    apps.get_model("clinic", "Note").objects.create()
+"""
+EDITS = {
+    "a receiver": ("receivers.py", 'f" {WORD}"', 'f" or {WORD}"', "clinic/receivers.py: note()"),
+    "a constant of a receiver": ("receivers.py", '"received"', '"got"', "clinic/receivers.py: WORD"),
+    "a save()": ("models.py", " saved", " kept", "clinic/models.py: Note.save()"),
+    "a manager": ("models.py", '"managed"', '"made"', "clinic/models.py: NoteManager.create()"),
+    "a method that did not run": ("models.py", "return address(self)", "return address(None)", ""),
+    "a function that did not run": ("receivers.py", "return 1", "return 2", ""),
+    "a view": ("pages.py", "/notes", "/texts", ""),
+}
+
+
+@pytest.fixture
+def clinic(tmp_path):
+    clinic = Clinic(tmp_path)
+    clinic.own_template()
+    return clinic
+
+
+def test_code_that_ran_counts_and_code_that_did_not_makes_no_difference(clinic):
+    place = clinic.path / "clinic"
+    models = (place / "models.py").read_text()
+    head, first, rest = models.partition("class ")
+    (place / "models.py").write_text(head + MANAGER.lstrip() + first + rest + MODELS)
+    for name, text in {
+        "apps": APPS,
+        "receivers": RECEIVERS,
+        "pages": "def address(note):\n    return '/notes'\n",
+    }.items():
+        (place / f"{name}.py").write_text(text)
+    (place / "note_seeds.py").write_text(SEEDS)
+    clinic.migration(
+        "0004_note",
+        "migrations.RunSQL('CREATE TABLE clinic_note (id serial PRIMARY KEY, text text)')",
+        "0003_own",
+    )
+    table = (clinic.path / "pyproject.toml").read_text()
+    seeds = next(line for line in table.splitlines() if line.startswith("seeds"))
+    (clinic.path / "pyproject.toml").write_text(table.replace(seeds, 'seeds = ["clinic.note_seeds"]'))
+    clinic.seeddb("build")
+    assert json.loads(clinic.seeddb("explain", "--json").stdout)["reason"] == ""
+    for edit, (file, old, new, named) in EDITS.items():
+        text = (place / file).read_text()
+        assert old in text, edit
+        (place / file).write_text(text.replace(old, new))
+        reason = json.loads(clinic.seeddb("explain", "--json").stdout)["reason"]
+        (place / file).write_text(text)
+        if named or IS_EXACT:
+            assert bool(reason) == bool(named), edit
+            assert (named if IS_EXACT else f"clinic/{file}" if named else "") in reason, edit
+    assert json.loads(clinic.seeddb("explain", "--json").stdout)["reason"] == ""
