@@ -88,7 +88,7 @@ def _add_commands_for_plans(commands: Commands) -> None:
     about = "migrate and seed from the beginning, without restoring the setting `dump`"
     dump.add_argument("--from-scratch", action="store_true", help=about)
 
-    about = "check that the seeds are sound and that the committed dump matches the migrations"
+    about = "check that seeds are deterministic (and idempotent if declared so), and that the dump fits the migrations"
     verify = _add(commands, "verify", about)
     verify.add_argument("--dump", action="store_true", help="check only the dump that the settings name")
 

@@ -51,10 +51,10 @@ SELECT count(*) < current_setting('max_connections')::int / 2 FROM pg_stat_get_a
 def disturbed(template: str, address: Address) -> CloneError:
     """No clone could be handed out that only its test has."""
     return CloneError(
-        f"Another client gets into each new clone of {template} before its test does",
+        f"Another client connects to each new clone of {template} before its test does",
         saw=f"{ATTEMPTS} clones, one after the other, in which another client was connected or wrote",
         source=address.masked,
-        remedy="end the client that connects to every database of the server, or let it leave out seeddb_c_*",
+        remedy="end the client that connects to every database of the server, or make it skip the databases seeddb_c_*",
     )
 
 
@@ -160,7 +160,7 @@ class Leased:
         """What was committed; see `read_changes`."""
         if self.observer is None:
             raise SeedDbError(
-                "The changes of the test are not known: nobody looked at its clone before the test",
+                "The changes of the test are not known: its clone was not inspected before the test",
                 source='reset = "clone", or the server had no connection left',
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )

@@ -50,10 +50,10 @@ _ITS_OWN: Final = (
     "or `seeds`, with its files as inputs"
 )
 _RESTRICTED: Final = (
-    "pg_dump writes no such thing: the name of an object in that database was made to look like one. Trust neither "
-    "the file nor the server that it is from"
+    "pg_dump never writes this. An object in that database was given a name that looks like a psql command. Do not "
+    "trust the file, nor the server that it comes from"
 )
-_NO_CONDITION: Final = "take the condition away: where it is false, psql would run the data as commands"
+_NO_CONDITION: Final = "remove the condition: if it is false, psql runs the data as commands"
 _NO_VARIABLE: Final = "write the value itself, or let psql quote it: :'name'"
 _AGAIN: Final = "make the dump again; if it came through git, check that git did not truncate or convert it"
 

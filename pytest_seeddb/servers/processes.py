@@ -112,7 +112,7 @@ def ensure_guard(state: Path, kind: guard.Kind, env: Mapping[str, str] | None) -
         release(spawn([sys.executable, *flags, guard.__file__, str(state), str(lock), kind], lock, env=env))
     except OSError as error:
         raise ServerError(
-            f"The guard of the {kind} cannot be started",
+            f"The process that stops the {kind} after its last use cannot be started",
             saw=str(error),
             source=str(state),
             remedy="let this user start more processes, or free memory",

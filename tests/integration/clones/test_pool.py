@@ -77,7 +77,7 @@ def test_a_visitor_of_each_new_clone_who_only_reads_costs_no_test_its_clone(work
 @pytest.mark.parametrize("statement", ["INSERT INTO t VALUES (666)", "SELECT nextval('s')"])
 def test_a_visitor_of_each_new_clone_who_writes_is_an_error_that_says_so(worker, make_plan, isolation, statement):
     template = worker.template(make_plan(TABLE, Statements("sequence", ["CREATE SEQUENCE s"])))
-    with visitors(statement), pytest.raises(CloneError, match="gets into each new clone") as caught:
+    with visitors(statement), pytest.raises(CloneError, match="connects to each new clone") as caught:
         worker.database(template, isolation).__enter__()
     assert "10 clones" in caught.value.saw
     with worker.database(template, isolation) as database:
