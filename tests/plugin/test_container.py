@@ -158,6 +158,26 @@ def test_the_next_container_restores_what_this_one_built_and_a_change_builds(pro
     assert "built in" in output
 
 
+def test_a_migration_that_makes_a_role_gets_a_container_of_its_own_that_goes_with_the_run(project, ours):
+    project.write("db/002_role.sql", "CREATE ROLE made_role; GRANT SELECT ON shop TO made_role;")
+    test = """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(seeded_connection, number):
+            seeded_connection.execute("CREATE ROLE left_role")
+            seeded_connection.commit()
+            seeded_connection.execute("SET ROLE made_role")
+            assert seeded_connection.execute("SELECT count(*) FROM shop").fetchone() == (4,)
+    """
+    first = project.test(test)
+    first.assert_outcomes(passed=2)
+    first.stdout.fnmatch_lines(["seeddb: *has data of its own: its build makes the role made_role*"])
+    wait_for(lambda: not ours())
+    project.test(test).assert_outcomes(passed=2)
+    wait_for(lambda: not ours())
+
+
 def test_a_damaged_dump_is_built_anew(project):
     project.write("test_it.py", TESTS)
     project.run().assert_outcomes(passed=8)
