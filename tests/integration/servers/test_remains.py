@@ -146,8 +146,8 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
     (programs,) = [each for each in remains() if each.kind == "programs"]
     real, calls = embedded._place, []
 
-    def overtaken(settings, **options):
-        place = real(settings, **options)
+    def overtaken(*arguments, **options):
+        place = real(*arguments, **options)
         calls.append(place)
         if len(calls) == 1:
             assert remove(programs)
