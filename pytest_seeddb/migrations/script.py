@@ -50,6 +50,11 @@ class Reading:
     format: str = ""
     placeholders: Mapping[str, str] | None = None
     alone: frozenset[Path] = frozenset()  # files that run without a transaction
+    is_seed: bool = False  # has no way back, so a comment that looks like the mark of one is any other
+
+
+SEED: Final = Reading(is_seed=True)
+"""How seeds are read."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ class _Reader:
         for part in parts:
             comments: list[Piece] = []
             pieces = statements(part.text, comments)
-            check_comments(comments, pieces[-1].line if pieces else 0, name, part.before)
+            if not self.reading.is_seed:
+                check_comments(comments, pieces[-1].line if pieces else 0, name, part.before)
             for piece in pieces:
                 yield from self._statements(piece._replace(line=part.before + piece.line), name, path)
         self.open_files.pop()

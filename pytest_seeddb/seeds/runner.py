@@ -58,9 +58,10 @@ class Runner:
 
     def _action(self, seed: Seed, step: Step, target: Target) -> Action:
         if isinstance(seed, SqlSeed):
+            from pytest_seeddb.migrations.script import SEED
             from pytest_seeddb.migrations.sql import run_sql_file
 
-            return partial(run_sql_file, seed.path, target, step)
+            return partial(run_sql_file, seed.path, target, step, SEED)
         if isinstance(seed, Declaration):
             return self._call(seed, step, target)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.migrations.script import Reading, read_script, script_parts
+from pytest_seeddb.migrations.script import SEED, Reading, read_script, script_parts
 
 
 @pytest.fixture
@@ -98,6 +98,11 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
 def test_what_cannot_run_is_refused_by_name(text, what, read):
     with pytest.raises(BuildError, match=what):
         read(text)
+
+
+@pytest.mark.parametrize("text", ["-- up\nA;\n-- down\nB;", "A;\n-- Undo\nB;", "A;\n/* rollback */\nB;"])
+def test_a_seed_has_no_way_back(text, read):
+    assert [found.removeprefix("/* rollback */\n") for found, _ in read(text, SEED)[0]] == ["A", "B"]
 
 
 def test_advice_for_another_database_leads_nowhere_else(read):
