@@ -13,7 +13,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from pytest_seeddb.fingerprint.outline import unit_of
 from pytest_seeddb.fingerprint.places import FOREIGN_CODE
@@ -37,8 +37,7 @@ _Place = tuple[str, str]
 """A file's path, and the name of the module that it is."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """A function or module that began to run: on behalf of whose code, and while which module was imported."""
 
     code: CodeType
@@ -63,6 +62,8 @@ class Observation:
 
 
 _log: list[Start] = []
+_missed: list[CodeType] = []
+"""What could not be noted."""
 _armed: dict[CodeType, None] = {}
 _early: dict[str, str] = {}
 """The files that were imported before anything was noted, and their modules."""
@@ -99,8 +100,12 @@ def is_exact() -> bool:
 
 def _note(code: CodeType, _offset: int) -> object:
     if sys.version_info >= (3, 12):
-        if not code.co_filename.startswith(FOREIGN_CODE):
-            _log.append(_start_of(code, sys._getframe(1)))  # noqa: SLF001 - documented
+        try:
+            if not code.co_filename.startswith(FOREIGN_CODE):
+                _log.append(_start_of(code, sys._getframe(1)))  # noqa: SLF001 - documented
+        except Exception:  # noqa: BLE001 - it would be raised by the user's own call: at the limit of recursion
+            _missed.append(code)
+            return None
         return sys.monitoring.DISABLE
     return None
 
@@ -144,7 +149,7 @@ class Tracing:
         self.scripts: dict[str, str] = {}
         """Files that the build runs as programs, as `env.py`: only what they import from this directory counts."""
         self.is_partial = False
-        """Whether the project's code started other processes, of which nothing is known."""
+        """Whether something ran of which nothing is known: the project's code started other processes."""
 
     def __enter__(self) -> Self:
         start()
@@ -156,7 +161,7 @@ class Tracing:
 
     def __exit__(self, *_: object) -> None:
         self._take()
-        self.is_partial = not _CHILDREN.isdisjoint(sys.modules)
+        self.is_partial = bool(_missed) or not _CHILDREN.isdisjoint(sys.modules)
         for profiler in _profilers:
             profiler.disable()
         if not is_exact():

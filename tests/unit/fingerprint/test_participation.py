@@ -311,6 +311,27 @@ def test_where_no_tool_is_free_whole_files_count(project):
     assert build.changes() == {"shop/prices.py"}
 
 
+DEEP = """
+    from shop.one import down
+
+    def rows():
+        try:
+            return [down(0)]
+        except RecursionError:
+            return [0]
+"""
+
+
+def test_code_at_the_limit_of_recursion_behaves_as_without_a_recording(project):
+    root = project(
+        entry=DEEP, shop__one="def down(n):\n    return down(n + 1) if n < 900 else last()\ndef last():\n    return 1\n"
+    )
+    build = Build(root)
+    edit(root, "shop/one.py", "return 1", "return 2")
+    assert build.rows == [1]
+    assert build.changes()
+
+
 # -- at random ----------------------------------------------------------------------------------------
 
 
