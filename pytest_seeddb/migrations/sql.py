@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.errors import BuildError
+from pytest_seeddb.errors import BuildError, conceal, names_a_secret
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
 from pytest_seeddb.migrations.formats import FORMATS, PLAIN, Directory
 from pytest_seeddb.migrations.parts import HEAD_BYTES
@@ -54,6 +54,9 @@ def read_steps(
     ``placeholders`` are those of the format; ``None`` where none are to be replaced.
     """
     values = None if placeholders is None else dict(placeholders)
+    for key, value in (values or {}).items():
+        if names_a_secret(key):
+            conceal(value)
     if path.is_file():
         return _work([path], {}, {}, root, Reading(format_, values if _has_placeholders(format_) else None), source)
     directory = Directory(path, root, source, format_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -43,7 +43,7 @@ class SqlSpec:
 
     directory: str
     format: str = ""
-    placeholders: tuple[tuple[str, str], ...] | None = ()
+    placeholders: tuple[tuple[str, str], ...] | None = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -386,9 +386,10 @@ def _convert(key: Key, given: Found, root: Path) -> object:
     try:
         return key.reader(given.value, root)
     except NotAllowed as error:
+        may_be_secret = key.name.startswith("profile") or "placeholders" in repr(given.value)
         raise ConfigError(
             f"The setting `{key.name}` has a value that is not allowed",
-            saw=without_secrets(given.value) if key.name.startswith("profile") else repr(given.value),
+            saw=without_secrets(given.value) if may_be_secret else repr(given.value),
             source=given.source,
             remedy=str(error),
         ) from None

@@ -306,6 +306,22 @@ def test_placeholders_of_the_settings_reach_the_statements(target, ask):
         stages(Settings(root=target.root, migrations=replace(spec, format="plain")))
 
 
+def test_the_value_of_a_placeholder_that_is_named_like_a_secret_is_not_shown(target):
+    (target.root / "db").mkdir()
+    (target.root / "db/V1__a.sql").write_text("SELECT '${db_password}' + broken;")
+    spec = SqlSpec("db", "flyway", (("db_password", "s3cret-placeholder"),))
+    (stage,) = stages(Settings(root=target.root, migrations=spec))
+    with pytest.raises(BuildError) as caught:
+        stage.run(target, 0)
+    assert "the statement failed" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(stage.steps[0].parts)
+    table = {"directory": "db", "formt": "flyway", "placeholders": {"a": "s3cret-placeholder"}}
+    with pytest.raises(ConfigError) as refused:
+        Settings(root=target.root).replace(migrations=table)
+    assert "s3cret" not in str(refused.value)
+
+
 def test_the_stage_says_which_format_it_took_and_what_it_leaves_out(target):
     stage = directory(target.root, **{"V1__a.sql": "", "U1__a.sql": "", "old.sql": ""})
     assert tuple(note.text for note in stage.notes) == (
