@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.cli.output import as_json
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.environment import is_variable
+from pytest_seeddb.fingerprint.participation import file_of
 from pytest_seeddb.seeds.inputs import static_digest
 from pytest_seeddb.seeds.planning import plan_of
 
@@ -29,6 +32,14 @@ def run(parsed: argparse.Namespace) -> int:
         server = worker.server
         look = worker.look(plan)
     code = dict(look.code)
+    if parsed.why:
+        file = relative_name(Path(parsed.why) if Path(parsed.why).is_absolute() else plan.root / parsed.why, plan.root)
+        inputs = [*((name, (*parts, *code.get(name, ()))) for name, parts in look.steps), ("the build", look.opened)]
+        uses = {name: [part.name for part in parts if file_of(part.name) == file] for name, parts in inputs}
+        uses = {name: names for name, names in uses.items() if names}
+        lines = (line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names)))
+        print(as_json(uses) if parsed.json else "\n".join(lines) or f"no step depends on {file}")
+        return 0
     result: dict[str, Any] = {
         "plan": plan.name,
         "profile": plan.profile,

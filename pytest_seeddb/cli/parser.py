@@ -102,6 +102,10 @@ def _add_commands_for_plans(commands: Commands) -> None:
         help="print only a digest for a CI cache key, from files and settings alone, without a server or a build",
     )
 
+    only.add_argument(
+        "--why", metavar="FILE", help="show only which steps are the first to need a file, and what of it"
+    )
+
     build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()
     fresh.add_argument("--reseed", action="store_true", default=None, help="build it even if it exists")
