@@ -101,8 +101,8 @@ class Outline:
 
 
 def unit_of(qualified_name: str) -> str:
-    """The unit that the code of this name is in: a nested function is part of the function around it."""
-    return qualified_name.partition(".<locals>")[0]
+    """The unit that code is in, by its name: what is nested, or a lambda of a class, is part of what is around it."""
+    return qualified_name.partition(".<")[0]
 
 
 def read_outline(source: bytes, *, docs: bool) -> Outline | None:

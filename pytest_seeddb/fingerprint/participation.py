@@ -398,8 +398,9 @@ class Closure:
                 words |= frozenset().union(*(unit.words for unit in whole.units.values())) if whole else frozenset()
         known: dict[str, dict[str, str]] = {}
         for name, file in self._files.items():
-            outline = file.outline and file.data and self._outlines.of(file.data, docs=DOCS in asks)
-            if outline and TEXT not in asks:
+            if file.outline is None or file.data is None or TEXT in asks:
+                continue
+            if outline := self._outlines.of(file.data, docs=DOCS in asks):
                 executed = outline.units.keys() & file.units.keys()
                 asked = outline.optional if NAMES in asks else outline.optional & words
                 known[name] = outline.parts(executed, asked)

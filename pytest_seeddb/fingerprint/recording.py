@@ -51,6 +51,7 @@ _EVENTS: Final = {
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
 )
+_COUNTED: Final = frozenset({*_EVENTS, *_PROCESSES})
 _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
@@ -470,9 +471,12 @@ def _with_slash(path: str) -> str:
     return path.rstrip(os.sep) + os.sep
 
 
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    """The audit hook: it gets every event of the process, so it looks at the name first."""
-    if (event not in _EVENTS and event not in _PROCESSES) or not _recordings or getattr(_busy, "recording", False):
+def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] = _COUNTED) -> None:
+    """The audit hook: it gets every event of the process, so it looks at the name first.
+
+    It is called when the interpreter ends as well, and finds no names of this module any more.
+    """
+    if event not in counted or not _recordings or getattr(_busy, "recording", False):
         return
     _busy.recording = True
     with suppress(Exception):  # an error here would be raised by the user's own open()

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from pytest_seeddb.fingerprint.outline import DOCS, NAMES, TEXT, read_outline
+from pytest_seeddb.fingerprint.outline import DOCS, NAMES, TEXT, read_outline, unit_of
 
 FILE = '''
     """About shops."""
@@ -49,6 +49,16 @@ def parts(text, executed=("discount", "Item.save"), asked=(), *, docs=False):
 def edited(old, new):
     assert old in FILE
     return FILE.replace(old, new)
+
+
+def test_a_lambda_of_a_class_and_a_nested_function_are_part_of_what_is_around_them():
+    names = ["Item.<lambda>", "Item.save.<locals>.<listcomp>", "discount.<locals>.inner", "<lambda>", "<module>"]
+    assert read_outline(textwrap.dedent(FILE).encode(), docs=False).is_complete(map(unit_of, names))
+
+
+def test_an_empty_file_has_an_outline():
+    before = read_outline(b"", docs=False).parts([], [])
+    assert before != read_outline(b"VERSION = 1", docs=False).parts([], [])
 
 
 SAME = {
