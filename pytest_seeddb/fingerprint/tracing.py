@@ -7,6 +7,7 @@ whole. Then a build is watched by a profiler, unless there is one already, to se
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import sys
@@ -89,6 +90,7 @@ def _begin() -> int | None:
                 for event in (events.PY_START, events.PY_RESUME):
                     monitoring.register_callback(tool, event, _note)
                 monitoring.set_events(tool, events.PY_START | events.PY_RESUME)
+                atexit.register(monitoring.set_events, tool, 0)  # this module's names go before the last functions run
                 return tool
     return None
 
