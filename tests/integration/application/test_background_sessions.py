@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 
@@ -14,8 +15,16 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from pytest_seeddb.application.redirection import redirect
 
+# The connections of interrupted threads and tasks may be collected before they are given back.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 DRIVERS = ["psycopg", "psycopg2", "pg8000"]
 URL = "postgresql+{}://nobody@127.0.0.1:1/app"
+
+
+@pytest.fixture(autouse=True)
+def collected_here_and_not_in_a_later_test():
+    yield
+    gc.collect()
 
 
 @contextlib.contextmanager
@@ -124,8 +133,6 @@ def test_an_idle_session_of_a_waiting_thread_is_closed(empty_database):
     assert states == [False, False]
 
 
-# The interrupted task's own connection may be collected before it is given back.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_a_task_that_waits_inside_of_a_session_makes_no_tear_down_fail(driver, empty_database):
     engine = create_async_engine(URL.format(driver))
@@ -157,7 +164,6 @@ def test_a_task_that_waits_inside_of_a_session_makes_no_tear_down_fail(driver, e
     loop.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_a_task_in_the_loop_of_another_thread_makes_no_tear_down_fail(driver, empty_database):
     engine = create_async_engine(URL.format(driver))
