@@ -21,6 +21,7 @@ from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
 from pytest_seeddb.fingerprint.outlines import Outlines
 from pytest_seeddb.fingerprint.places import Places
 from pytest_seeddb.fingerprint.scanning import Imports
+from pytest_seeddb.fingerprint.search_path import Search
 from pytest_seeddb.fingerprint.sources import Sources, is_code
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ def file_of(name: str) -> str:
     return name.partition(": ")[0]
 
 
+def _module_of(file: str) -> str:
+    """The module that a file outside the project is named after."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def _part_name(file: str, unit: str) -> str:
     return f"{file}: {unit}" if unit else file
 
@@ -120,7 +126,10 @@ class _Now:
         self._modules = Modules(root)
         self._by_file = {file: name for name, file in before.modules.items()}
         self.outlines = Outlines()
+        self._sources = Sources(root)
+        self._added = Search()
         self._states = {file: self._read(file) for file in before.contents}
+        self._modules = Modules(root, added=self._added)
         self._versions: Mapping[str, str] | None = None
         self._words: dict[str, bool] = {}
 
@@ -132,13 +141,14 @@ class _Now:
         try:
             path = self._places.path(file)
             if path is None or not os.path.isfile(path):  # noqa: PTH113 - strings: hundreds of files
-                module = self._modules.find(self._by_file[file]) if file in self._by_file else None
+                module = self._modules.find(self._by_file.get(file, _module_of(file)))
                 path = module.path if isinstance(module, Module) else None
             data = _bytes(path) if path else None
         except (OSError, ValueError):
             data = None
-        if data is None:
+        if data is None or path is None:
             return MISSING
+        self._added |= self._sources.added_by(str(path), data)
         return known if digest(data) == (known := self._before.contents[file]) else data
 
     def parts(self, parts: tuple[Part, ...]) -> Iterator[Part]:
@@ -264,12 +274,17 @@ class Closure:
     ) -> None:
         self._places = Places(root)
         self._sources = Sources(root, search=map(Path, search))
-        self._modules = Modules(root)
+        self._root = root
         self._outlines = Outlines()
         self._trace = trace
         self._roots = roots
         self._loaded = frozenset(loaded)
         self._seen = trace.observation(self._places)
+        added = Search()
+        for path, _ in self._seen.paths.values():
+            with suppress(OSError, ValueError):
+                added |= self._sources.added_by(path, _bytes(path))
+        self._sources = self._sources.with_added(added)
         self._executed: dict[str, set[str]] = {}
         self._files: dict[str, _File] = {}
         self._targets: dict[str, Module] = {}
@@ -329,7 +344,7 @@ class Closure:
             return self._add(name, self._targets[name])
         path, module = self._seen.paths.get(name, (self._places.path(name) or "", ""))
         if not os.path.isfile(path):  # noqa: PTH113 - strings
-            known = self._sources.modules.find(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+            known = self._sources.modules.find(_module_of(name))
             path = known.path if isinstance(known, Module) else path
         return self._add(name, self._sources.modules.at(Path(path)) if path else Module(module))
 
@@ -405,11 +420,16 @@ class Closure:
                 asked = outline.optional if NAMES in asks else outline.optional & words
                 known[name] = outline.parts(executed, asked)
         steps = tuple((step.name, tuple(sorted({*self._parts(step, known), *step.packages}))) for step in self._steps)
+        added = Search()
+        for file in self._files.values():
+            if file.units and file.data is not None:
+                added |= self._sources.added_by(file.module.path, file.data)
+        found = Modules(self._root, added=added)
         contents = {name: MISSING if f.data is None else digest(f.data) for name, f in self._files.items() if f.units}
         modules = {
-            name: _leads_to(self._modules, target)
+            name: _leads_to(found, target)
             for name in self._sources.modules.found
-            if not isinstance(target := self._modules.find(name), Foreign) or "." not in name
+            if not isinstance(target := found.find(name), Foreign) or "." not in name
         }
         return Participation(steps, contents, {**before.modules, **modules}, frozenset(asks))
 

@@ -159,6 +159,8 @@ class Places:
                 below = file[len(root) :].replace("\\", "/")
                 return "" if is_ignored(tuple(below.split("/"))) else below
         path = Path(file)
+        if module == "__main__":  # a script of another project, which cannot be found again by that name
+            return ""
         if is_test(path.name) or is_ignored(path.parts) or not os.path.realpath(file).startswith(self.outer):
             return ""
         suffix = "/__init__.py" if path.stem == "__init__" else path.suffix

@@ -175,6 +175,16 @@ class Sources:
             self._wider[added] = self._with(added, follows=True)
         return self._wider[added]
 
+    def added_by(self, path: str, data: bytes) -> Search:
+        """What a file with these bytes puts on ``sys.path``."""
+        if b"path" not in data and b"addsitedir" not in data:
+            return Search()
+        return Search.of(self.imports_of(data).paths, path, self._roots[0])
+
+    def with_added(self, added: Search) -> Sources:
+        """The same with these directories on ``sys.path``."""
+        return self if added == self._added else self._with(added, follows=True)
+
     def _with(self, added: Search, *, follows: bool) -> Sources:
         other = copy.copy(self)
         other._added, other._follows = added, follows  # noqa: SLF001 - of this class

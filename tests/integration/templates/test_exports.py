@@ -258,6 +258,9 @@ def test_what_a_server_lacks_is_made_by_a_build(project):
         f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN END $$; GRANT SELECT ON shop TO {role};"
     )
     project.write("db/002.sql", made)
+    # On a server of somebody else: on our own, a plan that makes a role has data of its own, and its role.
+    table = (project.root / "pyproject.toml").read_text()
+    project.write("pyproject.toml", f'{table}server = "{project.address.url}"\n')
     project.export()
     project.forget()
     with psycopg.connect(project.address.conninfo, autocommit=True) as connection:

@@ -467,7 +467,7 @@ def test_production_takes_essential_seeds_and_no_flag_that_undoes(database, flag
     database.apply("--tier", "essential", ENVIRONMENT="production")
     assert database.rows == {"shop": ROWS["shop"], "item": 0}
     _, errors = database.apply("--tier", "essential", flag, "--yes", code=2, ENVIRONMENT="production")
-    assert f"leave {flag} out" in errors
+    assert f"omit {flag}" in errors
     assert database.rows == {"shop": ROWS["shop"], "item": 0}
 
 
