@@ -9,7 +9,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import attacks
-import psycopg
 import pytest
 from ageing import counted, measured, remains, segments, shared_memory
 from attacks import times
@@ -27,7 +26,7 @@ STAGES = [
         [
             "CREATE TABLE shop (id serial PRIMARY KEY, name text)",
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 12345', current_database()); END $$",
-            "DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO visitor', current_database()); END $$",
+            "DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO pg_monitor', current_database()); END $$",
         ],
     ],
     ["seed", ["INSERT INTO shop (name) SELECT 'shop ' || n FROM generate_series(1, 100) n"]],
@@ -87,8 +86,6 @@ def test_two_thousand_sessions_leave_a_server_as_they_found_it(site, tried):
     with open_server(settings) as server:
         (state,) = (site.cache / "pytest-seeddb/servers").iterdir()
         pids = {"the server": postmaster(state), "the guard": guards(site.cache)[0], "its user": os.getpid()}
-        with psycopg.connect(server.address.conninfo, autocommit=True) as connection:
-            connection.execute("CREATE ROLE visitor")
 
         def sessions(first, last):
             def one(which):
@@ -123,9 +120,6 @@ def test_a_server_that_starts_and_stops_for_years_leaves_nothing_of_itself(site,
     for which in range(number):
         with open_server(settings) as server:
             (state,) = (site.cache / "pytest-seeddb/servers").iterdir()
-            if which == 0:
-                with psycopg.connect(server.address.conninfo, autocommit=True) as connection:
-                    connection.execute("CREATE ROLE visitor")
             session(server, site.place, choice)
             pid = postmaster(state)
             shared |= shared_memory(pid)

@@ -26,6 +26,7 @@ from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.naming import parse_name
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import Settings
+from pytest_seeddb.templates.record import Record
 
 PROJECT = Path(__file__).resolve().parents[2]
 ONCE = {**dict.fromkeys([*MIGRATIONS, "shops"], 1), "items": 2}
@@ -94,7 +95,10 @@ class Checkout(Site):
         """Nothing but finished templates is left on the server, none of them twice."""
         names = [parse_name(name) for name in self.databases("seeddb%")]
         assert {each.kind for each in names} == {"template"}, names
-        assert len({each.fingerprint for each in names}) == len(names), names
+        query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname LIKE 'seeddb%'"
+        records = [Record.from_json(comment) for (comment,) in self.ask(query)]
+        made_of = {(each.fingerprint, repr(each.ran), repr(each.opened)) for each in records}
+        assert len(made_of) == len(names), names
 
 
 class Runs:
