@@ -183,6 +183,7 @@ def test_the_readme_shows_what_is_printed(example, server, blocks):
 
 
 @pytest.mark.parametrize("target", ["seed-demo", "seed-demo-minimal", "seed-demo-reset", "db-setup", "db-reset"])
+@pytest.mark.slow
 def test_production_refuses_demo_data(platform, target):
     answer = "yes" if target == "db-reset" else None
     assert "is refused in production; no option allows it" in platform.make(target, 2, answer, **PRODUCTION)

@@ -143,6 +143,7 @@ def test_async_tests_see_the_seeded_state_and_leave_nothing_behind(project, kind
     result.assert_outcomes(passed=PASSED)
 
 
+@pytest.mark.slow
 def test_a_loop_and_a_clone_for_the_module_go_together(project):
     project.table('scope = "module"')
     project.write(

@@ -24,6 +24,7 @@ def clones_on(address):
 # -- each of them, under each isolation ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_fixture_reads_the_seeded_state_under_every_isolation(project):
     result = project.test(
         """
@@ -488,6 +489,7 @@ def test_scope_session_is_one_clone_for_all(scoped):
 
 
 @pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
+@pytest.mark.slow
 def test_a_marker_of_ones_own_inside_a_shared_scope_is_a_usage_error(project, scope):
     project.table(f'scope = "{scope}"')
     project.write("pack/__init__.py", "")

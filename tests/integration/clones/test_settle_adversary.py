@@ -132,6 +132,7 @@ def from_test_to_test(bench, adversary, work, when):
 
 @pytest.mark.parametrize("stays", [False, True], ids=["goes at once", "stays"])
 @pytest.mark.parametrize("work", WORK)
+@pytest.mark.slow
 def test_a_commit_before_any_statement_of_settling_is_not_seen_by_the_next_test(bench, work, stays):
     for _ in range(2):  # the first rewind of a table learns its rows
         from_test_to_test(bench, Adversary(bench.worker, list), [WORK[work]], lambda call: False)

@@ -204,6 +204,7 @@ def test_killed_at_thirty_random_moments_the_next_one_makes_the_same_rows(databa
     killed_and_applied_again(database, [random.uniform(0.1, 0.9) for _ in range(30)])
 
 
+@pytest.mark.slow
 def test_killed_while_rows_draw_numbers_the_next_one_makes_the_rows_with_later_numbers(database):
     database.edit("        session.flush()\n\n", "        session.flush()\n        time.sleep(0.2)\n\n")
     process = database.start()
@@ -232,6 +233,7 @@ def test_a_commit_that_outlives_its_killed_process_is_waited_for_and_not_done_tw
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_a_seeder_that_commits_by_itself_and_was_killed_is_named_and_not_run_again(database):
     database.edit("    for number in range(items):", "    session.commit()\n    for number in range(items):")
     database.edit("time.sleep(0.002)", "session.commit(); time.sleep(0.02)")
@@ -446,6 +448,7 @@ FLAGS = ["--force", "--accept", "--yes", "--dry-run", "--json"]
 
 @pytest.mark.parametrize("value", ["production", "Prod", "LIVE", "prod-eu"])
 @pytest.mark.parametrize("variable", ["ENVIRONMENT", "APP_ENV", "DJANGO_ENV", "FLASK_ENV", "ENV"])
+@pytest.mark.slow
 def test_production_refuses_demo_data(database, variable, value):
     _, errors = database.apply(code=2, **{variable: value})
     assert "Demo data is refused in production" in errors

@@ -149,6 +149,7 @@ def test_transaction_true_really_commits_runs_on_commit_and_needs_no_serialized_
     result.assert_outcomes(passed=10)
 
 
+@pytest.mark.slow
 def test_sequences_that_are_reset_start_where_the_template_left_them(clinic):
     result = clinic.test(
         """

@@ -175,6 +175,7 @@ def test_cycles_end(project):
     assert project.files("a") == ["a.py", "b.py", "c.py"]
 
 
+@pytest.mark.slow
 def test_a_very_long_chain_of_imports_ends(project):
     for number in range(1500):
         project.put(f"m{number}.py", f"import m{number + 1}")
@@ -507,6 +508,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(project):
     assert project.files("seeds") == ["seeds.py"]
 
 
+@pytest.mark.slow
 def test_the_cache_is_bounded(project, monkeypatch):
     monkeypatch.setattr("pytest_seeddb.fingerprint.sources._KEPT_FILES", 10)
     for number in range(30):
@@ -527,6 +529,7 @@ def _look(root, cache, results):
     results.put(Sources(root, cache).of_module("seeds"))
 
 
+@pytest.mark.slow
 def test_several_processes_at_once_leave_a_whole_cache(project):
     project.put("seeds.py", "\n".join(f"import m{number}" for number in range(100)))
     for number in range(100):
