@@ -244,7 +244,7 @@ def test_data_files_that_changed_since_make_the_file_stale(project):
     key = static_digest(project.settings)
     project.write("names.txt", "second")
     assert static_digest(project.settings) == key, "the key for a cache cannot know it"
-    assert "is of other data files or environment variables: names.txt changed" in project.imported().not_imported
+    assert "is of other code, data files or environment variables: names.txt changed" in project.imported().not_imported
     project.write("names.txt", "first")
     assert project.imported().not_imported == ""
     project.write("names.txt", "third")
