@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -21,7 +22,7 @@ from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
 from pytest_seeddb.fingerprint.outlines import Outlines
 from pytest_seeddb.fingerprint.places import Places
 from pytest_seeddb.fingerprint.scanning import Imports
-from pytest_seeddb.fingerprint.search_path import Search
+from pytest_seeddb.fingerprint.search_path import Search, may_add
 from pytest_seeddb.fingerprint.sources import Sources, is_code
 
 if TYPE_CHECKING:
@@ -122,16 +123,21 @@ class _Now:
 
     def __init__(self, before: Participation, root: Path) -> None:
         self._before = before
+        self._root = root
         self._places = Places(root)
         self._modules = Modules(root)
         self._by_file = {file: name for name, file in before.modules.items()}
         self.outlines = Outlines()
-        self._sources = Sources(root)
         self._added = Search()
         self._states = {file: self._read(file) for file in before.contents}
-        self._modules = Modules(root, added=self._added)
+        if self._added != Search():
+            self._modules = Modules(root, added=self._added)
         self._versions: Mapping[str, str] | None = None
         self._words: dict[str, bool] = {}
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self._root)  # lists what is installed: only where a file may change `sys.path`
 
     def module(self, name: str) -> str:
         return _leads_to(self._modules, self._modules.find(name))
@@ -148,7 +154,8 @@ class _Now:
             data = None
         if data is None or path is None:
             return MISSING
-        self._added |= self._sources.added_by(str(path), data)
+        if may_add(data):
+            self._added |= self._sources.added_by(str(path), data)
         return known if digest(data) == (known := self._before.contents[file]) else data
 
     def parts(self, parts: tuple[Part, ...]) -> Iterator[Part]:

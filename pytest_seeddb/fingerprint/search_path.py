@@ -51,6 +51,11 @@ class Search:
         return cls(tuple(dict.fromkeys(front)), tuple(dict.fromkeys(end)))
 
 
+def may_add(data: bytes) -> bool:
+    """Whether a file with these bytes may put anything on ``sys.path``."""
+    return b"addsitedir" in data or (b"sys" in data and b"path" in data)
+
+
 def path_changes(tree: ast.AST) -> tuple[str, ...]:
     """The directories that the file adds: ``<`` those in front, ``>`` those at the end; quoted, each one word."""
     return tuple(dict.fromkeys(mark + quote(path, safe="/@.") for mark, path in _Changes(tree).all()))

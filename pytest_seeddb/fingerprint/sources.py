@@ -16,7 +16,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import MISSING, Part, chain, digest, file_digest, file_part
 from pytest_seeddb.fingerprint.modules import COMPILED, Foreign, Module, Modules, Packages, distributions
 from pytest_seeddb.fingerprint.scanning import OWN_PACKAGE, SCAN, Imports, scan
-from pytest_seeddb.fingerprint.search_path import Search
+from pytest_seeddb.fingerprint.search_path import Search, may_add
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -169,21 +169,21 @@ class Sources:
         for reading in readings:
             if reading.search and self._follows:
                 added |= reading.search
+        return self.with_added(added)
+
+    def added_by(self, path: str, data: bytes) -> Search:
+        """What a file with these bytes puts on ``sys.path``."""
+        if not may_add(data):
+            return Search()
+        return Search.of(self.imports_of(data).paths, path, self._roots[0])
+
+    def with_added(self, added: Search) -> Sources:
+        """The same with these directories on ``sys.path``; itself where they are there already."""
         if added == self._added:
             return self
         if added not in self._wider:
             self._wider[added] = self._with(added, follows=True)
         return self._wider[added]
-
-    def added_by(self, path: str, data: bytes) -> Search:
-        """What a file with these bytes puts on ``sys.path``."""
-        if b"path" not in data and b"addsitedir" not in data:
-            return Search()
-        return Search.of(self.imports_of(data).paths, path, self._roots[0])
-
-    def with_added(self, added: Search) -> Sources:
-        """The same with these directories on ``sys.path``."""
-        return self if added == self._added else self._with(added, follows=True)
 
     def _with(self, added: Search, *, follows: bool) -> Sources:
         other = copy.copy(self)
