@@ -7,7 +7,6 @@ build changes globals only on data that were made for it. What else is built on 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.fingerprint.digests import digest
+from pytest_seeddb.servers import remedies
 from pytest_seeddb.servers.database_errors import database_error
 from pytest_seeddb.templates.building import BuildWatch, Elsewhere
 
@@ -168,7 +168,7 @@ def is_taken(error: SeedDbError) -> bool:
     """Whether a build failed because there is such a role or database already."""
     cause = database_error(error)
     text = f"{cause.message if cause else ''}\n{error}"
-    return re.search(r'\b(role|database|tablespace) "[^"]*" already exists', text) is not None
+    return remedies.is_taken(text)
 
 
 class Founder(Protocol):

@@ -21,6 +21,9 @@ _DATABASE_EXISTS: Final = (
     "databases and tablespaces belong to the whole server and stay: an earlier build created this one, or another "
     "client did. Create it only where it is missing, or drop it first (DROP DATABASE IF EXISTS ...)"
 )
+# Of two who create the same at once, one waits for the other's commit, and its error names an index.
+_ROLE_TAKEN: Final = r'role "[^"]*" already exists|"pg_(authid|auth_members)_\w+_index"'
+_DATABASE_TAKEN: Final = r'(database|tablespace) "[^"]*" already exists|"pg_(database|tablespace)_\w+_index"'
 _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     "step": {
         "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
@@ -73,8 +76,8 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     },
 }
 _BY_WORDS: Final = (
-    (r'role "[^"]*" already exists', _ROLE_EXISTS),
-    (r'(database|tablespace) "[^"]*" already exists', _DATABASE_EXISTS),
+    (_ROLE_TAKEN, _ROLE_EXISTS),
+    (_DATABASE_TAKEN, _DATABASE_EXISTS),
     (
         "too many clients already|remaining connection slots",
         "raise max_connections on the server, end unused connections, or run fewer workers (-n)",
@@ -150,6 +153,11 @@ def remedy(message: str, sqlstate: str = "", task: Task = "step") -> str:
         return by_words
     states = {**(_BY_STATE["step"] if task in {"seeder", "dump"} else {}), **_BY_STATE[task]}
     return next((states[sqlstate[:length]] for length in (5, 3, 2) if sqlstate[:length] in states), "")
+
+
+def is_taken(message: str) -> bool:
+    """Whether a server's error says that something which belongs to the whole server exists already."""
+    return re.search(f"{_ROLE_TAKEN}|{_DATABASE_TAKEN}", message) is not None
 
 
 def connection_remedy(message: str) -> str:
