@@ -433,7 +433,10 @@ class Closure:
                 added |= self._sources.added_by(file.module.path, file.data)
         found = Modules(self._root, added=added)
         contents = {name: MISSING if f.data is None else digest(f.data) for name, f in self._files.items() if f.units}
-        modules = {
+        # A computed name stands nowhere, but another file that it would lead to is known all the same.
+        computed = {file.module.name: name for name, file in self._files.items() if file.units}
+        computed = {name: file for name, file in computed.items() if _leads_to(found, found.find(name)) == file}
+        modules = computed | {
             name: _leads_to(found, target)
             for name in self._sources.modules.found
             if not isinstance(target := found.find(name), Foreign) or "." not in name
