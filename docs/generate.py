@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.parser import make_parser
 from pytest_seeddb.plugin.markers import SIGNATURE
+from pytest_seeddb.settings.converters import VerifySpec
 from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, OUTSIDES, RESETS, SCOPES
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _EXAMPLES: Final = {
     "dotenv": "dotenv = false",
     "enabled": 'enabled = "always"',
     "random_seed": "random_seed = 7",
+    "verify": 'verify.ignore = ["*.created_at", "user.password", "type:uuid"]',
     "name": 'name = "shop"',
 }
 
@@ -162,7 +164,7 @@ def _allowed(key: Key) -> str:
 def _default(key: Key) -> str:
     if key.name == "name":
         return "the project's name in `pyproject.toml`, else that of the Git repository's origin, else the directory's"
-    if key.default in (None, (), {}):
+    if key.default in (None, (), {}, VerifySpec()):
         return "none"
     return f"`{str(key.default).lower()}`"
 

@@ -10,7 +10,8 @@ import contextlib
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic, perf_counter, sleep, time
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -33,7 +34,13 @@ from pytest_seeddb.plan.plan import Marks, Progress, Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, fill
-from pytest_seeddb.templates.contents import TableContents, describe_difference, read_contents, rows_made
+from pytest_seeddb.templates.contents import (
+    TableContents,
+    describe_difference,
+    ignored_columns,
+    read_contents,
+    rows_made,
+)
 from pytest_seeddb.templates.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -46,7 +53,10 @@ if TYPE_CHECKING:
 
 _APART: Final = 1.1  # seconds between the two builds' beginnings at least, so that a clock of seconds reads otherwise
 
-_ADVICE: Final = "draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets"
+_ADVICE: Final = (
+    "draw from `random`, Faker or factory_boy, which are seeded; take dates from a parameter; sort sets; or name what "
+    'may differ: verify.ignore = ["table.column", "type:uuid"]'
+)
 _SCHEMA_STAGES: Final = ("extensions", "migrations")
 
 
@@ -100,6 +110,7 @@ class SeedsVerdict:
     plan: str
     profile: str
     seeders: tuple[SeederVerdict, ...] = ()
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the columns, by entry of `verify.ignore`
 
     @property
     def is_sound(self) -> bool:
@@ -127,6 +138,7 @@ def prove(settings: Settings, scratch: Scratch, another: Scratch, watch: BuildWa
     plan, watch = plan_of(settings), watch or BuildWatch()
     seeds = {step.name: step for stage in plan.stages if stage.tier for step in stage.steps}
     one, other = scratch.empty(), another.empty()
+    ignore = settings.verify.ignore
     with _rehearsal(settings, 1) as first, _rehearsal(settings, 2) as second:
         watch.begin(plan)
         begun, since = monotonic(), time()
@@ -137,21 +149,25 @@ def prove(settings: Settings, scratch: Scratch, another: Scratch, watch: BuildWa
             raise
         watch.end(plan, len(plan.steps), since)
         sleep(max(0.0, begun + _APART - monotonic()))
-        unlike = _unlike_tables(performed, second(other), one, other)
-        finished = read_contents(one)
+        unlike = _unlike_tables(performed, second(other), one, other, ignore)
+        finished, ignored = read_contents(one, ignore), ignored_columns(one, ignore)
         migrations, seeders = [], []
         for ran in performed:
             verdict = SeederVerdict(ran.step, ran.seconds, rows_made(ran.before, ran.after), unlike.get(ran.step, ()))
             if ran.step in seeds:
                 verdict = replace(verdict, seconds=round(ran.seconds, 3), claims=seeds[ran.step].rerun == "safe")
-                seeders.append(_repeat(verdict, first, scratch, one, finished))
+                seeders.append(_repeat(verdict, first, scratch, one, finished, ignore))
             elif verdict.unlike:
                 migrations.append(verdict)
-    return SeedsVerdict(plan.name, plan.profile, (*migrations, *seeders))
+    return SeedsVerdict(plan.name, plan.profile, (*migrations, *seeders), ignored)
 
 
 def _unlike_tables(
-    performed: Sequence[_Performed], again: Sequence[_Performed], one: Address, other: Address
+    performed: Sequence[_Performed],
+    again: Sequence[_Performed],
+    one: Address,
+    other: Address,
+    ignore: Sequence[str],
 ) -> dict[str, tuple[Difference, ...]]:
     """By step, the tables that differ after it and did not before."""
     unlike: dict[str, tuple[Difference, ...]] = {}
@@ -159,7 +175,7 @@ def _unlike_tables(
     for mine, others in zip(performed, again, strict=False):
         tables = {name for name in {*mine.after, *others.after} if mine.after.get(name) != others.after.get(name)}
         if fresh := sorted(tables - known):
-            unlike[mine.step] = tuple(Difference(name, describe_difference(name, one, other)) for name in fresh)
+            unlike[mine.step] = tuple(Difference(name, describe_difference(name, one, other, ignore)) for name in fresh)
         known |= tables
     return unlike
 
@@ -170,6 +186,7 @@ def _repeat(
     scratch: Scratch,
     finished: Address,
     before: Mapping[str, TableContents],
+    ignore: Sequence[str],
 ) -> SeederVerdict:
     """The verdict after the seeder has run once more, on a copy of the finished database."""
     copy = scratch.copy(finished)
@@ -178,11 +195,11 @@ def _repeat(
     except SeedDbError as error:
         return replace(verdict, again="error", error=str(error))
     else:
-        after, changed = read_contents(copy), []
+        after, changed = read_contents(copy, ignore), []
         for name in sorted({*before, *after}):
             mine, others = before.get(name), after.get(name)
             if mine is None or others is None or mine.which != others.which:
-                changed.append(Difference(name, describe_difference(name, finished, copy)))
+                changed.append(Difference(name, describe_difference(name, finished, copy, ignore)))
         return replace(verdict, again="other rows" if changed else "same", changed=tuple(changed))
     finally:
         scratch.drop(copy)
@@ -207,8 +224,13 @@ def _seeds_lines(verdict: SeedsVerdict) -> Iterator[str]:
             for difference in seeder.changed:
                 yield f"    {difference.table}"
                 yield from (f"      {line}" for line in difference.lines)
+    for entry, columns in verdict.ignored.items():
+        yield f"not compared: {entry} ({', '.join(columns) or 'there is no such column'})"
     wrong = sum(not seeder.is_sound for seeder in verdict.seeders)
-    yield f"{verdict.plan}/{verdict.profile}: {f'{wrong} unsound' if wrong else 'sound: the same rows in two builds'}"
+    sound = (
+        f"sound: the same rows in two builds{', except what is not compared' if any(verdict.ignored.values()) else ''}"
+    )
+    yield f"{verdict.plan}/{verdict.profile}: {f'{wrong} unsound' if wrong else sound}"
 
 
 # -- a process that runs steps -------------------------------------------------------------------------
@@ -251,6 +273,7 @@ _of_the_plan: Final = Numbering()  # in the process that runs it
 def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performed, ...]:
     """Run the plan or one step, and look at the tables between steps; that takes no time of theirs."""
     plan = plan_of(settings)
+    contents = partial(read_contents, address, settings.verify.ignore)
     performed: list[_Performed] = []
     current: tuple[str, float, Mapping[str, TableContents]] | None = None
 
@@ -258,13 +281,13 @@ def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performe
         nonlocal current
         if current:
             step, started, before = current
-            performed.append(_Performed(step, perf_counter() - started, before, read_contents(address)))
+            performed.append(_Performed(step, perf_counter() - started, before, contents()))
             current = None
 
     def begin(step: Step) -> None:
         nonlocal current
         end()
-        before = performed[-1].after if performed else read_contents(address)
+        before = performed[-1].after if performed else contents()
         current = step.name, perf_counter(), before
 
     numbering = _of_the_plan.copy() if only else _of_the_plan

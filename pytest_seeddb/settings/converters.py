@@ -19,6 +19,11 @@ YES_NO: Final[Mapping[str, bool]] = {
 }
 """The words for a boolean."""
 
+TYPE: Final = "type:"
+"""Before the name of a type in `VerifySpec`; two of them are also kinds of texts."""
+UUIDS: Final = f"{TYPE}uuid"
+HASHES: Final = f"{TYPE}hash"
+
 _URL: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 
 
@@ -44,6 +49,13 @@ class SqlSpec:
     directory: str
     format: str = ""
     placeholders: tuple[tuple[str, str], ...] | None = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class VerifySpec:
+    """What `seeddb verify` does not compare: ``{ignore = ["*.created_at", "user.password", "type:uuid"]}``."""
+
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,6 +258,25 @@ def profile_tables(value: object, _root: Path) -> Mapping[str, Mapping[str, obje
     if not isinstance(value, Mapping) or not all(isinstance(profile, Mapping) for profile in value.values()):
         raise NotAllowed("write each profile as a table, [tool.seeddb.profiles.NAME], of seed parameters")
     return {str(name): dict(parameters) for name, parameters in value.items()}
+
+
+def verify_table(value: object, root: Path) -> VerifySpec:
+    """The table of what `seeddb verify` leaves out."""
+    if isinstance(value, VerifySpec):
+        return value
+    if not isinstance(value, Mapping) or set(value) - {"ignore"}:
+        near = did_you_mean(str(min(value, key=str)), ("ignore",)) if isinstance(value, Mapping) else ""
+        raise NotAllowed(f'{near} Write verify.ignore = ["table.column", "type:uuid"], with no other keys'.strip())
+    entries = names(value.get("ignore", ()), root)
+    for entry in entries:
+        if entry == TYPE or not (entry.startswith(TYPE) or re.fullmatch(r"(.+\.)?[^.]+\.[^.]+", entry)):
+            near = f'Did you mean "*.{entry}" or "{TYPE}{entry}"?' if re.fullmatch(r"[\w*]+", entry) else ""
+            raise NotAllowed(
+                f'correct {entry!r}: {near} Write "table.column", with * for any text, or "type:uuid"'.replace(
+                    "  ", " "
+                )
+            )
+    return VerifySpec(entries)
 
 
 def without_secrets(value: object) -> str:

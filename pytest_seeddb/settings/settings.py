@@ -16,6 +16,7 @@ from pytest_seeddb.settings.converters import (
     DjangoSpec,
     NotAllowed,
     SqlSpec,
+    VerifySpec,
     choice,
     did_you_mean,
     without_secrets,
@@ -203,6 +204,14 @@ class Settings:
         converters.integer,
         "The seed of `random`, Faker, factory_boy and NumPy. Each seeder and each test combines it with its own name.",
         0,
+    )
+    verify: VerifySpec = _setting(
+        converters.verify_table,
+        "What `seeddb verify` does not compare, a table with the key `ignore`: columns (`table.column`, patterns "
+        "allowed), and types (`type:timestamptz`). `type:uuid` also means texts that are a UUID, and `type:hash` means "
+        "salted hashes of passwords. See [check the seeds](../how-to/profiles-and-parameters.md#check-the-seeds).",
+        VerifySpec(),
+        in_environment=False,
     )
     name: str = _setting(
         converters.text,
