@@ -54,6 +54,7 @@ _EXAMPLES: Final = {
     "dotenv": "dotenv = false",
     "enabled": 'enabled = "always"',
     "random_seed": "random_seed = 7",
+    "clone_name": 'clone_name = "test_{clone}_{worker}"',
     "verify": 'verify.ignore = ["*.created_at", "user.password", "type:uuid"]',
     "name": 'name = "shop"',
 }

@@ -13,6 +13,7 @@ import psycopg
 
 from comparison import peers
 from pytest_seeddb import plan_of
+from pytest_seeddb.clones.pool import CloneOptions
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.opening import open_server
@@ -85,7 +86,7 @@ class Bench:
     def worker(self, reset: str) -> Worker:
         """A worker that settles so; made when it is first asked for."""
         if reset not in self._workers:
-            worker = self._stack.enter_context(Worker(self.server, reset=reset))
+            worker = self._stack.enter_context(Worker(self.server, options=CloneOptions(reset)))
             worker.template(self._plan)
             self._workers[reset] = worker
         return self._workers[reset]

@@ -20,6 +20,7 @@ import tomllib
 import weakref
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.disconnection import cut
@@ -31,7 +32,6 @@ from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
-    from pathlib import Path
     from types import ModuleType
 
     from pytest_seeddb.application.flushing import Told
@@ -42,7 +42,7 @@ DEFAULT: Final = "default"
 """The alias of the database that Django uses where nothing names another."""
 
 _VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
-_SET_IN_CODE: Final = re.compile(rf"""setdefault\(\s*["']{_VARIABLE}["']\s*,\s*["']([\w.]+)["']""")
+_SET_IN_CODE: Final = re.compile(rf"""["']{_VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']""")
 _INI_SECTIONS: Final = {
     "pytest.ini": "pytest",
     ".pytest.ini": "pytest",
@@ -106,7 +106,8 @@ def set_up(root: Path, *, source: str) -> None:
 
 def find_settings(root: Path, source: str) -> tuple[str, Path]:
     """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
-    manage = next((path for path in (root / "manage.py", *sorted(root.glob("*/manage.py"))) if path.is_file()), None)
+    places = (path for pattern in ("manage.py", "*/manage.py", "*/*/manage.py") for path in sorted(root.glob(pattern)))
+    manage = next(filter(Path.is_file, places), None)
     module = os.environ.get(_VARIABLE) or _in_pytest(root)
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
         module = match[1]

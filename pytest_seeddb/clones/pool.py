@@ -54,8 +54,16 @@ def disturbed(template: str, address: Address) -> CloneError:
         f"Another client connects to each new clone of {template} before its test does",
         saw=f"{ATTEMPTS} clones, one after the other, in which another client was connected or wrote",
         source=address.masked,
-        remedy="end the client that connects to every database of the server, or make it skip the databases seeddb_c_*",
+        remedy="end the client that connects to every database of the server, or make it skip databases *seeddb_c_*",
     )
+
+
+@dataclass(frozen=True)
+class CloneOptions:
+    """How clones are reset and named: the settings `reset` and `clone_name`, which names the worker here."""
+
+    reset: str = "auto"
+    form: str = "{clone}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,9 @@ class Clones:
     Lifetime: a clone lives until `discard`, or until its worker is gone and the next run sweeps.
     """
 
-    def __init__(self, admin: Admin, lease: str, disposal: Disposal) -> None:
+    def __init__(self, admin: Admin, lease: str, disposal: Disposal, form: str = "{clone}") -> None:
         self.made = 0
+        self._form = form
         self.seconds = 0.0
         self._admin = admin
         self._lease = lease
@@ -87,7 +96,7 @@ class Clones:
 
     def make(self, template: Template, admin: Admin | None = None) -> Clone:
         """A new clone of the template, made through ``admin`` where another thread makes it; nothing after an error."""
-        name = clone_name(self._lease, next(self._numbers))
+        name = self._name()
         started = perf_counter()
         with server_errors("The clone for a test could not be made", self._admin.address):
             template.carried.clone(admin or self._admin, template.name, name, template.record.strategy)
@@ -97,6 +106,9 @@ class Clones:
             self.seconds += clone.seconds
             self._living[name] = clone
         return clone
+
+    def _name(self) -> str:
+        return clone_name(self._lease, next(self._numbers), self._form)
 
     def discard(self, clone: Clone) -> None:
         """Give the clone up; it is dropped off the caller's path, whoever is still connected."""
@@ -131,7 +143,7 @@ class Clones:
         """
         with server_errors("The clone of a test could not be reset", self._admin.address):
             fresh = self.make(clone.template)
-            away = clone_name(self._lease, next(self._numbers))
+            away = self._name()
             self._admin.move(clone.name, away)
             self._disposal.drop(away)
             self._admin.rename(fresh.name, clone.name)
@@ -139,7 +151,7 @@ class Clones:
 
     def move(self, clone: Clone, admin: Admin | None = None) -> Clone:
         """The same clone under another name, after it was settled. Every connection to it is ended."""
-        name = clone_name(self._lease, next(self._numbers))
+        name = self._name()
         with server_errors("The clone of a test could not be renamed", self._admin.address):
             (admin or self._admin).move(clone.name, name, is_settled=True)
         self._living.pop(clone.name, None)

@@ -18,7 +18,7 @@ from pytest_seeddb.clones.apart import Apart, Watch
 from pytest_seeddb.clones.database import SeededDatabase
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.leftovers import Leftovers
-from pytest_seeddb.clones.pool import Clone, Clones, Pool
+from pytest_seeddb.clones.pool import Clone, CloneOptions, Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
@@ -64,14 +64,14 @@ class Worker:
         *,
         token: str = "",
         run: str = "",
-        reset: str = "auto",
+        options: CloneOptions | None = None,
         support: BuildSupport | None = None,
         dumps: KeptDumps | None = None,
     ) -> None:
         self.server = server
         self._homes: dict[str, Worker] = {}
         self._dumps = dumps
-        self._reset = reset
+        self._options = options or CloneOptions()
         self._token = token
         self._run = run
         self._support = support or build_support()
@@ -91,9 +91,9 @@ class Worker:
             self._lock()
             self._leftovers = Leftovers(self._admin, self.server)
         self._disposal = Disposal(connect)
-        self._clones = Clones(self._admin, self._lease, self._disposal)
+        self._clones = Clones(self._admin, self._lease, self._disposal, self._options.form)
         self._pool = Pool(
-            self._clones, self._disposal, self._leftovers, superuser=self.server.superuser, reset=self._reset
+            self._clones, self._disposal, self._leftovers, superuser=self.server.superuser, reset=self._options.reset
         )
         self._shared: dict[str, SharedClone] = {}
         open_data = self._support.open_data
@@ -123,7 +123,7 @@ class Worker:
     def _make_beside(self, server: Server) -> Worker:
         """A worker of the same run on another server; it has no others."""
         support = replace(self._support, open_data=None, is_apart=True)
-        return Worker(server, token=self._token, run=self._run, reset=self._reset, support=support)
+        return Worker(server, token=self._token, run=self._run, options=self._options, support=support)
 
     def __enter__(self) -> Self:
         return self

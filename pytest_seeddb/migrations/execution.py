@@ -1,4 +1,4 @@
-"""Run a migration tool in this process: without its output, and with logging and warnings as before afterwards."""
+"""Run a migration tool in this process; logging and warnings are as before afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError
@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 
 
 class Execution:
-    """One run of a tool against the target; ``output`` is what it prints."""
+    """One run of a tool against the target; ``output`` is what it prints.
 
-    def __init__(self, target: Target, directory: Path | None = None) -> None:
+    What goes to the standard output is also printed; with ``prints_errors`` also what goes to standard error, where
+    Alembic's own log goes.
+    """
+
+    def __init__(self, target: Target, directory: Path | None = None, *, prints_errors: bool = False) -> None:
         self._target = target
         self._directory = directory
         self._outside = (sys.stdout, sys.stderr)
         self.output = io.StringIO()
+        self._out = _Copy(self.output, sys.stdout)
+        self._err: TextIO = _Copy(self.output, sys.stderr) if prints_errors else self.output
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
@@ -36,8 +42,8 @@ class Execution:
             surroundings(self._target, self._directory),
             keep_logging(),
             warnings.catch_warnings(action="ignore"),  # of the project's files: the tool's own command shows them
-            contextlib.redirect_stdout(self.output),
-            contextlib.redirect_stderr(self.output),
+            contextlib.redirect_stdout(self._out),
+            contextlib.redirect_stderr(self._err),
         ):
             yield
 
@@ -46,6 +52,23 @@ class Execution:
         out, err = self._outside
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             self._target.started(step)
+
+
+class _Copy(io.StringIO):
+    """Writes to two streams."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        super().__init__()
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
 
 
 def failure(what: str, error: BaseException, place: str, source: str, output: str = "") -> BuildError:

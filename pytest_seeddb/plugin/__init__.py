@@ -47,17 +47,24 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings, and serve pytest-django if it is there."""
+    """Read the settings, and serve Django and pytest-django if they are there."""
     run.begin(config)
     _join_django(config)
 
 
 def _join_django(config: pytest.Config) -> None:
-    if RUN in config.stash and config.stash[RUN].settings.migrations == "django" and is_enabled(config):
-        from pytest_seeddb.plugin.django import fixtures
+    if RUN not in config.stash or config.stash[RUN].settings.migrations != "django":
+        return
+    from pytest_seeddb.plugin.django.models import DjangoModels
 
-        plugins = config.pluginmanager.get_plugins()
-        if "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
+    models = DjangoModels(config, config.stash[RUN].settings)
+    config.pluginmanager.register(models, "seeddb-django-models")
+    plugins = config.pluginmanager.get_plugins()
+    if "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
+        models.set_up()  # before pytest-django looks for the last time whether Django has its settings
+        if is_enabled(config):
+            from pytest_seeddb.plugin.django import fixtures
+
             config.pluginmanager.register(fixtures, "seeddb-django")
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _XDIST_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable with the run's id, which all xdist workers have in common."""
+_XDIST_WORKER: Final = "PYTEST_XDIST_WORKER"
 
 # -- the session's chain -------------------------------------------------------------------------
 
@@ -85,6 +86,7 @@ def _seeddb_worker(
     _seeddb_around_builds: Callable[[], AbstractContextManager[object]],
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
+    from pytest_seeddb.clones.pool import CloneOptions
     from pytest_seeddb.clones.worker import Worker, build_support, data_opener, dumps_for
     from pytest_seeddb.plugin.terminal import TerminalProgress
 
@@ -93,12 +95,13 @@ def _seeddb_worker(
     xdist_run = os.environ.get(_XDIST_RUN, "")
     # Tells this run from others: all of xdist's workers have the same, and one of them builds.
     token = (xdist_run or os.urandom(8).hex()) if seeddb_settings.reseed else ""
+    form = seeddb_settings.clone_name.replace("{worker}", os.environ.get(_XDIST_WORKER, "master"))
     support = build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans)
     worker = Worker(
         seeddb_server,
         token=token,
         run=xdist_run,
-        reset=seeddb_settings.reset,
+        options=CloneOptions(seeddb_settings.reset, form),
         support=replace(support, open_data=data_opener(seeddb_server, seeddb_settings)),
         dumps=dumps_for(seeddb_server, seeddb_settings),
     )

@@ -29,7 +29,10 @@ _SLUG_LENGTH: Final = 18
 Kind = Literal["template", "build", "clone", "kept"]
 
 _TEMPLATE: Final = re.compile(r"seeddb_t_(?P<slug>[a-z0-9_]*)_(?P<fingerprint>[0-9a-f]{24})_(?P<variant>[0-9a-f]{8})")
-_LEASED: Final = re.compile(r"seeddb_(?P<kind>[bc])_(?P<lease>[0-9a-f]{16})_(?P<number>[0-9]+)")
+# A clone's may have more around it: the setting `clone_name`.
+_LEASED: Final = re.compile(
+    r"(?:[a-z0-9_]*_)?seeddb_(?P<kind>[bc])_(?P<lease>[0-9a-f]{16})_(?P<number>[0-9]+)(?:_[a-z0-9_]*)?"
+)
 _KEPT: Final = re.compile(r"seeddb_k_(?P<moment>[0-9]{14})_[0-9a-f]{8}_[0-9]+")
 
 
@@ -64,14 +67,14 @@ def build_name(lease: str, number: int) -> str:
     return f"seeddb_b_{lease}_{number}"
 
 
-def clone_name(lease: str, number: int) -> str:
-    """The name of the ``number``-th clone of a lease."""
-    return f"seeddb_c_{lease}_{number}"
+def clone_name(lease: str, number: int, form: str = "{clone}") -> str:
+    """The name of the ``number``-th clone of a lease, in the form that the setting `clone_name` has."""
+    return form.replace("{clone}", f"seeddb_c_{lease}_{number}")
 
 
 def kept_name(moment: str, clone: str) -> str:
     """The name of a clone that is kept after its test failed, at a moment in UTC, ``YYYYMMDDhhmmss``."""
-    _, _, lease, number = clone.split("_")
+    lease, number = re.findall(r"seeddb_c_([0-9a-f]{16})_([0-9]+)", clone)[-1]
     return f"seeddb_k_{moment}_{lease[:8]}_{number}"
 
 

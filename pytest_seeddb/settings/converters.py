@@ -24,6 +24,8 @@ TYPE: Final = "type:"
 UUIDS: Final = f"{TYPE}uuid"
 HASHES: Final = f"{TYPE}hash"
 
+_LONGEST_FORM: Final = len("{clone}") + 24
+
 _URL: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?://", re.IGNORECASE)
 
 
@@ -150,6 +152,18 @@ def memory(value: object, root: Path) -> str:
     if not re.fullmatch(r"[1-9][0-9]*[kmg%]?", amount, re.IGNORECASE):
         raise NotAllowed('give an amount of memory: "512m" or "4g"')
     return amount
+
+
+def clone_form(value: object, root: Path) -> str:
+    """The form of a clone's name: `{clone}`, and letters around it that leave room for it in 63 bytes."""
+    form = text(value, root)
+    around = form.replace("{worker}", "master", 1)
+    if not re.fullmatch(r"([a-z0-9_]*_)?\{clone\}(_[a-z0-9_]*)?", around) or len(around) > _LONGEST_FORM:
+        raise NotAllowed(
+            'write {clone}, and before or after it, joined with "_", small letters, digits and {worker}, at most 24 '
+            'in all: "test_{clone}_{worker}"'
+        )
+    return form
 
 
 def profile_name(value: object, root: Path) -> str:

@@ -205,6 +205,13 @@ class Settings:
         "The seed of `random`, Faker, factory_boy and NumPy. Each seeder and each test combines it with its own name.",
         0,
     )
+    clone_name: str = _setting(
+        converters.clone_form,
+        "The form of the names of tests' databases, for code that checks the name before it writes: "
+        "`test_{clone}_{worker}` begins with `test_` and ends in pytest-xdist's worker (`gw0`; `master` without "
+        "pytest-xdist). `{clone}` is a name that no other database has.",
+        "{clone}",
+    )
     verify: VerifySpec = _setting(
         converters.verify_table,
         "What `seeddb verify` does not compare, a table with the key `ignore`: columns (`table.column`, patterns "

@@ -18,6 +18,7 @@ from pytest_seeddb.clones import counting
 from pytest_seeddb.clones import database as database_module
 from pytest_seeddb.clones.changes import Changes, TableChange
 from pytest_seeddb.clones.engines import open_async_engine, open_engine
+from pytest_seeddb.clones.pool import CloneOptions
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import SeedDbError
 
@@ -91,7 +92,7 @@ def test_what_somebody_committed_to_the_shared_clone_in_spite_of_all_is_not_noth
 
 
 def test_with_reset_clone_it_is_an_error_that_says_so(embedded_server, make_plan):
-    with Worker(embedded_server, reset="clone") as worker:
+    with Worker(embedded_server, options=CloneOptions("clone")) as worker:
         template = worker.template(make_plan(Statements("schema", SCHEMA)))
         with (
             worker.database(template) as database,

@@ -16,6 +16,7 @@ from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
 
 from pytest_seeddb.clones.changes import TableChange
+from pytest_seeddb.clones.pool import CloneOptions
 from pytest_seeddb.clones.settle import Costs
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
@@ -296,7 +297,7 @@ def test_a_reset_in_the_middle_rewinds_under_the_same_name(bench):
 
 
 def test_reset_clone_never_keeps(embedded_server, make_plan):
-    with Worker(embedded_server, reset="clone") as worker:
+    with Worker(embedded_server, options=CloneOptions("clone")) as worker:
         template = worker.template(make_plan(Statements("schema", ["CREATE TABLE t (v int)"])))
         names = set()
         for _ in range(4):

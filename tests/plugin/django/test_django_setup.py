@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clinic import Clinic
+from clinic import TABLE, Clinic
 
 EAST = '[{"model": "clinic.ward", "pk": 3, "fields": {"name": "east"}}]'
 
@@ -124,6 +124,68 @@ def test_modified_settings_of_the_databases_are_asked_for_and_do_not_matter(clin
         """
     )
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("-p", "no:django")], ids=["pytest-django", "alone"])
+def test_test_modules_import_models_at_their_top_although_only_manage_py_names_the_settings(clinic, options):
+    clinic.write("pyproject.toml", TABLE.partition("    [tool.pytest")[0])
+    test = "@pytest.mark.seeded\ndef test_it(): assert Patient.objects.count() == 3"
+    clinic.test(test, *options).assert_outcomes(passed=1)
+    clinic.run(*options, enabled=False).assert_outcomes(skipped=1)
+    clinic.write("tests/conftest.py", "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site_.other')\n")
+    clinic.write("site_/other.py", "from site_.settings import *\nSITE_ID = 7\n")
+    test = "@pytest.mark.seeded\ndef test_it(settings): assert settings.SITE_ID == 7\n"
+    if options:
+        test = "from django.conf import settings\n" + test.replace("settings)", ")", 1)
+    clinic.test(test, *options, name="tests/test_there.py").assert_outcomes(passed=1)
+    clinic.settings("import nowhere")
+    result = clinic.run(*options, "test_it.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "Django cannot be set up" in result.stderr.str()
+    assert "No module named 'nowhere'" in result.stderr.str()
+
+
+@pytest.mark.slow
+def test_what_a_migration_prints_is_seen_and_names_of_databases_have_the_form_that_is_set(clinic):
+    clinic.table('seeds = ["clinic.seeds"]\nclone_name = "test_{clone}_{worker}"')
+    clinic.own_template()
+    speaks = "migrations.RunPython(lambda apps, editor: print('printed by a migration'))"
+    clinic.migration("0004_speaks", speaks, "0003_own")
+    clinic.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def guard(worker_id, request):
+            if {"db", "transactional_db", "seeded_db"} & {*request.fixturenames}:
+                from django.db import connection
+                name = connection.settings_dict["NAME"]
+                assert name.startswith("test_") and name.endswith(f"_{worker_id}"), name
+        """,
+    )
+    test = """
+        def test_rolled_back(db): assert Ward.objects.count() == 2
+
+        def test_committed(transactional_db): Ward.objects.all().delete()
+
+        @pytest.mark.seeded
+        class TestOfDjangos(TestCase):
+            def test_it(self): self.assertTrue(connection.settings_dict["NAME"].startswith("test_seeddb_c_"))
+
+        @pytest.mark.parametrize("round", range(3))
+        def test_seeded(seeded_db, round):
+            assert connection.settings_dict["NAME"] == seeded_db.name
+            Ward.objects.all().delete()
+            with seeded_db.connect() as other:
+                assert other.execute("SELECT current_database()").fetchone() == (seeded_db.name,)
+    """
+    first = clinic.test(test, "-s", "-n", "0")
+    first.assert_outcomes(passed=6)
+    first.stdout.fnmatch_lines(["*printed by a migration*"])
+    clinic.run("-n", "2").assert_outcomes(passed=6)
+    assert "orphans    none" in clinic.seeddb("status").stdout
 
 
 @pytest.mark.slow

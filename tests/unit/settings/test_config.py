@@ -9,6 +9,7 @@ import dotenv
 import pytest
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.converters import VerifySpec
 from pytest_seeddb.settings.dotenv import read_dotenv
 from pytest_seeddb.settings.files import find_table
 from pytest_seeddb.settings.settings import KEYS, CommandSpec, Found, Settings, load_settings
@@ -49,6 +50,7 @@ SPELLINGS = {
     "dotenv": ("false", False, "yes", True, True),
     "enabled": ('"always"', "always", "option", "option", "option"),
     "random_seed": ("7", 7, "-8", -8, 0),
+    "clone_name": ('"test_{clone}"', "test_{clone}", "{clone}_{worker}", "{clone}_{worker}", "{clone}"),
     "verify": ('{ignore = ["*.at"]}', VerifySpec(("*.at",)), None, None, VerifySpec()),
     "name": ('"shop"', "shop", "other", "other", "{root}"),
     "reset": ('"clone"', "clone", "auto", "auto", "auto"),
@@ -262,6 +264,10 @@ def test_a_misspelt_variable_is_an_error_and_a_foreign_one_is_not(project):
         ("migrations", {"command": "x", "inputs": ["a"], "shell": "y"}),
         ("migrations", {"command": 3, "inputs": ["a"]}),
         ("profiles", {"demo": 1}),
+        ("clone_name", "test"),
+        ("clone_name", "test{clone}"),
+        ("clone_name", "{clone}_Test"),
+        ("clone_name", "{clone}_much_too_long_for_a_name_of_a_database"),
         ("verify", ["*.at"]),
         ("verify", {"ignor": ["*.at"]}),
         ("verify", {"ignore": ["password"]}),
