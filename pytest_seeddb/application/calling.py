@@ -53,7 +53,7 @@ def call(
     a parameter has no value, an argument fits no parameter, or the function is a generator.
     """
     given = dict(arguments or {})
-    wanted = _check(function, given)
+    wanted = check_parameters(function, given)
     marks: AbstractContextManager[object] = nullcontext()
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     mark: Mark | None = None
@@ -81,8 +81,11 @@ def call(
         return call_without_loop(lambda: asyncio.run(finish(result))) if inspect.isawaitable(result) else result
 
 
-def _check(function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Resource]:
-    """The resources for the parameters that are not given, connections first: a session joins the one beside it."""
+def check_parameters(function: Callable[..., Any], given: Mapping[str, object] = {}) -> dict[str, Resource]:
+    """The resources for the parameters that are not given, connections first: a session joins the one beside it.
+
+    Raises `ConfigError` as `call` does.
+    """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # Nothing takes what it yields, and until then none of it runs: the database would stay empty.
         raise ConfigError(

@@ -55,6 +55,9 @@ def _add_commands_for_plans(commands: Commands) -> None:
     about = "write settings and a first seeds module for a project; existing files are never changed"
     init = _add(commands, "init", about, plan=False, server=False)
     init.add_argument("--dry-run", action="store_true", help="only show what would be written")
+    init.add_argument(
+        "--no-import", action="store_true", help="only read the files, and import nothing of what would be written"
+    )
 
     about = "bring a database to the plan's state: run the migrations and seeds that it lacks"
     apply = _add(commands, "apply", about, server=False)

@@ -23,7 +23,7 @@ from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
-from pytest_seeddb.migrations.execution import Execution, failure
+from pytest_seeddb.migrations.execution import Execution, failure, keep_logging
 from pytest_seeddb.plan.plan import Step, Work, names_of
 
 if TYPE_CHECKING:
@@ -144,6 +144,31 @@ def _open(layout: Layout, output: io.StringIO) -> tuple[Config, ScriptDirectory]
     # Absolute, so that the lines of a failure's traceback can be told to be the project's.
     config.set_main_option("script_location", str(layout.script).replace("%", "%%"))
     return config, ScriptDirectory.from_config(config)
+
+
+def import_env(path: Path, root: Path, *, source: str) -> None:
+    """Run ``env.py`` without migrations, and raise `ConfigError` where a module fails that it imports.
+
+    An error of its own counts for nothing: it runs offline here, which many do not provide for.
+    """
+    layout = read_layout(path, root, source=source)
+    put_on_path(root)
+    output = io.StringIO()
+    with contextlib.chdir(layout.directory), warnings.catch_warnings(action="ignore"), keep_logging():
+        config, script = _open(layout, output)
+        config.output_buffer = output
+        from alembic.runtime.environment import EnvironmentContext
+
+        try:
+            with EnvironmentContext(config, script, fn=lambda *_: (), as_sql=True, destination_rev="heads"):
+                script.run_env()
+        except (Exception, SystemExit) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            imported = any(frame.name == "<module>" and Path(frame.filename) != layout.env for frame in frames)
+            if imported or isinstance(error, ImportError):
+                raise ConfigError(
+                    "env.py fails", saw=describe(error, root), source=source, remedy="correct the module"
+                ) from error
 
 
 class _Upgrade:

@@ -46,7 +46,7 @@ class Layout:
 
 
 def read_layout(path: Path, root: Path, *, source: str) -> Layout:
-    """Read the files' options; relative paths start beside the file, else in ``root``. Raises `ConfigError`."""
+    """Read the files' options; relative paths start beside the file, else above it. Raises `ConfigError`."""
     options = _Options(path, source)
     place = "[tool.alembic]" if path.suffix == ".toml" else "[alembic]"
     location = options.text("script_location")
@@ -68,7 +68,8 @@ def read_layout(path: Path, root: Path, *, source: str) -> Layout:
             return Path(places[0], *inside) if places else None
         return Path(os.path.normpath(directory / name)) if (directory / name).is_dir() else None
 
-    for directory in dict.fromkeys((path.parent, root)):
+    above = (directory for directory in path.parent.parents if directory.is_relative_to(root))
+    for directory in dict.fromkeys((path.parent, *above, root)):
         script = resolve(location, directory)
         if script is not None and (script / "env.py").is_file():
             locations = [resolve(name, directory) for name in options.paths("version_locations")]

@@ -32,7 +32,8 @@ class Initialised:
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
-    result = init((parsed.directory or Path.cwd()).resolve(), dry_run=parsed.dry_run)
+    root = (parsed.directory or Path.cwd()).resolve()
+    result = init(root, dry_run=parsed.dry_run, imports=not parsed.no_import)
     if parsed.json:
         print(as_json(result))
         return 0
@@ -41,21 +42,40 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"found    {finding.what:<{width}}  {finding.where}")
     for note in result.notes:
         print(f"note     {note}")
+    within = Path(result.directory).relative_to(root)
     for file in result.files:
         would = "would be " if result.dry_run else ""
         verb = "created" if file.action == "create" else "extended at its end"
         lines = file.text.strip().splitlines() if result.dry_run or not file.file.endswith(".py") else []
         print(
-            f"\n{file.file}, {would}{verb}{':' if lines else ''}", *(f"    {line}".rstrip() for line in lines), sep="\n"
+            f"\n{within / file.file}, {would}{verb}{':' if lines else ''}",
+            *(f"    {line}".rstrip() for line in lines),
+            sep="\n",
         )
     print("", *(f"next     {command}" for command in result.next), sep="\n")
     return 0
 
 
-def init(root: Path, *, dry_run: bool = False) -> Initialised:
-    """Write a project's settings, and a seeds module if it has none. Overwrites no file; writes both or neither."""
-    from pytest_seeddb.cli.init.proposal import Proposal
+def init(root: Path, *, dry_run: bool = False, imports: bool = True) -> Initialised:
+    """Write a project's settings, and a seeds module if it has none. Overwrites no file; writes both or neither.
 
+    What it proposes can be imported, unless ``imports`` is false. The project may be in a directory below ``root``.
+    """
+    from pytest_seeddb.cli.init.proposal import propose
+
+    _refuse_settings(root)
+    proposal = propose(root, imports=imports)
+    home = proposal.root
+    if home != root:
+        _refuse_settings(home)
+    enter = [f"cd {home.relative_to(root)}"] if home != root else []
+    files = proposal.files()
+    if not dry_run:
+        _write(home, files)
+    return Initialised(str(home), dry_run, tuple(proposal.found), tuple(proposal.notes), files, (*enter, *_NEXT))
+
+
+def _refuse_settings(root: Path) -> None:
     table = find_table(root)
     # A table further up holds here, too, unless this directory is a project of its own.
     if table.path and (table.path.parent == root or not (root / "pyproject.toml").exists()):
@@ -65,11 +85,6 @@ def init(root: Path, *, dry_run: bool = False) -> Initialised:
             source=str(root),
             remedy="edit them; `seeddb explain` shows the result",
         )
-    proposal = Proposal(root)
-    files = proposal.files()
-    if not dry_run:
-        _write(root, files)
-    return Initialised(str(root), dry_run, tuple(proposal.found), tuple(proposal.notes), files, _NEXT)
 
 
 def _write(root: Path, files: tuple[Written, ...]) -> None:

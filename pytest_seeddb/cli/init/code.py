@@ -7,6 +7,7 @@ import re
 import warnings
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ _SQLMODEL: Final = "sqlmodel.SQLModel"
 _WORDS: Final = re.compile(
     r"create_(?:async_)?engine|environ|getenv|_UR[LI]\b|_DSN\b|Settings\b|MetaData|declarative_base|DeclarativeBase"
     r"|generate_base|SQLModel|SQLAlchemy|__tablename__|\bModel\b|\bTable\(|\bseeder\b|relationship|mapped_column"
+    r"|__main__|\.command\(|dj_database_url|\benv\.(?:db|dj_db)"
 )
 # The dotted paths of what is called, derived from and decorated with.
 _SEEDER: Final = re.compile(r"pytest_seeddb\.(?:.*\.)?seeder")
@@ -33,9 +35,19 @@ _BASE: Final = re.compile(r"sqlalchemy\.(?:.*\.)?DeclarativeBase(?:NoMeta)?")
 _MADE: Final = re.compile(
     r"(?:sqlalchemy|sqlmodel|flask_sqlalchemy)\.(?:.*\.)?(?:declarative_base|SQLAlchemy|(MetaData))|.*\.generate_base"
 )
+# Functions that fill a database, and what they do where they only make its tables.
+_SEEDS: Final = re.compile(
+    r"_?(?:init(?:iali[sz]e)?|setup|set_up|bootstrap|prepare|fill)_(?:the_)?(?:db|database|data|tables)"
+    r"|(?:init|load|create|add|insert|make|import|run)_(?:\w+_)?(?:seeds?|data|fixtures|rows)|(?:\w+_)?(?:seed|populate)(?:_\w+)?"
+)
+_MAKES_TABLES: Final = re.compile(r"\.create_all\b")
+_ADDS_ROWS: Final = re.compile(
+    r"\.(?:add|add_all|merge|bulk_\w+|execute|exec|create\w*|insert\w*|save)\(|\binsert\(|\bcreate_\w+\("
+)
 # Pieces of code, as `ast.unparse` writes them: without comments and line breaks, and in single quotes.
 _OTHER_DATABASE: Final = re.compile(r"[\w.]+\('(?:sqlite|mysql|mariadb|oracle|mssql)")
 _VARIABLE: Final = re.compile(r"[A-Z0-9_]*(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|SQL)[A-Z0-9_]*_?(?:URL|URI|DSN)")
+_DEFAULT_VARIABLE: Final = ("dj_database_url.config", ".env.db", ".env.db_url", ".env.dj_db_url")
 _FIELD: Final = re.compile(rf"((?i:{_VARIABLE.pattern})|\w+(?=: [^=]*PostgresDsn)): ")
 _PREFIX: Final = re.compile(r"\benv_prefix\W+(\w*)'")
 _ALIAS: Final = re.compile(r"\b(?:validation_alias|alias|env)='(\w+)'")
@@ -117,6 +129,8 @@ class Source:
                 ) if _VARIABLE.fullmatch(name):
                     if isinstance(node, ast.Call) or self.path(value) == "os.environ":
                         yield name, bool(_DRIVER.search(ast.unparse(node)))
+                case ast.Call(args=[]) if self.path(node).endswith(_DEFAULT_VARIABLE):
+                    yield "DATABASE_URL", False
                 case ast.ClassDef(bases=bases) if any(self.path(base).endswith("Settings") for base in bases):
                     prefix = _PREFIX.search(ast.unparse(node))
                     for code in (ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)):
@@ -124,6 +138,18 @@ class Source:
                             alias = _ALIAS.search(code)
                             name = alias[1] if alias else f"{prefix[1] if prefix else ''}{field[1]}"
                             yield name.upper(), bool(_DRIVER.search(code))
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that fills the database when a script of the project calls it: its path, and the script's file."""
+
+    path: str
+    script: str
+    makes_tables: bool
+    """Whether it does that and nothing else."""
+    command: str
+    """The name of the command that it is for a command line; calling it would read that."""
 
 
 class Code:
@@ -152,10 +178,43 @@ class Code:
             for name, has_driver in source.variables():
                 if "TEST" not in name and (name not in self.variables or has_driver):
                     self.variables[name] = source.file, has_driver
+        self.functions = self._functions(sources)
         models = {path: self._metadata(path) for source in sources for path in self._tables(source)}
         self._of_models = [*Counter(models.values()).most_common(1), ("", 0)][0][0]
         self.models = [path for path, metadata in models.items() if metadata == self._of_models]
         self.classes = [path for path in self.models if isinstance(self._definition(path)[2], ast.ClassDef)]
+
+    def _functions(self, sources: Iterable[Source]) -> list[Function]:
+        """The functions that scripts call: what runs under ``__main__``, as a command, or as a script in pyproject."""
+        called: dict[str, str] = {}
+        for entry in self._files.scripts:
+            called[entry.replace(":", ".")] = "pyproject.toml"
+        for source in sources:
+            commands = [name for name, node in source.definitions if self._command_of(source, node)]
+            is_script = commands or any(
+                isinstance(node, ast.If) and "'__main__'" in ast.unparse(node.test) for node in source.nodes
+            )
+            if is_script or source.module in map(_parent, called):
+                paths = [source.path(node) for node in source.nodes if isinstance(node, ast.Call)]
+                called |= dict.fromkeys([*paths, *(f"{source.module}.{name}" for name in commands)], source.file)
+        functions: dict[str, Function] = {}
+        for call, script in called.items():
+            _, home, node = self._definition(call)
+            if home and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _SEEDS.fullmatch(node.name):
+                code = ast.unparse(node)
+                only_tables = bool(_MAKES_TABLES.search(code)) and not _ADDS_ROWS.search(_MAKES_TABLES.sub("", code))
+                setting = f"{home.module}:{node.name}"
+                functions[setting] = Function(setting, script, only_tables, self._command_of(home, node))
+        return list(functions.values())
+
+    @staticmethod
+    def _command_of(source: Source, node: ast.AST) -> str:
+        """The name of the command that a decorator makes of a function; empty where none does."""
+        for mark in getattr(node, "decorator_list", ()):
+            if isinstance(mark, ast.Call) and source.path(mark).rpartition(".")[2] == "command":
+                names = [argument.value for argument in mark.args if isinstance(argument, ast.Constant)]
+                return str(names[0] if names else getattr(node, "name", "")).replace("_", "-")
+        return ""
 
     def metadata(self) -> tuple[str, list[str]]:
         """A path to the models' ``MetaData``, in the module that imports most of them; the files of the others."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import sys
 import tomllib
 import zlib
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +21,16 @@ _NOT_ITS_OWN: Final = re.compile(
 _MOST: Final = 20_000
 _BEGINNING: Final = 1_000_000
 _MARKS: Final = re.compile(rb"(?im)^[ \t]*--[ \t]*(?:(migrate:up)|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b")
+_ALEMBIC: Final = re.compile(rb"^\[alembic\]", re.MULTILINE)
+_FLASK_APP: Final = re.compile(
+    rb"^(?:app|application)\s*(?::[^=\n]+)?=\s*(?:\w+\.)?(?:create_app|make_app|Flask)\(", re.MULTILINE
+)
 _NUMBERED: Final = re.compile(r"[VU]?\d+[^/]*\.sql", re.IGNORECASE)
 _TABLE: Final = re.compile(rb"\bCREATE\s+(?:UNLOGGED\s+)?TABLE\b", re.IGNORECASE)
 _DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
 _ROWS: Final = re.compile(rb"^(?:COPY \S+ .*FROM stdin;|INSERT INTO )", re.MULTILINE)
 _SEEDS: Final = re.compile(r"(?:.*/)?seeds?(?:/[^/]*)?\.sql", re.IGNORECASE)
+_LEAST: Final = 20  # a directory is rated below that which holds no table, no numbers and no tool's marks
 _NOT_MIGRATIONS: Final = frozenset({"queries", "query", "fixtures", "seeds", "seed", "functions", "views", "scripts"})
 
 
@@ -71,27 +78,73 @@ class Files:
         return "DJANGO_SETTINGS_MODULE in pyproject.toml" if "DJANGO_SETTINGS_MODULE" in options else ""
 
     @cached_property
+    def scripts(self) -> list[str]:
+        """The functions that ``pyproject.toml`` makes commands of, as ``package.module:function``."""
+        tables = (self.pyproject.get("project", {}), self.pyproject.get("tool", {}).get("poetry", {}))
+        entries = [entry for table in tables for entry in table.get("scripts", {}).values()]
+        return [entry for entry in entries if isinstance(entry, str) and ":" in entry]
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The directories that modules are imported from, each with a slash at its end: the root is the empty one."""
+        options = self.pyproject.get("tool", {}).get("pytest", {}).get("ini_options", {})
+        given = options.get("pythonpath", [])
+        places = [self.root / place for place in ([given] if isinstance(given, str) else given)]
+        places += [self.root / "src", *map(Path, filter(None, sys.path))]
+        within = [place.relative_to(self.root).as_posix() for place in places if place.is_relative_to(self.root)]
+        return [*sorted({f"{place}/" for place in within if place != "."}, key=len, reverse=True), ""]
+
+    @cached_property
     def modules(self) -> dict[str, str]:
-        """The modules that can be imported from the root or from ``src``, each with its file."""
+        """The modules that can be imported, each with its file."""
         packages = {name.removesuffix("/__init__.py") for name in self.ending("/__init__.py")}
         modules: dict[str, str] = {}
         for name in self.ending(".py"):
-            source = "src/" if name.startswith("src/") else ""
+            source = next(source for source in self.sources if name.startswith(source))
             parts = name.removeprefix(source).removesuffix(".py").split("/")
             regular = [f"{source}{'/'.join(parts[:end])}" in packages for end in range(1, len(parts))]
             if parts != ["__init__"] and all(map(str.isidentifier, parts)) and (not any(regular) or regular[0]):
                 modules[".".join(parts).removesuffix(".__init__")] = name
         return dict(sorted(modules.items()))
 
+    @cached_property
+    def hidden(self) -> list[str]:
+        """The packages that cannot be imported from here: their directories, from the root."""
+        inner = {*self.ending("/__init__.py")} - {*self.modules.values()}
+        return sorted({name.removesuffix("/__init__.py") for name in inner if name.count("/") > 1})
 
-def alembic(files: Files) -> tuple[list[str], str]:
-    """Alembic's configurations, as the setting spells them; and the first directory of Flask-Migrate, if any."""
-    homes = {name: name.rpartition("/")[0] for name in files.ending("/alembic.ini")}
-    flask = [name for name, home in homes.items() if b"current_app" in files.beginning(f"{home}/env.py".lstrip("/"))]
-    names = [name for name in homes if name not in flask]
+    @cached_property
+    def flask_app(self) -> str:
+        """The module with Flask's application, where Flask does not find it by itself; or nothing."""
+        if {"app.py", "wsgi.py", ".flaskenv"} & {
+            path.name for path in self.root.iterdir()
+        } or "FLASK_APP" in os.environ:
+            return ""
+        return next((module for module, name in self.modules.items() if _FLASK_APP.search(self.beginning(name))), "")
+
+
+@dataclass(frozen=True)
+class Alembic:
+    """What there is of Alembic: configurations, as the setting spells them, and directories without one."""
+
+    configurations: list[str]
+    flask: str
+    """The first directory of Flask-Migrate, whose configuration does not say where it is."""
+    alone: list[str]
+
+
+def alembic(files: Files) -> Alembic:
+    """Look for Alembic's files, whatever they are called."""
+    homes = {name: name.rpartition("/")[0] for name in files.ending(".ini") if _ALEMBIC.search(files.beginning(name))}
+    environments = [name.removesuffix("env.py").rstrip("/") for name in files.ending("/env.py")]
+    texts = {home: files.beginning(f"{home}/env.py".lstrip("/")) for home in environments}
+    flask = [home for home, text in texts.items() if b"current_app" in text and home in homes.values()]
+    environments = [home for home, text in texts.items() if b"alembic" in text and home not in flask]
+    names = [name for name, home in homes.items() if home not in flask]
+    names.sort(key=lambda name: not f"/{name}".endswith("/alembic.ini"))
     if "alembic" in files.pyproject.get("tool", {}) and "alembic.ini" not in names:
         names.insert(0, "pyproject.toml")
-    return names, homes[flask[0]] if flask else ""
+    return Alembic(names, flask[0] if flask else "", [] if names else environments)
 
 
 def dumps(files: Files) -> list[str]:
@@ -111,8 +164,8 @@ def sql_seeds(files: Files) -> list[str]:
     return sorted(patterns, key=lambda pattern: not pattern.endswith("/*.sql"))
 
 
-def sql_migrations(files: Files) -> tuple[str, str]:
-    """The directory that looks most like migrations in SQL, and a description; both empty where none does."""
+def sql_migrations(files: Files) -> list[tuple[str, str]]:
+    """The directories that look like migrations in SQL, the likeliest first, each with a description."""
     directories: dict[str, dict[str, bytes]] = defaultdict(dict)
     for name in files.ending(".sql"):
         text = files.beginning(name)
@@ -121,7 +174,7 @@ def sql_migrations(files: Files) -> tuple[str, str]:
             place = place.rpartition("/")[0]
         if place and not name.endswith(".down.sql") and not _DUMPED.search(text):
             directories[place][name] = text
-    best, highest = ("", ""), 19
+    rated: list[tuple[int, str, str]] = []
     for place, texts in directories.items():
         last = place.rpartition("/")[2].lower()
         numbered = sum(bool(_NUMBERED.fullmatch(name.rpartition("/")[2])) for name in texts)
@@ -135,7 +188,7 @@ def sql_migrations(files: Files) -> tuple[str, str]:
             + 20 * bool(_TABLE.search(text))
             + 5 * (last in {"sql", "db", "schema", "database"})
         )
-        if last not in _NOT_MIGRATIONS and rating > highest:
+        if last not in _NOT_MIGRATIONS and rating >= _LEAST:
             tool = f", with {'dbmate' if marks[1] else 'goose or sql-migrate'}'s marks" if marks else ""
-            best, highest = (place, f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"), rating
-    return best
+            rated.append((rating, place, f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"))
+    return [(place, about) for _, place, about in sorted(rated, key=lambda entry: -entry[0])]

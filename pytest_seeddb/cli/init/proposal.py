@@ -7,19 +7,25 @@ import re
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.cli.init.code import Code
 from pytest_seeddb.cli.init.files import Files, alembic, dumps, sql_migrations, sql_seeds
+from pytest_seeddb.cli.init.trial import Trial
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.migrations.sources import DJANGO, stages
 from pytest_seeddb.settings.files import FILE_NAME
 from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    Migrations = str | Mapping[str, object]
+
+_SQL: Final = "SQL migrations"
+_MODELS: Final = "SQLAlchemy models without migrations"
 _DJANGO_MODEL: Final = re.compile(rb"^class (\w+)\((?:\w+\.)?\w*Model\w*", re.MULTILINE)
 _DJANGO_COMMAND: Final = re.compile(
     r".*\.management\.commands\.(?:.*\.)?((?:\w+_)?(?:seed|populate|demo|fill)(?:s|ers|ing)?(?:_\w+)?)"
@@ -68,24 +74,29 @@ class Written:
 
 
 class Proposal:
-    """The settings for a project, and a seeds module if it has none. Its files are read; its code is not run."""
+    """The settings for a project, and a seeds module if it has none.
 
-    def __init__(self, root: Path) -> None:
+    Its files are read, and what the settings name is imported in a process of its own, unless ``imports`` is false.
+    ``taken`` is the file or directory with the migrations.
+    """
+
+    def __init__(self, root: Path, *, imports: bool = True) -> None:
         self.found: list[Finding] = []
         self.notes: list[str] = []
         self.lines: list[str] = []
         self.seeds: Written | None = None
         self.root = root
-        files = Files(root)
-        code = Code(files)
-        self.lines.append(f"migrations = {self._migrations(files, code)}")
-        self._add_seeds(files, code)
-        self._add_connections(files, code)
+        files = self._files = Files(root)
+        self._code = Code(files)
+        self._imports = imports
+        value, self.taken = self._migrations()
+        self.lines.append(f"migrations = {_toml_value(value)}")
+        self._add_seeds()
+        self._add_connections()
         for dump in dumps(files):
             self.found.append(Finding("dump", dump))
             self.lines.append(f"# dump = {_toml(dump)}  # restored first; then only the migrations that it lacks run")
-        inner = {*files.ending("/__init__.py")} - {*files.modules.values()}
-        for place in sorted({name.partition("/")[0] for name in inner if name.count("/") > 1}):
+        for place in sorted({name.partition("/")[0] for name in files.hidden}):
             advice = f"if the application is there, run: seeddb init -C {place}"
             self.notes.append(f"the modules in {place} cannot be imported from here; {advice}")
 
@@ -105,63 +116,128 @@ class Proposal:
                     table = Written(project.name, "append", added)
         return (self.seeds, table) if self.seeds else (table,)
 
-    def _migrations(self, files: Files, code: Code) -> str:
-        """The first source of a schema that is known, as TOML."""
-        if files.django:
-            self.found.append(Finding("Django", files.django))
-            return _toml(DJANGO)
-        configurations, flask = alembic(files)
-        for name in configurations:
+    def _failures(self, settings: Sequence[tuple[str, object]], variables: Iterable[str] = ()) -> list[str]:
+        """Why each of the settings cannot be used; empty where it can."""
+        if self._imports and settings:
+            return Trial(self.root, variables).failures(settings)
+        return [self._failure_to_read(value) if name == "migrations" else "" for name, value in settings]
+
+    def _failure_to_read(self, value: object) -> str:
+        with suppress(OSError):
             try:
-                stages(Settings(files.root, migrations=name))
+                if value != DJANGO:
+                    stages(Settings(self.root).replace(migrations=value))
             except SeedDbError as error:
-                self.notes.append(f"{name} was skipped: {error.what}. {error.saw}")
-            else:
-                self.found.append(Finding("Alembic", name))
-                return _toml(name)
-        if flask:
-            self.found.append(Finding("Flask-Migrate", flask))
-            if code.variables:
-                return f'{{command = "flask db upgrade", inputs = [{_toml(f"{flask}/**/*.py")}]}}'
-            # It migrates the database that the application is configured for, and no other.
+                return f"{error.what}. {error.saw}"
+        return ""
+
+    def _candidates(self) -> Iterator[tuple[Finding, Migrations]]:
+        """What may make the schema, the likeliest first."""
+        if self._files.django:
+            yield Finding("Django", self._files.django), DJANGO
+        migrations = alembic(self._files)
+        for name in migrations.configurations:
+            yield Finding("Alembic", name), name
+        for home in migrations.alone:
             self.notes.append(
-                f"{flask} needs `flask db upgrade`, and the database's URL is read from no environment variable: "
+                f"{home} has Alembic's env.py, and no alembic.ini says so: write one with script_location"
+            )
+        yield from self._flask(migrations.flask)
+        for directory, about in sql_migrations(self._files):
+            yield Finding(_SQL, about), directory
+        if path := self._metadata[0]:
+            yield Finding(_MODELS, path), path
+        for function in self._code.functions:
+            if function.makes_tables and not function.command:
+                yield Finding("function that makes the tables", function.path), function.path
+
+    def _flask(self, directory: str) -> Iterator[tuple[Finding, Migrations]]:
+        if directory and self._code.variables:
+            app = f" --app {self._files.flask_app}" if self._files.flask_app else ""
+            inputs = [f"{directory}/**/*.py"]
+            yield Finding("Flask-Migrate", directory), {"command": f"flask{app} db upgrade", "inputs": inputs}
+        elif directory:  # it migrates the database that the application is configured for, and no other
+            self.notes.append(
+                f"{directory} needs `flask db upgrade`, and the database's URL is read from no environment variable: "
                 "let the configuration read DATABASE_URL"
             )
-        directory, description = sql_migrations(files)
-        if directory:
-            self.found.append(Finding("SQL migrations", description))
-            return _toml(directory)
-        path, missing = code.metadata()
-        if not path:
-            raise SeedDbError(
-                "The project has no migrations or models that seeddb recognises",
-                saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, "
-                "no SQLAlchemy models",
-                source=str(files.root),
-                remedy="start in the project's own directory (-C DIR), or write [tool.seeddb] by hand: migrations = "
-                '"package.module:function" runs any function',
-            )
-        self.found.append(Finding("SQLAlchemy models without migrations", path))
-        if missing:
-            module, files_with_models = path.partition(":")[0], ", ".join(missing)
-            self.notes.append(
-                f"importing {module} leaves out {files_with_models}: name a module that imports all models"
-            )
-        return _toml(path)
 
-    def _add_seeds(self, files: Files, code: Code) -> None:
+    @cached_property
+    def _metadata(self) -> tuple[str, list[str]]:
+        return self._code.metadata()
+
+    def _migrations(self) -> tuple[Migrations, str]:
+        """The first source of a schema that can be used, and where it is; notes say why others were not taken."""
+        candidates = self._candidates()
+        for finding, value in candidates:
+            why = self._failures([("migrations", value)], () if value == DJANGO else self._code.variables)[0]
+            if why and value == DJANGO and self._code.variables:
+                variables = " and ".join(self._code.variables)
+                if not self._failures([("migrations", value)], self._code.variables)[0]:
+                    advice = f"set {variables} to a postgresql:// URL wherever seeddb and pytest run"
+                    self.notes.append(f"{advice}; nothing connects to it. Without it: {why}")
+                    why = ""
+            if why:
+                self.notes.append(f"{_place(finding)} was not taken: {why}")
+                continue
+            self.found.append(finding)
+            if finding.what == _MODELS and (missing := self._metadata[1]):
+                module, models = finding.where.partition(":")[0], ", ".join(missing)
+                self.notes.append(f"importing {module} leaves out {models}: name a module that imports all models")
+            for other, _ in candidates:
+                if other.what in {"Alembic", "Flask-Migrate", _SQL}:
+                    self.notes.append(f"{_place(other)} was not taken: {_place(finding)} was found first")
+            return value, _place(finding)
+        if self.notes:
+            raise SeedDbError(
+                "No migrations or models that were found can be used",
+                saw="\n".join(self.notes),
+                source=str(self.root),
+                remedy="run seeddb in the environment where the project's dependencies are installed and the variables "
+                "that it needs are set; --no-import writes the settings without importing anything",
+            )
+        raise SeedDbError(
+            "The project has no migrations or models that seeddb recognises",
+            saw="no manage.py, no alembic.ini, no [tool.alembic], no directory of *.sql migrations, "
+            "no SQLAlchemy models",
+            source=str(self.root),
+            remedy="start in the project's own directory (-C DIR), or write [tool.seeddb] by hand: migrations = "
+            '"package.module:function" runs any function',
+        )
+
+    def _usable(self, name: str, paths: Sequence[str]) -> list[str]:
+        """Those of the import paths that can be imported; notes say why others were not taken."""
+        failures = self._failures([(name, path) for path in paths], self._code.variables)
+        self.notes += [f"{path} was not taken: {why}" for path, why in zip(paths, failures, strict=True) if why]
+        return [path for path, why in zip(paths, failures, strict=True) if not why]
+
+    def _add_seeds(self) -> None:
         """The seeds that are there; else a new module, and in a comment what seeds a Django project in other ways."""
-        if seeds := [*code.seeding, *sql_seeds(files)]:
+        files, code = self._files, self._code
+        functions = {} if files.django else {one.path: one for one in code.functions if not one.makes_tables}
+        for function in [function for function in functions.values() if function.command]:
+            command = f'{{command = "... {function.command}", inputs = ["..."]}}'
+            self.notes.append(f"{function.path} was not taken: it is a command. It can be a seed: {command}")
+            del functions[function.path]
+        paths = self._usable("seeds", [*code.seeding, *functions])
+        self.found += [
+            Finding("function that seeds", f"{path}, called in {functions[path].script}")
+            for path in paths
+            if path in functions
+        ]
+        if seeds := [*paths, *sql_seeds(files)]:
             self.found.append(Finding("seeds", ", ".join(seeds)))
             self.lines.append(f"seeds = {_toml(seeds)}")
             return
-        module, self.seeds = _seeds_module(files, code)
+        package = "" if files.django else _package(files, code)
+        if package and not self._usable("seeds", [package]):
+            package = ""
+        module, self.seeds = _seeds_module(files, code, package)
         self.lines.append(f"seeds = {_toml([module])}")
         entries = [_toml(module)]
-        for command in filter(None, map(_DJANGO_COMMAND.fullmatch, files.modules if files.django else ())):
-            self.found.append(Finding("management command", command[1]))
-            entries.append(f'{{django = {_toml(command[1])}, tier = "demo"}}')
+        for match in filter(None, map(_DJANGO_COMMAND.fullmatch, files.modules if files.django else ())):
+            self.found.append(Finding("management command", match[1]))
+            entries.append(f'{{django = {_toml(match[1])}, tier = "demo"}}')
         for path in files.ending(".json", ".yaml", ".yml", ".xml", ".jsonl"):
             if files.django and "/fixtures/" in f"/{path}":
                 name = path.rpartition("/")[2]
@@ -170,11 +246,13 @@ class Proposal:
         if len(entries) > 1:
             self.lines.append(f"# seeds = [{', '.join(entries)}]  # with what the project has already")
 
-    def _add_connections(self, files: Files, code: Code) -> None:
-        for path, is_async in code.engines.items():
-            self.found.append(Finding("asynchronous engine" if is_async else "engine", path))
-        if code.engines:
-            self.lines.append(f"engines = {_toml(list(code.engines))}")
+    def _add_connections(self) -> None:
+        files, code = self._files, self._code
+        engines = self._usable("engines", [*code.engines])
+        for path in engines:
+            self.found.append(Finding("asynchronous engine" if code.engines[path] else "engine", path))
+        if engines:
+            self.lines.append(f"engines = {_toml(engines)}")
         elif code.hidden_engines:
             self.found.append(Finding("engine made in a function", ", ".join(code.hidden_engines)))
             self.lines.append('# engines = "all"  # in a seeded test every engine of the process goes to its database')
@@ -183,7 +261,7 @@ class Proposal:
         for name, (file, _) in variables.items():
             self.found.append(Finding("environment variable", f"{name}, read in {file}"))
         # A clone's URL names no driver, so a variable whose URL must name one is for a person to decide.
-        doubtful = [name for name, (_, has_driver) in variables.items() if has_driver and code.engines]
+        doubtful = [name for name, (_, has_driver) in variables.items() if has_driver and engines]
         plain = [name for name in variables if name not in doubtful]
         if plain:
             self.lines.append(f"env = {_toml(plain if plain[1:] else plain[0])}")
@@ -191,7 +269,60 @@ class Proposal:
         self.lines += [f"# env = {_toml(name)}  # {why}" for name in doubtful]
 
 
-def _seeds_module(files: Files, code: Code) -> tuple[str, Written]:
+def _place(finding: Finding) -> str:
+    """Where it is, without what follows a directory's name."""
+    return finding.where.partition(": ")[0]
+
+
+def propose(root: Path, *, imports: bool = True) -> Proposal:
+    """The proposal for the project in a directory, or for the one below it that its migrations belong to.
+
+    That is where its modules can be imported from, unless pytest is configured above it.
+    """
+    hidden = Files(root).hidden
+    parents = dict.fromkeys(package.rpartition("/")[0] for package in hidden)
+    homes = [home for home in parents if home not in hidden and (_has_pytest(root / home) or not _has_pytest(root))]
+    try:
+        proposal = Proposal(root, imports=imports)
+    except SeedDbError:
+        for home in homes:
+            with suppress(SeedDbError):
+                return Proposal(root / home, imports=imports)
+        raise
+    for home in homes:
+        if f"{proposal.taken}/".startswith(f"{home}/"):
+            with suppress(SeedDbError):
+                return Proposal(root / home, imports=imports)
+    return proposal
+
+
+def _has_pytest(directory: Path) -> bool:
+    """Whether pytest finds its configuration there."""
+    texts = {
+        "pytest.ini": "[pytest]",
+        "tox.ini": "[pytest]",
+        "setup.cfg": "[tool:pytest]",
+        "pyproject.toml": "[tool.pytest",
+    }
+    paths = ((directory / name, text) for name, text in texts.items())
+    return any(path.is_file() and text in path.read_text(encoding="utf-8", errors="replace") for path, text in paths)
+
+
+def _toml_value(value: Migrations) -> str:
+    if isinstance(value, str):
+        return _toml(value)
+    return f"{{{', '.join(f'{key} = {_toml(entry)}' for key, entry in value.items())}}}"
+
+
+def _package(files: Files, code: Code) -> str:
+    """The application's package; empty where there is none."""
+    near = [model.rpartition(".")[0] for model in code.models] + [path.partition(":")[0] for path in code.engines]
+    packages = [module for module, file in files.modules.items() if file.endswith(f"{module}/__init__.py")]
+    tops = [module.partition(".")[0] for module in near if "." in module or module in packages]
+    return [*tops, *packages, ""][0]
+
+
+def _seeds_module(files: Files, code: Code, package: str) -> tuple[str, Written]:
     """A module in the application's package, or at the root where there is none; its name is free."""
     if files.django:  # the application with the most models
         apps = {
@@ -205,17 +336,14 @@ def _seeds_module(files: Files, code: Code) -> tuple[str, Written]:
         add, add_all = "{0}.objects.create(...)", "{0}.objects.bulk_create({0}(...) for number in range(rows))"
     else:
         models = code.classes
-        near = [model.rpartition(".")[0] for model in code.models] + [path.partition(":")[0] for path in code.engines]
-        packages = [module for module, file in files.modules.items() if file.endswith(f"{module}/__init__.py")]
-        tops = [module.partition(".")[0] for module in near if "." in module or module in packages]
-        package = [*tops, *packages, ""][0]
         session, library = "session: Session", "from sqlalchemy.orm import Session\n\n"
         if code.engines and all(code.engines.values()):
             session, library = "session: AsyncSession", "from sqlalchemy.ext.asyncio import AsyncSession\n\n"
         rows = f"{session}, rows: int = 3"
         add, add_all = "session.add({0}(...))", "session.add_all({0}(...) for number in range(rows))"
     place = f"{package.replace('.', '/')}/".lstrip("/")
-    place = f"src/{place}" if package and f"src/{place}__init__.py" in files.names else place
+    home = files.modules.get(package, "") if package else ""
+    place = home.removesuffix("__init__.py") if home.endswith("/__init__.py") else place
     taken = {name.removeprefix(place).partition("/")[0] for name in files.names if name.startswith(place)}
     name = next((name for name in ("seeds", "seeders") if not {name, f"{name}.py"} & taken), "seeddb_seeds")
     pairs = [model.rpartition(".")[::2] for model in models[:6]]

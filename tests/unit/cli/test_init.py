@@ -48,7 +48,7 @@ def project(tmp_path, monkeypatch):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text) if isinstance(text, bytes) else path.write_text(textwrap.dedent(text))
-        return init(tmp_path, dry_run=dry_run)
+        return init(tmp_path, dry_run=dry_run, imports=False)
 
     return laid
 
@@ -84,6 +84,13 @@ DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n
             },
             "pyproject.toml",
         ),
+        (
+            {
+                "backend/conf/migrate.ini": "[alembic]\nscript_location = app/migrations\n",
+                **{f"backend/app/{name}": text for name, text in ALEMBIC.items() if name != "alembic.ini"},
+            },
+            "backend/conf/migrate.ini",
+        ),
         (DBMATE, "db/migrations"),
         ({"sql/schema/1_a.sql": "-- +goose Up\nCREATE TABLE a ();", "sql/queries/a.sql": "SELECT 1"}, "sql/schema"),
         ({"migrations/V1__a.sql": "CREATE TABLE a ();", "migrations/V2__b.sql": "CREATE TABLE b ();"}, "migrations"),
@@ -101,13 +108,24 @@ def test_what_makes_the_schema_is_recognised(project, files, migrations):
     assert table(project(files))[0]["migrations"] == migrations
 
 
+def test_what_was_seen_beside_it_is_told(project):
+    found = project({**ALEMBIC, **DBMATE, **{f"old/{name}": text for name, text in ALEMBIC.items()}})
+    first = "was not taken: alembic.ini was found first"
+    assert found.notes == (f"old/alembic.ini {first}", f"db/migrations {first}")
+
+
+def test_alembics_directory_without_a_configuration_is_told(project):
+    files = {f"shop/{name}": text for name, text in ALEMBIC.items() if name != "alembic.ini"}
+    assert "shop/migrations has Alembic's env.py" in project({**MODELS, **files}).notes[0]
+
+
 BROKEN_INI = {"alembic.ini": "[alembic]\nscript_location = nowhere\n"}
 
 
 def test_an_alembic_ini_that_leads_nowhere_is_passed_over_and_said_so(project):
     found = project({**BROKEN_INI, **DBMATE})
     assert table(found)[0]["migrations"] == "db/migrations"
-    assert "alembic.ini was skipped: Alembic's script directory has no env.py" in found.notes[0]
+    assert "alembic.ini was not taken: Alembic's script directory has no env.py" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +136,6 @@ def test_an_alembic_ini_that_leads_nowhere_is_passed_over_and_said_so(project):
         {".venv/pyvenv.cfg": "", ".venv/migrations/1.sql": "CREATE TABLE a ();"},
         {"env/pyvenv.cfg": "", "env/migrations/1.sql": "CREATE TABLE a ();"},
         {"node_modules/prisma/migrations/1_a/migration.sql": "CREATE TABLE a ();"},
-        BROKEN_INI,
         {"shop.py": "def f(:\n"},
         {"shop.py": "\xff\xfe"},
     ],
@@ -130,6 +147,16 @@ def test_where_nothing_makes_a_schema_nothing_is_written_and_the_error_says_what
         project(files, dry_run=False)
     assert not isinstance(raised.value, ConfigError)
     assert "no alembic.ini, no [tool.alembic], no directory of *.sql migrations" in raised.value.saw
+    assert "seeddb" not in (tmp_path / "pyproject.toml").read_text()
+
+
+SHOP = "from django.db import models\nclass Shop(models.Model): pass\n"
+
+
+def test_where_nothing_that_was_seen_can_be_used_the_error_says_why(project, tmp_path):
+    with pytest.raises(SeedDbError, match="No migrations or models that were found can be used") as raised:
+        project(BROKEN_INI, dry_run=False)
+    assert "alembic.ini was not taken: Alembic's script directory has no env.py" in raised.value.saw
     assert "seeddb" not in (tmp_path / "pyproject.toml").read_text()
 
 
@@ -146,6 +173,16 @@ MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.setti
 )
 def test_django_is_recognised(project, files):
     assert table(project(files))[0] == {"migrations": "django", "seeds": ["seeds"]}
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_project_below_the_root_gets_its_table_there_unless_pytest_is_configured_above(project, tmp_path, above):
+    files = {"apps/api/manage.py": MANAGE, "apps/api/shop/__init__.py": "", "apps/api/shop/models.py": SHOP}
+    found = project({**files, **({"pytest.ini": "[pytest]\n"} if above else {})})
+    home, seeds, commands = (".", "seeds", ()) if above else ("apps/api", "shop.seeds", ("cd apps/api",))
+    assert found.directory == str(tmp_path / home)
+    assert table(found)[0] == {"migrations": "django", "seeds": [seeds]}
+    assert found.next == (*commands, "seeddb build", "pytest --seed-db")
 
 
 def test_django_goes_before_another_schema(project):
@@ -199,6 +236,13 @@ def test_flask_migrate_runs_by_its_own_command_where_the_url_comes_from_the_envi
     found, _ = table(project({**FLASK, **settings}))
     assert found["migrations"] == {"command": "flask db upgrade", "inputs": ["migrations/**/*.py"]}
     assert found["env"] == "DATABASE_URL"
+
+
+def test_flask_is_told_which_module_has_the_application_where_it_does_not_look(project):
+    settings = {"shop/config.py": 'import os\nURI = os.environ["DATABASE_URL"]\n'}
+    made = {"shop/serve.py": "from shop import create_app\napp = create_app()\n"}
+    found, _ = table(project({**FLASK, **settings, **made}))
+    assert found["migrations"]["command"] == "flask --app shop.serve db upgrade"
 
 
 def test_flask_migrate_with_a_url_of_its_own_would_migrate_another_database_so_the_models_are_taken(project):
@@ -460,6 +504,81 @@ def test_seeds_that_are_there_are_used_and_none_are_written(project):
     assert [each.file for each in found.files] == ["pyproject.toml"]
 
 
+FILLING = """
+    def init_db(session):
+        session.add(object())
+
+    def create_tables():
+        Base.metadata.create_all(engine)
+
+    def seed_nothing():
+        pass
+"""
+SCRIPT = "from shop.filling import {0} as fill\n\ndef main():\n    fill()\n\nif __name__ == '__main__':\n    main()\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "seeds"),
+    [
+        ({"shop/initial_data.py": SCRIPT.format("init_db")}, ["shop.filling:init_db"]),
+        ({"scripts/fill.py": SCRIPT.format("init_db")}, ["shop.filling:init_db"]),
+        ({"pyproject.toml": '[project.scripts]\nfill = "shop.filling:init_db"\n'}, ["shop.filling:init_db"]),
+        ({"shop/initial_data.py": SCRIPT.format("create_tables")}, ["shop.seeds"]),
+        ({"shop/initial_data.py": SCRIPT.format("init_db").partition("if __name__")[0]}, ["shop.seeds"]),
+    ],
+)
+def test_a_function_that_a_script_calls_to_fill_the_database_is_a_seed(project, files, seeds):
+    found = project({**DBMATE, "shop/__init__.py": "", "shop/filling.py": FILLING, **files})
+    assert table(found)[0]["seeds"] == seeds
+
+
+def test_a_command_that_fills_the_database_is_told_and_not_called(project):
+    command = "import click\n\n@click.command()\n@click.option('--number')\ndef seed_all(number): ...\n"
+    found = project({**DBMATE, "shop/__init__.py": "", "shop/cli.py": command})
+    assert table(found)[0]["seeds"] == ["shop.seeds"]
+    assert "shop.cli:seed_all was not taken: it is a command" in found.notes[0]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_imported_is_not_proposed_and_the_reason_is_told(project, tmp_path):
+    files = {
+        **ALEMBIC,
+        **DBMATE,
+        "migrations/env.py": "from alembic import context\nimport nowhere\n",
+        "shop/__init__.py": "",
+        "shop/db.py": engine("'postgresql+psycopg://nowhere.invalid/shop'") + "print('printed')\n",
+        "shop/broken.py": engine("'postgresql+psycopg:///shop'") + "1 / 0\n",
+        "shop/ends.py": engine("'postgresql+psycopg:///shop'") + "os._exit(7)\n",
+        "shop/connects.py": engine("'postgresql+psycopg:///shop'") + "engine.connect()\n",
+        "shop/filling.py": "def seed_number(number): ...\n",
+        "shop/fill.py": SCRIPT.format("seed_number"),
+    }
+    project(files)
+    found = init(tmp_path, dry_run=True)
+    assert table(found)[0] == {
+        "migrations": "db/migrations",
+        "seeds": ["shop.seeds"],
+        "engines": ["shop.connects:engine", "shop.db:engine"],
+    }
+    for note, expected in zip(
+        found.notes,
+        (
+            "alembic.ini was not taken: env.py fails: ModuleNotFoundError: No module named 'nowhere'",
+            "shop.filling:seed_number was not taken: shop.filling:seed_number asks for 'number'",
+            "shop.broken:engine was not taken: The module 'shop.broken' fails while it is imported: ZeroDivisionError",
+            "shop.ends:engine was not taken: its import ends the process with 7",
+        ),
+        strict=True,
+    ):
+        assert expected in note
+    for path in tmp_path.glob("db/migrations/*"):
+        path.unlink()
+    with pytest.raises(SeedDbError, match="No migrations or models that were found can be used") as raised:
+        init(tmp_path, dry_run=True)
+    assert "No module named 'nowhere'" in raised.value.saw
+    assert "--no-import" in raised.value.remedy
+
+
 @pytest.mark.parametrize(
     ("files", "module", "file"),
     [
@@ -553,10 +672,10 @@ def test_a_table_further_up_holds_here_too_unless_this_is_a_project_of_its_own(t
     (inner / "db").mkdir(parents=True)
     (inner / "db/1.sql").write_text("CREATE TABLE a ();")
     with pytest.raises(ConfigError, match="The project already has settings") as raised:
-        init(inner)
+        init(inner, imports=False)
     assert str(tmp_path / "seeddb.toml") in str(raised.value)
     (inner / "pyproject.toml").write_text("")
-    assert init(inner).files[-1].file == "pyproject.toml"
+    assert init(inner, imports=False).files[-1].file == "pyproject.toml"
 
 
 def test_a_broken_pyproject_is_told(project):
