@@ -46,7 +46,7 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
     signals = history.signals()
 
     def migrate(target: Target, _first: int) -> None:  # the database itself knows what it has
-        execution = Execution(target, prints_errors=True)
+        execution = Execution(target, prints=True)
         upgrade = _Upgrade(history, target, execution)
         with _errors(lambda: upgrade.running or "Django's migrate", history, execution):
             call_without_loop(upgrade.run)
@@ -59,7 +59,7 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         target.started(signals)
         # The command sends it; nothing is left to migrate.
         options = {"database": alias, "verbosity": 0, "interactive": False, "skip_checks": True}
-        execution = Execution(target, prints_errors=True)
+        execution = Execution(target, prints=True)
         with target.marks.around(signals), _errors(lambda: "A receiver of Django's signals", history, execution):
             call_without_loop(lambda: call_command("migrate", **options))
 

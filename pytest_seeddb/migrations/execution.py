@@ -1,4 +1,4 @@
-"""Run a migration tool in this process; logging and warnings are as before afterwards."""
+"""Run a migration tool in this process, its output kept; logging and warnings are as before afterwards."""
 
 from __future__ import annotations
 
@@ -21,19 +21,14 @@ if TYPE_CHECKING:
 
 
 class Execution:
-    """One run of a tool against the target; ``output`` is what it prints.
+    """One run of a tool against the target; ``output`` is what it prints, which is also seen if it ``prints``."""
 
-    What goes to the standard output is also printed; with ``prints_errors`` also what goes to standard error, where
-    Alembic's own log goes.
-    """
-
-    def __init__(self, target: Target, directory: Path | None = None, *, prints_errors: bool = False) -> None:
+    def __init__(self, target: Target, directory: Path | None = None, *, prints: bool = False) -> None:
         self._target = target
         self._directory = directory
         self._outside = (sys.stdout, sys.stderr)
         self.output = io.StringIO()
-        self._out = _Copy(self.output, sys.stdout)
-        self._err: TextIO = _Copy(self.output, sys.stderr) if prints_errors else self.output
+        self._streams = [_Copy(self.output, stream) if prints else self.output for stream in self._outside]
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
@@ -42,8 +37,8 @@ class Execution:
             surroundings(self._target, self._directory),
             keep_logging(),
             warnings.catch_warnings(action="ignore"),  # of the project's files: the tool's own command shows them
-            contextlib.redirect_stdout(self._out),
-            contextlib.redirect_stderr(self._err),
+            contextlib.redirect_stdout(self._streams[0]),
+            contextlib.redirect_stderr(self._streams[1]),
         ):
             yield
 

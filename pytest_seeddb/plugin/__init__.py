@@ -55,17 +55,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def _join_django(config: pytest.Config) -> None:
     if RUN not in config.stash or config.stash[RUN].settings.migrations != "django":
         return
-    from pytest_seeddb.plugin.django.models import DjangoModels
+    from pytest_seeddb.plugin.django.models import set_up_models
 
-    models = DjangoModels(config, config.stash[RUN].settings)
-    config.pluginmanager.register(models, "seeddb-django-models")
+    set_up_models(config)
     plugins = config.pluginmanager.get_plugins()
-    if "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
-        models.set_up()  # before pytest-django looks for the last time whether Django has its settings
-        if is_enabled(config):
-            from pytest_seeddb.plugin.django import fixtures
+    if is_enabled(config) and "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
+        from pytest_seeddb.plugin.django import fixtures
 
-            config.pluginmanager.register(fixtures, "seeddb-django")
+        config.pluginmanager.register(fixtures, "seeddb-django")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _XDIST_RUN: Final = "PYTEST_XDIST_TESTRUNUID"
 """The variable with the run's id, which all xdist workers have in common."""
-_XDIST_WORKER: Final = "PYTEST_XDIST_WORKER"
 
 # -- the session's chain -------------------------------------------------------------------------
 
@@ -95,7 +94,8 @@ def _seeddb_worker(
     xdist_run = os.environ.get(_XDIST_RUN, "")
     # Tells this run from others: all of xdist's workers have the same, and one of them builds.
     token = (xdist_run or os.urandom(8).hex()) if seeddb_settings.reseed else ""
-    form = seeddb_settings.clone_name.replace("{worker}", os.environ.get(_XDIST_WORKER, "master"))
+    xdist_worker: str = getattr(pytestconfig, "workerinput", {}).get("workerid", "master")
+    form = seeddb_settings.clone_name.replace("{worker}", xdist_worker)
     support = build_support(TerminalProgress(pytestconfig), _seeddb_around_builds, run.plans)
     worker = Worker(
         seeddb_server,

@@ -148,7 +148,7 @@ def test_test_modules_import_models_at_their_top_although_only_manage_py_names_t
 
 @pytest.mark.slow
 def test_what_a_migration_prints_is_seen_and_names_of_databases_have_the_form_that_is_set(clinic):
-    clinic.table('seeds = ["clinic.seeds"]\nclone_name = "test_{clone}_{worker}"')
+    clinic.table('seeds = ["clinic.seeds"]\nclone_name = "test_{clone}_{worker}"\n')
     clinic.own_template()
     speaks = "migrations.RunPython(lambda apps, editor: print('printed by a migration'))"
     clinic.migration("0004_speaks", speaks, "0003_own")
