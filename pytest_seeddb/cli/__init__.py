@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli.parser import make_parser
-from pytest_seeddb.errors import ConfigError, SeedDbError
+from pytest_seeddb.cli.output import parts_of, say, silence, stream_for_the_result
+from pytest_seeddb.cli.parser import WrongUsage, make_parser
+from pytest_seeddb.errors import ConfigError, SeedDbError, mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -18,13 +22,41 @@ INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    parsed = make_parser().parse_args(arguments)
+    """Run the command and return its exit code: 0 done, 1 failed, 2 wrong usage, 3 pending, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        # What is to be alone on standard output must be so even if the options are wrong.
+        with stream_for_the_result(alone=not {"--json", "--digest"}.isdisjoint(given)) as stream:
+            return _run(given, stream, is_json="--json" in given)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:  # ``seeddb explain | head -1``
+                silence(stream)
+
+
+def _run(arguments: Sequence[str], stream: TextIO, *, is_json: bool) -> int:
+    code, parsed = FAILED, None
+    try:
+        parsed = make_parser().parse_args(arguments)
+        parsed.stream = stream
         return int(import_module(parsed.module).run(parsed))
-    except SeedDbError as error:
-        print(f"seeddb: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, ConfigError) else FAILED
+    except WrongUsage as wrong:
+        sys.stderr.write(str(wrong))
+        code, error = USAGE, SeedDbError(wrong.message, source="the command line", remedy=f"see {wrong.prog} --help")
+    except SeedDbError as failure:
+        if parsed and parsed.verbose and failure.__cause__:
+            say(mask("".join(traceback.format_exception(failure.__cause__))))
+        say(f"seeddb: {failure}")
+        code, error = USAGE if isinstance(failure, ConfigError) else FAILED, failure
     except KeyboardInterrupt:
-        print("seeddb: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        say("seeddb: interrupted")
+        code, error = INTERRUPTED, SeedDbError("interrupted", source="the keyboard", remedy="run it again")
+    except Exception as bug:
+        if is_json:
+            say(json.dumps({"error": parts_of(SeedDbError(f"{type(bug).__name__}: {bug}"))}, indent=2), stream)
+        raise
+    if is_json:
+        say(json.dumps({"error": parts_of(error)}, indent=2), stream)
+    return code

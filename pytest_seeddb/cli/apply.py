@@ -8,14 +8,15 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.imports import describe, load
-from pytest_seeddb.cli.applying import Wish, apply_to, demo_steps, guard, ledger_of
+from pytest_seeddb.cli.applying import apply_to, demo_steps, guard, ledger_of
 from pytest_seeddb.cli.database import database_of, further_databases, is_nearby, is_on_this_machine
-from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.output import make_progress, say, show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.errors import ConfigError, ServerError
+from pytest_seeddb.cli.pending import Wish, chosen_part, find_seed
+from pytest_seeddb.errors import ConfigError, SeedDbError, ServerError
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan.ledger import Ledger
 from pytest_seeddb.seeds.declaration import TIERS
@@ -26,43 +27,72 @@ from pytest_seeddb.settings.production import Environment, environment_from, env
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_seeddb.cli.applying import Applied
+    from pytest_seeddb.cli.pending import Todo
     from pytest_seeddb.plan.plan import Plan, Progress
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
 
+PENDING: Final = 3
+"""The exit code of ``--check`` where something is pending."""
+
+_WORDS: Final = {"run": "ran", "accept": "accepted, not run", "refuse": "cannot be run", "done": "done before"}
+
+
 def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
-    names = ("url", "tier", "force", "accept", "reset", "yes", "dry_run", "wait", "lock_timeout")
-    wish = Wish(**{name: getattr(parsed, name) for name in names})
-    applied = apply(settings_of(parsed), wish, make_progress())
+    names = ("url", "tier", "only", "force", "accept", "reset", "yes", "wait", "lock_timeout")
+    wish = Wish(**{name: getattr(parsed, name) for name in names}, dry_run=parsed.dry_run or parsed.check)
+    shows_steps = not (parsed.json or parsed.quiet or wish.dry_run)
+
+    def hear(todo: Todo) -> None:
+        if shows_steps:
+            say(_line(todo), sys.stdout)  # which a bar moves out of its way
+
+    applied = apply(settings_of(parsed), wish, make_progress(parsed, "applying", steps=False), hear)
     if applied is None:
-        print("seeddb: nothing was done", file=sys.stderr)
+        raise SeedDbError("The answer was not yes: nothing was done", remedy="type yes, or add --yes")
+    first = next(iter(applied.errors), None)
+    show(parsed, {**vars(applied), "error": first}, _lines(applied, verbose=parsed.verbose), with_quiet=wish.dry_run)
+    for error in () if parsed.json else applied.errors:
+        say(f"seeddb: {error}")
+    if first:
         return 1
-    if parsed.json:
-        print(as_json(applied))
-        return 0
+    return PENDING if parsed.check and not applied.up_to_date else 0
+
+
+def _lines(applied: Applied, *, verbose: bool) -> Iterator[str]:
+    """What is left to say at the end: each step was told as it ended, unless nothing was to be done."""
     seeds = ", no seeds" if applied.tier == "none" else f"/{applied.profile}, {applied.tier}"
     label = f"{applied.database}: {applied.plan}{seeds}"
+    done = [todo for todo in applied.steps if todo.action == "done"]
+    done_before = f"{len(done)} steps were done before" if len(done) != 1 else "1 step was done before"
     if applied.up_to_date:
-        print(f"{label}: up to date")
-        return 0
-    print(f"{label}: {'would do' if applied.dry_run else f'applied in {applied.seconds:.1f} s'}")
-    words = {"run": "run" if applied.dry_run else "ran", "accept": "accepted, not run", "refuse": "cannot be run"}
-    for todo in applied.steps:
-        if todo.action != "done":
-            seconds = "" if applied.dry_run or todo.action != "run" else f", {todo.seconds:.1f} s"
-            print(f"  {words[todo.action]}: {todo.step} ({todo.reason}{seconds})")
-    if done := sum(todo.action == "done" for todo in applied.steps):
-        print(f"  {done} steps were done before")
-    return 0
+        yield f"{label}: up to date"
+    elif applied.dry_run:
+        yield f"{label}: would do"
+        words = {**_WORDS, "run": "run"}
+        yield from (
+            f"  {words[todo.action]}: {todo.step} ({todo.reason})" for todo in applied.steps if todo not in done
+        )
+    else:
+        yield f"{label}: applied in {applied.seconds:.1f} s"
+    if verbose:
+        yield from (f"  done before: {todo.step}" for todo in done)
+    elif done and not applied.up_to_date:
+        yield f"  {done_before}"
 
 
-def apply(settings: Settings, wish: Wish, progress: Progress) -> Applied | None:
-    """Migrate and seed a database; ``None`` where the user did not confirm it.
+def _line(todo: Todo) -> str:
+    seconds = f", {todo.seconds:.1f} s" if todo.action == "run" else ""
+    return f"  {_WORDS[todo.action]}: {todo.step} ({todo.reason}{seconds})"
+
+
+def apply(settings: Settings, wish: Wish, progress: Progress, hear: Callable[[Todo], None]) -> Applied | None:
+    """Migrate and seed a database, and tell of each step; ``None`` where the user did not confirm it.
 
     Raises:
         ConfigError: The settings are wrong, or production refuses it.
@@ -78,22 +108,45 @@ def apply(settings: Settings, wish: Wish, progress: Progress) -> Applied | None:
         plan = replace(plan, stages=tuple(stage for stage in plan.stages if not stage.tier))
     environment = environment_of(settings, dotenv=dotenv, application=partial(_application_environment, settings))
     wish = replace(wish, environment=environment)
-    guard(plan, wish, Ledger())
+    if wish.only:
+        if wish.reset:
+            raise ConfigError(
+                "These options cannot be combined",
+                saw="--only with --reset, which empties the database",
+                source="the command line",
+                remedy="omit --only; or run --reset first, and --only with --force afterwards",
+            )
+        wish = replace(wish, only=find_seed(plan, wish.only))
+    part = chosen_part(plan, wish.only)
+    guard(part, wish, Ledger())
     if wish.tier != "none":
         _check_secrets(settings, wish, overrides)
     if wish.reset and not (wish.dry_run or wish.yes or _is_reset_confirmed(address)):
         return None
-    if not _may_have_demo_data(settings, address, plan, wish):
+    if not _may_have_demo_data(settings, address, part, wish):
         return None
     if wish.url:
-        return apply_to(address, plan, wish, progress)
+        return apply_to(address, plan, wish, progress, hear)
     beside = further_databases(settings)
-    plans = Plans().siblings(plan) if beside else {}
-    others = [apply_to(beside[alias], plans[alias].without_seeds, wish, progress) for alias in beside]
-    applied = apply_to(address, plan, replace(wish, beside=beside), progress)
-    steps = tuple(replace(todo, step=f"{other.plan}: {todo.step}") for other in others for todo in other.steps)
-    up_to_date = all(database.up_to_date for database in (applied, *others))
-    return replace(applied, steps=(*steps, *applied.steps), up_to_date=up_to_date)
+    plans = Plans().siblings(plan) if beside and not wish.only else {}
+    others = []
+    for alias, other in plans.items():
+        named = partial(_hear_of_another, hear, other.name)
+        database = apply_to(beside[alias], other.without_seeds, wish, progress, named)
+        steps = tuple(replace(todo, step=f"{other.name}: {todo.step}") for todo in database.steps)
+        others.append(replace(database, steps=steps))
+    applied = apply_to(address, plan, replace(wish, beside=beside), progress, hear)
+    databases = (*others, applied)
+    return replace(
+        applied,
+        up_to_date=all(database.up_to_date for database in databases),
+        steps=tuple(todo for database in databases for todo in database.steps),
+        errors=tuple(error for database in databases for error in database.errors),
+    )
+
+
+def _hear_of_another(hear: Callable[[Todo], None], label: str, todo: Todo) -> None:
+    hear(replace(todo, step=f"{label}: {todo.step}"))
 
 
 def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str]) -> None:
@@ -107,7 +160,7 @@ def _check_secrets(settings: Settings, wish: Wish, overrides: Mapping[str, str])
         )
     for secret in weak:
         variable = f"SEEDDB_SEED_{secret.parameter.upper()}"
-        print(f"seeddb: warning: {secret}; in production give it a value of its own: {variable}=...", file=sys.stderr)
+        say(f"seeddb: warning: {secret}; in production give it a value of its own: {variable}=...")
 
 
 def _application_environment(settings: Settings, path: str) -> Environment:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from time import monotonic, perf_counter, sleep
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg import sql
 
-from pytest_seeddb.cli.emptying import LOCK_TIMEOUT, empty
-from pytest_seeddb.errors import BuildError, ServerError
+from pytest_seeddb.cli.emptying import empty
+from pytest_seeddb.cli.pending import Todo, Wish, certain_errors, chosen_part, todos_of, unknown_rows, without_applied
+from pytest_seeddb.errors import SeedDbError, ServerError
 from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
 from pytest_seeddb.plan.plan import Target
@@ -26,16 +25,12 @@ from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
 from pytest_seeddb.servers.remedies import connection_remedy
-from pytest_seeddb.settings.production import NOWHERE, Environment, refusal
-from pytest_seeddb.templates.contents import label, tables
+from pytest_seeddb.settings.production import Environment, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-    from pytest_seeddb.plan.plan import Plan, Progress, Stage, Step
-
-Action = Literal["done", "run", "accept", "refuse"]
+    from pytest_seeddb.plan.plan import Plan, Progress, Step
 
 _NOTHING: Final = Marker("", "", "", "", "")
 _POLL: Final = 0.2
@@ -47,53 +42,13 @@ _NEEDED: Final = "besides what the plan creates, it must create a schema in whic
 # These errors end by themselves when a server has started.
 _COMES_LATER: Final = re.compile("Connection refused|No such file or directory|starting up|failed to resolve host")
 
-_OF_MIGRATIONS: Final = frozenset(
-    {"alembic_version", "django_migrations", "schema_migrations", "goose_db_version"}
-    | {"django_content_type", "auth_permission", "django_site"}
-)
-"""Tables in which tools note what they have migrated, and those that Django fills after it has."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How a plan is to be applied, and where.
-
-    Attributes:
-        url: The database; where it is empty, the environment names it.
-        tier: ``essential``, ``demo``, or ``none`` to migrate only; where it is empty, the profile decides.
-        accept: Note what may not run again as applied, without running it.
-        yes: Empty the database without asking.
-        wait: Seconds to wait for the server to come up.
-        lock_timeout: Seconds that ``reset`` tries to lock everything in the database.
-        beside: A Django project's further databases, by alias.
-    """
-
-    url: str = field(default="", repr=False)
-    tier: str = ""
-    force: bool = False
-    accept: bool = False
-    reset: bool = False
-    yes: bool = False
-    dry_run: bool = False
-    wait: float = 0.0
-    lock_timeout: float = LOCK_TIMEOUT
-    environment: Environment = NOWHERE
-    beside: Mapping[str, Address] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Todo:
-    """What is to be done about one step, why, and how many seconds it took."""
-
-    step: str
-    action: Action
-    reason: str
-    seconds: float = 0.0
-
 
 @dataclass(frozen=True)
 class Applied:
-    """The result: each step with what was done about it, and whether another ``seeddb apply`` worked here first."""
+    """The result: each step with what was done about it, and whether another ``seeddb apply`` worked here first.
+
+    Those of a dry run are what would be done, and the errors with which it is certain to fail.
+    """
 
     database: str
     plan: str
@@ -104,10 +59,15 @@ class Applied:
     waited: bool
     seconds: float
     steps: tuple[Todo, ...]
+    errors: tuple[SeedDbError, ...] = ()
 
 
-def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Applied:
-    """Migrate the database and seed it, as far as that was not done before.
+def apply_to(
+    address: Address, plan: Plan, wish: Wish, progress: Progress, hear: Callable[[Todo], None] = lambda _todo: None
+) -> Applied:
+    """Migrate the database and seed it, as far as that was not done before; tell ``hear`` of each step that ends.
+
+    A dry run looks at the database in one read-only transaction. It notes each certain failure as an error.
 
     Concurrency: a second one on the same database waits for the first, and then finds its work done.
     After it was killed at any moment, the next one continues: a seeder that stays within the transaction
@@ -120,30 +80,30 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
     """
     started, own = perf_counter(), marker_of(plan)
     errors = server_errors("The plan could not be applied", address, needed=_NEEDED)
-    with _connection(address, wish.wait) as connection, errors:
+    with _connection(address, wish.wait) as connection, errors, _snapshot(connection, wanted=wish.dry_run):
         waited = not wish.dry_run and _lock(connection, progress)
         ledger = ledgers.read(connection)
-        guard(plan, wish, ledger)
+        guard(chosen_part(plan, wish.only), wish, ledger)
         if wish.reset and not wish.dry_run:
             empty(connection, wish.lock_timeout, progress)
         if wish.reset:
             ledger = Ledger()
-        strange_table = "" if wish.reset else _unknown_rows(ledger, connection)
-        is_current = ledger.is_current(plan)
-        todos = []
-        for stage in plan.stages:
-            for step in stage.steps:
-                todo = _todo(stage, step, ledger, wish, plan.root, is_current=is_current)
-                if strange_table and stage.tier and step.rerun == "never" and not (wish.force or wish.accept):
-                    reason = f"{strange_table} already has rows, and no ledger says where they come from"
-                    todo = replace(todo, action="refuse", reason=reason)
-                todos.append(todo)
+        strange_table = "" if wish.reset else unknown_rows(ledger, connection)
+        todos = todos_of(plan, ledger, wish, strange_table)
+        if wish.dry_run and not wish.reset:
+            todos = without_applied(plan, todos, connection)
+        certain = tuple(certain_errors(plan, todos, ledger, address, connection))
         if not wish.dry_run:
+            if certain:
+                raise certain[0]
             marker = _marker(own, wish, ledger, strange_table)
             ledgers.rewrite(connection, plan, ledger, marker)
             target = Target(address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside)
-            application = _Application(plan, target, connection, progress)
-            todos = application.run(todos, _marker_meanwhile(marker, ledger), marker)
+            application = _Application(plan, target, connection, progress, hear)
+            begun = _marker_meanwhile(marker, ledger)
+            if wish.only:  # which leaves the state of the whole as it is
+                marker = ledger.marker if ledger.marker and ledger.is_current(plan) else begun
+            todos = application.run(todos, begun, marker)
     return Applied(
         database=address.masked,
         plan=plan.name,
@@ -154,6 +114,7 @@ def apply_to(address: Address, plan: Plan, wish: Wish, progress: Progress) -> Ap
         waited=waited,
         seconds=round(perf_counter() - started, 3),
         steps=tuple(todos),
+        errors=certain,
     )
 
 
@@ -216,51 +177,16 @@ def _marker_meanwhile(marker: Marker, ledger: Ledger) -> Marker:
     return replace(before, fingerprint="", tier=tier, environment=marker.environment)
 
 
-def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, root: Path, *, is_current: bool) -> Todo:
-    noted = ledger.steps.get(step.name)
-    if stage.tier and wish.force:
-        return Todo(step.name, "run", "it was asked for")
-    if step.rerun == "always":
-        return Todo(step.name, "done", "up to date") if is_current else Todo(step.name, "run", "pending")
-    if noted is None:
-        return Todo(step.name, "accept" if wish.accept and stage.tier else "run", "new")
-    if ledger.is_done(step, root):
-        return Todo(step.name, "done", "up to date")
-    reason = "it has changed since it was applied" if noted.finished else "it was started but not finished"
-    if step.rerun == "safe":
-        return Todo(step.name, "run", reason)
-    return Todo(step.name, "accept" if wish.accept else "refuse", reason)
-
-
-def _unknown_rows(ledger: Ledger, connection: psycopg.Connection[Any]) -> str:
-    """A table with rows that seeddb did not write; empty where there is none."""
-    if ledger.marker.tier if ledger.marker else ledger.steps:
-        return ""
-    for schema, name in tables(connection):
-        query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(schema, name))
-        if name not in _OF_MIGRATIONS and connection.execute(query).fetchone():
-            return label(schema, name)
-    return ""
-
-
 @dataclass(frozen=True)
 class _Application:
     plan: Plan
     target: Target
     connection: psycopg.Connection[Any]
     progress: Progress
+    hear: Callable[[Todo], None]
 
     def run(self, todos: list[Todo], begun: Marker, finished: Marker) -> list[Todo]:
         """Do what is to be done, stage by stage, and note it in the ledger."""
-        if refusals := [f"{todo.step}: {todo.reason}" for todo in todos if todo.action == "refuse"]:
-            raise BuildError(
-                "The database cannot be brought to the plan's state without running steps twice",
-                saw="\n".join(refusals),
-                source=f"the ledger in {self.target.address.masked}, schema {ledgers.SCHEMA}",
-                remedy="declare @seeder(idempotent=True) where a seeder may run again; --accept notes these steps as "
-                "applied and leaves the rows as they are; --force runs all seeders again; --reset empties the database "
-                "first. Do not change an SQL migration that was applied: write another",
-            )
         if all(todo.action == "done" for todo in todos):
             return todos
         running = [todo.step for todo in todos if todo.action == "run"]
@@ -269,12 +195,23 @@ class _Application:
         for todo in todos:
             if todo.action == "accept":
                 marks.accept(steps[todo.step])
-        starts: list[tuple[str, float]] = []
+                self.hear(todo)
+        ended: dict[str, Todo] = {}
+        current: tuple[str, float] | None = None
+
+        def end() -> None:
+            if current:
+                name, begun = current
+                ended[name] = replace(pending[name], seconds=round(perf_counter() - begun, 3))
+                self.hear(ended[name])
 
         def start(step: Step) -> None:
-            starts.append((step.name, perf_counter()))
+            nonlocal current
+            end()
+            current = step.name, perf_counter()
             self.progress.step(step)
 
+        pending = {todo.step: todo for todo in todos}
         target = replace(self.target, started=start, marks=marks)
         with contextlib.chdir(self.plan.root):
             stages = [stage for stage in self.plan.stages if any(map(marks.wants, stage.steps))]
@@ -282,18 +219,27 @@ class _Application:
                 self.progress.begin(self.plan, ", ".join(stage.name for stage in stages), len(running))
                 for stage in stages:
                     stage.run(target, 0)
+                    end()
+                    current = None
             finally:
                 self.progress.end()
-        ended = [*starts, ("", perf_counter())]
-        seconds = {name: round(after - before, 3) for (name, before), (_, after) in pairwise(ended)}
         ledgers.write_marker(self.connection, finished)
         # A step that its own tool did not run was done already.
         return [
-            replace(todo, action="done", reason="up to date")
-            if todo.action == "run" and todo.step not in seconds
-            else replace(todo, seconds=seconds.get(todo.step, 0.0))
+            ended.get(todo.step, replace(todo, action="done", reason="up to date")) if todo.action == "run" else todo
             for todo in todos
         ]
+
+
+@contextmanager
+def _snapshot(connection: psycopg.Connection[Any], *, wanted: bool) -> Iterator[None]:
+    """One read-only transaction for the block, if it is wanted."""
+    if not wanted:
+        yield
+        return
+    connection.read_only, connection.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
+    with connection.transaction():
+        yield
 
 
 @contextmanager

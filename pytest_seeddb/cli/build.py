@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.output import make_progress, say, show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import worker_on
 from pytest_seeddb.errors import BuildError, ServerError
@@ -46,20 +45,17 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
     base = parsed.directory or Path.cwd()
     imported, exported = (base / path if path else None for path in (parsed.imported, parsed.exported))
-    built = build(settings_of(parsed), make_progress(), imported=imported, exported=exported)
+    built = build(settings_of(parsed), make_progress(parsed), imported=imported, exported=exported)
     if built.not_imported:
-        print(f"seeddb: nothing was imported: {built.not_imported}", file=sys.stderr)
+        say(f"seeddb: nothing was imported: {built.not_imported}")
     label = f"template {built.plan}/{built.profile}"
-    if parsed.json:
-        print(as_json(built))
-        return 0
+    lines = [f"{label} is there already: {built.template}"]
     if built.built:
-        print(f"{label} built in {built.seconds:.1f} s: {built.reason}")
-        print(f"{built.template}, {built.size / 2**20:.1f} MB, cloned by {built.strategy}")
-    else:
-        print(f"{label} is there already: {built.template}")
+        lines = [f"{label} built in {built.seconds:.1f} s: {built.reason}"]
+        lines.append(f"{built.template}, {built.size / 2**20:.1f} MB, cloned by {built.strategy}")
     if built.exported:
-        print(f"exported to {built.exported}")
+        lines.append(f"exported to {built.exported}")
+    show(parsed, built, lines)
     return 0
 
 

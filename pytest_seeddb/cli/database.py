@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT, address_of, is_postgres, postgres_aliases, set_up
+from pytest_seeddb.cli.output import say
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations.sources import DJANGO
 from pytest_seeddb.servers.address import Address
@@ -73,7 +73,7 @@ def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None 
         )
     if line is not None:
         host = ",".join(address.hosts) or "localhost"
-        print(f"URL from .env, line {line.line}: {host}/{address.database}", file=sys.stderr)
+        say(f"URL from .env, line {line.line}: {host}/{address.database}")
     return address
 
 

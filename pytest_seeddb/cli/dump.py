@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from pytest_seeddb.cli.database import database_of
-from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.output import make_progress, show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognize
@@ -68,13 +68,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
     output = (parsed.directory or Path.cwd()) / parsed.output if parsed.output else None
     request = Request(output, parsed.format, parsed.url, parsed.in_order, parsed.privileges, parsed.from_scratch)
-    dumped = dump(settings_of(parsed), request, make_progress())
-    if parsed.json:
-        print(as_json(dumped))
-        return 0
+    dumped = dump(settings_of(parsed), request, make_progress(parsed))
     here = Path.cwd()
     path = dumped.path.relative_to(here) if dumped.path.is_relative_to(here) else dumped.path
-    print(f"{path}: {dumped.of}, {dumped.format}, {dumped.size / 2**20:.2f} MB, in {dumped.seconds:.1f} s")
+    size = f"{dumped.size / 2**20:.2f} MB"
+    show(parsed, dumped, [f"{path}: {dumped.of}, {dumped.format}, {size}, in {dumped.seconds:.1f} s"])
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_seeddb.cli.output import as_json
+from pytest_seeddb.cli.output import show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.fingerprint.digests import relative_name
@@ -25,7 +25,8 @@ def run(parsed: argparse.Namespace) -> int:
         return _compare(parsed)
     settings = settings_of(parsed)
     if parsed.digest:
-        print(static_digest(settings))
+        digest = static_digest(settings)
+        show(parsed, {"digest": digest}, [digest], with_quiet=True)
         return 0
     plan = plan_of(settings)
     with open_worker(settings) as worker:
@@ -37,8 +38,8 @@ def run(parsed: argparse.Namespace) -> int:
         inputs = [*((name, (*parts, *code.get(name, ()))) for name, parts in look.steps), ("the build", look.opened)]
         uses = {name: [part.name for part in parts if file_of(part.name) == file] for name, parts in inputs}
         uses = {name: names for name, names in uses.items() if names}
-        lines = (line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names)))
-        print(as_json(uses) if parsed.json else "\n".join(lines) or f"no step depends on {file}")
+        lines = [line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names))]
+        show(parsed, uses, lines or [f"no step depends on {file}"], with_quiet=True)
         return 0
     result: dict[str, Any] = {
         "plan": plan.name,
@@ -60,7 +61,7 @@ def run(parsed: argparse.Namespace) -> int:
         # Variables without values, and without what a value could be guessed from.
         "read": [{"name": part.name, "digest": "" if is_variable(part.name) else part.text} for part in look.opened],
     }
-    print(as_json(result) if parsed.json else "\n".join(_lines(result)))
+    show(parsed, result, _lines(result), with_quiet=True)
     return 0
 
 
@@ -87,21 +88,26 @@ def _compare(parsed: argparse.Namespace) -> int:
     plan = plan_of(settings)
     with open_worker(settings) as worker:
         comparison = worker.compare(plan)
-    built, differences = (comparison.before.created, comparison.differences) if comparison else ("", ())
-    if parsed.json:
-        print(as_json({"plan": plan.name, "profile": plan.profile, "built": built, "differences": differences}))
-        return 0
-    print(f"plan        {plan.name}")
-    print(f"profile     {plan.profile}")
-    if not built:
-        print("last build  none: the next run builds this plan and profile for the first time")
-        return 0
-    print(f"last build  {built[:19].replace('T', ' ')} UTC")
-    for difference in differences:
+    result = {
+        "plan": plan.name,
+        "profile": plan.profile,
+        "built": comparison.before.created if comparison else "",
+        "differences": comparison.differences if comparison else (),
+    }
+    show(parsed, result, _difference_lines(result), with_quiet=True)
+    return 0
+
+
+def _difference_lines(result: dict[str, Any]) -> Iterator[str]:
+    yield from (f"{key:<11} {result[key]}" for key in ("plan", "profile"))
+    if not result["built"]:
+        yield "last build  none: the next run builds this plan and profile for the first time"
+        return
+    yield f"last build  {result['built'][:19].replace('T', ' ')} UTC"
+    for difference in result["differences"]:
         values = " -> ".join(filter(None, (difference.before, difference.after)))
         others = f" and {len(difference.steps) - 1} more" if len(difference.steps) > 1 else ""
         steps = f"  ({difference.steps[0]}{others})" if difference.steps else ""
-        print(f"{difference.kind:<11} {difference.name}{f': {values}' if values else ''}{steps}")
-    if not differences:
-        print("no difference")
-    return 0
+        yield f"{difference.kind:<11} {difference.name}{f': {values}' if values else ''}{steps}"
+    if not result["differences"]:
+        yield "no difference"

@@ -1,4 +1,4 @@
-"""How results and the progress of builds are shown."""
+"""How results, errors and the progress of builds are shown."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import datetime as dt
 import json
 import os
 import sys
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, is_dataclass
+from io import TextIOWrapper
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plan.plan import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import argparse
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.progress import Progress as Bars
 
@@ -23,12 +27,59 @@ UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 """As PostgreSQL counts them: each is 1024 of the one before."""
 
 
-def as_json(result: object) -> str:
-    """A command's result for machines: dictionaries and dataclasses."""
-    return json.dumps(result, indent=2, default=_plain)
+def show(parsed: argparse.Namespace, result: object, lines: Iterable[str], *, with_quiet: bool = False) -> None:
+    """Print a command's result: as JSON, or as lines, which ``-q`` leaves out if they only say what was done."""
+    if parsed.json:
+        say(json.dumps(result, indent=2, default=_plain), parsed.stream)
+    elif with_quiet or not parsed.quiet:
+        for line in lines:
+            say(line, parsed.stream)
+
+
+def parts_of(error: SeedDbError) -> dict[str, str]:
+    """An error for machines."""
+    return {"title": error.what, "saw": error.saw, "from": error.source, "do": error.remedy}
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line, by default on standard error; nothing happens where its reader is gone."""
+    stream = stream or sys.stderr
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream whose reader is gone lead nowhere, so that the end of the process does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def stream_for_the_result(*, alone: bool) -> Iterator[TextIO]:
+    """Standard output; if the result is ``alone`` there, all else that is printed goes to standard error.
+
+    That holds for the output of child processes, too.
+    """
+    with ExitStack() as stack:
+        stream: TextIO = sys.stdout
+        if alone:
+            # Django's call_command and tests have streams of their own.
+            if isinstance(stream, TextIOWrapper) and stream is sys.__stdout__ and stream.fileno() == 1:
+                stream.flush()
+                stream = stack.enter_context(os.fdopen(os.dup(1), "w", encoding=stream.encoding))
+                stack.callback(os.dup2, stream.fileno(), 1)
+                os.dup2(2, 1)
+                stack.callback(sys.stdout.flush)
+            stack.enter_context(redirect_stdout(sys.stderr))
+        yield stream
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401 - any dataclass
+    if isinstance(value, SeedDbError):
+        return parts_of(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
@@ -62,26 +113,45 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
         yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def make_progress() -> Progress:
-    """The progress of a build, on standard error: a bar where that is a terminal that can draw one, else lines."""
+def make_progress(parsed: argparse.Namespace | None = None, verb: str = "building", *, steps: bool = True) -> Progress:
+    """The progress of a build, on standard error: a bar where that is a terminal that can draw one, else lines.
+
+    ``-q`` shows none, and ``-v`` also each step as it begins. Without ``steps``, lines do not name the steps.
+    """
+    if parsed and parsed.quiet:
+        return Progress()
     can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
-    return _Bar() if can_draw else _Lines()
+    return (_Bar if can_draw else _Lines)(verb, steps=steps, verbose=bool(parsed and parsed.verbose))
 
 
 class _Lines(Progress):
+    def __init__(self, verb: str, *, steps: bool, verbose: bool) -> None:
+        self._verb = verb
+        self._steps = steps
+        self._verbose = verbose
+        self._current = ""
+
     def waiting(self, why: str) -> None:
-        print(f"waiting: {why}", file=sys.stderr)
+        say(f"waiting: {why}")
 
     def begin(self, plan: Plan, stages: str, total: int) -> None:
-        self._started, self._done, self._total = perf_counter(), 0, total
-        print(f"building {plan.name}/{plan.profile}: {stages}", file=sys.stderr)
+        self._done, self._total = 0, total
+        say(f"{self._verb} {plan.name}/{plan.profile}: {stages}")
         for line in plan.unusual():
-            print(f"  {line}", file=sys.stderr)
+            say(f"  {line}")
 
     def step(self, step: Step) -> None:
+        self.end()
         self._done += 1
-        seconds = perf_counter() - self._started
-        print(f"  {self._done}/{self._total} {step.name} ({seconds:.1f} s)", file=sys.stderr)
+        self._current, self._started = f"{self._done}/{self._total} {step.name}", perf_counter()
+        if self._verbose:
+            say(f"  {self._current} begins")
+
+    def end(self) -> None:
+        """Tell the step that has ended, and how long it took."""
+        if self._current and self._steps:
+            say(f"  {self._current} ({perf_counter() - self._started:.1f} s)")
+        self._current = ""
 
 
 class _Bar(_Lines):
@@ -107,7 +177,7 @@ class _Bar(_Lines):
         self._bars.start()
         for line in plan.unusual():
             self._bars.console.print(line, markup=False)
-        self._task = self._bars.add_task(f"building {plan.name}/{plan.profile}: {stages}", total=total, step="")
+        self._task = self._bars.add_task(f"{self._verb} {plan.name}/{plan.profile}: {stages}", total=total, step="")
 
     def step(self, step: Step) -> None:
         if self._bars:

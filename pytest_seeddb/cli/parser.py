@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_seeddb.cli.completion import complete
 from pytest_seeddb.cli.output import UNITS
 from pytest_seeddb.errors import mask
 from pytest_seeddb.settings.converters import did_you_mean
@@ -21,13 +22,55 @@ if TYPE_CHECKING:
 _SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?b|[kmgt])", re.IGNORECASE)
 _DAYS: Final = re.compile(r"(?P<number>\d{1,5})\s*(?P<unit>d|days?|w|weeks?)", re.IGNORECASE)
 
+EXAMPLES: Final = {
+    "init": "seeddb init --dry-run",
+    "apply": "DATABASE_URL=postgresql://localhost/shop seeddb apply --wait 60",
+    "seeds": "seeddb seeds --profile demo",
+    "dump": "seeddb dump -o seed-db.sql",
+    "verify": "seeddb verify --profile demo",
+    "explain": "seeddb explain --diff",
+    "build": "seeddb build --profile demo",
+    "shell": "seeddb shell --fresh",
+    "status": "seeddb status --json",
+    "prune": "seeddb prune --older-than 30d --dry-run",
+    "server": "seeddb server stop",
+    "completion": "seeddb completion bash >> ~/.bashrc",
+}
+"""For the help of each command."""
+
+
+class WrongUsage(Exception):  # noqa: N818 - it is caught in `pytest_seeddb.cli.main`
+    """The command line is wrong. As text it is what argparse prints."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        self.message = mask(message)
+        self.prog = parser.prog
+        super().__init__(f"{parser.format_usage()}{parser.prog}: error: {self.message}\n")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Leaves the lines of an example as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that suggests the word that was meant, in the same text on every Python, and masks passwords."""
 
     def error(self, message: str) -> NoReturn:
-        """As argparse does it, with passwords masked."""
-        super().error(mask(message))
+        """Raises `WrongUsage`."""
+        raise WrongUsage(self, message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - as argparse has it
+        """Know them all: a command's own parser is asked here, and so names its own options."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+            near = did_you_mean(option, options) if option else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{'. ' if near else ''}{near}")
+        return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         allowed = None if action.choices is None else [str(choice) for choice in action.choices]
@@ -42,13 +85,33 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="seeddb",
         description="Seeded PostgreSQL databases from one declaration, [tool.seeddb] in pyproject.toml or seeddb.toml.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 something is pending (apply --check), "
+        "130 interrupted.\n\nexample:\n  seeddb init; seeddb build; pytest --seed-db",
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"pytest-seeddb {_version()}", help="show the version")
+    _add_loudness(parser, False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_commands_for_plans(commands)
+    _add_commands_for_templates(commands)
     _add_commands_for_servers(commands)
+    complete(parser, commands.choices)
     return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("pytest-seeddb")
+
+
+def _add_loudness(parser: Parser, default: Any) -> None:  # noqa: ANN401 - a value, or argparse's mark for none
+    """Options that stand before or after the command."""
+    about = "print only errors, and what was asked for: no progress, and nothing about what was done"
+    parser.add_argument("--quiet", "-q", action="store_true", default=default, help=about)
+    about = "print more: each step as it begins, steps that were done before, and an error's traceback"
+    parser.add_argument("--verbose", "-v", action="store_true", default=default, help=about)
 
 
 def _add_commands_for_plans(commands: Commands) -> None:
@@ -62,8 +125,11 @@ def _add_commands_for_plans(commands: Commands) -> None:
     about = "bring a database to the plan's state: run the migrations and seeds that it lacks"
     apply = _add(commands, "apply", about, server=False)
     apply.add_argument("--url", metavar="URL", default="", help="the database; by default, the one in DATABASE_URL")
+    which = apply.add_mutually_exclusive_group()
     about = "which seeds to run (none: only migrate); by default, the profile decides"
-    apply.add_argument("--tier", choices=("none", "essential", "demo"), default="", help=about)
+    which.add_argument("--tier", choices=("none", "essential", "demo"), default="", help=about)
+    about = "run this seeder alone, as `seeddb seeds` names it; no migration runs"
+    which.add_argument("--only", metavar="NAME", default="", help=about)
     apply.add_argument(
         "--force", action="store_true", help="run all seeders again, even those that are recorded as applied"
     )
@@ -72,13 +138,21 @@ def _add_commands_for_plans(commands: Commands) -> None:
     )
     apply.add_argument("--reset", action="store_true", help="empty the database first; asks, unless you give --yes")
     apply.add_argument("--yes", action="store_true", help="do not ask")
-    apply.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    only = apply.add_mutually_exclusive_group()
+    about = "only show what would be done, and whether that is certain to fail; runs and changes nothing"
+    only.add_argument("--dry-run", action="store_true", help=about)
+    about = "as --dry-run; exit with 3 if something is pending"
+    only.add_argument("--check", action="store_true", help=about)
     about = "how long to wait for the server to start"
     apply.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=about)
     about = "with --reset: how long to wait for other users' locks on the database; by default 10"
     apply.add_argument("--lock-timeout", type=_seconds, default=10.0, metavar="SECONDS", help=about)
 
-    dump = _add(commands, "dump", "write the plan's state, or another database, to a file for psql or pg_restore")
+    about = "list the seeders in the order in which they run, with their tiers and parameters, and the profiles"
+    _add(commands, "seeds", about, server=False)
+
+    about = "write the plan's state, or another database, to a file for psql or pg_restore"
+    dump = _add(commands, "dump", about)
     about = "the file or directory to write; by default, the setting `dump`"
     dump.add_argument("--output", "-o", type=Path, metavar="FILE", help=about)
     about = "by default the file's name decides: .sql and .sql.gz are plain, .dump is custom"
@@ -95,7 +169,10 @@ def _add_commands_for_plans(commands: Commands) -> None:
     verify = _add(commands, "verify", about)
     verify.add_argument("--dump", action="store_true", help="check only the dump that the settings name")
 
-    explain = _add(commands, "explain", "show every part that determines the template, and whether the template exists")
+
+def _add_commands_for_templates(commands: Commands) -> None:
+    about = "show every part that determines the template, and whether the template exists"
+    explain = _add(commands, "explain", about)
     only = explain.add_mutually_exclusive_group()
     about = "show only the differences from the last build of this plan and profile"
     only.add_argument("--diff", action="store_true", help=about)
@@ -104,10 +181,8 @@ def _add_commands_for_plans(commands: Commands) -> None:
         action="store_true",
         help="print only a digest for a CI cache key, from files and settings alone, without a server or a build",
     )
-
-    only.add_argument(
-        "--why", metavar="FILE", help="show only which steps are the first to need a file, and what of it"
-    )
+    about = "show only which steps are the first to need a file, and what of it"
+    only.add_argument("--why", metavar="FILE", help=about)
 
     build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()
@@ -119,7 +194,8 @@ def _add_commands_for_plans(commands: Commands) -> None:
 
 
 def _add_commands_for_servers(commands: Commands) -> None:
-    shell = _add(commands, "shell", "open psql on the database of a failed test, or on a fresh clone", json=False)
+    about = "open psql on the database of a failed test, or on a fresh clone"
+    shell = _add(commands, "shell", about, json=False)
     which = shell.add_mutually_exclusive_group()
     which.add_argument(
         "database", nargs="?", default="", metavar="DATABASE", help="the database's name; by default, the newest one"
@@ -128,18 +204,24 @@ def _add_commands_for_servers(commands: Commands) -> None:
     about = "open a Python prompt instead of psql, with engine, session, connection and url"
     shell.add_argument("--python", action="store_true", help=about)
 
-    about = "show the server, its templates, and everything else that pytest-seeddb keeps there"
-    _add(commands, "status", about, plan=False)
+    about = "show the server, the project's templates, and everything else that pytest-seeddb keeps there for it"
+    status = _add(commands, "status", about, plan=False)
+    status.add_argument("--all", action="store_true", help="show what other projects have there, too")
 
-    about = "drop templates, kept databases and leftovers that are not in use"
+    about = "drop the project's templates, kept databases and leftovers that are not in use"
     prune = _add(commands, "prune", about, plan=False)
     about = "drop databases not used for this long (14d, 2w); by default 14d, unless another option selects"
     prune.add_argument("--older-than", type=_days, metavar="AGE", help=about)
     about = "drop the least recently used databases until the rest fits into this size (5GB)"
     prune.add_argument("--budget", type=_size, metavar="SIZE", help=about)
     prune.add_argument("--kept", action="store_true", help="drop all databases of failed tests")
-    prune.add_argument("--all", action="store_true", help="drop everything")
+    about = "look at all projects, and at what other embedded servers left; without a limit, drop everything"
+    prune.add_argument("--all", action="store_true", help=about)
     prune.add_argument("--dry-run", action="store_true", help="only show what would be dropped")
+
+    about = "print a script for the shell's start-up file, which lets it complete seeddb's command line"
+    completion = _add(commands, "completion", about, plan=False, server=False, json=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
     about = "stop pytest-seeddb's containers that are not in use, and remove them with their data"
     server = _add(commands, "server", about, plan=False, server=False)
@@ -150,7 +232,15 @@ def _add(
     commands: Commands, name: str, about: str, *, json: bool = True, server: bool = True, plan: bool = True
 ) -> Parser:
     """Declare a command, run by the module of its name, with the options that most of them have."""
-    command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False)
+    command = commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {EXAMPLES[name]}",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(module=f"pytest_seeddb.cli.{name}", json=False)
     if plan:
         command.add_argument("--profile", metavar="NAME", help="the seed profile; by default, the one in the settings")
         about = "a seed parameter; repeatable"
@@ -159,8 +249,8 @@ def _add(
         command.add_argument("--server", metavar="SERVER", help="auto, embedded, container or a postgresql:// URL")
     command.add_argument("--directory", "-C", type=_directory, metavar="DIR", help="act as if started in DIR")
     if json:
-        command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.set_defaults(module=f"pytest_seeddb.cli.{name}")
+        command.add_argument("--json", action="store_true", help="print the result, or the error, as JSON")
+    _add_loudness(command, argparse.SUPPRESS)
     return command
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.cli.output import as_json, size_text, table
+from pytest_seeddb.cli.output import show, size_text, table
 from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.cli.status import own_entries
 from pytest_seeddb.clones.apart import own_data
-from pytest_seeddb.errors import CloneError, ConfigError, ServerError
+from pytest_seeddb.errors import CloneError, ServerError
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import embedded_status, open_server
@@ -58,19 +59,11 @@ class _Removal:
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command: 1 if something could not be dropped."""
-    given = {"--older-than": parsed.older_than, "--budget": parsed.budget}
-    others = [option for option, value in given.items() if value is not None]
-    if parsed.all and others:
-        raise ConfigError(
-            "These options cannot be combined",
-            saw=f"--all with {' and '.join(others)}",
-            source="the command line",
-            remedy="leave out --all to drop only what the other options select, or leave those out to drop everything",
-        )
-    unused = parsed.older_than if others or parsed.kept or parsed.all else _DEFAULT_DAYS
-    limits = Limits(unused, parsed.budget, kept=parsed.kept, everything=parsed.all)
+    selects = parsed.older_than is not None or parsed.budget is not None or parsed.kept
+    unused = parsed.older_than if selects or parsed.all else _DEFAULT_DAYS
+    limits = Limits(unused, parsed.budget, kept=parsed.kept, everything=parsed.all and not selects)
     removal = _Removal(parsed.dry_run)
-    entries = _prune(settings_of(parsed), limits, removal)
+    entries = _prune(settings_of(parsed), limits, removal, every=parsed.all)
     gone = {item.name for item in removal.gone}
     result = {
         "dry_run": removal.dry_run,
@@ -80,12 +73,15 @@ def run(parsed: argparse.Namespace) -> int:
         "left": sum(entry.size or 0 for entry in entries if entry.name not in gone),
         "in_use": sum(entry.in_use for entry in entries),
     }
-    print(as_json(result) if parsed.json else "\n".join(_lines(result)))
+    show(parsed, result, _lines(result), with_quiet=parsed.dry_run or any(item["failed"] for item in removal.stays))
     return 1 if any(item["failed"] for item in removal.stays) else 0
 
 
-def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[Entry]:
-    """Remove orphans, leftovers of other embedded servers and all beyond the limits; gives the databases before."""
+def _prune(settings: Settings, limits: Limits, removal: _Removal, *, every: bool) -> Sequence[Entry]:
+    """Remove orphans and all beyond the limits; gives the databases before.
+
+    That is of the project alone, or of every project, and then also what other embedded servers have left.
+    """
     if settings.server == "container":
         from pytest_seeddb.servers import container  # not on Windows
 
@@ -106,7 +102,8 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
                 place = stack.enter_context(open_server(settings, key)) if key else server
                 stack.enter_context(server_errors("The databases could not be pruned", place.address))
                 admin = stack.enter_context(Admin(place.address))
-                entries |= {entry.name: (admin, entry) for entry in inventory(admin)}
+                there = inventory(admin) if every else own_entries(inventory(admin), settings)
+                entries |= {entry.name: (admin, entry) for entry in there}
                 pruned.add(place.state)
             for entry, reason in choose([entry for _, entry in entries.values()], limits):
                 record = entry.record
@@ -114,7 +111,7 @@ def _prune(settings: Settings, limits: Limits, removal: _Removal) -> Sequence[En
                 label = f"{record.plan}/{record.profile}" if record else ""
                 item = _Item(kind, entry.name, label, entry.size, reason)
                 removal.take(item, partial(drop, entries[entry.name][0], entry))
-        if embedded is not None:
+        if embedded is not None and every:
             from pytest_seeddb.servers.remains import remains, remove  # not on Windows
 
             for left in remains():

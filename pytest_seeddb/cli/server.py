@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.cli.output import as_json
+from pytest_seeddb.cli.output import show
 from pytest_seeddb.cli.parser import settings_of
 
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ def run(parsed: argparse.Namespace) -> int:
     source = settings_of(parsed).source("server")
     stopped = container.stop(source)
     in_use = container.containers(source)
-    if parsed.json:
-        print(as_json({"stopped": stopped, "in_use": in_use}))
-        return 0
-    for word, containers in (("stopped ", stopped), ("in use  ", in_use)):
-        for running in containers:
-            print(f"{word} {running.identity}  {running.image}")
-    if not stopped and not in_use:
-        print("there are no containers of pytest-seeddb")
+    lines = [
+        f"{word} {running.identity}  {running.image}"
+        for word, containers in (("stopped ", stopped), ("in use  ", in_use))
+        for running in containers
+    ]
+    none = "there are no containers of pytest-seeddb"
+    show(parsed, {"stopped": stopped, "in_use": in_use}, lines or [none])
     return 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from pytest_seeddb.plan.plan import Progress
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
@@ -38,7 +39,11 @@ engine, session: SQLAlchemy; connection: psycopg; url: text. The application's e
 def run(parsed: argparse.Namespace) -> int:
     """Run the command: 0 where the prompt ended well."""
     settings = settings_of(parsed)
-    opened = _fresh_clone(settings) if parsed.fresh else _database_of_failed_test(settings, parsed.database)
+    opened = (
+        _fresh_clone(settings, make_progress(parsed))
+        if parsed.fresh
+        else _database_of_failed_test(settings, parsed.database)
+    )
     with opened as address:
         return _python(settings, address) if parsed.python else _psql(settings, address)
 
@@ -72,11 +77,11 @@ def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Addr
 
 
 @contextmanager
-def _fresh_clone(settings: Settings) -> Iterator[Address]:
+def _fresh_clone(settings: Settings, progress: Progress) -> Iterator[Address]:
     """A clone of the plan's template for the block; the template is built if need be."""
     begin(settings.root)
     plan = plan_of(settings)
-    with open_worker(settings, make_progress()) as worker:
+    with open_worker(settings, progress) as worker:
         yield worker.clone(worker.template(plan)).address
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.cli.output import ago, as_json, size_text, table
+from pytest_seeddb.cli.output import ago, show, size_text, table
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.apart import own_data
+from pytest_seeddb.migrations.sources import DJANGO
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import describe, embedded_status, open_server
@@ -33,12 +34,12 @@ _STATES: Final = {
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
-    status = _status(settings_of(parsed))
-    print(as_json(status) if parsed.json else "\n".join(_lines(status)))
+    status = _status(settings_of(parsed), every=parsed.all)
+    show(parsed, status, _lines(status), with_quiet=True)
     return 0
 
 
-def _status(settings: Settings) -> dict[str, Any]:
+def _status(settings: Settings, *, every: bool) -> dict[str, Any]:
     """Look at the server that the settings name, started if it is stopped and keeps databases; changes nothing else."""
     if settings.server == "container":
         from pytest_seeddb.servers.container import is_running  # not on Windows
@@ -49,7 +50,7 @@ def _status(settings: Settings) -> dict[str, Any]:
     if embedded and not (embedded.running or embedded.kept):
         binaries = embedded.binaries
         server = _server("new", "embedded", binaries.version, binaries.origin, str(embedded.state))
-        return _result(server, remains=_remains(embedded))
+        return _result(server, remains=_remains(embedded) if every else ())
     with open_server(settings) as opened, Admin(opened.address) as admin:
         with server_errors("The databases could not be listed", opened.address):
             entries = inventory(admin)
@@ -62,7 +63,24 @@ def _status(settings: Settings) -> dict[str, Any]:
         origin = opened.origin if embedded else opened.address.masked
         server = _server(state, opened.kind, opened.version, origin, str(embedded.state) if embedded else "")
         server["own"] = own
-        return _result(server, entries, _remains(embedded, own) if embedded else ())
+        ours = entries if every else own_entries(entries, settings)
+        status = _result(server, ours, _remains(embedded, own) if embedded and every else ())
+        others = [entry for entry in entries if entry not in ours]
+        return {**status, "others": {"number": len(others), "size": sum(entry.size or 0 for entry in others)}}
+
+
+def own_entries(entries: Sequence[Entry], settings: Settings) -> list[Entry]:
+    """Those of the project, and those of which nothing says whose they are; of clones in use, their users say it."""
+    users: dict[bool, set[Owner]] = {True: set(), False: set()}
+    for entry in entries:
+        if entry.kind == "template":
+            users[_is_own(entry, settings)].update(entry.users)
+    strangers = users[False] - users[True]
+    return [entry for entry in entries if _is_own(entry, settings) and strangers.isdisjoint(entry.users)]
+
+
+def _is_own(entry: Entry, settings: Settings) -> bool:
+    return entry.is_of(settings.name, is_django=settings.migrations == DJANGO)
 
 
 def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
@@ -97,6 +115,7 @@ def _result(server: Row, entries: Sequence[Entry] = (), remains: Sequence[Row] =
         "orphans": [row for row in leased if not row["owner"]],
         "kept": kept,
         "remains": remains,
+        "others": {"number": 0, "size": 0},
     }
 
 
@@ -163,6 +182,9 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
             ("", "SIZE", "LAST USE", "", "DIRECTORY"),
             lambda row, size: (row["kind"], size, row["used"], "in use" if row["in_use"] else "", row["place"]),
         )
+    if number := status["others"]["number"]:
+        databases = f"{number} {'database' if number == 1 else 'databases'} of other projects"
+        yield f"--all      shows {databases}, too, {size_text(status['others']['size'])}"
 
 
 def _section(name: str, rows: Sequence[Row], headings: tuple[str, ...], cells: Cells) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import psycopg
 
 from pytest_seeddb.application.surroundings import environment
-from pytest_seeddb.cli.output import as_json, make_progress
+from pytest_seeddb.cli.output import make_progress, show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
 from pytest_seeddb.dumps.formats import recognize
@@ -64,12 +64,9 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command: 1 where something does not hold. Leaves nothing but templates on the server."""
     settings = settings_of(parsed)
     seeds = None if parsed.dump else verify_seeds(settings)
-    dump = verify_dump(settings, make_progress()) if parsed.dump or settings.dump is not None else None
-    if parsed.json:
-        print(as_json({"seeds": seeds, "dump": dump}))
-    else:
-        lines = (*(_seeds_lines(seeds) if seeds else ()), *(_dump_lines(dump) if dump else ()))
-        print("\n".join(lines))
+    dump = verify_dump(settings, make_progress(parsed)) if parsed.dump or settings.dump is not None else None
+    lines = (*(_seeds_lines(seeds) if seeds else ()), *(_dump_lines(dump) if dump else ()))
+    show(parsed, {"seeds": seeds, "dump": dump}, lines, with_quiet=True)
     return 1 if (seeds and not seeds.is_sound) or (dump and dump.stale) else 0
 
 

@@ -82,7 +82,10 @@ class _Dump:
             target.marks.renew()
             self.restored.add(target.address.conninfo)
 
-        return Stage(STAGE, (step,), run, tier=tier)
+        def applied(connection: psycopg.Connection[Any]) -> tuple[str, ...]:
+            return (step.name,) if _is_filled(connection) else ()
+
+        return Stage(STAGE, (step,), run, tier=tier, applied=applied)
 
     def without_its_steps(self, stage: Stage) -> Stage:
         """The same stage, which runs no step that the dump says it holds."""
@@ -106,11 +109,16 @@ class _Dump:
 def _clear(target: Target) -> bool:
     """Whether the database has nothing in it; an empty ledger that waits for the first step is taken away."""
     with _connect(target) as connection:
-        row = connection.execute(_HOLDS_SOMETHING, [SCHEMA]).fetchone()
-        if (row and row[0]) or read(connection).steps:
+        if _is_filled(connection):
             return False
         connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
         return True
+
+
+def _is_filled(connection: psycopg.Connection[Any]) -> bool:
+    """Whether it holds something, so that no dump is restored into it."""
+    row = connection.execute(_HOLDS_SOMETHING, [SCHEMA]).fetchone()
+    return bool(row and row[0]) or bool(read(connection).steps)
 
 
 class _Except(Marks):

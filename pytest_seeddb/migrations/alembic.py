@@ -27,8 +27,9 @@ from pytest_seeddb.migrations.execution import Execution, failure, keep_logging
 from pytest_seeddb.plan.plan import Step, Work, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
+    import psycopg
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Target
 
 _WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
+_VERSION_TABLES: Final = """
+SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind = 'r' AND relnatts = 1 AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+    AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'version_num' AND NOT attisdropped)
+ORDER BY 1, 2
+"""
 _USE_OURS: Final = (
     'let env.py use config.attributes["connection"] when it is there, or make its engine from a '
     "postgresql:// URL; a variable that holds the URL can be named in the setting `env`"
@@ -72,7 +79,40 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already
         _Upgrade(layout, by_id, target).run()
 
-    return Work(tuple(steps), run)
+    def applied(connection: psycopg.Connection[Any]) -> set[str]:
+        current = _current(connection, by_id, source)
+        waiting = [*current]
+        while waiting:
+            revision, _ = by_id[waiting.pop()]
+            earlier = {carriers.get(name, name) for name in (*revision.down, *revision.depends)} - current
+            current |= earlier
+            waiting += earlier
+        return {by_id[name][1].name for name in current}
+
+    carriers = {label: revision.id for revision in revisions for label in revision.labels}
+    return Work(tuple(steps), run, applied=applied)
+
+
+def _current(connection: psycopg.Connection[Any], known: Collection[str], source: str) -> set[str]:
+    """The revisions in the database's version table, whatever ``env.py`` calls it."""
+    from psycopg import sql
+
+    current: set[str] = set()
+    strange: dict[str, str] = {}
+    for schema, table in connection.execute(_VERSION_TABLES).fetchall():
+        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema, table))
+        versions = {str(version) for (version,) in connection.execute(query).fetchall()}
+        current |= versions.intersection(known)
+        strange |= dict.fromkeys(versions.difference(known), f"{schema}.{table}")
+    if strange and not current:
+        raise BuildError(
+            "The database is at a revision that the migrations do not have",
+            saw="\n".join(f"{revision} in {table}" for revision, table in strange.items()),
+            source=source,
+            remedy="get the migration with this revision, for example from the branch that made it; or name the "
+            "migrations of this database",
+        )
+    return current
 
 
 def static_parts(path: Path, root: Path, *, source: str) -> set[Part]:

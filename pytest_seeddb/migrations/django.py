@@ -25,11 +25,14 @@ from pytest_seeddb.plan.plan import Stage, Step, step_of_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import psycopg
+
     from pytest_seeddb.plan.plan import Target
 
 # The settings that decide which migrations there are and where they run.
 _SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
 _READ: Final = re.compile(rb"\bsettings\.([A-Z][A-Z0-9_]+)")
+_ENVIRONMENT: Final = "Django and its settings"
 _SYNC: Final = "tables of the apps without migrations"
 _SIGNALS: Final = "signals after the migrations"
 
@@ -63,7 +66,7 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         with target.marks.around(signals), _errors(lambda: "A receiver of Django's signals", history, execution):
             call_without_loop(lambda: call_command("migrate", **options))
 
-    migrations = Stage("migrations", history.steps, migrate, in_any_order=True)
+    migrations = Stage("migrations", history.steps, migrate, in_any_order=True, applied=history.applied)
     return (migrations, Stage("signals", (signals,), send))
 
 
@@ -125,12 +128,23 @@ class _History:
                 module = apps.get_app_config(label).models_module.__name__
                 step = step_of_code(step, sources.of_module(module), sources.files_of_module(module))
             steps.insert(0, step)
-        environment = Step("Django and its settings", tuple(sorted(set(self._environment()))), rerun="always")
+        environment = Step(_ENVIRONMENT, tuple(sorted(set(self._environment()))), rerun="always")
         for router in settings.DATABASE_ROUTERS:
             module = router.rpartition(".")[0] if isinstance(router, str) else type(router).__module__
             code = sources.of_module(module, source="the setting DATABASE_ROUTERS")
             environment = step_of_code(environment, code, sources.files_of_module(module))
         return (environment, *steps) if steps else ()
+
+    def applied(self, connection: psycopg.Connection[Any]) -> set[str]:
+        """The names of the steps that the database has."""
+        names = {_ENVIRONMENT}  # which is no work
+        if connection.execute("SELECT to_regclass('django_migrations') IS NOT NULL").fetchone() == (True,):
+            rows = set(connection.execute("SELECT app, name FROM django_migrations").fetchall())
+            for key in self.keys:
+                replaced = self._loader.graph.nodes[key].replaces
+                if key in rows or (replaced and rows.issuperset(map(tuple, replaced))):
+                    names.add(f"migration {key[0]}.{key[1]}")
+        return names
 
     def _step(self, key: tuple[str, str], sources: Sources) -> Step:
         name = f"migration {key[0]}.{key[1]}"

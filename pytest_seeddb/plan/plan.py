@@ -13,11 +13,16 @@ from pytest_seeddb.fingerprint.participation import Participation, Root
 from pytest_seeddb.plan.numbering import Numbering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
+
+    import psycopg
 
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
+
+    Applied = Callable[[psycopg.Connection[Any]], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -154,12 +159,18 @@ class Note(NamedTuple):
     is_usual: bool = False
 
 
+def nothing(_connection: psycopg.Connection[Any]) -> Collection[str]:
+    """The answer of a stage whose tool keeps no notes."""
+    return ()
+
+
 class Work(NamedTuple):
     """The steps of a stage, what runs them, and what to know about them, as `Stage` has them."""
 
     steps: tuple[Step, ...]
     run: Callable[[Target, int], None]
     notes: tuple[Note, ...] = ()
+    applied: Applied = nothing
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,7 @@ class Stage:
         in_any_order: Whether its steps come to the same in whatever order they were run, as long as each
             came after those that it names itself: a database that has some of them needs only the others.
         notes: About its sources: their format, files that are not run, and why.
+        applied: Reads the names of the steps that a database has from its tool's own notes there, and runs nothing.
     """
 
     name: str
@@ -186,6 +198,7 @@ class Stage:
     tier: str = ""
     in_any_order: bool = False
     notes: tuple[Note, ...] = field(default=(), compare=False)
+    applied: Applied = field(default=nothing, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

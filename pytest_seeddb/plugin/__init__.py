@@ -151,6 +151,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if RUN not in config.stash:
         return
     tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
-    lines = [*tally.lines(), *(tally.report() if settings.report else [])] if config.get_verbosity() >= 0 else []
-    for line in [*lines, *tally.warnings()]:  # these also with -q
+    lines = tally.lines() if config.get_verbosity() >= 0 else []
+    report = tally.report() if settings.report else []  # asked for by name, so with -q, too
+    for line in [*lines, *report, *tally.warnings()]:
         terminalreporter.write_line(f"seeddb: {line}")

@@ -43,6 +43,12 @@ def stages(settings: Settings, overrides: Mapping[str, object]) -> tuple[Stage, 
     return tuple(Stage(f"{tier} seeds", work.steps, work.run, tier=tier) for tier, work in tiers.items())
 
 
+def seeds_of(settings: Settings) -> tuple[tuple[Seed, ...], Profile]:
+    """All that are declared, of every tier, in order, and the settings' profile; raises `ConfigError`."""
+    profile = profile_of(settings, {})
+    return _Staging(settings, profile).seeds(), profile
+
+
 def weak_secrets_of(settings: Settings, overrides: Mapping[str, object]) -> tuple[WeakSecret, ...]:
     """The secret parameters of the profile's seeders that are easy to guess."""
     profile = profile_of(settings, overrides)

@@ -8,6 +8,7 @@ its processes holds one and, if our role may see it, for which client.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections import defaultdict
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from pytest_seeddb.errors import CloneError
+from pytest_seeddb.fingerprint.digests import FORMAT
 from pytest_seeddb.servers.naming import Kind, lock_key, parse_name
 from pytest_seeddb.templates.record import Record
 
@@ -72,6 +74,11 @@ class Entry:
     record: Record | None = None  # a template's, unless it is damaged
     created: str = ""  # when it was finished or kept, ISO 8601; empty if nothing says so
     used: str = ""  # the day of its last use
+    plan: str = ""  # empty where nothing says which
+
+    def is_of(self, project: str, *, is_django: bool = False) -> bool:
+        """Whether it belongs to the project, or may: nothing says whose an orphan is."""
+        return self.plan in {"", project} or (is_django and self.plan.startswith(f"{project}-"))
 
     @property
     def in_use(self) -> bool:
@@ -114,7 +121,20 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
         moment = dt.datetime.strptime(f"{name.moment}+0000", "%Y%m%d%H%M%S%z").isoformat()
     users = tuple(holders.get(lock_key("lease", name.lease) if name.lease else lock_key("use", database.name), ()))
     created, used = (record.created, record.used) if record else (moment, moment[:10])
-    return Entry(database.name, name.kind, size, database.connections, users, record, created, used)
+    plan = record.plan if record else _plan_in(database.comment)
+    return Entry(database.name, name.kind, size, database.connections, users, record, created, used, plan)
+
+
+def note_of_kept(plan: str) -> str:
+    """The comment on the database of a failed test."""
+    return json.dumps({"seeddb": FORMAT, "plan": plan})
+
+
+def _plan_in(comment: str) -> str:
+    try:
+        return str(json.loads(comment)["plan"])
+    except (ValueError, TypeError, KeyError):
+        return ""
 
 
 # -- what a run drops by itself --------------------------------------------------------------------

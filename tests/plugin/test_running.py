@@ -58,9 +58,11 @@ def test_the_header_tells_the_server_and_where_it_came_from_before_it_is_started
     result.stdout.fnmatch_lines(["seeddb: embedded PostgreSQL * (*), profile default"])
 
 
-def test_quiet_stays_quiet(project):
+def test_quiet_stays_quiet_but_for_the_report_that_was_asked_for(project):
     project.write("test_it.py", TEST)
     assert "seeddb" not in project.run("-q").stdout.str()
+    lines = [line for line in project.run("-q", "--seed-db-report").stdout.lines if line.startswith("seeddb")]
+    assert [" ms  test_it.py::" in line for line in lines] == [True]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import datetime as dt
 from itertools import count
 
 from pytest_seeddb.servers.naming import build_name, clone_name, kept_name, new_lease, template_name
+from pytest_seeddb.templates.inventory import note_of_kept
 from pytest_seeddb.templates.record import Record
 
 _numbers = count(1)
@@ -33,9 +34,11 @@ def make_orphan(admin, kind=clone_name, lease=None):
     return name
 
 
-def make_kept(admin, *, ago=0):
-    """The database of a test that failed so many days ago."""
+def make_kept(admin, *, ago=0, plan=""):
+    """The database of a test that failed so many days ago; empty is what earlier versions noted of its plan."""
     moment = day(ago).replace("-", "") + "010203"
     name = kept_name(moment, clone_name(new_lease(), next(_numbers)))
     admin.create(name)
+    if plan:
+        admin.comment(name, note_of_kept(plan))
     return name

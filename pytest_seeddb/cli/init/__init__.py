@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.cli.output import as_json
+from pytest_seeddb.cli.output import show
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.settings.files import find_table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from pytest_seeddb.cli.init.proposal import Finding, Written
 
@@ -34,26 +35,23 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
     root = (parsed.directory or Path.cwd()).resolve()
     result = init(root, dry_run=parsed.dry_run, imports=not parsed.no_import)
-    if parsed.json:
-        print(as_json(result))
-        return 0
+    show(parsed, result, _lines(result, Path(result.directory).relative_to(root)), with_quiet=parsed.dry_run)
+    return 0
+
+
+def _lines(result: Initialised, within: Path) -> Iterator[str]:
     width = max(len(finding.what) for finding in result.found)
-    for finding in result.found:
-        print(f"found    {finding.what:<{width}}  {finding.where}")
-    for note in result.notes:
-        print(f"note     {note}")
-    within = Path(result.directory).relative_to(root)
+    yield from (f"found    {finding.what:<{width}}  {finding.where}" for finding in result.found)
+    yield from (f"note     {note}" for note in result.notes)
     for file in result.files:
         would = "would be " if result.dry_run else ""
         verb = "created" if file.action == "create" else "extended at its end"
         lines = file.text.strip().splitlines() if result.dry_run or not file.file.endswith(".py") else []
-        print(
-            f"\n{within / file.file}, {would}{verb}{':' if lines else ''}",
-            *(f"    {line}".rstrip() for line in lines),
-            sep="\n",
-        )
-    print("", *(f"next     {command}" for command in result.next), sep="\n")
-    return 0
+        yield ""
+        yield f"{within / file.file}, {would}{verb}{':' if lines else ''}"
+        yield from (f"    {line}".rstrip() for line in lines)
+    yield ""
+    yield from (f"next     {command}" for command in result.next)
 
 
 def init(root: Path, *, dry_run: bool = False, imports: bool = True) -> Initialised:

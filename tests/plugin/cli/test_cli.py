@@ -51,6 +51,34 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
     assert after["settings"]["migrations"].endswith("pyproject.toml")
 
 
+TALKATIVE = """
+    import os, subprocess, sys
+    from sqlalchemy import text
+    from pytest_seeddb import seeder
+
+    @seeder
+    def shops(session, fails: bool = False):
+        print("said by the seeder")
+        sys.__stdout__.write("said past it\\n")
+        os.write(1, b"said below it\\n")
+        subprocess.run(["echo", "said by its child"], check=True)
+        session.execute(text("SELECT nonsense" if fails else "INSERT INTO shop (name) VALUES ('first')"))
+"""
+
+
+@pytest.mark.slow
+def test_what_seeders_and_their_children_print_is_not_in_the_json(seeddb, project):
+    project.seeders()
+    project.write("little/seeds.py", TALKATIVE)
+    for options, code in (((), 0), (("--set", "fails=yes"), 1), (("-q", "--set", "fails=yes"), 1)):
+        done = seeddb("build", "--json", *options, code=code)
+        assert ("error" in json.loads(done.stdout)) == bool(code)
+        for text in ("said by the seeder", "said past it", "said below it", "said by its child"):
+            assert text in done.stderr
+        assert ("building" in done.stderr) == ("-q" not in options)
+    assert "Traceback" in seeddb.start("build", "-v", "--set", "fails=yes").communicate()[1]
+
+
 SECRETIVE = """
     from typing import Annotated
     from sqlalchemy import text
@@ -162,7 +190,7 @@ def test_it_works_from_anywhere_with_the_directory_given(seeddb, project, tmp_pa
     [
         ((), "the following arguments are required: COMMAND"),
         (("buid",), "there is no 'buid'. Did you mean 'build'?"),
-        (("build", "--reseeed"), "unrecognized arguments: --reseeed"),
+        (("build", "--reseeed"), "unrecognized arguments: --reseeed. Did you mean '--reseed'?"),
         (("build", "--profile", "dmo"), "There is no profile 'dmo'"),
         (("explain", "--server", "mysql://app:s3cret@db/x"), "the option --server"),
         (("explain", "-C", "no/such"), "there is no directory 'no/such'"),
@@ -185,7 +213,8 @@ def test_a_wrong_table_exits_with_2_and_the_whole_error(seeddb, project):
 def test_help_works_however_broken_the_table_is_and_names_the_exit_codes(seeddb, project):
     project.write("seeddb.toml", "= broken [")
     shown = seeddb("--help").stdout
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted." in shown
+    codes = "0 done, 1 failed, 2 wrong usage or settings, 3 something is pending (apply --check), 130 interrupted."
+    assert f"Exit codes: {codes}" in " ".join(shown.split())
     for command in ("build", "explain"):
         assert f"    {command} " in shown
         options = seeddb(command, "--help").stdout
@@ -197,6 +226,8 @@ def test_every_command_and_each_of_its_options_says_what_it_does():
     assert {"init", "build", "status", "explain", "prune", "shell"} <= set(commands)
     for name, parser in commands.items():
         assert parser.description.endswith("."), name
+        assert parser.epilog.startswith("example:\n"), name
+        assert f"seeddb {name}" in parser.epilog
         assert [each.dest for each in parser._actions if not each.help] == [], name
 
 
@@ -204,7 +235,7 @@ def test_a_failing_build_exits_with_1_and_leaves_nothing(seeddb, project, server
     project.write("db/002_more.sql", "INSERT INTO shpo VALUES (1);")
     done = seeddb("build", "--json", code=1)
     assert "seeddb: db/002_more.sql, line 1: the statement failed" in done.stderr
-    assert done.stdout == ""
+    assert json.loads(done.stdout)["error"]["title"] == "db/002_more.sql, line 1: the statement failed"
     assert half_built(server_address) == []
 
 

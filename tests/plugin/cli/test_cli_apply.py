@@ -134,7 +134,10 @@ def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(databas
     output, errors = database.apply()
     assert "ran: migration db/001_shop.sql (new" in output
     assert "ran: seed shop.seeds:items (new" in output
-    assert "1/7 migration db/001_shop.sql" in errors
+    steps = [line.split(" (")[0] for line in output.splitlines()[:-1]]
+    assert len(steps) == len(set(steps)) == 7, "each is told once, when it ends"
+    assert output.splitlines()[-1].split(": ")[-1].startswith("applied in ")
+    assert errors == "applying little-shop/default: migrations, essential seeds, demo seeds\n"
     assert database.rows == ROWS
     output, errors = database.apply()
     assert output.strip().endswith("little-shop/default, demo: up to date")
@@ -153,9 +156,11 @@ def test_json_says_of_each_step_what_was_done(database):
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(database):
-    output, _ = database.apply("--dry-run")
+    output, errors = database.apply("--dry-run", "-q")
     assert "would do" in output
     assert "run: seed shop.seeds:shops (new)" in output
+    assert errors == ""
+    assert database.apply("--check", code=3)[0] == output
     assert database.run("SELECT count(*) FROM pg_class WHERE relname IN ('shop', 'seeddb_step')") == [(0,)]
 
 
@@ -167,7 +172,71 @@ def test_a_role_that_may_only_read_learns_that_there_is_nothing_to_do(database):
     assert "postgres@" in database.address.url
     output, errors = database.apply(SHOP_URL=database.address.url.replace("postgres@", "reader@"))
     assert output.strip().endswith("up to date"), errors
+    database.project.write("db/002_more.sql", "ALTER TABLE shop ADD city text")
+    for options in ((), ("--dry-run",), ("--check",)):
+        _, errors = database.apply(*options, code=1, SHOP_URL=database.address.url.replace("postgres@", "reader@"))
+        assert "The role reader may not create schemas in the database shop_" in errors
+        database.run(errors.partition("as the database's owner: ")[2])
+        _, errors = database.apply(*options, code=1, SHOP_URL=database.address.url.replace("postgres@", "reader@"))
+        assert "The role reader may not write into the schema seeddb of the database shop_" in errors
+        database.run(
+            sql.SQL("REVOKE CREATE ON DATABASE {} FROM reader").format(sql.Identifier(database.address.database))
+        )
     database.run("DROP OWNED BY reader; DROP ROLE reader")
+    assert database.apply("--check", code=3)[0].count("  run: ") == 1
+    database.apply()
+    assert database.apply("--check")[0].endswith(": up to date\n")
+
+
+@pytest.mark.slow
+def test_a_dry_run_exits_with_1_where_the_run_is_certain_to_fail_and_says_why(database):
+    table = TABLE + 'extensions = ["no_such_extension", "plpgsql"]\n'
+    database.project.write("pyproject.toml", table)
+    output, errors = database.apply("--dry-run", code=1)
+    assert "run: extension no_such_extension (new)" in output
+    assert "The extension no_such_extension could not be created" in errors
+    assert "available on this server: " in errors
+    database.project.write("pyproject.toml", TABLE)
+    database.apply()
+    database.edit("range(3)", "range(4)")
+    output, errors = database.apply("--dry-run", code=1)
+    assert "cannot be run: seed shop.seeds:items (it has changed since it was applied)" in output
+    assert "without running steps twice" in errors
+    told = json.loads(database.apply("--dry-run", "--json", code=1)[0])
+    assert told["error"] == told["errors"][0]
+    assert "idempotent=True" in told["error"]["do"]
+    _, errors = database.apply("--check", "--url", "postgresql://127.0.0.1:1/none", code=1)
+    assert "The database cannot be reached" in errors
+
+
+@pytest.mark.slow
+def test_another_profile_is_called_that_and_not_a_change(database):
+    database.project.write("pyproject.toml", TABLE + "[tool.seeddb.profiles.large]\nitems = 30\n")
+    database.apply()
+    for options in (("--dry-run",), ()):
+        output, errors = database.apply("--profile", "large", *options, code=1)
+        assert "seeded with another profile, 'default'" in errors
+        assert "seed shop.seeds:items: it was applied with another profile, 'default', and not 'large'" in errors
+        assert "has changed" not in output + errors
+    assert "--profile default" in errors
+    assert "up to date" in database.apply("--profile", "default")[0]
+
+
+@pytest.mark.slow
+def test_only_runs_one_seeder_and_the_rest_when_it_is_asked_for(database):
+    database.apply("--tier", "none")
+    _, errors = database.apply("--only", "shosp", code=2)
+    assert "Did you mean 'shops'?" in errors
+    output, _ = database.apply("--only", "shops")
+    assert output.count("ran: ") == 1
+    assert database.rows == {"shop": 3, "item": 0}
+    assert "up to date" in database.apply("--only", "shop.seeds:shops")[0]
+    database.apply("--only", "shops", "--force")
+    assert database.rows == {"shop": 6, "item": 0}
+    output, _ = database.apply()
+    assert output.count("ran: ") == 5
+    assert "up to date" in database.apply()[0]
+    database.apply("--only", "items", code=2, ENVIRONMENT="production")
 
 
 @pytest.mark.slow
@@ -998,7 +1067,15 @@ def test_alembic_runs_only_what_its_own_table_lacks(project, server, repository)
             op.execute("ALTER TABLE stores ADD note text")
         """,
     )
+    planned = database.apply("--dry-run", **url)[0]
     output, _ = database.apply(**url)
-    assert output.count("ran: ") == 1
+    assert output.count("ran: ") == planned.count("  run: ") == 1
     assert "ran: migration 0010" in output
+    assert "run: migration 0010" in planned
     assert "up to date" in database.apply(**url)[0]
+    project.write("shop/seeds.py", (project.path / "shop/seeds.py").read_text() + "# edited\n")
+    assert "run: migration" not in database.apply("--dry-run", code=1, **url)[0]
+    database.run("ALTER TABLE alembic_version RENAME TO shop_version; UPDATE shop_version SET version_num = 'x'")
+    _, errors = database.apply("--dry-run", code=1, **url)
+    assert "The database is at a revision that the migrations do not have" in errors
+    assert "x in public.shop_version" in errors

@@ -8,17 +8,21 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import pytest
 from command import Command
 from psycopg import sql
 from separate import separate_server
-from stocked import day, make_kept, make_orphan, make_template
+from stocked import day, make_kept, make_orphan
+from stocked import make_template as make_template_of
 
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
 from pytest_seeddb.servers.places import state_place
+
+make_template = partial(make_template_of, plan="little-shop")
 
 DECOYS = {
     "seeddb_t_shop_0123456789abcdef01234567_01234567": -1,
@@ -93,12 +97,12 @@ def test_by_default_orphans_go_and_what_was_last_used_more_than_fourteen_days_ag
 
 @pytest.mark.slow
 def test_a_dry_run_lists_what_would_go_and_why_and_touches_nothing(admin, seeddb):
-    names = make_template(admin, "shop", used=20), make_kept(admin, ago=20), make_orphan(admin)
-    done = seeddb("prune", "--dry-run")
+    names = make_template(admin, used=20), make_kept(admin, ago=20), make_orphan(admin)
+    done = seeddb("prune", "--dry-run", "-q")
     assert ours(admin) == set(names)
     rows = {line.split()[-1]: " ".join(line.split()) for line in done.stdout.splitlines()}
     assert rows[names[0]].startswith("template ")
-    assert f"shop/default last used on {day(20)}" in rows[names[0]]
+    assert f"little-shop/default last used on {day(20)}" in rows[names[0]]
     assert rows[names[1]].startswith("kept ")
     assert "its worker is gone" in rows[names[2]]
     assert "3 would go, 2" in done.stdout
@@ -134,6 +138,23 @@ def test_all_is_all_that_nobody_uses(admin, seeddb, server):
         assert "1 database in use" in done.stdout
         assert ours(admin) == {used}
     assert not set(free) & ours(admin)
+
+
+@pytest.mark.slow
+def test_databases_of_other_projects_go_only_with_all(admin, pruned, seeddb):
+    others = {make_template_of(admin, "little-shop-2", used=50), make_kept(admin, ago=50, plan="another")}
+    own = {make_template(admin, used=50), make_kept(admin, ago=50, plan="little-shop")}
+    recent = make_template_of(admin, "another")
+    shown = json.loads(seeddb("status", "--json").stdout)
+    assert {one["name"] for one in (*shown["templates"], *shown["kept"])} == own
+    assert shown["others"]["number"] == 3
+    assert "3 databases of other projects" in seeddb("status").stdout
+    everything = json.loads(seeddb("status", "--json", "--all").stdout)
+    assert {one["name"] for one in (*everything["templates"], *everything["kept"])} == {*own, *others, recent}
+    assert set(pruned()) == own
+    assert set(pruned("--older-than", "40d")) == set()
+    assert set(pruned("--older-than", "40d", "--all")) == others
+    assert pruned("--all") == [recent]
 
 
 @pytest.mark.slow
@@ -210,13 +231,14 @@ def test_servers_and_programs_that_nobody_has_used_for_long_go_and_locks_save_th
         os.utime(decoy, (0, 0))
     with (used[0] / "users.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        planned = json.loads(seeddb("prune", "--dry-run", "--json").stdout)
+        assert json.loads(seeddb("prune", "--dry-run", "--json").stdout)["gone"] == []
+        planned = json.loads(seeddb("prune", "--all", "--older-than=14d", "--dry-run", "--json").stdout)
         assert {(each["kind"], each["name"]) for each in planned["gone"]} == {
             ("data", str(old[0])),
             ("programs", str(old[1])),
         }
         assert (old[0] / "data").exists()
-        done = seeddb("prune")
+        done = seeddb("prune", "--all", "--older-than=14d")
     assert "2 went" in done.stdout
     assert not old[1].exists()
     assert {each.name for each in old[0].iterdir()} == {"users.lock", "server.lock"}, "locks stay"

@@ -90,11 +90,11 @@ def test_each_template_has_its_size_age_days_of_use_users_and_clones_and_each_cl
 
 @pytest.mark.slow
 def test_orphans_kept_databases_and_layers_are_told_apart_and_nothing_is_swept(seeddb, admin):
-    names = make_orphan(admin), make_kept(admin, ago=3), make_template(admin, "shop", used=2, layer=True)
+    names = make_orphan(admin), make_kept(admin, ago=3), make_template(admin, "little-shop", used=2, layer=True)
     found, shown = told(seeddb), seeddb("status").stdout
     assert [found["orphans"][0]["name"], found["kept"][0]["name"], found["templates"][0]["name"]] == list(names)
     assert found["clones"] == []
-    assert re.search(r"shop/default  layer  \d\.\d MB  2 d ", shown)
+    assert re.search(r"little-shop/default  layer  \d\.\d MB  2 d ", shown)
     assert re.search(r"clone  \d\.\d MB  gone   seeddb_c_", shown)
     assert re.search(r"\d\.\d MB  \d d  0        seeddb_k_", shown)
     assert {each.name for each in admin.databases()} == set(names)

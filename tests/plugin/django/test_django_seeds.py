@@ -167,7 +167,13 @@ def test_apply_brings_a_real_database_up_to_date_once_and_runs_what_is_new(clini
     assert "up to date" in again.stdout
     assert len(rows(empty_database, PATIENTS)) == 3
     clinic.migration("0004_more", "migrations.AddField('patient', 'age', models.IntegerField(default=5))", "0003_own")
+    planned = clinic.seeddb("apply", "--dry-run", "--url", empty_database.url).stdout
+    assert [line.split(" (")[0] for line in planned.splitlines()[1:-1]] == [
+        "  run: migration clinic.0004_more",
+        "  run: signals after the migrations",
+    ]
     third = clinic.seeddb("apply", "--url", empty_database.url)
+    assert (third.stdout + third.stderr).count("clinic.0004_more") == 1
     assert "clinic.0004_more" in third.stdout + third.stderr
     assert "clinic.0003_own" not in third.stdout + third.stderr
     assert rows(empty_database, "SELECT age FROM clinic_patient") == [(5,)] * 3
