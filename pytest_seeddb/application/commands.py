@@ -42,7 +42,8 @@ def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) ->
     if len(lines) > _LINES:
         lines = [f"... ({len(lines) - _LINES} lines before)", *lines[-_LINES:]]
     outcome = f"failed with exit status {status}"
-    remedy = remedies.remedy(output) or f"run it by hand in {target.root} with DATABASE_URL set to an empty database"
+    database = "that database" if target.marks.are_kept else "an empty database"
+    remedy = remedies.remedy(output) or f"run it by hand in {target.root} with DATABASE_URL set to {database}"
     number = -status if status < 0 else status - _SIGNAL
     if number in set(signal.Signals):
         outcome = f"was ended by {signal.Signals(number).name}"

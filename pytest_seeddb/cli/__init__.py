@@ -26,10 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         # What is to be alone on standard output must be so even if the options are wrong.
-        with stream_for_the_result(alone=not {"--json", "--digest"}.isdisjoint(given)) as stream:
+        is_alone = not {"--json", "--digest"}.isdisjoint(given)
+        with stream_for_the_result(alone=is_alone, to_the_end=arguments is None) as stream:
             return _run(given, stream, is_json="--json" in given)
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a shell can close them
             try:
                 stream.flush()
             except BrokenPipeError:  # ``seeddb explain | head -1``

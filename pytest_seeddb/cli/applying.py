@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter, sleep
@@ -256,7 +257,7 @@ def _connection(address: Address, wait: float) -> Iterator[psycopg.Connection[An
                     f"The database cannot be reached{f' within {wait:g} s' if wait else ''}",
                     saw=str(error).strip(),
                     source=address.masked,
-                    remedy=_remedy(str(error), address),
+                    remedy=_remedy(str(error), address, wait),
                 ) from error
             sleep(_POLL)
     with contextlib.closing(connection):
@@ -264,12 +265,15 @@ def _connection(address: Address, wait: float) -> Iterator[psycopg.Connection[An
         yield connection
 
 
-def _remedy(message: str, address: Address) -> str:
-    if 'FATAL:  database "' in message:
-        return f"create it: createdb {address.database}; or correct the URL"
+def _remedy(message: str, address: Address, waited: float) -> str:
+    if re.search('FATAL:  database "[^"]*" does not exist', message):
+        options = {"-h": address.params.get("host"), "-p": address.params.get("port"), "-U": address.params.get("user")}
+        words = [word for option, value in options.items() if value for word in (option, value)]
+        return f"create it: {shlex.join(['createdb', *words, address.database])}; or correct the URL"
+    longer = f"--wait {max(60, 2 * waited):g}"
     if _COMES_LATER.search(message):
-        return "start the server, or correct the URL; while it is still coming up, wait for it: --wait 60"
-    return connection_remedy(message) or "start the server, or wait for it: --wait 60"
+        return f"start the server, or correct the URL; while it is still coming up, wait for it: {longer}"
+    return connection_remedy(message) or f"start the server, or wait for it: {longer}"
 
 
 def _lock(connection: psycopg.Connection[Any], progress: Progress) -> bool:

@@ -41,7 +41,7 @@ def complete(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.Ar
         for action in command._actions:  # noqa: SLF001 - argparse has no other way
             if action.dest in completers:
                 action.completer = completers[action.dest]  # type: ignore[attr-defined]  # which argcomplete reads
-    argcomplete.autocomplete(parser)
+    argcomplete.autocomplete(parser, always_complete_options=False)
 
 
 def _profiles(**_: Any) -> Collection[str]:
@@ -55,7 +55,8 @@ def _seeders(**_: Any) -> Collection[str]:
     from pytest_seeddb.seeds.staging import seeds_of
     from pytest_seeddb.settings.settings import load_settings
 
-    return [seed.identity for seed in seeds_of(load_settings(Path.cwd()))[0]]
+    names = [seed.identity for seed in seeds_of(load_settings(Path.cwd()))[0]]
+    return [*names, *(name.rpartition(":")[2] for name in names)]
 
 
 def _servers(**_: Any) -> Collection[str]:

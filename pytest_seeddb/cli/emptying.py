@@ -179,5 +179,5 @@ def _in_use(connection: psycopg.Connection[Any], holders: list[_Holder], lock_ti
         f"The database could not be emptied within {lock_timeout:g} s: other clients are using it. Nothing was changed",
         saw="\n".join(map(str, holders)) or "short transactions, one after the other; none is open now",
         source=f"the locks in the database {connection.info.dbname}",
-        remedy=f"{end}; or try for longer: --lock-timeout 60",
+        remedy=f"{end}; or try for longer: --lock-timeout {max(60, 2 * lock_timeout):g}",
     )

@@ -58,23 +58,30 @@ def silence(stream: TextIO) -> None:
 
 
 @contextmanager
-def stream_for_the_result(*, alone: bool) -> Iterator[TextIO]:
+def stream_for_the_result(*, alone: bool, to_the_end: bool) -> Iterator[TextIO]:
     """Standard output; if the result is ``alone`` there, all else that is printed goes to standard error.
 
-    That holds for the output of child processes, too.
+    That holds for the output of child processes, too, and ``to_the_end`` for what is printed when the process ends.
     """
     with ExitStack() as stack:
-        stream: TextIO = sys.stdout
+        stream = given = sys.stdout
+        # Django's call_command and tests have streams of their own.
+        if alone and isinstance(stream, TextIOWrapper) and stream is sys.__stdout__ and stream.fileno() == 1:
+            stream.flush()
+            stream = os.fdopen(os.dup(1), "w", encoding=stream.encoding)
+            stack.callback(stream.close)
+            stack.callback(os.dup2, stream.fileno(), 1)
+            os.dup2(2, 1)
+            stack.callback(sys.stdout.flush)
         if alone:
-            # Django's call_command and tests have streams of their own.
-            if isinstance(stream, TextIOWrapper) and stream is sys.__stdout__ and stream.fileno() == 1:
-                stream.flush()
-                stream = stack.enter_context(os.fdopen(os.dup(1), "w", encoding=stream.encoding))
-                stack.callback(os.dup2, stream.fileno(), 1)
-                os.dup2(2, 1)
-                stack.callback(sys.stdout.flush)
             stack.enter_context(redirect_stdout(sys.stderr))
-        yield stream
+        try:
+            yield stream
+        finally:
+            if to_the_end:
+                stack.pop_all()
+                if stream is not given:
+                    stream.close()
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401 - any dataclass

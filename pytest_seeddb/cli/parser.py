@@ -55,6 +55,16 @@ class _Formatter(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
+class _Version(argparse.Action):
+    """Looks for the version only when it is asked for, which takes longer than the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"pytest-seeddb {version('pytest-seeddb')}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that suggests the word that was meant, in the same text on every Python, and masks passwords."""
 
@@ -90,7 +100,7 @@ def make_parser() -> Parser:
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"pytest-seeddb {_version()}", help="show the version")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     _add_loudness(parser, False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_commands_for_plans(commands)
@@ -98,12 +108,6 @@ def make_parser() -> Parser:
     _add_commands_for_servers(commands)
     complete(parser, commands.choices)
     return parser
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("pytest-seeddb")
 
 
 def _add_loudness(parser: Parser, default: Any) -> None:  # noqa: ANN401 - a value, or argparse's mark for none

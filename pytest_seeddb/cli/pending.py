@@ -226,6 +226,7 @@ def _missing_rights(address: Address, connection: psycopg.Connection[Any]) -> It
     row = connection.execute(_RIGHTS).fetchone()
     assert row  # noqa: S101 - it always gives one
     role, database, is_standby, is_read_only, may_create, owner, may_note = row
+    to, on = (sql.Identifier(name).as_string() for name in (role, database))
     if is_standby:
         yield ServerError(
             "The server is a standby, on which nothing can be changed",
@@ -238,23 +239,23 @@ def _missing_rights(address: Address, connection: psycopg.Connection[Any]) -> It
             f"The role {role} has read-only transactions in the database {database}",
             saw="default_transaction_read_only is on",
             source=address.masked,
-            remedy=f"turn it off where it is set: ALTER ROLE {role} SET default_transaction_read_only = off; or "
-            f"ALTER DATABASE {database} ..., or the URL's options; or name another role",
+            remedy=f"turn it off where it is set: ALTER ROLE {to} SET default_transaction_read_only = off; or "
+            f"ALTER DATABASE {on} ..., or the URL's options; or name another role",
         )
     if not may_create:
         yield ServerError(
             f"The role {role} may not create schemas in the database {database}",
             saw="no privilege CREATE on the database; seeddb records in a schema what was applied",
             source=address.masked,
-            remedy=f"as the database's owner: GRANT CREATE ON DATABASE {database} TO {role}",
+            remedy=f"as the database's owner: GRANT CREATE ON DATABASE {on} TO {to}",
         )
     elif not may_note:
         yield ServerError(
             f"The role {role} may not write into the schema {ledgers.SCHEMA} of the database {database}",
             saw=f"the schema belongs to the role {owner}",
             source=address.masked,
-            remedy=f"apply as the role {owner}; or as that role: GRANT ALL ON SCHEMA {ledgers.SCHEMA} TO {role}; "
-            f"GRANT ALL ON ALL TABLES IN SCHEMA {ledgers.SCHEMA} TO {role}",
+            remedy=f"apply as the role {owner}; or as that role: GRANT ALL ON SCHEMA {ledgers.SCHEMA} TO {to}; "
+            f"GRANT ALL ON ALL TABLES IN SCHEMA {ledgers.SCHEMA} TO {to}",
         )
 
 

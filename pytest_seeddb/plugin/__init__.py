@@ -151,7 +151,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if RUN not in config.stash:
         return
     tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
-    lines = tally.lines() if config.get_verbosity() >= 0 else []
+    lines = tally.lines() if config.get_verbosity() >= 0 else dict.fromkeys(tally.failures)
     report = tally.report() if settings.report else []  # asked for by name, so with -q, too
     for line in [*lines, *report, *tally.warnings()]:
         terminalreporter.write_line(f"seeddb: {line}")

@@ -66,14 +66,13 @@ class _Line:
         self._changeable = stream.isatty()
         self._label = label
         self._total = total
-        self._started = monotonic()
-        self._current = (0, "")
+        self._current = (0, "", monotonic())
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._show, name="seeddb-progress", daemon=True)
         self._thread.start()
 
     def step(self, name: str) -> None:
-        self._current = (self._current[0] + 1, name)
+        self._current = (self._current[0] + 1, name, monotonic())
 
     def close(self) -> None:
         self._over.set()
@@ -81,14 +80,14 @@ class _Line:
         self._stream.close()
 
     def _show(self) -> None:
-        last, when = (0, ""), 0.0
+        last, when = 0, 0.0
         while not self._over.wait(_TICK):
-            if self._changeable or self._current != last or monotonic() - when > _REPEAT:
+            number, name, began = self._current
+            if self._changeable or number != last or monotonic() - when > _REPEAT:
                 # pytest's own line is open: it holds the name of the test's file.
-                number, name = self._current
-                text = f"{self._label} {number}/{self._total}, {name}, {monotonic() - self._started:.0f} s"
+                text = f"{self._label} {number}/{self._total}, {name}, for {monotonic() - began:.0f} s"
                 self._write(text, first=not when)
-                last, when = self._current, monotonic()
+                last, when = number, monotonic()
         if when and self._changeable:
             self._write("", first=False)
 

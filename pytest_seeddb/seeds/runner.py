@@ -162,5 +162,5 @@ def _failure(seed: Declaration, error: BaseException, root: Path) -> BuildError:
     if isinstance(error, BulkError):  # knows more than the database
         saw = "\n".join(filter(None, (error.what, error.saw)))
         return BuildError(what, saw=saw, source=source, remedy=error.remedy)
-    remedy = failure_remedy(error, "seeder") or "correct the seeder; nothing that it wrote was kept"
+    remedy = failure_remedy(error, "seeder") or "correct the seeder; what it had not committed was rolled back"
     return BuildError(what, saw=describe_failure(error), source=source, remedy=remedy)

@@ -303,7 +303,7 @@ class Admin:
                 f"The database {name} cannot be dropped or renamed",
                 saw=", ".join(what for what, _ in left),
                 source=self.address.masked,
-                remedy=f"connect to {name} as the owner or a superuser, and run: {statements}. Then run: seeddb prune",
+                remedy=f"connect to {name} as a superuser, and run: {statements}. Then run: seeddb prune",
             )
 
     def evict(self, name: str, *, spare: int = 0) -> None:
@@ -320,7 +320,8 @@ class Admin:
                         f"process {pid} of {user} ({client or 'no name'})" for pid, user, client, _ in backends
                     ),
                     source=self.address.masked,
-                    remedy="end them, or let the role end them: GRANT pg_signal_backend TO " + self.role(),
+                    remedy=f"end them: SELECT pg_terminate_backend({backends[0][0]}). A superuser's connection takes a "
+                    f"superuser; for others, GRANT pg_signal_backend TO {self.role()}",
                 )
             time.sleep(_POLL)
 

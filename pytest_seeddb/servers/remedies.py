@@ -9,8 +9,20 @@ Task = Literal["step", "seeder", "bulk", "dump", "admin"]
 """What failed: a step of a build, a seeder or a bulk load in particular, a dump's restoration, administrative SQL."""
 
 _EXISTS: Final = (
-    "the object already exists: change the statement. An earlier step or the `dump` created it. seeddb knows which "
-    "migrations a dump contains only if `seeddb dump` wrote it, or if it contains the migration tool's own table"
+    "the object already exists: an earlier step, the `dump` or another client created it. Change the statement, for "
+    "example to IF NOT EXISTS or OR REPLACE. seeddb knows which migrations a database contains only if seeddb applied "
+    "or dumped them, or if the database contains the migration tool's own table"
+)
+_TAKEN: Final = (
+    "make the value unique: this step or an earlier one has written it already. If the row may be there already, write "
+    "INSERT ... ON CONFLICT DO NOTHING"
+)
+_FACTORY: Final = (
+    "If a factory numbers its rows, start its sequence elsewhere: Factory.reset_sequence(1000, force=True)"
+)
+_SEQUENCE: Final = (
+    "If the column's own sequence gave the number, rows were written with numbers before: SELECT "
+    "setval(pg_get_serial_sequence('table', 'column'), (SELECT max(column) FROM table))"
 )
 _ROLE_EXISTS: Final = (
     "roles belong to the whole server and stay when a database is dropped: an earlier build created this one, or "
@@ -24,17 +36,28 @@ _DATABASE_EXISTS: Final = (
 # Of two who create the same at once, one waits for the other's commit, and its error names an index.
 _ROLE_TAKEN: Final = r'role "[^"]*" already exists|"pg_(authid|auth_members)_\w+_index"'
 _DATABASE_TAKEN: Final = r'(database|tablespace) "[^"]*" already exists|"pg_(database|tablespace)_\w+_index"'
+NO_EXTENSION: Final = (
+    "connect as a superuser; for tests, the servers of the settings embedded and container have one. In a database for "
+    "`seeddb apply`, a superuser can create the extension beforehand: CREATE EXTENSION IF NOT EXISTS then does nothing"
+)
+NO_ROLE: Final = (
+    "create the role first, in a statement that can run again: "
+    "DO $$ BEGIN CREATE ROLE ...; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+)
 _BY_STATE: Final[dict[Task, dict[str, str]]] = {
     "step": {
-        "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, "
-        "`-- migrate:up transaction:false` in an SQL file",
-        "42501": "grant the missing privilege to the role, or name a server where the role has it",
-        "42601": "correct the SQL at the position shown",
-        "42704": "create the type or role first, or add its extension to the setting `extensions`",
-        "42883": "create the function first, or add its extension to the setting `extensions`",
+        "25001": "run it outside a transaction: op.get_context().autocommit_block() in Alembic, atomic = False in "
+        "Django, `-- migrate:up transaction:false` in an SQL file",
+        "23502": "give the column a value, or a default",
+        "23503": "create the row it refers to first, in an earlier step or statement",
+        "23505": _TAKEN,
+        "42501": "grant the missing privilege to the role, or connect as a role that has it",
+        "42601": "correct the SQL syntax",
+        "42704": "create it in an earlier step, or correct its name. If the statement drops it, write IF EXISTS",
+        "42883": "create the function in an earlier step, or correct its name and the types of its arguments",
         **dict.fromkeys(("42701", "42710", "42723", "42P06", "42P07"), _EXISTS),
-        "42P01": "create the table in an earlier step, or correct its name or the search_path",
-        "0A000": "the server's version or build does not support this: name another server",
+        "42P01": "create it in an earlier step, or correct its name or the search_path",
+        "0A000": "change the statement, or name a server of a version that supports it",
         "58P01": "the extension is not installed on this server: install its package, or name another server",
         "53100": "free space on the server's disk",
     },
@@ -42,10 +65,10 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
         "25P02": "an earlier statement failed and its error was caught: run statements that may fail in "
         "session.begin_nested(), which rolls back that statement alone",
         "23503": "create the row it refers to first; name the seeder that creates it in `after`",
-        "23505": "make the value unique. If another seeder creates the same values without the factory, start the "
-        "factory's sequence elsewhere: Factory.reset_sequence(1000, force=True)",
+        "23505": f"{_TAKEN}. {_FACTORY}",
         "42703": "check that the migrations and the models agree",
-        "42P01": "check that the migrations create this table, and that the setting `migrations` is there",
+        "42P01": "check that the migrations create this table, that the setting `migrations` is there, and that "
+        "`seeddb apply` has run them (--only runs none)",
     },
     "bulk": {
         "23502": "let the factory give it a value",
@@ -55,7 +78,7 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
         "0A000": "COPY cannot load this table: use create_batch",
     },
     "dump": {
-        "42704": "create the role or the type on the server first, or make the dump without it",
+        "42704": "create it before the dump is restored, or make the dump without it",
         "42P06": "the dump creates a schema that already exists: make the dump without --create and --clean",
         "42P07": "the dump creates a table twice: check whether two dumps were joined",
         "42P01": "the dump uses a table that it does not contain: dump the whole database",
@@ -75,9 +98,52 @@ _BY_STATE: Final[dict[Task, dict[str, str]]] = {
         "XX": "read the server's log: this is a fault in the server",
     },
 }
+_EXTENSIONS: Final = {
+    "btree_gin": 'has no default operator class for access method "gin"',
+    "btree_gist": 'has no default operator class for access method "gist"',
+    "citext": 'type "citext" does not exist',
+    "cube": 'type "cube" does not exist',
+    "fuzzystrmatch": r"function (levenshtein|soundex|metaphone|dmetaphone)\w*\(",
+    "hstore": 'type "hstore" does not exist',
+    "intarray": '"(gin|gist)__int(big)?_ops" does not exist',
+    "ltree": 'type "l(tree|query)" does not exist',
+    "pg_trgm": r'"(gin|gist)_trgm_ops" does not exist|function (word_|strict_word_)?similarity\(.* does not exist',
+    "pgcrypto": r"function (crypt|digest|gen_random_bytes|gen_salt|hmac|pgp_\w+)\(.* does not exist",
+    "postgis": r'type "(box[23]d|geography|geometry|raster)" does not exist|function st_\w+\(.* does not exist',
+    "unaccent": r'function unaccent\(.* does not exist|dictionary "unaccent" does not exist',
+    "uuid-ossp": r"function uuid_generate_v\w+\(.* does not exist",
+    "vector": r'type "(halfvec|sparsevec|vector)" does not exist|"(halfvec|sparsevec|vector)_\w+_ops" does not exist',
+}
+"""What the server says where an extension is missing."""
 _BY_WORDS: Final = (
     (_ROLE_TAKEN, _ROLE_EXISTS),
     (_DATABASE_TAKEN, _DATABASE_EXISTS),
+    (
+        'extension "[^"]*" already exists',
+        "write CREATE EXTENSION IF NOT EXISTS; the setting `extensions` creates extensions before any migration",
+    ),
+    ("permission denied to create extension", NO_EXTENSION),
+    (
+        "could not create unique index",
+        "remove the duplicate rows in an earlier step, or index other columns",
+    ),
+    (
+        "is still referenced from table",
+        "delete or change the rows that refer to it first",
+    ),
+    (
+        'column "[^"]*" of relation "[^"]*" contains null values',
+        "fill the column in the rows that are there, then make it NOT NULL; or give it a default",
+    ),
+    (
+        "operator does not exist",
+        "cast one side to the other's type, or add the extension that has the operator to the setting `extensions`",
+    ),
+    (
+        "unrecognized configuration parameter",
+        "correct the parameter's name, or name a server of a version that has it",
+    ),
+    ('(?<!FATAL:  )role "[^"]*" does not exist', NO_ROLE),
     (
         "too many clients already|remaining connection slots",
         "raise max_connections on the server, end unused connections, or run fewer workers (-n)",
@@ -105,11 +171,26 @@ _CONNECTING: Final = (
     ("password authentication failed", "correct the user or the password in the URL"),
     ("no password supplied", "write the password into the URL, or into ~/.pgpass"),
     (
-        "no pg_hba.conf entry",
+        "(Peer|Ident) authentication failed",
+        "name the role of your operating system's user, or connect over TCP with a password: user:password@localhost",
+    ),
+    (
+        "no pg_hba.conf entry.*no encryption",
         "allow this host, user and database in the server's pg_hba.conf; or try ?sslmode=require",
     ),
+    ("no pg_hba.conf entry", "allow this host, user and database in the server's pg_hba.conf"),
+    ("is not permitted to log in", "let the role log in: ALTER ROLE ... LOGIN; or correct the user in the URL"),
     ('FATAL:  role "', "correct the user in the URL, or create the role"),
-    ('FATAL:  database "', "name a database that exists, for example /postgres"),
+    ("FATAL:  permission denied for database", "grant the role CONNECT on the database, or correct the URL"),
+    ('FATAL:  database "[^"]*" does not exist', "name a database that exists, for example /postgres"),
+    (
+        "is not currently accepting connections",
+        "name another database, or let this one accept them: ALTER DATABASE ... WITH ALLOW_CONNECTIONS true",
+    ),
+    (
+        "too many connections for database",
+        "raise the database's limit (ALTER DATABASE ... CONNECTION LIMIT), or end unused connections",
+    ),
     ("translate host name|failed to resolve host|Name or service not known", "correct the host in the URL"),
     ("Connection refused", "start the server, or correct the host and the port in the URL"),
     ("No such file or directory", "start the server, or correct the socket directory and the port in the URL"),
@@ -149,10 +230,22 @@ def remedy(message: str, sqlstate: str = "", task: Task = "step") -> str:
     """What to do about a server's error; empty where nothing is known that helps."""
     if sqlstate == "0A000" and "extension" in message and task in {"step", "seeder", "dump"}:
         sqlstate = "58P01"  # PostgreSQL before 18 has the other for a missing extension
-    if by_words := _first(_BY_WORDS, message):
+    extension = next((name for name, pattern in _EXTENSIONS.items() if re.search(pattern, message)), "")
+    if extension:
+        return (
+            f'add "{extension}" to the setting `extensions`, or create the extension in an earlier step. If it is '
+            "there, add its schema to the search_path"
+        )
+    by_words = _first(_BY_WORDS, message)
+    if task == "dump" and by_words == NO_ROLE:
+        return "create the role on the server first, or make the dump without it: pg_dump --no-owner --no-privileges"
+    if by_words:
         return by_words
     states = {**(_BY_STATE["step"] if task in {"seeder", "dump"} else {}), **_BY_STATE[task]}
-    return next((states[sqlstate[:length]] for length in (5, 3, 2) if sqlstate[:length] in states), "")
+    by_state = next((states[sqlstate[:length]] for length in (5, 3, 2) if sqlstate[:length] in states), "")
+    if sqlstate == "23505" and by_state and re.search(r"Key \(\w+\)=\(\d+\) already exists", message):
+        return f"{by_state}. {_SEQUENCE}"
+    return by_state
 
 
 def is_taken(message: str) -> bool:

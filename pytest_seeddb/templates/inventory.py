@@ -20,6 +20,7 @@ import psycopg
 from pytest_seeddb.errors import CloneError
 from pytest_seeddb.fingerprint.digests import FORMAT
 from pytest_seeddb.servers.naming import Kind, lock_key, parse_name
+from pytest_seeddb.servers.remedies import remedy
 from pytest_seeddb.templates.record import Record
 
 if TYPE_CHECKING:
@@ -270,10 +271,12 @@ def drop(admin: Admin, entry: Entry) -> bool:
     except psycopg.Error as error:
         if admin.is_broken:
             raise
+        may = "drop it as a role that may: its owner, or a superuser"
+        other = remedy(str(error), error.sqlstate or "", "admin") or "end what the server names, and prune again"
         raise CloneError(
             f"The database {entry.name} cannot be dropped",
             saw=str(error).strip(),
             source=admin.address.masked,
-            remedy="drop it as a role that may: its owner, or a superuser",
+            remedy=may if error.sqlstate == "42501" else other,
         ) from error
     return True

@@ -196,7 +196,7 @@ SLOW = "SELECT pg_sleep(1.6); -- {}"
 def test_a_long_build_says_in_plain_lines_what_it_is_at(project):
     project.write("seeds/slow.sql", SLOW.format("plain"))
     result = project.test("def test_it(seeded_url): pass")
-    result.stderr.fnmatch_lines(["seeddb: building little-shop/default: ? seed seeds/slow.sql, 1 s".replace("?", "*")])
+    result.stderr.fnmatch_lines(["seeddb: building little-shop/default: * seed seeds/slow.sql, for * s"])
 
 
 @pytest.mark.slow

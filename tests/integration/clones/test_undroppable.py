@@ -119,7 +119,7 @@ def test_what_cannot_be_removed_is_named_with_its_statement_and_the_database_is_
             leave(own, ["BEGIN", "INSERT INTO t VALUES (1)", "PREPARE TRANSACTION 'left'"])
     (failure,) = worker.failures
     assert "saw:  the prepared transaction 'left' of postgres" in failure
-    assert f"connect to {name} as the owner or a superuser, and run: ROLLBACK PREPARED 'left'" in failure
+    assert f"connect to {name} as a superuser, and run: ROLLBACK PREPARED 'left'" in failure
     leave(own, ["ROLLBACK PREPARED 'left'"])  # it is open to whoever does that
     with open_server(Settings(root=tmp_path, server=address.url)) as modest, Worker(modest) as worker:
         pass

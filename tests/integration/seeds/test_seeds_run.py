@@ -319,7 +319,7 @@ def test_a_failing_seeder_names_itself_its_line_and_the_error(project):
         "The seeder shop.seeds:one failed\n"
         "  saw:  LookupError: no such shelf\n"
         '  from: shop/seeds.py:6, in deeper: raise LookupError("no such shelf")\n'
-        "  do:   correct the seeder; nothing that it wrote was kept"
+        "  do:   correct the seeder; what it had not committed was rolled back"
     )
     assert project.rows() == []
 

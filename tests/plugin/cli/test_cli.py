@@ -52,7 +52,7 @@ def test_explain_shows_each_part_and_whether_there_is_a_template_and_builds_noth
 
 
 TALKATIVE = """
-    import os, subprocess, sys
+    import atexit, os, subprocess, sys
     from sqlalchemy import text
     from pytest_seeddb import seeder
 
@@ -62,6 +62,7 @@ TALKATIVE = """
         sys.__stdout__.write("said past it\\n")
         os.write(1, b"said below it\\n")
         subprocess.run(["echo", "said by its child"], check=True)
+        atexit.register(print, "said at the end")
         session.execute(text("SELECT nonsense" if fails else "INSERT INTO shop (name) VALUES ('first')"))
 """
 
@@ -73,7 +74,7 @@ def test_what_seeders_and_their_children_print_is_not_in_the_json(seeddb, projec
     for options, code in (((), 0), (("--set", "fails=yes"), 1), (("-q", "--set", "fails=yes"), 1)):
         done = seeddb("build", "--json", *options, code=code)
         assert ("error" in json.loads(done.stdout)) == bool(code)
-        for text in ("said by the seeder", "said past it", "said below it", "said by its child"):
+        for text in ("said by the seeder", "said past it", "said below it", "said by its child", "said at the end"):
             assert text in done.stderr
         assert ("building" in done.stderr) == ("-q" not in options)
     assert "Traceback" in seeddb.start("build", "-v", "--set", "fails=yes").communicate()[1]
@@ -99,7 +100,7 @@ def test_the_format_of_migrations_and_the_files_that_do_not_run_are_told(project
         "not run: flyway/U1__a.sql: a down migration",
         "not run: flyway/notes.sql: not named as Flyway names migrations",
     ]
-    seeddb = Command(project.path, SEEDDB_MIGRATIONS="flyway", SEEDDB_SEEDS="flyway/notes.sql")
+    seeddb = Command(project.path, SEEDDB_NAME="flown", SEEDDB_MIGRATIONS="flyway", SEEDDB_SEEDS="flyway/notes.sql")
     result = json.loads(seeddb("explain", "--json").stdout)
     assert result["notes"] == lines
     printed = seeddb("build", "--reseed").stderr

@@ -79,7 +79,7 @@ def test_seeds_lists_seeders_tiers_parameters_and_profiles_and_no_secret(shop, c
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0].startswith("profile large (`profile` in ")
     assert "large stores = 7, pin = ***" in lines
-    assert "shop_seeds:roles essential idempotent shop_seeds.py:6" in lines
+    assert any(line.startswith("shop_seeds:roles essential idempotent shop_seeds.py:") for line in lines), lines
     assert "stores 7 a whole number profile 'large' shop_seeds:stores" in lines
     assert main(["seeds", "--json", "--profile", "essential"]) == 0
     output = capsys.readouterr().out
