@@ -182,7 +182,7 @@ _CONNECTING: Final = (
     ("is not permitted to log in", "let the role log in: ALTER ROLE ... LOGIN; or correct the user in the URL"),
     ('FATAL:  role "', "correct the user in the URL, or create the role"),
     ("FATAL:  permission denied for database", "grant the role CONNECT on the database, or correct the URL"),
-    ('FATAL:  database "[^"]*" does not exist', "name a database that exists, for example /postgres"),
+    ('FATAL:  database "[^"]*" does not exist', "correct the database's name in the URL, or create the database"),
     (
         "is not currently accepting connections",
         "name another database, or let this one accept them: ALTER DATABASE ... WITH ALLOW_CONNECTIONS true",
