@@ -9,17 +9,16 @@ Nothing here imports Django before it is asked to.
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import gc
 import os
 import re
 import sys
 import threading
-import tomllib
 import weakref
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +28,7 @@ from pytest_seeddb.application.imports import describe, enter_on_import, put_on_
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.settings.pytest_files import pytest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
@@ -43,12 +43,6 @@ DEFAULT: Final = "default"
 
 _VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
 _SET_IN_CODE: Final = re.compile(rf"""["']{_VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']""")
-_INI_SECTIONS: Final = {
-    "pytest.ini": "pytest",
-    ".pytest.ini": "pytest",
-    "tox.ini": "pytest",
-    "setup.cfg": "tool:pytest",
-}
 _PLACE: Final = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
 _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
 
@@ -108,7 +102,7 @@ def find_settings(root: Path, source: str) -> tuple[str, Path]:
     """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
     places = (path for pattern in ("manage.py", "*/manage.py", "*/*/manage.py") for path in sorted(root.glob(pattern)))
     manage = next(filter(Path.is_file, places), None)
-    module = os.environ.get(_VARIABLE) or _in_pytest(root)
+    module = _in_pytest(root, os.environ.get(_VARIABLE, ""))
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
         module = match[1]
     if not module:
@@ -122,18 +116,15 @@ def find_settings(root: Path, source: str) -> tuple[str, Path]:
     return module, manage.parent if manage else root
 
 
-def _in_pytest(root: Path) -> str:
-    with contextlib.suppress(OSError, tomllib.TOMLDecodeError):
-        table: Any = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        if module := table.get("tool", {}).get("pytest", {}).get("ini_options", {}).get(_VARIABLE):
-            return str(module)
-    for name, section in _INI_SECTIONS.items():
-        with contextlib.suppress(configparser.Error, UnicodeDecodeError):
-            parser = configparser.ConfigParser(interpolation=None)
-            parser.read(root / name, encoding="utf-8")
-            if module := parser.get(section, _VARIABLE, fallback=""):
-                return module
-    return ""
+def _in_pytest(root: Path, variable: str) -> str:
+    """What pytest-django takes: its option in ``addopts``, the variable, its setting."""
+    file = pytest_file(root)
+    if variable and "pytest_django.plugin" in sys.modules:  # which has set it by all of its options
+        return variable
+    options = file.words("addopts")
+    given = [word.partition("=")[2] for word in options if word.startswith("--ds=")]
+    given += [after for word, after in pairwise(options) if word == "--ds"]
+    return given[-1] if given else variable or file.text(_VARIABLE)
 
 
 def settings_module() -> str:

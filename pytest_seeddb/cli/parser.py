@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001 - it has no public name
 
+_NOT_FOR_TESTS: Final = ("pytest_seeddb.cli.apply",)
+"""Variables of the tests, such as ENVIRONMENT=test, say nothing about the database that it works on."""
 _SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?b|[kmgt])", re.IGNORECASE)
 _DAYS: Final = re.compile(r"(?P<number>\d{1,5})\s*(?P<unit>d|days?|w|weeks?)", re.IGNORECASE)
 
@@ -301,13 +303,19 @@ def _days(text: str) -> int:
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
-    """The settings, with what was given on the command line; raises `ConfigError`."""
+    """The settings, with what was given on the command line, for a project as pytest sees it; raises `ConfigError`."""
+    from pytest_seeddb.settings import pytest_files
     from pytest_seeddb.settings.settings import Found, load_settings
 
+    start = (parsed.directory or Path.cwd()).resolve()
+    pytest_files.put_on_path(start)
+    if parsed.module not in _NOT_FOR_TESTS:
+        pytest_files.set_variables(start)
+        pytest_files.set_django_settings(start)
     options = {
         name: Found(value, f"the option --{name}")
         for name in ("profile", "server", "reseed")
         if (value := getattr(parsed, name, None)) is not None
     }
     parameters = {name: Found(value, f"the option --set {name}=...") for name, value in getattr(parsed, "set", [])}
-    return load_settings((parsed.directory or Path.cwd()).resolve(), options=options, parameters=parameters)
+    return load_settings(start, options=options, parameters=parameters)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.calling import call_without_loop
-from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up
+from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up, settings_module
 from pytest_seeddb.application.imports import describe, is_users, place_of
 from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passwords_in
 from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Stage, Step, step_of_code
+from pytest_seeddb.plan.plan import Note, Stage, Step, step_of_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,8 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         with target.marks.around(signals), _errors(lambda: "A receiver of Django's signals", history, execution):
             call_without_loop(lambda: call_command("migrate", **options))
 
-    migrations = Stage("migrations", history.steps, migrate, in_any_order=True, applied=history.applied)
+    taken = Note(f"Django's settings: {settings_module()}. DJANGO_SETTINGS_MODULE names others", is_usual=True)
+    migrations = Stage("migrations", history.steps, migrate, in_any_order=True, applied=history.applied, notes=(taken,))
     return (migrations, Stage("signals", (signals,), send))
 
 

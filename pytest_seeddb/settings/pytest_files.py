@@ -1,0 +1,147 @@
+"""pytest's own configuration, read without pytest: so that ``seeddb`` sees the project as its tests do."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import sys
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, MutableMapping
+    from pathlib import Path
+
+_FILES: Final = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+"""In pytest's order; the first that has a table for pytest is the one."""
+_SECTIONS: Final = {"setup.cfg": "tool:pytest"}
+_ALWAYS: Final = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml")
+"""These are pytest's even without a table."""
+_DJANGO: Final = "DJANGO_SETTINGS_MODULE"
+_SET_IN_CODE: Final = re.compile(
+    rf"""environ(?:\.setdefault\(\s*["']{_DJANGO}["']\s*,|\[\s*["']{_DJANGO}["']\s*\]\s*=)\s*["'](?P<module>[\w.]+)["']"""
+)
+_FLAGGED: Final = re.compile(r"(?P<flags>([DRU]:)*)(?P<name>[^=\s]+)\s*=\s*(?P<value>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class PytestFile:
+    """pytest's configuration file, with its options and the table of pytest-env."""
+
+    path: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, Any] = field(default_factory=dict)
+
+    def words(self, option: str) -> list[str]:
+        """A list of words, as a list of TOML or as words in an INI file."""
+        value = self.options.get(option, ())
+        return shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
+
+    def lines(self, option: str) -> list[str]:
+        """A list of lines."""
+        value = self.options.get(option, ())
+        lines = value.splitlines() if isinstance(value, str) else value
+        return [str(line).strip() for line in lines if str(line).strip()]
+
+    def text(self, option: str) -> str:
+        """A single value."""
+        return str(self.options.get(option, "") or "")
+
+    @property
+    def python_path(self) -> list[str]:
+        """The directories of ``pythonpath``."""
+        return [str(self.path.parent / word) for word in self.words("pythonpath")] if self.path else []
+
+
+def pytest_file(start: Path) -> PytestFile:
+    """The configuration file that pytest uses when it is started in a directory without arguments."""
+    for directory in (start, *start.parents):
+        for name in _FILES:
+            if (read := _read(directory / name)) is not None:
+                return read
+    return PytestFile()
+
+
+def _read(path: Path) -> PytestFile | None:
+    """The file's table for pytest; ``None`` if it has none, or cannot be read: pytest reports that."""
+    if not path.is_file():
+        return None
+    with suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, configparser.Error):
+        if path.suffix == ".toml":
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            tool = table.get("tool", {})
+            if path.name == "pyproject.toml":
+                pytest = tool.get("pytest", {})
+                env = tool.get("pytest_env", {})
+                return PytestFile(path, pytest.get("ini_options", pytest), env) if pytest else None
+            return PytestFile(path, table.get("pytest", {}), table.get("pytest_env", {}))
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]  # DJANGO_SETTINGS_MODULE
+        parser.read(path, encoding="utf-8")
+        section = _SECTIONS.get(path.name, "pytest")
+        if parser.has_section(section):
+            return PytestFile(path, dict(parser[section]))
+    return PytestFile(path) if path.name in _ALWAYS else None
+
+
+def put_on_path(start: Path) -> None:
+    """Put the directories of pytest's ``pythonpath`` first on ``sys.path``, as pytest does."""
+    for place in reversed(pytest_file(start).python_path):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+
+
+def set_variables(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the variables that pytest-env and pytest-dotenv would set, where these are installed."""
+    file = pytest_file(start)
+    if find_spec("pytest_env"):
+        for name, value, keeps in _of_pytest_env(file, environ):
+            if value is None:
+                environ.pop(name, None)
+            elif not (keeps and name in environ):
+                environ[name] = value
+    if file.path and file.words("env_files") and find_spec("pytest_dotenv"):
+        from dotenv import dotenv_values
+
+        overrides = file.text("env_override_existing_values").lower() in {"1", "true"}
+        for name in file.words("env_files"):
+            for key, text in dotenv_values(file.path.parent / name).items():
+                if text is not None and (overrides or key not in environ):
+                    environ[key] = text
+
+
+def set_django_settings(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the variable with the module of Django's settings that a ``conftest.py`` sets, where nothing else does."""
+    file = pytest_file(start)
+    if _DJANGO in environ or file.text(_DJANGO) or "--ds" in file.text("addopts"):
+        return
+    for directory in dict.fromkeys((".", *file.words("testpaths"), "tests", "test")):
+        with suppress(OSError, UnicodeDecodeError):
+            text = (start / directory / "conftest.py").read_text(encoding="utf-8")
+            if match := _SET_IN_CODE.search(text):
+                environ[_DJANGO] = match["module"]
+                return
+
+
+def _of_pytest_env(file: PytestFile, environ: Mapping[str, str]) -> Iterator[tuple[str, str | None, bool]]:
+    """The name, the value (``None`` to unset it), and whether a value that is there stays."""
+    for name, entry in file.env.items():
+        if not isinstance(entry, dict):
+            yield name, str(entry), False
+        elif entry.get("unset"):
+            yield name, None, False
+        else:
+            text = str(entry.get("value", ""))
+            text = text.format(**environ) if entry.get("transform") else text
+            yield name, text, bool(entry.get("skip_if_set"))
+    for line in () if file.env else file.lines("env"):
+        if match := _FLAGGED.fullmatch(line):
+            flags, text = match["flags"], match["value"].strip()
+            with suppress(KeyError, ValueError, IndexError):
+                text = text if "R:" in flags else text.format(**environ)
+            yield match["name"], None if "U:" in flags else text, "D:" in flags

@@ -1,0 +1,105 @@
+"""pytest's configuration, as `seeddb` reads it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pytest_seeddb.settings import pytest_files
+from pytest_seeddb.settings.pytest_files import put_on_path, pytest_file, set_django_settings, set_variables
+
+TOML = """
+[tool.pytest.ini_options]
+pythonpath = ["lib", "tests/support"]
+DJANGO_SETTINGS_MODULE = "shop.settings.test"
+env = ["D:A=1", "B=x-{A}", "R:C={A}", "U:GONE="]
+env_files = [".env.test"]
+"""
+INI = """
+pythonpath = lib tests/support
+DJANGO_SETTINGS_MODULE = shop.settings.test
+env =
+    D:A=1
+    B=x-{A}
+    R:C={A}
+    U:GONE=
+env_files =
+    .env.test
+"""
+FILES = {
+    "pyproject.toml": TOML,
+    "pytest.toml": TOML.replace("tool.pytest.ini_options", "pytest"),
+    "pytest.ini": f"[pytest]{INI}",
+    "tox.ini": f"[pytest]{INI}",
+    "setup.cfg": f"[tool:pytest]{INI}",
+}
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """pytest-env and pytest-dotenv are installed."""
+    monkeypatch.setattr(pytest_files, "find_spec", lambda _name: True)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_of_pytest_s_files_is_read_also_from_a_directory_below(name, tmp_path, monkeypatch, plugins):
+    (tmp_path / name).write_text(FILES[name])
+    (tmp_path / ".env.test").write_text("FROM_FILE=1\nA=2\n")
+    below = tmp_path / "apps" / "api"
+    below.mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", ["there"])
+    put_on_path(below)
+    assert sys.path == [str(tmp_path / "lib"), str(tmp_path / "tests" / "support"), "there"]
+    environ = {"A": "set", "GONE": "1"}
+    set_variables(below, environ)
+    assert environ == {"A": "set", "B": "x-set", "C": "{A}", "FROM_FILE": "1"}
+    assert pytest_file(below).text("DJANGO_SETTINGS_MODULE") == "shop.settings.test"
+
+
+def test_the_table_of_pytest_env(tmp_path, plugins):
+    (tmp_path / "pyproject.toml").write_text("""
+        [tool.pytest.ini_options]
+        [tool.pytest_env]
+        A = 1
+        B = {value = "{A}/b", transform = true}
+        C = {value = "new", skip_if_set = true}
+        D = {unset = true}
+    """)
+    environ = {"C": "old", "D": "1"}
+    set_variables(tmp_path, environ)
+    assert environ == {"A": "1", "B": "1/b", "C": "old"}
+
+
+def test_without_the_plugins_their_settings_are_nobody_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(pytest_files, "find_spec", lambda _name: None)
+    (tmp_path / "pyproject.toml").write_text(TOML)
+    environ = {}
+    set_variables(tmp_path, environ)
+    assert environ == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.test")',
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings.test'",
+        'environ.setdefault(\n    "DJANGO_SETTINGS_MODULE",\n    "shop.settings.test",\n)',
+    ],
+)
+@pytest.mark.parametrize("place", [".", "tests", "qa"])
+def test_a_conftest_that_names_django_s_settings_counts_where_nothing_else_does(line, place, tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = qa\n")
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "conftest.py").write_text(f"import os\n{line}\n")
+    environ = {}
+    set_django_settings(tmp_path, environ)
+    assert environ == {"DJANGO_SETTINGS_MODULE": "shop.settings.test"}
+    set_django_settings(tmp_path, environ := {"DJANGO_SETTINGS_MODULE": "other"})
+    assert environ == {"DJANGO_SETTINGS_MODULE": "other"}
+
+
+def test_a_file_that_pytest_refuses_is_left_to_pytest(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest")
+    (tmp_path / "tox.ini").write_text("[tox]\nenvlist = py\n")
+    assert pytest_file(tmp_path).python_path == []
