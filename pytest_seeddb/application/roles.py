@@ -71,10 +71,9 @@ class Roles:
         if role.may_be_set and not by_login:
             words = [f"role={name}", *role.settings]
             options = [address.params.get("options", ""), *(f"-c {_escape(word)}" for word in words)]
-            return type(address)({**address.params, "options": " ".join(filter(None, options))})
+            return address.having(options=" ".join(filter(None, options)))
         if user == name and (password or role.may_be_set):
-            rest = {key: value for key, value in address.params.items() if key != "password"}
-            return type(address)({**rest, "user": name, **({"password": password} if password else {})})
+            return address.without_password.having(user=name, **({"password": password} if password else {}))
         raise ConfigError(
             f"The application's connections cannot have the role {name!r}",
             saw="the server's role may not become it, and the application's URL has no password for it",

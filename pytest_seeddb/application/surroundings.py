@@ -37,6 +37,7 @@ def surroundings(target: Target, directory: Path | None = None) -> Iterator[None
     try:
         with (
             contextlib.chdir(directory or target.root),
+            target.address.alone(),
             url_in_environment(target.env, target.address),
             redirect(target.address),
             redirect_django({target.alias: target.address, **target.beside}),

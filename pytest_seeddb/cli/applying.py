@@ -25,8 +25,9 @@ from pytest_seeddb.seeds.counters import draws_so_far
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
-from pytest_seeddb.servers.remedies import connection_remedy
+from pytest_seeddb.servers.remedies import connection_remedy, is_certain
 from pytest_seeddb.settings.production import Environment, refusal
+from pytest_seeddb.templates.building import engines_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +100,10 @@ def apply_to(
                 raise certain[0]
             marker = _marker(own, wish, ledger, strange_table)
             ledgers.rewrite(connection, plan, ledger, marker)
-            target = Target(address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside)
+            engines = engines_of_plan(plan)
+            target = Target(
+                address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside, engines=engines
+            )
             application = _Application(plan, target, connection, progress, hear)
             begun = _marker_meanwhile(marker, ledger)
             if wish.only:  # which leaves the state of the whole as it is
@@ -249,12 +253,13 @@ def _connection(address: Address, wait: float) -> Iterator[psycopg.Connection[An
     deadline = monotonic() + wait
     while True:
         try:
-            connection = psycopg.connect(address.conninfo, autocommit=True, application_name="seeddb apply")
+            connection = address.connect(autocommit=True, application_name="seeddb apply")
             break
         except psycopg.OperationalError as error:
-            if monotonic() >= deadline:
+            if monotonic() >= deadline or is_certain(str(error)):
+                patience = f" within {wait:g} s" if wait and not is_certain(str(error)) else ""
                 raise ServerError(
-                    f"The database cannot be reached{f' within {wait:g} s' if wait else ''}",
+                    f"The database cannot be reached{patience}",
                     saw=str(error).strip(),
                     source=address.masked,
                     remedy=_remedy(str(error), address, wait),
@@ -273,6 +278,8 @@ def _remedy(message: str, address: Address, waited: float) -> str:
     longer = f"--wait {max(60, 2 * waited):g}"
     if _COMES_LATER.search(message):
         return f"start the server, or correct the URL; while it is still coming up, wait for it: {longer}"
+    if is_certain(message):
+        return connection_remedy(message) or "correct the URL, or the variable of libpq (PG...) that asks for this"
     return connection_remedy(message) or f"start the server, or wait for it: {longer}"
 
 

@@ -128,7 +128,7 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
             own = replace(plan, stages=tuple(stage for stage in plan.stages if stage.name != STAGE), recipe=None)
             marker = replace(ledger.marker_of(own), tier=ledger.marker_of(plan).tier)
             origin = Origin(plan.name, plan.profile, marker.tier)
-            with psycopg.connect(clone.address.conninfo, autocommit=True) as connection:
+            with clone.address.connect(autocommit=True) as connection:
                 connection.execute(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
                 record = template.record
                 ledger.write_finished(connection, own, marker, record.numbering, record.opened)
@@ -140,7 +140,7 @@ def _of_plan(settings: Settings, request: Request, output: Output, progress: Pro
 
 
 def _of_url(settings: Settings, request: Request, address: Address, output: Output) -> tuple[str, int]:
-    with server_errors("The database cannot be dumped", address), psycopg.connect(address.conninfo) as connection:
+    with server_errors("The database cannot be dumped", address), address.connect() as connection:
         major = connection.info.server_version // 10_000
         # With what libpq took from the environment and from a password file.
         options = [(option.keyword.decode(), option.envvar) for option in psycopg.pq.Conninfo.get_defaults()]

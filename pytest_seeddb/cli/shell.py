@@ -100,7 +100,6 @@ def _psql(settings: Settings, address: Address) -> int:
 
 def _python(settings: Settings, address: Address) -> int:
     """A Python prompt. The project's modules can be imported, and their engines reach this database and no other."""
-    import psycopg
     from sqlalchemy import create_engine
     from sqlalchemy.orm import Session
 
@@ -114,7 +113,7 @@ def _python(settings: Settings, address: Address) -> int:
     with ExitStack() as stack:
         stack.enter_context(surroundings(Target(address, settings.root, settings.env)))
         with server_errors("The database cannot be opened", address):
-            connection = stack.enter_context(psycopg.connect(address.conninfo))
+            connection = stack.enter_context(address.connect())
         engine = create_engine(address.url_for("postgresql+psycopg"))
         stack.callback(engine.dispose)
         session = stack.enter_context(Session(engine))

@@ -15,8 +15,6 @@ from functools import partial
 from time import monotonic, perf_counter, sleep, time
 from typing import TYPE_CHECKING, Final, Literal
 
-import psycopg
-
 from pytest_seeddb.application.surroundings import environment
 from pytest_seeddb.cli.output import make_progress, show
 from pytest_seeddb.cli.parser import settings_of
@@ -33,7 +31,7 @@ from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Marks, Progress, Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, fill
+from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, engines_of_plan, fill
 from pytest_seeddb.templates.contents import (
     TableContents,
     describe_difference,
@@ -288,7 +286,8 @@ def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performe
         current = step.name, perf_counter(), before
 
     numbering = _of_the_plan.copy() if only else _of_the_plan
-    target = Target(address, plan.root, plan.env, begin, _Only(only) if only else Marks(), numbering)
+    marks = _Only(only) if only else Marks()
+    target = Target(address, plan.root, plan.env, begin, marks, numbering, engines=engines_of_plan(plan))
     with contextlib.chdir(plan.root):
         for stage in plan.stages:
             if not only or any(step.name == only for step in stage.steps):
@@ -345,7 +344,7 @@ def verify_dump(settings: Settings, progress: Progress) -> DumpVerdict:
         restored = worker.template(alone)
         clone = worker.clone(restored)
         before = schema_of(clone.address, pg_dump)
-        with psycopg.connect(clone.address.conninfo) as connection:
+        with clone.address.connect() as connection:
             noted = ledger.read(connection)
         # Of migration files only the ledger knows in which version they ran.
         files = [step for step in migrations if step.rerun == "never" and step.name in noted.steps]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import psycopg
+    from sqlalchemy.engine.interfaces import Dialect
 
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.application.roles import Role
@@ -49,6 +50,7 @@ class SeededDatabase:
         activation: Points the application at it, for a block.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
         beside: A Django project's further databases, by alias, each a clone of its own.
+        dialects: Those of the fixtures' engines; each engine has its own, and shares it with its variants.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class SeededDatabase:
         self.activation: Callable[[SeededDatabase], AbstractContextManager[None]] = lambda _database: nullcontext()
         self.roles = Roles()
         self.beside: Mapping[str, SeededDatabase] = {}
+        self.dialects: list[Dialect] = []
         self._go_back = go_back
         self._look = look
         self._look_up_roles = look_up_roles
@@ -125,9 +128,7 @@ class SeededDatabase:
         Args:
             parameters: As `psycopg.connect` takes them.
         """
-        import psycopg
-
-        connection = psycopg.connect(self.own_address.conninfo, **parameters)
+        connection = self.own_address.connect(**parameters)
         self._connections.append(connection)
         return connection
 

@@ -84,9 +84,11 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
             database.count_uncommitted(lambda: changes_in_transaction(connection))
             engine = create_engine(f"{_DRIVER}://", creator=lambda: connection, poolclass=StaticPool)
             event.listen(engine, "checkout", _mark)
+            database.dialects.append(engine.dialect)
             yield engine
         return
     engine = create_engine(make_url(database.own_address.url_for(_DRIVER)))
+    database.dialects.append(engine.dialect)
     # Not only its pool is emptied: a connection that is still held would go back to a pool that nobody has.
     with track(engine) as connections:
         database.before_reset(connections.close)

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
-import psycopg
-
 from pytest_seeddb.clones.changes import OpenConnection
 from pytest_seeddb.servers.globals import MARKS
 
 if TYPE_CHECKING:
+    import psycopg
+
     from pytest_seeddb.clones.shape import Sequences, Shape
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
@@ -374,7 +374,7 @@ class Observer:
             raise
 
     def _connect(self, address: Address) -> None:
-        self.connection = psycopg.connect(address.conninfo, autocommit=True, application_name=NAME, prepare_threshold=0)
+        self.connection = address.connect(autocommit=True, application_name=NAME, prepare_threshold=0)
         replica = "; SET session_replication_role = replica" if self.superuser else ""
         self.connection.execute(f"{_FLUSH}; {_SETTINGS}{replica}", prepare=False)
 

@@ -51,7 +51,7 @@ class Watched:
             raise
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(writing(self.clone.address).conninfo, autocommit=True, application_name=NAME)
+        return writing(self.clone.address).connect(autocommit=True, application_name=NAME)
 
     def look(self) -> Look:
         """What the server says of it."""
@@ -212,4 +212,4 @@ class SharedClone:
 def writing(address: Address) -> Address:
     """The address for a connection that may write although the shared clone is read-only."""
     options = f"{address.params.get('options', '')} -c default_transaction_read_only=off".strip()
-    return type(address)({**address.params, "options": options})
+    return address.having(options=options)

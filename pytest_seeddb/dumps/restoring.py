@@ -117,9 +117,7 @@ def read_through(wanted: Restoring, server: int) -> Script:
 
 def server_major(address: Address) -> int:
     """The major version of the server that a database is on."""
-    import psycopg
-
-    with psycopg.connect(address.conninfo) as connection:
+    with address.connect() as connection:
         return connection.info.server_version // 10_000
 
 

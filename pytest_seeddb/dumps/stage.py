@@ -146,6 +146,5 @@ class _Except(Marks):
 
 
 def _connect(target: Target) -> psycopg.Connection[Any]:
-    import psycopg
 
-    return psycopg.connect(target.address.conninfo, autocommit=True)
+    return target.address.connect(autocommit=True)

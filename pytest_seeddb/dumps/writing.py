@@ -164,10 +164,9 @@ def _remedy(message: str, address: Address) -> str:
 
 def put_in_order(address: Address) -> None:
     """Write each table anew in the order of its key, if it has one: updated rows lie elsewhere from run to run."""
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+    with address.connect(autocommit=True) as connection:
         connection.execute("SET statement_timeout = 0")
         for table, key, clustered in connection.execute(_KEYS).fetchall():
             name = sql.SQL(table)

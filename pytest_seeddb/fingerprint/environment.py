@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import ChainMap
 from contextlib import suppress
 from fnmatch import fnmatchcase, translate
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,9 @@ _BY_NAME: Final = frozenset({"getenv", "setdefault", "pop", "get", "__contains__
 MAPPING_MODULES: Final = frozenset({"os", "collections.abc", "_collections_abc"})
 """The modules of ``os.environ`` and of its base class."""
 
+ASIDE: Final[dict[str, str]] = {}
+"""Variables that are out of ``os.environ`` for a while, and come back: they count as if they were there."""
+
 _listener: Listener | None = None
 _asked: set[tuple[int, int, object]] = set()
 """Modules' globals, their instructions, and the names that these have asked for."""
@@ -73,7 +77,7 @@ def part(name: str, environ: Mapping[str, str] | None = None) -> Part:
     """The part of this name with the variable's value now; a secret if it holds one."""
     pattern = name.removeprefix(_LABEL)
     own = pattern.removesuffix(_ANY_CASE)
-    environ = os.environ if environ is None else environ
+    environ = ChainMap(ASIDE, os.environ) if environ is None else environ
     if own == pattern and not any(sign in own for sign in "*?["):
         value = environ.get(own)
         return Part(name, NOT_SET) if value is None else _part(name, value, is_secret=_is_secret(own, value))
@@ -107,7 +111,7 @@ def note(name: str) -> None:
 
 def begin_build() -> dict[str, str]:
     """Remember the variables as they are; the result is for `end_build`."""
-    _before.append({**os.environ})
+    _before.append({**os.environ, **ASIDE})
     return _before[-1]
 
 

@@ -274,8 +274,6 @@ class _Upgrade:
 
     def _check_database(self, context: MigrationContext) -> None:
         """Before anything is migrated: did ``env.py`` connect to the target?"""
-        import psycopg
-
         from pytest_seeddb.application.redirection import foreign_creator
 
         connection = context.connection
@@ -287,7 +285,7 @@ class _Upgrade:
         database = tuple(connection.exec_driver_sql(_WHICH_DATABASE).one())
         if not was_inside:
             connection.rollback()
-        with psycopg.connect(self._target.address.conninfo) as own:
+        with self._target.address.connect() as own:
             expected = own.execute(_WHICH_DATABASE).fetchone()
         if database != expected:
             why = "the connection was opened before the build began, or past SQLAlchemy's engine"
@@ -320,7 +318,7 @@ class _Upgrade:
         table = filter(None, (self._context.version_table_schema, self._context.version_table))
         query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(*table))
         current: tuple[str, ...] = ()
-        with contextlib.suppress(psycopg.errors.UndefinedTable), psycopg.connect(self._target.address.conninfo) as own:
+        with contextlib.suppress(psycopg.errors.UndefinedTable), self._target.address.connect() as own:
             current = tuple(str(row[0]) for row in own.execute(query))
         upgrades = script._upgrade_revs("heads", current)  # type: ignore[arg-type]  # noqa: SLF001 - several heads are a tuple
         if left := [str(upgrade.revision.revision) for upgrade in upgrades]:

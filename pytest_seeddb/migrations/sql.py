@@ -211,9 +211,8 @@ class _Script:
 
 
 def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
-    import psycopg
 
-    return psycopg.connect(target.address.conninfo, autocommit=autocommit, client_encoding="utf8")
+    return target.address.connect(autocommit=autocommit, client_encoding="utf8")
 
 
 def _run(connection: psycopg.Connection, statement: Statement) -> None:

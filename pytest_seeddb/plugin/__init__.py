@@ -13,6 +13,7 @@ import pytest
 from pytest_seeddb.plugin import markers, run
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
+from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -48,6 +49,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, and serve Django and pytest-django if they are there."""
+    if hasattr(config, "workerinput"):
+        libpq.narrow_shell(config.workerinput.get(_OUTPUT, []))
     run.begin(config)
     _join_django(config)
 
@@ -85,6 +88,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not item.get_closest_marker(markers.NAME):
             if not markers.uses_a_fixture(getattr(item, "fixturenames", ())):
                 continue
+            from pytest_seeddb.plugin.clashes import clashes, uses_the_plugin
+
+            config.stash[RUN].note_clashes(clashes(item), item)
+            if not uses_the_plugin(item):
+                continue
             item.add_marker(markers.NAME)
         if not is_enabled(config):
             item.add_marker(pytest.mark.skip(reason=DISABLED))
@@ -95,6 +103,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse wrong markers, and settings that name what is not there, before the first test runs."""
     if RUN in session.config.stash and is_enabled(session.config):
         run.check(session)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:  # noqa: ANN401 - pytest's own
+    """Keep variables of the shell, which are about other servers, from a seeded test and its fixtures."""
+    if RUN not in item.config.stash or not item.get_closest_marker(markers.NAME):
+        return (yield)
+    with item.config.stash[RUN].around_test():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # inside of what captures output and logs
@@ -135,6 +152,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None and RUN in session.config.stash:
         output[_OUTPUT] = asdict(session.config.stash[RUN].tally)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+    """Tell an xdist worker which of libpq's variables the shell has set, and not a conftest."""
+    node.workerinput[_OUTPUT] = libpq.names_in_shell()
 
 
 @pytest.hookimpl(optionalhook=True)

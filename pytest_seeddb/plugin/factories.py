@@ -26,8 +26,9 @@ def factories_on(database: SeededDatabase, request: pytest.FixtureRequest) -> It
     """For as long as the database is there, factories write to it, and count on from the template's rows.
 
     They write through ``seeded_session``, made when it is first needed; through ``seeded_async_session`` in a test that
-    uses only that, and inside of ``run_sync``. Another thread has a session of its own. If the test uses neither
-    fixture, a factory keeps an application's session that leads to this database. Only the factory and the test commit.
+    uses only that, and inside of ``run_sync``. Another thread has a session of its own. A factory keeps a session that
+    is bound to this database itself; if the test uses neither fixture, also an application's that leads to it. Only the
+    factory and the test commit.
     """
     from pytest_seeddb.seeds.factories import Source, redirect_factories
 
@@ -85,8 +86,10 @@ class _Room:
         if name not in self._known:
             if self._request.node.stash.get(ENDING, False):
                 return None  # pytest makes no more fixtures
-            self._known[name] = self._request.getfixturevalue(name)
-        session: Session = self._known[name].sync_session if name == _ASYNC else self._known[name]
+            given = self._request.getfixturevalue(name)
+            given = getattr(given, "sync_session", given)
+            self._known[name] = given if hasattr(given, "flush") else self.another()  # a project's own of that name
+        session: Session = self._known[name]
         return session
 
     def _wanted(self) -> str:
@@ -104,11 +107,23 @@ class _Room:
         return self._others[-1]
 
     def kept(self, wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired
-        from pytest_seeddb.application.redirection import session_to
+        from pytest_seeddb.application.redirection import bound_session, is_redirected
 
-        if self._database.isolation == "rollback" or {_PLAIN, _ASYNC}.intersection(self._request.fixturenames):
+        bound = bound_session(wired, model)
+        if bound is None:
             return None
-        return session_to(self._database.own_address, wired, model)
+        session, engine = bound
+        database = self._database
+        # Wired for this test, and not once for the application: to an engine of the fixtures, or one on their URL.
+        if engine.dialect in database.dialects:
+            return session
+        if database.isolation == "rollback":
+            return None
+        if engine.url.database == database.own_address.database:
+            return session
+        if {_PLAIN, _ASYNC}.intersection(self._request.fixturenames):
+            return None
+        return session if is_redirected(engine, database.own_address) else None
 
     def close(self) -> None:
         for session in self._others:

@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.plugin.markers import NAME, Wish, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.markers import NAME, Wish, wish_of
 from pytest_seeddb.plugin.outside import OUTSIDE
 from pytest_seeddb.plugin.package_scope import package_of
-from pytest_seeddb.plugin.run import DATABASE, DISABLED, ELSEWHERE, ISOLATION, RUN, check_settings, is_enabled
+from pytest_seeddb.plugin.run import (
+    DATABASE,
+    DISABLED,
+    ISOLATION,
+    RUN,
+    check_settings,
+    is_enabled,
+    is_given_a_database,
+)
 from pytest_seeddb.plugin.teardown import settle_now
 
 if TYPE_CHECKING:
@@ -105,7 +113,7 @@ def _seeddb_worker(
         support=replace(support, open_data=data_opener(seeddb_server, seeddb_settings)),
         dumps=dumps_for(seeddb_server, seeddb_settings),
     )
-    run.workers.append(worker)
+    run.join(worker)
     try:
         yield worker
         settle_now(pytestconfig)
@@ -214,17 +222,10 @@ def _seeddb_draws(request: pytest.FixtureRequest) -> Iterator[None]:
 def _has_seeded(request: pytest.FixtureRequest) -> bool:
     place = _place(request)
     if isinstance(place, pytest.Item):
-        return _is_given_a_database(place)
+        return is_given_a_database(place)
     kind = type(place)
     within = package_of if request.scope == "package" else lambda item: item.getparent(kind)
-    return any(_is_given_a_database(item) for item in request.session.items if within(item) is place)
-
-
-def _is_given_a_database(item: pytest.Item) -> bool:
-    """Whether the test is seeded, and neither makes its databases itself nor gets one from another plugin."""
-    names = set(getattr(item, "fixturenames", ()))
-    only_factory = "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
-    return item.get_closest_marker(NAME) is not None and not item.stash.get(ELSEWHERE, False) and not only_factory
+    return any(is_given_a_database(item) for item in request.session.items if within(item) is place)
 
 
 @pytest.fixture(scope=_scope)
@@ -261,11 +262,14 @@ def seeded_connection(seeded_db: SeededDatabase, request: pytest.FixtureRequest)
 
 
 @pytest.fixture(scope=_scope)
-def seeded_session(seeded_engine: Engine, seeded_db: SeededDatabase) -> Iterator[Session]:
-    """A SQLAlchemy session on the database; its commits are real unless the isolation is ``rollback``."""
-    from sqlalchemy.orm import Session
+def seeded_session(seeded_engine: Engine, seeded_db: SeededDatabase, seeddb_settings: Settings) -> Iterator[Session]:
+    """A SQLAlchemy session on the database; its commits are real unless the isolation is ``rollback``.
 
-    with Session(seeded_engine) as session:
+    Its class is the application's own, where the settings name it; see the setting ``session``.
+    """
+    from pytest_seeddb.application.sessions import new_session
+
+    with new_session(seeddb_settings, seeded_engine) as session:
         seeded_db.before_reset(session.close)
         yield session
 
@@ -280,11 +284,16 @@ def seeded_async_engine(seeded_db: SeededDatabase) -> Iterator[AsyncEngine]:
 
 
 @pytest.fixture(scope=_scope)
-def seeded_async_session(seeded_async_engine: AsyncEngine, seeded_db: SeededDatabase) -> Iterator[AsyncSession]:
-    """An async SQLAlchemy session on the database, with ``expire_on_commit=False``."""
-    from sqlalchemy.ext.asyncio import AsyncSession
+def seeded_async_session(
+    seeded_async_engine: AsyncEngine, seeded_db: SeededDatabase, seeddb_settings: Settings
+) -> Iterator[AsyncSession]:
+    """An async SQLAlchemy session on the database, with ``expire_on_commit=False`` unless the application's says more.
 
-    session = AsyncSession(seeded_async_engine, expire_on_commit=False)
+    Its class is the application's own, as that of ``seeded_session``.
+    """
+    from pytest_seeddb.application.sessions import new_async_session
+
+    session = new_async_session(seeddb_settings, seeded_async_engine)
     # Closing it would need the event loop; its connection is ended with the engine's.
     seeded_db.before_reset(session.sync_session.expunge_all)
     yield session

@@ -26,6 +26,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
     roles: list[str] = field(default_factory=list)
+    clashes: dict[str, str] = field(default_factory=dict)
 
     def add(self, worker: Worker) -> None:
         """Count what a worker did."""
@@ -56,6 +57,7 @@ class Tally:
         self.notes += other.notes
         self.roles += other.roles
         self.outside = {**other.outside, **self.outside}
+        self.clashes = {**other.clashes, **self.clashes}
 
     def note(self, test: str, settlement: Settlement) -> None:
         """Remember the settlement of a test's database, for the report."""
@@ -69,8 +71,14 @@ class Tally:
         return [f"{1000 * seconds:6.1f} ms  {test}  {text}" for seconds, test, text in slowest]
 
     def warnings(self) -> list[str]:
-        """Which engines connected to databases of their own, and who asked for it first."""
-        return [f"{engine}, first in {asker} (see the setting `outside`)" for engine, asker in self.outside.items()]
+        """Which engines connected to databases of their own, and for whom; which fixtures hide the plugin's."""
+        engines = [f"{engine}, first in {asker} (see the setting `outside`)" for engine, asker in self.outside.items()]
+        fixtures = [
+            f"{test} gets the project's own fixture {fixture}, and no seeded database. To use both, rename the "
+            "project's; to have one, build it on the plugin's, which it takes as a parameter of the same name"
+            for fixture, test in self.clashes.items()
+        ]
+        return [*engines, *fixtures]
 
     def _add_verdicts(self, verdicts: dict[str, int], seconds: float) -> None:
         for verdict, number in verdicts.items():

@@ -5,7 +5,7 @@ Everything that a person can mistype ends the run here, with exit code 4, one te
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_seeddb.errors import ConfigError, SeedDbError
-from pytest_seeddb.plugin.markers import NAME, SIGNATURE, wish_of
+from pytest_seeddb.plugin.markers import NAME, SIGNATURE, uses_a_fixture, wish_of
 from pytest_seeddb.plugin.package_scope import PackageScope, package_of
 from pytest_seeddb.plugin.report import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.clones.worker import Worker
@@ -71,6 +71,7 @@ class Run:
         self.tally = Tally()
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
         self.workers: list[Worker] = []
+        self._around: ExitStack | None = None
         self.shown: dict[str, str] = {}
 
     @cached_property
@@ -91,6 +92,24 @@ class Run:
         own = self.plans.of(settings) if self.plans.has(given) else given
         return self.plans.vary(own, wish.profile, wish.parameters)
 
+    @contextmanager
+    def around_test(self) -> Iterator[None]:
+        """Surround a seeded test, from its first fixture's setup to its last one's end."""
+        with ExitStack() as stack:
+            for worker in self.workers:
+                stack.enter_context(worker.server.address.alone())
+            self._around = stack
+            try:
+                yield
+            finally:
+                self._around = None
+
+    def join(self, worker: Worker) -> None:
+        """A worker has joined the server."""
+        self.workers.append(worker)
+        if self._around is not None:
+            self._around.enter_context(worker.server.address.alone())
+
     def leave(self) -> None:
         """Leave the server, now that no fixture needs what it made there, and count what was done."""
         while self.workers:
@@ -102,6 +121,12 @@ class Run:
         """Remember that the plugin's own fixture ``seeddb_template`` gave it."""
         self._own_templates.add(template.name)
         return template
+
+    def note_clashes(self, clashes: Iterable[tuple[str, str]], item: pytest.Item) -> None:
+        """Remember the project's own fixtures that a test gets in place of the plugin's, for the end of the run."""
+        if self.settings.origin is not None and is_enabled(item.config):
+            for name, place in clashes:
+                self.tally.clashes.setdefault(f"{name} of {place}", item.nodeid)
 
     def templates(
         self, wish: Wish, settings: Settings, request: pytest.FixtureRequest
@@ -129,6 +154,13 @@ class Run:
 def is_enabled(config: pytest.Config) -> bool:
     """Whether seeded tests run."""
     return bool(config.getoption("--seed-db")) or config.stash[RUN].settings.enabled == "always"
+
+
+def is_given_a_database(item: pytest.Item) -> bool:
+    """Whether the test is seeded, and neither makes its databases itself nor gets one from another plugin."""
+    names = set(getattr(item, "fixturenames", ()))
+    only_factory = "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
+    return item.get_closest_marker(NAME) is not None and not item.stash.get(ELSEWHERE, False) and not only_factory
 
 
 def check_settings(given: object) -> None:
@@ -221,6 +253,8 @@ def check(session: pytest.Session) -> None:
         pytest.UsageError: Names everything that is wrong. An xdist worker raises nothing, which would
             look like a crash: it runs no test and hands the text to the controller; see `raise_usage_error_of`.
     """
+    from pytest_seeddb.plugin.clashes import check_database
+
     run = session.config.stash[RUN]
     wishes: list[tuple[Wish, str]] = []
     errors: list[tuple[SeedDbError, str]] = []
@@ -228,6 +262,8 @@ def check(session: pytest.Session) -> None:
     for item in seeded:
         try:
             wishes.append((_wish(item, run.settings), item.nodeid))
+            if is_given_a_database(item):
+                check_database(item)
         except SeedDbError as error:
             errors.append((error, item.nodeid))
     # Where they are overridden, the table says little.
@@ -315,6 +351,7 @@ def _overrides(seeded: Sequence[pytest.Item], fixtures: Sequence[str]) -> bool:
 def _check_engines(settings: Settings) -> None:
     from pytest_seeddb.application import imports
 
-    for path in settings.engines:
-        if path != "all":
-            imports.check(path, source=settings.source("engines"), root=settings.root)
+    for key in ("engines", "session"):
+        for path in getattr(settings, key):
+            if path != "all":
+                imports.check(path, source=settings.source(key), root=settings.root)

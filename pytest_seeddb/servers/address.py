@@ -5,16 +5,19 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from pytest_seeddb.errors import HIDDEN, ConfigError, conceal, passwords_in
+from pytest_seeddb.servers.libpq import VARIABLES, without_shell_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    import psycopg
 
 _DRIVER: Final = re.compile(r"^postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
 _IN_URL: Final = ("host", "port", "user", "password", "dbname")
@@ -34,6 +37,8 @@ class Address:
     """
 
     params: Mapping[str, str] = field(repr=False)
+    is_ours: bool = field(default=False, compare=False)
+    """Whether it is on a server that we started, of which the shell's variables say nothing."""
 
     @classmethod
     def parse(cls, url: str, *, source: str) -> Address:
@@ -72,7 +77,22 @@ class Address:
 
     def with_database(self, name: str) -> Address:
         """The same server and role, another database."""
-        return Address({**self.params, "dbname": name})
+        return self.having(dbname=name)
+
+    def having(self, **params: str) -> Address:
+        """The same with other parameters of libpq."""
+        return replace(self, params={**self.params, **params})
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        """Connect, as `psycopg.connect` does."""
+        import psycopg
+
+        with self.alone():
+            return psycopg.connect(self.conninfo, **parameters)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Within, variables of the shell do not change what connections to it do, whoever makes them."""
+        return without_shell_variables() if self.is_ours else nullcontext()
 
     @property
     def database(self) -> str:
@@ -122,12 +142,13 @@ class Address:
         params = {key: value for key, value in self.params.items() if key != "sslpassword"}
         if "password" in params:
             params["password"] = HIDDEN
-        return Address(params).url.replace(quote(HIDDEN), HIDDEN)
+        return replace(self, params=params).url.replace(quote(HIDDEN), HIDDEN)
 
     @property
     def without_password(self) -> Address:
         """The same without its passwords, for a client that has a password file or asks."""
-        return Address({key: value for key, value in self.params.items() if key not in {"password", "sslpassword"}})
+        kept = {key: value for key, value in self.params.items() if key not in {"password", "sslpassword"}}
+        return replace(self, params=kept)
 
     def environment(self) -> dict[str, str]:
         """``PGHOST``, ``PGPORT`` and the like, for a child process. Holds the password."""
@@ -201,12 +222,13 @@ def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]
     """The environment of a child process that is to use this database and no other. Holds the password.
 
     The URL is in ``DATABASE_URL`` and in the variables ``env``. ``PGSERVICE`` and ``PGHOSTADDR`` are left out where
-    they would lead to another server. The other variables of libpq hold for the child as they hold for our own
-    connections: a password may be in ``PGPASSWORD`` or ``PGPASSFILE`` alone.
+    they would lead to another server. On a server that the user named, the other variables of libpq hold for the child
+    as they hold for our own connections: a password may be in ``PGPASSWORD`` or ``PGPASSFILE`` alone.
     """
     from psycopg import pq
 
     misleading = {name for key in address.params for name in _MISLEADING.get(key, ())}
+    misleading |= VARIABLES if address.is_ours else set()
     inherited = {name: value for name, value in os.environ.items() if name not in misleading}
     variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
     own = {variable.decode(): value for key, value in address.params.items() if (variable := variables.get(key))}

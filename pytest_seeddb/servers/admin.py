@@ -289,7 +289,7 @@ class Admin:
         self.admit_connections(name)
         with (
             suppress(psycopg.Error),
-            psycopg.connect(self.address.with_database(name).conninfo, autocommit=True, options=_FREEING) as connection,
+            self.address.with_database(name).connect(autocommit=True, options=_FREEING) as connection,
         ):
             self.refuse_connections(name)
             self.evict(name, spare=connection.info.backend_pid)
@@ -393,7 +393,7 @@ class Admin:
 def _connect(address: Address) -> psycopg.Connection[Any]:
     # The server knows its own processes by number; the name tells `seeddb status` which client a process serves.
     name = f"pytest-seeddb {os.getpid()}@{socket.gethostname()}"
-    connection = psycopg.connect(address.conninfo, autocommit=True, application_name=name, prepare_threshold=None)
+    connection = address.connect(autocommit=True, application_name=name, prepare_threshold=None)
     # A role or a server may have timeouts set for its applications; waiting for a lock has none.
     connection.execute(
         "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; "

@@ -20,10 +20,12 @@ from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.engine import NEWEST, OTHER_WAYS, Engine, connect
 from pytest_seeddb.servers.external import objection, probe
+from pytest_seeddb.servers.libpq import variables_set
 from pytest_seeddb.servers.places import container_directory
 from pytest_seeddb.servers.postmaster import SETTINGS
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, try_lock
 from pytest_seeddb.servers.programs import offer_programs
+from pytest_seeddb.servers.remedies import is_certain
 from pytest_seeddb.servers.server import GLOBALS, Server
 
 if TYPE_CHECKING:
@@ -214,6 +216,8 @@ class _Opening:
                     answer = probe(address)
                 except psycopg.OperationalError as error:
                     refusal = str(error)
+                    if is_certain(refusal):
+                        break
                 else:
                     if unfit := objection(answer, self.settings, self.recipe.image):
                         raise unfit
@@ -236,7 +240,7 @@ class _Opening:
             time.sleep(_POLL)
         raise self.failure(
             "The server in the container accepts no connections",
-            f"{refusal}\nthe end of its log:\n{_log_of(container)}",
+            "\n".join([refusal, *variables_set(), "the end of its log:", _log_of(container)]),
             "read its log. If the engine's ports have another address than that, name it: "
             "TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1",
         )
@@ -245,7 +249,8 @@ class _Opening:
         host, port = self.engine.address_of(container, _PORT)
         environment = dict(variable.partition("=")[::2] for variable in container.attrs["Config"]["Env"])
         user, password = environment.get("POSTGRES_USER", _USER), environment.get("POSTGRES_PASSWORD", "")
-        return Address({"host": host, "port": str(port), "user": user, "password": password, "dbname": "postgres"})
+        params = {"host": host, "port": str(port), "user": user, "password": password, "dbname": "postgres"}
+        return Address(params, is_ours=True)
 
     def failure(self, what: str, saw: str, remedy: str) -> ServerError:
         source = f"image {self.recipe.image}, {self.settings.source('server')}"

@@ -26,7 +26,7 @@ from pytest_seeddb.servers.places import (
     state_place,
 )
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, reap, server_environment, try_lock
-from pytest_seeddb.servers.remedies import start_remedy
+from pytest_seeddb.servers.remedies import is_certain, start_remedy
 from pytest_seeddb.servers.server import DOUBTED, LEFT, Server
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def _join_or_start(place: Place, notes: list[str]) -> int:
             refusal = str(error)
         if postmaster.is_locked_out(refusal):
             raise postmaster.locked_out(place, refusal)
+        if is_certain(refusal):
+            raise postmaster.refused_here(place, refusal)
         with suppress(OSError), (place.state / guard.SERVER).open("rb") as server:
             guard.end_orphans(str(place.state), server.fileno())
         patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in refusal else JOIN_PATIENCE_SECONDS

@@ -76,12 +76,9 @@ def probe_server(settings: Settings) -> Server:
 
 def probe(address: Address) -> Probe:
     """Ask a server what it is, and what our role may do there, or raise `Error`."""
-    import psycopg
-
-    params = dict(address.params)
     if "PGCONNECT_TIMEOUT" not in os.environ:
-        params.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
-    with psycopg.connect(Address(params).conninfo, autocommit=True) as connection:
+        address = address.having(**{"connect_timeout": _CONNECT_TIMEOUT_SECONDS, **address.params})
+    with address.connect(autocommit=True) as connection:
         row: tuple[Any, ...] = connection.execute(_PROBE).fetchone() or ("", *[False] * 3, True, "unknown", "", 0)
         announced, actual = connection.info.backend_pid, row[-1]  # a pooler makes up the process number
         pooled = f"the connection is announced as process {announced}, the server's is {actual}"

@@ -322,9 +322,9 @@ def _dispossess(admin: Admin, role: str) -> None:
     statements = [sql.SQL(text).format(name) for text in ("REASSIGN OWNED BY {} TO CURRENT_USER", "DROP OWNED BY {}")]
     while databases := [name for (name,) in admin.run(_DEPENDENT, [role]) if name != admin.address.database]:
         for database in databases:
-            conninfo = admin.address.with_database(database).conninfo
+            address = admin.address.with_database(database)
             try:
-                with psycopg.connect(conninfo, autocommit=True) as connection:
+                with address.connect(autocommit=True) as connection:
                     for statement in statements:
                         connection.execute(statement)
             except psycopg.OperationalError:  # it is being dropped

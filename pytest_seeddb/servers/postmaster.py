@@ -16,8 +16,9 @@ from pytest_seeddb.errors import ServerError
 from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
+from pytest_seeddb.servers.libpq import variables_set
 from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
-from pytest_seeddb.servers.remedies import start_remedy
+from pytest_seeddb.servers.remedies import is_certain, start_remedy
 from pytest_seeddb.servers.server import DOUBTED, GLOBALS, LEFT
 
 if TYPE_CHECKING:
@@ -254,12 +255,13 @@ def start(place: Place, server_lock: int) -> None:
 
 def address(place: Place) -> Address:
     """How to reach the server that was started last."""
-    return Address({"host": place.record().get("socket", ""), "port": _PORT, "user": _SUPERUSER, "dbname": "postgres"})
+    params = {"host": place.record().get("socket", ""), "port": _PORT, "user": _SUPERUSER, "dbname": "postgres"}
+    return Address(params, is_ours=True)
 
 
 def robust_address(place: Place) -> Address:
     """The same, for a session on which no setting of the role or the database has an effect."""
-    return Address({**address(place).params, "options": " ".join(f"-c {setting}" for setting in _ROBUST)})
+    return address(place).having(options=" ".join(f"-c {setting}" for setting in _ROBUST))
 
 
 def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
@@ -269,9 +271,7 @@ def connect(place: Place) -> psycopg.Connection[tuple[object, ...]]:
     server = robust_address(place)
     if not server.params["host"]:  # libpq would take its own default
         raise psycopg.OperationalError("no server has been started yet")
-    connection = psycopg.connect(
-        server.conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS, application_name="seeddb"
-    )
+    connection = server.connect(autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS, application_name="seeddb")
     if connection.info.parameter_status("is_superuser") != "on":
         connection.close()
         raise psycopg.OperationalError(f'{_REFUSED}role "{_SUPERUSER}" is not a superuser')
@@ -283,6 +283,15 @@ def locked_out(place: Place, refusal: str) -> LockedOutError:
     remedy = "end the test runs that use it: its next start begins on fresh data"
     what = "The embedded server does not let its superuser in: a test has changed that role or its database"
     return LockedOutError(what, **{**describe(place, refusal), "remedy": remedy})
+
+
+def refused_here(place: Place, refusal: str) -> ServerError:
+    """The error for a connection that libpq itself refuses, because of its settings in this process."""
+    variables = variables_set()
+    names = ", ".join(variable.partition("=")[0] for variable in variables) or "what is in libpq's files"
+    what = "libpq refuses to connect to the embedded server, because of its settings in this process"
+    remedy = f"unset {names}, which is about another server; the code of the project, or of a plugin, has set it"
+    return ServerError(what, **{**describe(place, "\n".join([refusal, *variables])), "remedy": remedy})
 
 
 def is_locked_out(refusal: str) -> bool:
@@ -360,6 +369,8 @@ def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None
             last = str(error)
             if is_locked_out(last):
                 raise locked_out(place, last) from None
+            if is_certain(last):
+                raise refused_here(place, last) from None
         else:
             return
         if (code := process.poll()) is not None:

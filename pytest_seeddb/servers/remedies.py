@@ -199,6 +199,12 @@ _CONNECTING: Final = (
     ("invalid port number", "correct the port in the URL"),
     ("timeout", "check the host, the port and the firewall; connect_timeout in the URL allows more time"),
 )
+# What libpq says before it asks the server, or whatever the server answers. A standby may still be promoted.
+_CERTAIN: Final = (
+    "channel binding|authentication method requirement|session is not read-only|server is not in hot standby|"
+    "definition of service|service file|invalid (integer |[a-z_]+ )?value|invalid connection option|"
+    "invalid port number|does not support (SSL|GSSAPI)|GSSAPI encryption required|certificate|requirepeer"
+)
 # What PostgreSQL's programs say when an embedded server does not start; a new data directory would not help.
 _STARTING: Final = (
     (
@@ -256,6 +262,11 @@ def is_taken(message: str) -> bool:
 def connection_remedy(message: str) -> str:
     """What to do where a connection was not made; empty where the words are not known."""
     return _first(_CONNECTING, message)
+
+
+def is_certain(message: str) -> bool:
+    """Whether waiting does not help: this client refuses the server, and will refuse it later, too."""
+    return "FATAL:" not in message and re.search(_CERTAIN, message) is not None
 
 
 def start_remedy(log: str) -> str:

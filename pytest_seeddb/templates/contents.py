@@ -83,7 +83,7 @@ def read_contents(address: Address, ignore: Sequence[str] = ()) -> dict[str, Tab
     ``ignore`` names the columns that do not count, as the setting ``verify.ignore`` does.
     """
     contents: dict[str, TableContents] = {}
-    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+    with address.connect(autocommit=True) as connection:
         for schema, name in tables(connection):
             query = sql.SQL(_DIGEST).format(_Table(connection, schema, name).rows(ignore))
             contents[label(schema, name)] = TableContents(*connection.execute(query).fetchall()[0])
@@ -209,7 +209,7 @@ def _mask(text: str) -> str:
 
 def _rows(address: Address, table: str, ignore: Sequence[str]) -> list[str]:
     schema, _, name = table.rpartition(".")
-    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+    with address.connect(autocommit=True) as connection:
         rows = _Table(connection, schema or "public", name).rows(ignore)
         query = sql.SQL("SELECT row_to_json(t)::text FROM {} t").format(rows)
         return [text for (text,) in connection.execute(query).fetchall()]

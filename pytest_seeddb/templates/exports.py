@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import psycopg
 from psycopg import sql
 
 from pytest_seeddb.dumps.formats import recognize
@@ -141,7 +140,7 @@ def _not_written(path: Path, saw: str) -> ConfigError:
 
 def _views(address: Address) -> tuple[Part, ...]:
     """What each materialized view shows, as a digest."""
-    with psycopg.connect(address.conninfo) as connection:
+    with address.connect() as connection:
         names = [row[0] for row in connection.execute(_VIEWS).fetchall()]
         # The names come from regclass, which quotes what needs quotes.
         queries = [sql.SQL(_SHOWN).format(sql.SQL(name)) for name in names]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
-
 if TYPE_CHECKING:
+    import psycopg
+
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.templates.record import Record
 
@@ -41,7 +41,7 @@ def staleness(admin: Admin, name: str, record: Record, trial: str) -> str:
         return ""
     try:
         admin.clone(name, trial, record.strategy)
-        with psycopg.connect(admin.address.with_database(trial).conninfo) as connection:
+        with admin.address.with_database(trial).connect() as connection:
             is_intact = unlogged_digest(connection) == record.unlogged
     finally:
         if not admin.is_broken:

@@ -325,6 +325,59 @@ def test_one(seeded_session, seeded_db_factory):
     )
 
 
+@pytest.mark.slow
+def test_a_factory_that_is_wired_to_the_test_s_own_database_writes_through_its_own_session(shop):
+    run(
+        shop,
+        """
+class WiredFactory(ShopFactory):
+    class Meta:
+        sqlalchemy_session = Scoped
+
+BIND = pytest.mark.parametrize("bind", ["variant", "engine", "connection", "url"])
+
+def bound(bind, engine, url):
+    if bind == "variant":
+        return engine.execution_options(schema_translate_map={None: "public"})
+    if bind == "connection":
+        return engine.connect()
+    return engine if bind == "engine" else create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+
+def wire(bind):
+    Scoped.remove()
+    Scoped.configure(bind=bind)
+    return Scoped()
+
+@BIND
+@pytest.mark.parametrize("isolation", [
+    pytest.param(name, marks=pytest.mark.seeded(isolation=name)) for name in ("clone", "rollback")
+])
+def test_wired(bind, isolation, seeded_engine, seeded_url):
+    if (bind, isolation) == ("url", "rollback"):
+        pytest.skip("another connection may not write")
+    session = wire(bound(bind, seeded_engine, seeded_url))
+    assert object_session(WiredFactory()) is session
+    session.flush()
+    assert session.scalar(select(func.count()).select_from(Shop)) == 6
+    Scoped.remove()
+
+@pytest.mark.seeded
+def test_beside_seeded_session(seeded_session, seeded_engine):
+    session = wire(seeded_engine)
+    assert object_session(WiredFactory()) is session is not seeded_session
+    Scoped.remove()
+
+@pytest.mark.seeded
+def test_wired_elsewhere(seeded_session):
+    wire(create_engine("postgresql+psycopg://nobody@nowhere.invalid/production"))
+    assert object_session(WiredFactory()) is seeded_session
+    Scoped.remove()
+""",
+        passed=9,
+        skipped=1,
+    )
+
+
 def test_a_seeded_test_that_does_not_know_factory_boy_does_not_import_it(project):
     result = project.test(
         """

@@ -48,7 +48,7 @@ class Base:
     def activate(self) -> Iterator[None]:
         """Point Django at it."""
         addresses = {alias: leased.clone.address for alias, leased in self._leased.items()}
-        with redirect_django(addresses) as self._redirection:
+        with addresses[DEFAULT].alone(), redirect_django(addresses) as self._redirection:
             yield
 
     def templates(self) -> tuple[Template, dict[str, Template]]:

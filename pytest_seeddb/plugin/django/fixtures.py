@@ -16,9 +16,10 @@ import pytest
 
 from pytest_seeddb.clones.activation import activate
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.plugin.clashes import uses_the_plugin
 from pytest_seeddb.plugin.django.clones import AtomicClones, Base
 from pytest_seeddb.plugin.factories import counting_on
-from pytest_seeddb.plugin.markers import NAME, uses_a_fixture, wish_of
+from pytest_seeddb.plugin.markers import NAME, wish_of
 from pytest_seeddb.plugin.run import DATABASE, ELSEWHERE, RUN
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def is_atomic(item: pytest.Item) -> bool:
     """
     names = set(getattr(item, "fixturenames", ()))
     marker = item.get_closest_marker("django_db")
-    if is_django_unittest(item) or not (marker or "db" in names) or names & _COMMITS or uses_a_fixture(names):
+    if is_django_unittest(item) or not (marker or "db" in names) or names & _COMMITS or uses_the_plugin(item):
         return False
     transaction, reset_sequences, databases = _django_db(*marker.args, **marker.kwargs) if marker else _django_db()
     if transaction or reset_sequences or databases or inspect.iscoroutinefunction(getattr(item, "function", None)):
