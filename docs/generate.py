@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.cli.parser import make_parser
 from pytest_seeddb.plugin.markers import SIGNATURE
 from pytest_seeddb.settings.converters import VerifySpec
-from pytest_seeddb.settings.settings import ISOLATIONS, KEEPS, KEYS, OUTSIDES, RESETS, SCOPES
+from pytest_seeddb.settings.settings import BUILDS, ISOLATIONS, KEEPS, KEYS, OUTSIDES, RESETS, SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ _EXAMPLES: Final = {
     "dump": 'dump = "seed-db.sql"',
     "seeds": 'seeds = ["shop.seeds", "seeds/*.sql"]',
     "engines": 'engines = ["shop.db:engine"]',
+    "build": 'build = "process"',
+    "session": 'session = "shop.db:SessionLocal"',
     "role": 'role = "owner"',
     "outside": 'outside = "refuse"',
     "scope": 'scope = "module"',
@@ -61,6 +63,7 @@ _EXAMPLES: Final = {
 
 _ALLOWED: Final = {
     "outside": OUTSIDES,
+    "build": BUILDS,
     "scope": SCOPES,
     "isolation": ISOLATIONS,
     "enabled": ("option", "always"),

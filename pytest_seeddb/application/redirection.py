@@ -215,8 +215,8 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
     raise DisconnectionError("opened for another database")
 
 
-def session_to(address: Address, session: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - scoped or not
-    """The ORM session, if it is synchronous and a redirection lets it write ``model`` to ``address``; else ``None``.
+def bound_session(session: Callable[[], Any], model: object) -> tuple[Any, Engine] | None:
+    """The ORM session, scoped or not, and the engine through which it writes ``model``; ``None`` if asynchronous.
 
     A session may have an engine for each model, a mapped class.
     """
@@ -225,10 +225,13 @@ def session_to(address: Address, session: Callable[[], Any], model: object) -> A
         engine: Engine = orm_session.get_bind(model).engine
     except Exception:  # noqa: BLE001 - the user's code may need what is not there: an application, a request
         return None
+    return None if engine.dialect.is_async else (orm_session, engine)
+
+
+def is_redirected(engine: Engine, address: Address) -> bool:
+    """Whether a redirection lets it write to the address."""
     redirection = _covering(engine.dialect)
-    if redirection is None or redirection.address != address or foreign_creator(engine.pool) is not None:
-        return None
-    return None if engine.dialect.is_async else orm_session
+    return redirection is not None and redirection.address == address and foreign_creator(engine.pool) is None
 
 
 def engines_of(value: object) -> tuple[Engine, ...]:
@@ -238,6 +241,8 @@ def engines_of(value: object) -> tuple[Engine, ...]:
         ConfigError: It is none of these, or is bound to no engine.
     """
     engines = _engines(value)
+    if engines is None and hasattr(value, "get_engine") and not isinstance(value, type):
+        engines = _engines(value.get_engine())  # a configuration of Advanced Alchemy
     if engines is None and callable(value) and not isinstance(value, type):
         value = value()
         engines = _engines(value)
@@ -245,8 +250,8 @@ def engines_of(value: object) -> tuple[Engine, ...]:
         raise ConfigError(
             "This is not a SQLAlchemy engine",
             saw=f"a value of the type {type(value).__qualname__}",
-            remedy="name an Engine, AsyncEngine, sessionmaker, async_sessionmaker or scoped_session, or a "
-            "function without parameters that returns one",
+            remedy="name an Engine, AsyncEngine, sessionmaker, async_sessionmaker or scoped_session, a Flask "
+            "application, or a function without parameters that returns one",
         )
     if not engines:
         raise ConfigError(
@@ -255,6 +260,12 @@ def engines_of(value: object) -> tuple[Engine, ...]:
             remedy="name the engine itself, or bind the factory to it where it is made: sessionmaker(engine)",
         )
     return tuple({id(engine): engine for engine in engines}.values())
+
+
+def is_flask(value: object) -> bool:
+    """Whether it is a Flask application."""
+    flask: Any = sys.modules.get("flask")
+    return flask is not None and isinstance(value, flask.Flask)
 
 
 def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - any object
@@ -269,6 +280,9 @@ def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - any object
         return [value]
     if isinstance(value, async_engine):
         return [value.sync_engine]
+    if is_flask(value) and "sqlalchemy" in value.extensions:
+        with value.app_context():
+            return [*value.extensions["sqlalchemy"].engines.values()]
     if isinstance(value, scoped):
         return _engines(value.session_factory)
     if isinstance(value, factory):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
     from pytest_seeddb.plan.plan import Mark
@@ -101,9 +102,12 @@ def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
 class SyncResources:
     """Resources of one call of a plain function: closed at its end, and committed with the mark unless it failed."""
 
-    def __init__(self, address: Address, mark: Mark | None = None) -> None:
+    def __init__(
+        self, address: Address, mark: Mark | None = None, engines: Callable[[], tuple[Engine, ...]] = tuple
+    ) -> None:
         self._address = address
         self._mark = mark
+        self._engines = engines
         self._marked: Any = None
         self._made: dict[Resource, Any] = {}
         self._more: list[Any] = []
@@ -145,6 +149,11 @@ class SyncResources:
         self._more.append(session)
         return session
 
+    def has_engine(self, engine: Engine) -> bool:
+        """Whether this is the engine, or a variant of it, on which the resources are."""
+        own = self._made.get(Resource("engine"))
+        return own is not None and own.dialect is engine.dialect
+
     def adopt(self, session: Any) -> None:  # noqa: ANN401 - a session, scoped or not
         """Commit a session of the application with the rest; the application closes it."""
         if all(session is not adopted for adopted in self._more):
@@ -159,12 +168,16 @@ class SyncResources:
                 _execute(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
+    def _engine_of_application(self, *, is_async: bool) -> Engine | None:
+        """The first of its kind: with the application's driver and options, and as redirected as all engines are."""
+        # asyncpg takes neither the statement nor the values that note a step inside of its transaction.
+        usable = (engine for engine in self._engines() if not (self._mark and engine.driver == "asyncpg"))
+        return next((engine for engine in usable if engine.dialect.is_async is is_async), None)
+
     def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         made: Any = self._address.url
         if wanted.kind == "psycopg connection":
-            import psycopg
-
-            made = self._closing.enter_context(closing(psycopg.connect(self._address.conninfo)))
+            made = self._closing.enter_context(closing(self._address.connect()))
         elif wanted.kind == "connection":
             made = self._closing.enter_context(self.get(Resource("engine")).connect())
         elif wanted.is_session:
@@ -175,14 +188,17 @@ class SyncResources:
         elif wanted.kind == "engine":
             from sqlalchemy import create_engine
 
-            made = create_engine(self._address.url_for(DRIVER))
-            self._closing.callback(made.dispose)
+            made = self._engine_of_application(is_async=False)
+            if made is None:
+                made = create_engine(self._address.url_for(DRIVER))
+                self._closing.callback(made.dispose)
         elif wanted.kind == "async engine":
-            from sqlalchemy.ext.asyncio import create_async_engine
+            from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
             from sqlalchemy.pool import NullPool
 
+            own = self._engine_of_application(is_async=True)
             # For a plain function that starts event loops itself: each of its connections is its own.
-            made = create_async_engine(self._address.url_for(DRIVER), poolclass=NullPool)
+            made = AsyncEngine(own) if own else create_async_engine(self._address.url_for(DRIVER), poolclass=NullPool)
         elif wanted.kind == "sqlalchemy url":
             from sqlalchemy import make_url
 
@@ -193,8 +209,10 @@ class SyncResources:
 class AsyncResources(SyncResources):
     """Resources of one call of a coroutine function, which may also use what does not wait for a loop."""
 
-    def __init__(self, address: Address, mark: Mark | None = None) -> None:
-        super().__init__(address, mark)
+    def __init__(
+        self, address: Address, mark: Mark | None = None, engines: Callable[[], tuple[Engine, ...]] = tuple
+    ) -> None:
+        super().__init__(address, mark, engines)
         self._closing_async = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -245,8 +263,10 @@ class AsyncResources(SyncResources):
             if Resource("async connection") not in self._made:
                 await self.get_async(Resource("async engine"))
             return await self._closing_async.enter_async_context(self._new_session(wanted))
-        from sqlalchemy.ext.asyncio import create_async_engine
+        from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+        if own := self._engine_of_application(is_async=True):
+            return AsyncEngine(own)
         engine = create_async_engine(self._address.url_for(DRIVER))
         self._closing_async.push_async_callback(engine.dispose)
         return engine

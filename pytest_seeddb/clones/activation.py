@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import Engine
-
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.settings.settings import Settings
 
@@ -34,13 +32,15 @@ def activate(
         ConfigError: An entry of ``engines`` cannot be imported, is not an engine, or cannot be redirected.
     """
     with ExitStack() as stack:
+        stack.enter_context(database.own_address.alone())
         roles = database.application_roles(settings)
         # Before the engines are imported: their module may read its URL from the environment.
         stack.enter_context(url_in_environment(settings.env, database.own_address, roles))
         if settings.engines:
             from pytest_seeddb.application.redirection import redirect
+            from pytest_seeddb.application.sessions import ALL, load_engines
 
-            engines = None if settings.engines == ("all",) else _engines(settings)
+            engines = None if settings.engines == ALL else load_engines(settings)
             with _source(settings.source("engines")):
                 redirection = stack.enter_context(redirect(database.own_address, engines, roles))
             database.before_reset(redirection.close_connections)
@@ -53,19 +53,6 @@ def activate(
             database.before_reset(of_django.close_connections)
             database.before_changes(of_django.ask)
         yield
-
-
-def _engines(settings: Settings) -> tuple[Engine, ...]:
-    from pytest_seeddb.application.imports import load
-    from pytest_seeddb.application.redirection import engines_of
-
-    source = settings.source("engines")
-    engines: dict[int, Engine] = {}
-    for path in settings.engines:
-        value = load(path, source=source, root=settings.root)
-        with _source(f"{path!r} of {source}"):
-            engines.update({id(engine): engine for engine in engines_of(value)})
-    return tuple(engines.values())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pytest_seeddb.application.roles import OWNER
 from pytest_seeddb.clones.apart import Apart, Watch
 from pytest_seeddb.clones.database import SeededDatabase
 from pytest_seeddb.clones.disposal import Disposal
+from pytest_seeddb.clones.elsewhere import build_elsewhere
 from pytest_seeddb.clones.leftovers import Leftovers
 from pytest_seeddb.clones.pool import Clone, CloneOptions, Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
@@ -238,12 +239,14 @@ class Worker:
             template = None
             try:
                 with server_errors("The template could not be made", self.server.address):
+                    reason = build_elsewhere(plan, self.look, self._token, self._run)
                     with suppress(Elsewhere):
                         if not (self._apart and self._apart.notes(plan).touches):
                             template = (
                                 self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
                             )
                     template = template or self._get_apart(plan)
+                    template = replace(template, built=True, reason=reason) if reason else template
             except SeedDbError as error:
                 self._templates[plan.key] = StoredError(error)
             else:

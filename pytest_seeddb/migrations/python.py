@@ -12,6 +12,7 @@ from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import failure
+from pytest_seeddb.migrations.frameworks import is_migrated, migrate
 from pytest_seeddb.plan.plan import Step, Work, names_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def _apply(value: Any, path: str, source: str, target: Target) -> None:  # noqa:
 
     is_class = isinstance(value, type)  # a declarative base has its MetaData
     metadata = getattr(value, "metadata", None) if is_class else value
+    if is_migrated(value):
+        migrate(value, path, source, target)
+        return
     if not isinstance(metadata, MetaData) and (is_class or not callable(value)):
         raise ConfigError(
             f"{path} is neither a MetaData nor a function",
@@ -54,12 +58,17 @@ def _apply(value: Any, path: str, source: str, target: Target) -> None:  # noqa:
             remedy="name the MetaData that holds the tables, or a function that makes them",
         )
     try:
-        _create_all(metadata, path, target) if isinstance(metadata, MetaData) else call(value, target)
+        if isinstance(metadata, MetaData):
+            _create_all(metadata, path, target)
+            return
+        result = call(value, target)
     except SeedDbError:
         raise
     except (Exception, SystemExit) as error:
         name = name_of(value) if callable(value) else path
         raise failure(path, error, place_of(error, target.root), name) from error
+    if is_migrated(result):  # the function makes an application
+        migrate(result, path, source, target)
 
 
 def _create_all(metadata: MetaData, path: str, target: Target) -> None:

@@ -65,7 +65,7 @@ def _create_extension(target: Target, name: str, source: str) -> None:
     import psycopg
     from psycopg import sql
 
-    with psycopg.connect(target.address.conninfo, autocommit=True) as connection:
+    with target.address.connect(autocommit=True) as connection:
         try:
             connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} CASCADE").format(sql.Identifier(name)))
         except psycopg.Error as error:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from sqlalchemy import Engine
+
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
@@ -140,6 +142,7 @@ class Target:
             from there, and notes what it draws.
         alias: What Django calls the database.
         beside: A Django project's further databases, by alias.
+        engines: Gives the application's own engines, as far as the settings name them; it may import its code.
     """
 
     address: Address
@@ -150,6 +153,7 @@ class Target:
     numbering: Numbering = field(default_factory=Numbering)
     alias: str = "default"
     beside: Mapping[str, Address] = field(default_factory=dict)
+    engines: Callable[[], tuple[Engine, ...]] = tuple
 
 
 class Note(NamedTuple):

@@ -7,7 +7,7 @@ import io
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,10 @@ class Runner:
 
         def action() -> None:
             around = partial(_factories_write, target)
+            on = replace(target, engines=tuple) if seed.is_seeder else target  # bulk_create needs psycopg 3
             try:
                 with self._surroundings(seed, step, target):
-                    call(function, target, arguments=given, step=step, around=around, transaction=transaction)
+                    call(function, on, arguments=given, step=step, around=around, transaction=transaction)
             except (Exception, SystemExit) as error:
                 if isinstance(error, SeedDbError) and not isinstance(error, BulkError):
                     raise
@@ -119,12 +120,13 @@ def _factories_write(target: Target, given: SyncResources | AsyncResources) -> A
     has_own = given.has_transaction
 
     def kept(wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - what the user wired
-        from pytest_seeddb.application.redirection import session_to
+        from pytest_seeddb.application.redirection import bound_session, is_redirected
 
-        session = None if has_own else session_to(target.address, wired, model)
-        if session is not None:
-            given.adopt(session)
-        return session
+        bound = bound_session(wired, model)
+        if bound is None or not (given.has_engine(bound[1]) if has_own else is_redirected(bound[1], target.address)):
+            return None
+        given.adopt(bound[0])
+        return bound[0]
 
     return redirect_factories(Source(given.session, given.further_session, kept))
 

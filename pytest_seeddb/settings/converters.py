@@ -141,6 +141,14 @@ def environment_names(value: object, root: Path) -> tuple[str, ...]:
     return paths
 
 
+def import_paths(value: object, root: Path) -> tuple[str, ...]:
+    """Like `names`, for import paths."""
+    paths = names(value, root)
+    if not all(map(is_import_path, paths)):
+        raise NotAllowed('give an import path, package.module:attribute, or a list of them: "app.db:SessionLocal"')
+    return paths
+
+
 def is_import_path(text: str) -> bool:
     """Whether it is spelled ``package.module:attribute``."""
     return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None

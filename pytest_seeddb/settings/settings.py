@@ -40,6 +40,7 @@ SCOPES: Final[tuple[str, ...]] = get_args(Scope)
 ISOLATIONS: Final = ("clone", "rollback", "readonly")
 KEEPS: Final = ("failed", "all", "none")
 RESETS: Final = ("auto", "clone")
+BUILDS: Final = ("here", "process")
 OUTSIDES: Final = ("refuse", "say", "allow")
 
 
@@ -98,7 +99,8 @@ class Settings:
     migrations: str | CommandSpec | SqlSpec | None = _setting(
         converters.name_or_command,
         "The source of the schema: `alembic.ini`, `django`, a directory of SQL migrations in [any tool's "
-        "format](migration-formats.md) or one `*.sql` file, `package.module:attribute` (a `MetaData` or a callable) or "
+        "format](migration-formats.md) or one `*.sql` file, `package.module:attribute` (a `MetaData`, a callable, a "
+        "[Flask application or a configuration of Advanced Alchemy](../how-to/frameworks.md)) or "
         '`{command = ..., inputs = [...]}`. `{directory = ..., format = "flyway", placeholders = {...}}` says which '
         "format a directory has.",
     )
@@ -120,12 +122,25 @@ class Settings:
         "During a seeded test their connections go to the test's clone.",
         (),
     )
+    session: tuple[str, ...] = _setting(
+        converters.import_paths,
+        "The application's session factory or class of sessions (`package.module:attribute`), or two: a synchronous "
+        "and an asynchronous one. `seeded_session` and `seeded_async_session` are of its class, with its options. By "
+        "default it is the first in `engines`; in a SQLModel project, SQLModel's.",
+        (),
+    )
     outside: str | None = _setting(
         choice(*OUTSIDES),
         "What happens when an engine of `engines`, or Django, connects to its own database while seeded tests run. By "
         "default that is refused on behalf of seeded tests (in fixtures, `setup_class` and the like that no other test "
         "uses, and inside `seeded_db_factory`); elsewhere it connects, and the run says so at its end. `refuse` "
         "refuses it elsewhere, too; `say` refuses nothing; `allow` does not even say it.",
+    )
+    build: str = _setting(
+        choice(*BUILDS),
+        "Where templates are built: in the process that asks (`here`), or in a `process` of its own, for an "
+        "application that can be made only once. See [frameworks](../how-to/frameworks.md).",
+        "here",
     )
     scope: Scope = _setting(choice(*SCOPES), "The lifetime of a clone.", "function")
     isolation: str = _setting(choice(*ISOLATIONS), "The isolation of tests whose marker sets none.", "clone")

@@ -6,10 +6,10 @@ import contextlib
 import datetime as dt
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-import psycopg
 from psycopg import sql
 
 from pytest_seeddb.errors import SeedDbError
@@ -24,6 +24,8 @@ from pytest_seeddb.templates.staleness import unlogged_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Engine
 
     from pytest_seeddb.plan.plan import Plan, Stage, Step
     from pytest_seeddb.servers.address import Address
@@ -69,7 +71,15 @@ class Build:
             numbering=self.numbering,
             alias=self.plan.alias,
             beside=self.beside,
+            engines=engines_of_plan(self.plan),
         )
+
+
+def engines_of_plan(plan: Plan) -> Callable[[], tuple[Engine, ...]]:
+    """What gives the application's own engines that the plan's settings name."""
+    from pytest_seeddb.application.sessions import load_engines
+
+    return partial(load_engines, plan.recipe.settings) if plan.recipe else tuple
 
 
 class Elsewhere(Exception):  # noqa: N818 - a verdict, which never leaves the worker
@@ -171,7 +181,7 @@ def _steps_again(again: Callable[[], Plan]) -> Steps:
 def finish(build: Build, draft: Record, started: float) -> Record:
     """Vacuum, warm and measure the filled database, and complete its record; nobody is connected when it returns."""
     address = build.admin.address.with_database(build.name)
-    with psycopg.connect(address.conninfo, autocommit=True, application_name="pytest-seeddb") as connection:
+    with address.connect(autocommit=True, application_name="pytest-seeddb") as connection:
         # Clones start with statistics, hint bits and a visibility map, so that reads write nothing.
         connection.execute("SET statement_timeout = 0")
         connection.execute("SET default_transaction_read_only = off")
@@ -187,7 +197,7 @@ def finish(build: Build, draft: Record, started: float) -> Record:
         unlogged = unlogged_digest(connection)
     # The first connection to a database writes pg_internal.init, which FILE_COPY copies: a clone's
     # own first connection then takes 3 to 5 ms instead of 6 to 15.
-    psycopg.connect(address.conninfo).close()
+    address.connect().close()
     # Somebody who connects to each database that he sees would keep it from being cloned.
     build.admin.refuse_connections(build.name)
     build.admin.evict(build.name)
@@ -223,7 +233,7 @@ def _trial_seconds(build: Build, strategy: Strategy) -> float:
     started = perf_counter()
     try:
         build.admin.clone(build.name, trial, strategy)
-        psycopg.connect(build.admin.address.with_database(trial).conninfo).close()
+        build.admin.address.with_database(trial).connect().close()
         return perf_counter() - started
     finally:
         build.admin.drop(trial)

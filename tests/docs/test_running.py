@@ -94,3 +94,12 @@ def test_an_examples_second_run_reuses_what_the_first_built(example, name):
     assert any(" built in " in line for line in first)
     assert not any(line.startswith("seeddb: template") and "reused" not in line for line in second)
     assert any(line.endswith(" reused") for line in second)
+
+
+@pytest.mark.parametrize("name", ["sqlmodel", "flask", "advanced-alchemy"])
+def test_the_project_on_a_framework_s_page_works(name, reader, blocks):
+    reader.follow(blocks(f"docs/how-to/{name}.md", "python", "toml", "console"))
+
+    assert " passed" in reader.run("python -m pytest --seed-db").stdout[-1]
+    assert " passed" in reader.run("python -m pytest --seed-db").stdout[-1]
+    assert "built" not in reader.run("seeddb build").stdout[0]

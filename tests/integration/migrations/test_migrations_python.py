@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from dataclasses import replace
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.migrations.sources import stages
@@ -114,6 +117,47 @@ def test_a_callable_with_an_engine_of_its_own_reaches_our_database(module, plan,
     (stage,) = plan(f"{name}:migrate")
     stage.run(target, 0)
     assert ask("SELECT to_regclass('t')") == [("t",)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "driver"),
+    [
+        ("def migrate(engine: Engine)", "psycopg2"),
+        ("def migrate(session: Session)", "psycopg2"),
+        ("def migrate(connection: Connection)", "psycopg2"),
+        ("async def migrate(engine: AsyncEngine)", "asyncpg"),
+        ("async def migrate(session: AsyncSession)", "asyncpg"),
+    ],
+)
+def test_a_callable_gets_the_application_s_driver_and_options(wanted, driver, module, plan, target, ask):
+    urls = [f"postgresql+{driver}://nobody@nowhere.invalid/none" for driver in ("psycopg2", "asyncpg")]
+    engines = (
+        create_engine(urls[0], json_serializer=lambda _value: '"own"'),
+        create_async_engine(urls[1], json_serializer=lambda _value: '"own"').sync_engine,
+    )
+    parameter = wanted.partition("(")[2].partition(":")[0]
+    bound = {"engine": parameter, "session": "session.get_bind()", "connection": "connection.engine"}[parameter]
+    begin = f"engine.{'begin' if parameter == 'engine' else ''}"
+    is_async = wanted.startswith("async")
+    lines = [
+        "from sqlalchemy import Connection, Engine, JSON, bindparam, text",
+        "from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession",
+        "from sqlalchemy.orm import Session",
+        f"{wanted}:",
+        f"    assert {bound}.driver == {driver!r}",
+        "    statement = text('CREATE TABLE made AS SELECT CAST(:value AS jsonb) AS value')",
+        "    statement = statement.bindparams(bindparam('value', type_=JSON))",
+    ]
+    if parameter == "engine":
+        lines.append(f"    {'async ' if is_async else ''}with {begin}() as on:")
+        lines.append(f"        {'await ' if is_async else ''}on.execute(statement, {{'value': 1}})")
+    else:
+        lines.append(f"    {'await ' if is_async else ''}{parameter}.execute(statement, {{'value': 1}})")
+    (stage,) = plan(f"{module(chr(10).join(lines))}:migrate")
+
+    stage.run(replace(target, engines=lambda: engines), 0)
+
+    assert ask("SELECT value FROM made") == [("own",)]
 
 
 def test_a_failing_callable_is_told_with_its_line(module, plan, target):

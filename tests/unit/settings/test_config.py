@@ -22,6 +22,8 @@ SPELLINGS = {
     "dump": ('"bin"', "bin", "bin", "bin", None),
     "seeds": ('["shop.seeds", "*.sql"]', ("shop.seeds", "*.sql"), "a.seeds, b.sql", ("a.seeds", "b.sql"), ()),
     "engines": ('["shop.db:engine"]', ("shop.db:engine",), "all", ("all",), ()),
+    "session": ('"shop.db:Session"', ("shop.db:Session",), "a:B, c:D", ("a:B", "c:D"), ()),
+    "build": ('"process"', "process", "here", "here", "here"),
     "role": ('"owner"', "owner", "shop_app", "shop_app", "application"),
     "outside": ('"refuse"', "refuse", "say", "say", None),
     "scope": ('"module"', "module", "class", "class", "function"),
