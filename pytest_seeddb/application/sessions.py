@@ -110,6 +110,7 @@ def _recipe_of(value: Any) -> Recipe | None:  # noqa: ANN401 - whatever the appl
 
 def _with_one_engine(cls: Any, base: type[Any]) -> Any:  # noqa: ANN401 - a class, or what makes sessions
     """The class; one that chooses between engines of the application with the one that it is given in their place."""
-    if not isinstance(cls, type) or cls.get_bind is base.get_bind:  # Advanced Alchemy has a sessionmaker there
+    own = getattr(cls, "get_bind", None)
+    if own in {None, base.get_bind}:  # none: Advanced Alchemy has a sessionmaker there
         return cls
     return type(cls.__name__, (cls,), {"get_bind": lambda self, *_, **__: self.bind, "__module__": cls.__module__})

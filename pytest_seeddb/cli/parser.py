@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001 - it has no public name
 
-_NOT_FOR_TESTS: Final = ("pytest_seeddb.cli.apply",)
-"""Variables of the tests, such as ENVIRONMENT=test, say nothing about the database that it works on."""
 _SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?b|[kmgt])", re.IGNORECASE)
 _DAYS: Final = re.compile(r"(?P<number>\d{1,5})\s*(?P<unit>d|days?|w|weeks?)", re.IGNORECASE)
 
@@ -309,7 +307,8 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
 
     start = (parsed.directory or Path.cwd()).resolve()
     pytest_files.put_on_path(start)
-    if parsed.module not in _NOT_FOR_TESTS:
+    # The tests' variables, such as ENVIRONMENT=test, say nothing about a database that a URL names.
+    if getattr(parsed, "url", None) is None:
         pytest_files.set_variables(start)
         pytest_files.set_django_settings(start)
     options = {

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     import psycopg
-
     from sqlalchemy import Engine
 
     from pytest_seeddb.servers.address import Address

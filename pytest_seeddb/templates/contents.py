@@ -93,7 +93,7 @@ def read_contents(address: Address, ignore: Sequence[str] = ()) -> dict[str, Tab
 def ignored_columns(address: Address, ignore: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """By entry of ``ignore``, the columns that do not count because of it, or of which not all values do."""
     columns: dict[str, tuple[str, ...]] = dict.fromkeys(ignore, ())
-    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+    with address.connect(autocommit=True) as connection:
         for schema, name in tables(connection) if ignore else ():
             table = _Table(connection, schema, name)
             for column in table.columns:
