@@ -41,7 +41,9 @@ def with_dump(settings: Settings, profile: str, stages: Iterable[Stage]) -> tupl
     is_other = dump and dump.file.origin and dump.file.origin.profile != profile
     if dump is None or (is_other and settings.migrations is not None):
         return tuple(stages)
-    return (dump.stage(), *(dump.without_its_steps(stage) if stage.tier else stage for stage in stages))
+    # Each layer would hold the dump's data once more.
+    stages = (dump.without_its_steps(stage) if stage.tier else replace(stage, stops=()) for stage in stages)
+    return (dump.stage(), *stages)
 
 
 def dump_stage(settings: Settings) -> Stage | None:

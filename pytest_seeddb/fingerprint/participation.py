@@ -426,7 +426,9 @@ class Closure:
                 executed = outline.units.keys() & file.units.keys()
                 asked = outline.optional if NAMES in asks else outline.optional & words
                 known[name] = outline.parts(executed, asked)
-        steps = tuple((step.name, tuple(sorted({*self._parts(step, known), *step.packages}))) for step in self._steps)
+        steps: dict[str, set[Part]] = {}  # a step may begin again in a later part of its stage
+        for step in self._steps:
+            steps.setdefault(step.name, set()).update((*self._parts(step, known), *step.packages))
         added = Search()
         for file in self._files.values():
             if file.units and file.data is not None:
@@ -441,7 +443,8 @@ class Closure:
             for name in self._sources.modules.found
             if not isinstance(target := found.find(name), Foreign) or "." not in name
         }
-        return Participation(steps, contents, {**before.modules, **modules}, frozenset(asks))
+        own = tuple((name, tuple(sorted(parts))) for name, parts in steps.items())
+        return Participation(own, contents, {**before.modules, **modules}, frozenset(asks))
 
     def _parts(self, step: _Step, known: Mapping[str, Mapping[str, str]]) -> Iterator[Part]:
         for name, unit in step.units:

@@ -22,9 +22,9 @@ from pytest_seeddb.fingerprint.digests import Part, digest, file_part, relative_
 from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
+from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision, stops
 from pytest_seeddb.migrations.execution import Execution, failure, keep_logging
-from pytest_seeddb.plan.plan import Step, Work, names_of
+from pytest_seeddb.plan.plan import Indivisible, Step, Work, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -90,7 +90,7 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
         return {by_id[name][1].name for name in current}
 
     carriers = {label: revision.id for revision in revisions for label in revision.labels}
-    return Work(tuple(steps), run, applied=applied)
+    return Work(tuple(steps), run, applied=applied, stops=stops(revisions, source=source))
 
 
 def _current(connection: psycopg.Connection[Any], known: Collection[str], source: str) -> set[str]:
@@ -218,18 +218,21 @@ class _Upgrade:
         self._layout = layout
         self._revisions = revisions
         self._target = target
+        self._later = frozenset([*revisions][target.end :])
         self._execution = Execution(target, layout.directory)
         self._running: Revision | None = None
         self._context: MigrationContext | None = None
 
     def run(self) -> None:
-        """Raises `BuildError` that names the revision, or what is wrong with ``env.py``."""
+        """Raises `BuildError` that names the revision, or what is wrong with ``env.py``; or `Indivisible`."""
         with self._execution.around():
             try:
                 call_without_loop(self._run_env)
-            except SeedDbError:
-                raise
             except (Exception, SystemExit) as error:
+                if self._later and not self._running:
+                    raise Indivisible from error  # what env.py does beside may need all migrations
+                if isinstance(error, SeedDbError):
+                    raise
                 what = f"The migration {self._running.id}" if self._running else "env.py"
                 source = str(self._running.path if self._running else self._layout.env)
                 output = self._execution.output.getvalue()
@@ -244,7 +247,9 @@ class _Upgrade:
         def upgrade(current: Any, context: MigrationContext) -> Iterator[Any]:  # noqa: ANN401 - Alembic's own types are private
             self._context = context
             for step in script._upgrade_revs("heads", current):  # noqa: SLF001 - what alembic.command.upgrade runs
-                if (known := self._revisions.get(str(step.revision.revision))) is not None:
+                if (revision := str(step.revision.revision)) in self._later:
+                    break
+                if (known := self._revisions.get(revision)) is not None:
                     self._running, ours = known
                     self._execution.announce(ours)
                 yield step
@@ -321,7 +326,7 @@ class _Upgrade:
         with contextlib.suppress(psycopg.errors.UndefinedTable), self._target.address.connect() as own:
             current = tuple(str(row[0]) for row in own.execute(query))
         upgrades = script._upgrade_revs("heads", current)  # type: ignore[arg-type]  # noqa: SLF001 - several heads are a tuple
-        if left := [str(upgrade.revision.revision) for upgrade in upgrades]:
+        if left := [name for upgrade in upgrades if (name := str(upgrade.revision.revision)) not in self._later]:
             raise BuildError(
                 "The database is not at the head of its migrations after they ran",
                 saw=f"left: {', '.join(left)}\nin the version table: {', '.join(current) or 'nothing'}",

@@ -18,7 +18,7 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # ``path_separator`` and, before Alembic 1.16, ``version_path_separator`` name one of these.
 _SEPARATORS: Final = {"space": " ", "newline": "\n", "os": os.pathsep, ":": ":", ";": ";"}
@@ -227,6 +227,28 @@ def order(revisions: Iterable[Revision], *, source: str) -> list[Revision]:
         complete.append(known[name])
         sorter.done(name)
     return complete
+
+
+def stops(revisions: Sequence[Revision], *, source: str) -> frozenset[int]:
+    """After how many of the revisions, in their order, there is one head, which all others follow.
+
+    Alembic runs those before it first, in whatever order it takes branches.
+    """
+    known = {revision.id: revision for revision in revisions}
+    places = {name: place for place, name in enumerate(known)}
+    before = [{places[name] for name in _before(revision, known, source)} for revision in revisions]
+    heads: set[int] = set()
+    with_one_head = set()
+    for place in range(len(revisions)):
+        heads = {*heads - before[place], place}
+        with_one_head |= {place + 1} if len(heads) == 1 else set()
+    result = set()
+    earliest = len(revisions)  # of those that the later ones follow
+    for count in range(len(revisions) - 1, 0, -1):
+        earliest = min(earliest, *(before[count] or {-1}))
+        if earliest == count - 1 and count in with_one_head:
+            result.add(count)
+    return frozenset(result)
 
 
 def _before(revision: Revision, known: Mapping[str, Revision], source: str) -> set[str]:

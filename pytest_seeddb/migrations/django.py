@@ -20,7 +20,7 @@ from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passw
 from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import Execution, failure
-from pytest_seeddb.plan.plan import Note, Stage, Step, step_of_code
+from pytest_seeddb.plan.plan import Indivisible, Note, Stage, Step, step_of_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,12 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         execution = Execution(target, prints=True)
         upgrade = _Upgrade(history, target, execution)
         with _errors(lambda: upgrade.running or "Django's migrate", history, execution):
-            call_without_loop(upgrade.run)
+            try:
+                call_without_loop(upgrade.run)
+            except Exception as error:
+                if upgrade.later and not upgrade.running:
+                    raise Indivisible from error  # a receiver of pre_migrate may need all migrations
+                raise
 
     def send(target: Target, first: int) -> None:
         from django.core.management import call_command
@@ -67,7 +72,15 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
             call_without_loop(lambda: call_command("migrate", **options))
 
     taken = Note(f"Django's settings: {settings_module()}. DJANGO_SETTINGS_MODULE names others", is_usual=True)
-    migrations = Stage("migrations", history.steps, migrate, in_any_order=True, applied=history.applied, notes=(taken,))
+    migrations = Stage(
+        "migrations",
+        history.steps,
+        migrate,
+        in_any_order=True,
+        applied=history.applied,
+        notes=(taken,),
+        stops=range(len(history.steps) - len(history.keys) + 1, len(history.steps)),
+    )
     return (migrations, Stage("signals", (signals,), send))
 
 
@@ -210,6 +223,7 @@ class _Upgrade:
         self._target = target
         self._execution = execution
         self._steps = {step.name: step for step in history.steps}
+        self.later = frozenset([*self._steps][target.end :])
         self.running = ""
 
     def run(self) -> None:
@@ -226,7 +240,7 @@ class _Upgrade:
             _forget_dates(executor.recorder)
         executor.loader.check_consistent_history(connection)
         targets = executor.loader.graph.leaf_nodes()
-        plan = executor.migration_plan(targets)
+        plan = [step for step in executor.migration_plan(targets) if _step_name(step[0]) not in self.later]
         state = executor._create_project_state(with_applied_migrations=True)  # noqa: SLF001 - what the command calls
         emit_pre_migrate_signal(0, False, alias, apps=state.apps, plan=plan)
         if labels:
@@ -240,12 +254,16 @@ class _Upgrade:
 
     def _progress(self, action: str, migration: Any = None, fake: bool = False) -> None:  # noqa: ANN401, ARG002 - Django's
         if action == "apply_start":
-            self._start(f"migration {migration.app_label}.{migration.name}")
+            self._start(_step_name(migration))
 
     def _start(self, name: str) -> None:
         self.running = f"The {name}"
         if name in self._steps:
             self._execution.announce(self._steps[name])
+
+
+def _step_name(migration: Any) -> str:  # noqa: ANN401 - django.db.migrations.Migration
+    return f"migration {migration.app_label}.{migration.name}"
 
 
 def _forget_dates(recorder: Any) -> None:  # noqa: ANN401 - django.db.migrations.recorder.MigrationRecorder
@@ -266,7 +284,7 @@ def _errors(what: Callable[[], str], history: _History, execution: Execution) ->
     try:
         with execution.around():
             yield
-    except SeedDbError:
+    except (SeedDbError, Indivisible):
         raise
     except (Exception, SystemExit) as error:
         place, output = place_of(error, history.root), execution.output.getvalue()

@@ -130,7 +130,8 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
 
     def read() -> tuple[Stage, ...]:
         work = read_steps(root, source=source)
-        return (Stage("migrations", work.steps, work.run, notes=work.notes, applied=work.applied),)
+        stage = Stage("migrations", work.steps, work.run, notes=work.notes, applied=work.applied, stops=work.stops)
+        return (stage,)
 
     return read
 

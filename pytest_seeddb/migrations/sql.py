@@ -117,12 +117,12 @@ def _work(
         with _connect(target, autocommit=True) as connection:
             ledger = read(connection)  # a restored dump brings one along
         pending = (number for number, step in enumerate(steps) if not ledger.is_done(step, target.root))
-        for step, path in list(zip(steps, paths, strict=True))[max(first, next(pending, len(steps))) :]:
+        for step, path in list(zip(steps, paths, strict=True))[max(first, next(pending, len(steps))) : target.end]:
             if target.marks.wants(step):
                 target.started(step)
                 run_sql_file(path, target, step, reading)
 
-    return Work(tuple(steps), run)
+    return Work(tuple(steps), run, stops=range(1, len(steps)))
 
 
 def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: Reading = Reading()) -> None:  # noqa: B008 - frozen

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pytest_seeddb.errors import HIDDEN, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
 
     Applied = Callable[[psycopg.Connection[Any]], Collection[str]]
+
+_ALL: Final = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Target:
         alias: What Django calls the database.
         beside: A Django project's further databases, by alias.
         engines: Gives the application's own engines, as far as the settings name them; it may import its code.
+        end: How many of the stage's steps are wanted.
     """
 
     address: Address
@@ -153,6 +157,11 @@ class Target:
     alias: str = "default"
     beside: Mapping[str, Address] = field(default_factory=dict)
     engines: Callable[[], tuple[Engine, ...]] = tuple
+    end: int = _ALL
+
+
+class Indivisible(Exception):  # noqa: N818 - a verdict, which never leaves the worker
+    """A stage cannot stop at `Target.end`: something beside its steps failed there."""
 
 
 class Note(NamedTuple):
@@ -174,6 +183,7 @@ class Work(NamedTuple):
     run: Callable[[Target, int], None]
     notes: tuple[Note, ...] = ()
     applied: Applied = nothing
+    stops: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ class Stage:
             came after those that it names itself: a database that has some of them needs only the others.
         notes: About its sources: their format, files that are not run, and why.
         applied: Reads the names of the steps that a database has from its tool's own notes there, and runs nothing.
+        stops: After how many of its steps it can stop, and go on later, with the same result.
     """
 
     name: str
@@ -202,6 +213,7 @@ class Stage:
     in_any_order: bool = False
     notes: tuple[Note, ...] = field(default=(), compare=False)
     applied: Applied = field(default=nothing, repr=False, compare=False)
+    stops: Collection[int] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -309,7 +321,7 @@ class Plan:
             start = prints[-1]
             for step in stage.steps:
                 prints.append(chain(prints[-1], step.name, parts_of(step)))
-            if stage.in_any_order:  # in the middle of it nothing is kept
+            if stage.in_any_order:
                 prints[-1] = chain_of_set(start, [(step.name, parts_of(step)) for step in stage.steps])
         return prints
 
@@ -321,11 +333,11 @@ class Plan:
             yield done, stage
 
     def stages_between(self, done: int, end: int) -> Iterator[tuple[Stage, int]]:
-        """The stages between two numbers of steps, with the number of steps that are done in each."""
+        """The stages between two numbers of steps, up to the second, with the number of steps that are done in each."""
         for at, stage in self.stage_ends():
             start = at - len(stage.steps)
             if at > done and start < end:
-                yield stage, max(0, done - start)
+                yield replace(stage, steps=stage.steps[: end - start]), max(0, done - start)
 
 
 def shown_profile(profile: str | None, overrides: Mapping[str, object], hidden: Iterable[str] = ()) -> str:

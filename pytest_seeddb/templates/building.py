@@ -140,7 +140,7 @@ def fill(
     try:
         with opened, trace, contextlib.chdir(build.plan.root):
             for stage, done in stages:
-                stage.run(replace(build.target, started=started), done)
+                stage.run(replace(build.target, started=started, end=len(stage.steps)), done)
     finally:
         build.progress.end()
         if not build.admin.is_broken:

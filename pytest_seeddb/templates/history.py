@@ -35,13 +35,29 @@ class Comparison:
 
 def last_build(admin: Admin, plan: Plan) -> Record | None:
     """The newest complete build of the same plan and profile, whatever its fingerprint."""
+    return next((r for r in _builds(admin, plan) if (r.profile, r.layer) == (plan.profile, False)), None)
+
+
+def _builds(admin: Admin, plan: Plan) -> list[Record]:
+    """The plan's templates for any profile, newest first."""
     builds = [
         (database.number, record)
         for database in admin.databases(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
-        if (record := Record.from_json(database.comment))
-        and (record.plan, record.profile, record.layer) == (plan.name, plan.profile, False)
+        if (record := Record.from_json(database.comment)) and record.plan == plan.name
     ]
-    return max(builds, key=lambda pair: pair[0], default=(0, None))[1]
+    return [record for _, record in sorted(builds, key=lambda pair: pair[0], reverse=True)]
+
+
+def steps_that_hold(admin: Admin, plan: Plan, end: int) -> int:
+    """How many of the first ``end`` steps are as in the newest build of so many, for any profile; 0 without one."""
+    before = next((record for record in _builds(admin, plan) if len(record.steps) >= end and not record.inner), None)
+    if before is None or before.form != FORM:
+        return 0
+    then, now = (dict(steps) for steps in participation.compare(before.ran, plan.root))
+    for count, (was, step) in enumerate(zip(before.steps, plan.steps[:end], strict=False)):
+        if was != (step.name, step.declared) or then.get(step.name) != now.get(step.name):
+            return count
+    return end
 
 
 def of_older_form(admin: Admin, built: Record) -> list[str]:

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 KEPT_TEMPLATES: Final = 30
 """Templates of one plan that stay however long they are unused: enough to switch between a few
 branches, with their layers, without building anything."""
+
+KEPT_INNER_LAYERS: Final = 12
+"""Layers of one plan in the middle of a stage that stay, the newest, as long as they are in `INNER_LAYERS_SIZE`."""
+
+INNER_LAYERS_SIZE: Final = 2**30
+"""Bytes for these layers together."""
 
 KEPT_DATABASES: Final = 20
 """Databases of failed tests that stay on a server, from all runs together."""
@@ -172,7 +179,10 @@ def sweep(admin: Admin) -> list[str]:
 
 
 def prune(admin: Admin, plan: str) -> list[str]:
-    """Drop the templates of a plan that nobody uses and nobody has used for long; returns their names."""
+    """Drop the templates of a plan that nobody uses and nobody has used for long, and layers that are too many.
+
+    Returns their names.
+    """
     templates = [
         (record, database.name)
         for database in admin.databases(r"seeddb\_t\_%")
@@ -181,6 +191,13 @@ def prune(admin: Admin, plan: str) -> list[str]:
     templates.sort(key=lambda pair: (pair[0].used, pair[0].created), reverse=True)
     limit = _day_before(KEPT_DAYS)
     old = [name for record, name in templates[KEPT_TEMPLATES:] if record.used < limit]
+    inner = sorted((pair for pair in templates if pair[0].inner), key=lambda pair: pair[0].created, reverse=True)
+    sizes = accumulate(record.size for record, _ in inner)
+    old += [
+        name
+        for number, ((_, name), size) in enumerate(zip(inner, sizes, strict=True))
+        if (number >= KEPT_INNER_LAYERS or size > INNER_LAYERS_SIZE) and name not in old
+    ]
     return [name for name in old if drop_unused(admin, name)]
 
 

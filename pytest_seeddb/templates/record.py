@@ -19,6 +19,7 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("plan", "profile", "fingerprint", "token", "created", "used", "carried", "unlogged", "salt"), str),
     "sealed": int,
     "layer": bool,
+    "inner": bool,
     "size": int,
     "days": int,
     "form": int,
@@ -42,6 +43,7 @@ class Record:
         opened: The data files that the build opened, as they were when it ended.
         strategy: The cheapest way to clone it on this server, as measured.
         layer: Whether it holds a prefix of the plan it was built for.
+        inner: Whether it ends in the middle of a stage.
         token: Of the run that asked for a new build although there was one; else empty.
         created: When it was finished, ISO 8601, UTC; ``used`` is the day of its last use.
         numbering: The numbers of factory_boy's sequences that its steps have drawn.
@@ -62,6 +64,7 @@ class Record:
     ran: Participation = field(default_factory=Participation)
     strategy: Strategy = "FILE_COPY"
     layer: bool = False
+    inner: bool = False
     token: str = ""
     size: int = 0
     seconds: float = 0.0

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
 from pytest_seeddb.fingerprint import recording as data_files
-from pytest_seeddb.fingerprint.digests import Part, chain_of_set, explain_change, seal
+from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, explain_change, seal
 from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.plan.plan import Indivisible
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import build_name, lock_key, new_lease, parse_name, template_name
 from pytest_seeddb.templates import history
@@ -31,7 +32,7 @@ from pytest_seeddb.templates.staleness import staleness
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.plan.plan import Plan, Stage
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.servers.server import Server
@@ -44,6 +45,8 @@ SELECT current_setting('server_version_num')::int / 10000, pg_encoding_to_char(e
 FROM pg_database d WHERE datname = 'template0'
 """
 _ALTERED = "somebody altered the last template, which nobody was to open"
+_SPREAD = 32
+"""Steps between the layers in the middle of a stage, or more: up to three in a longer one."""
 _BASE_NAMES = ("PostgreSQL", "encoding", "collation", "character type", "locale", "locale provider", "owner")
 
 
@@ -113,6 +116,7 @@ class Templates:
         self._token = token
         self._run = run
         self._failed: dict[str, StoredError] = {}
+        self._indivisible: set[str] = set()
         self._support = support
         self._server = server
         self._origin: str | None = None
@@ -283,7 +287,7 @@ class Templates:
         except SeedDbError as error:
             self._failed[fingerprint] = StoredError(error)
             raise
-        except Elsewhere:
+        except (Elsewhere, Indivisible):
             if self._run:
                 self._admin.unlock(key)
             raise
@@ -299,37 +303,56 @@ class Templates:
         return False
 
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
-        """The longest prefix that has a template, building the previous layer if there is none yet."""
-        previous = max((at for at, stage in plan.stage_ends() if at < end and stage.layered), default=0)
-        if subset := self._subset(plan, prints, end):
-            return subset
+        """The longest prefix that has a template, building the layers before the end that are to be kept."""
+        ends = [at for at, stage in plan.stage_ends() if at < end and stage.layered]
+        at, stage = next((at, stage) for at, stage in plan.stage_ends() if at >= end)
+        subset = self._subset(plan, prints, at - len(stage.steps), end) if stage.in_any_order else (0, None)
         existing = self._fingerprints()
-        for done in range(end - 1, 0, -1):
-            if done == previous:
+        stops = self._stops(plan, stage, at, end) if stage.stops else set()
+        for done in range(end - 1, subset[0], -1):
+            if done in ends:
                 return done, self._ensure(plan, prints, done)
+            if done in stops and prints[at] not in self._indivisible:
+                try:
+                    return done, self._ensure(plan, prints, done)
+                except Indivisible:
+                    if end < at:
+                        raise
+                    self._indivisible.add(prints[at])
             if prints[done][:24] in existing and (found := self._find(plan, prints[done])):
                 return done, found
-        return 0, None
+        return subset
 
-    def _subset(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template] | None:
-        """The largest layer that has some of the steps of a stage whose order does not count, and all before it."""
-        stage = next((stage for at, stage in plan.stage_ends() if at == end and stage.in_any_order), None)
-        if stage is None:
-            return None
-        start = end - len(stage.steps)
-        wanted = {(step.name, step.declared) for step in stage.steps}
+    def _stops(self, plan: Plan, stage: Stage, at: int, end: int) -> set[int]:
+        """After how many steps layers are kept in the middle of a stage that ends at ``at``.
+
+        One is before the first step that changed since the last build: the next edit of it costs that step and what
+        follows. Some are spread over a long stage, as long as what is before them holds.
+        """
+        start = at - len(stage.steps)
+        stops = {start + stop for stop in stage.stops}
+        held = history.steps_that_hold(self._admin, plan, at)
+        distance = max(_SPREAD, 1 << (len(stage.steps).bit_length() - 2))
+        spread = {start + stop for stop in range(distance, len(stage.steps), distance)}
+        if held in stops:
+            spread = {held, *(stop for stop in spread if stop < held)}
+        return {stop for stop in stops & spread if stop < end}
+
+    def _subset(self, plan: Plan, prints: Sequence[str], start: int, end: int) -> tuple[int, Template | None]:
+        """The largest layer that has some of these steps, whose order does not count, and all before them."""
+        wanted = {(step.name, step.declared) for step in plan.steps[start:end]}
         records = (Record.from_json(database.comment) for database in self._admin.databases(r"seeddb\_t\_%"))
         fitting = [
             record
             for record in records
             if record
             and wanted.issuperset(own := record.steps[start:])
-            and record.fingerprint == chain_of_set(prints[start], own)
+            and record.fingerprint in {chain_of_set(prints[start], own), _chain_of_list(prints[start], own)}
         ]
         for record in sorted(fitting, key=lambda record: len(record.steps), reverse=True):
             if found := self._find(plan, record.fingerprint):
                 return len(record.steps), found
-        return None
+        return 0, None
 
     def _fingerprints(self) -> set[str]:
         names = [parse_name(database.name) for database in self._admin.databases(r"seeddb\_t\_%")]
@@ -373,6 +396,7 @@ class Templates:
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,
                 layer=span.end < len(plan.steps),
+                inner=span.end not in {at for at, _ in plan.stage_ends()},
                 token=self._token,
                 used=_now()[:10],
                 salt=salt,
@@ -429,6 +453,13 @@ class _Span:
     end: int
     base: Template | None
     started: float
+
+
+def _chain_of_list(before: str, steps: Steps) -> str:
+    """The fingerprint of a layer in the middle of a stage."""
+    for name, parts in steps:
+        before = chain(before, name, parts)
+    return before
 
 
 def _now() -> str:

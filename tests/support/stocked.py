@@ -16,12 +16,13 @@ def day(ago):
     return (dt.datetime.now(dt.UTC) - dt.timedelta(days=ago)).date().isoformat()
 
 
-def make_template(admin, plan="shop", *, used=0, comment=None, layer=False):
+def make_template(admin, plan="shop", *, used=0, comment=None, layer=False, inner=False, size=0):
     """A template that was last used so many days ago."""
     fingerprint = f"{next(_numbers):064x}"
     name = template_name(plan, fingerprint, new_lease())
     created = f"{day(used)}T00:00:00.{next(_numbers):06}+00:00"
-    record = Record(plan, "default", fingerprint, (), created=created, used=day(used), layer=layer)
+    fields = {"created": created, "used": day(used), "layer": layer, "inner": inner, "size": size}
+    record = Record(plan, "default", fingerprint, (), **fields)
     admin.create(build := build_name(new_lease(), 1))
     admin.publish(build, name, lambda _: record.to_json() if comment is None else comment)
     return name

@@ -94,6 +94,16 @@ def test_templates_of_other_plans_stay_also_with_names_that_look_alike(admin, te
     assert set(others) <= {each.name for each in admin.databases()}
 
 
+def test_of_the_layers_in_the_middle_of_a_stage_the_newest_stay_as_long_as_they_are_small(admin, template, monkeypatch):
+    monkeypatch.setattr("pytest_seeddb.templates.inventory.KEPT_INNER_LAYERS", 3)
+    layers = [template("long", layer=True, inner=True, size=2**28) for _ in range(5)]
+    others = [template("long"), template("long", layer=True)]
+    assert set(prune(admin, "long")) == set(layers[:2])
+    large = [template("long", layer=True, inner=True, size=2**29 + number) for number in range(2)]
+    assert set(prune(admin, "long")) == {*layers[2:], large[0]}
+    assert {*others, large[1]} <= {each.name for each in admin.databases()}
+
+
 def test_a_template_that_another_process_holds_stays(admin, template, server_address, monkeypatch):
     held, free = template("held", used=60), template("held", used=50)
     with Admin(server_address) as user:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from ast import literal_eval
 
@@ -59,6 +60,34 @@ def test_one_more_migration_runs_one_migration_and_going_back_builds_nothing(cli
     assert back.stdout.split()[-1] in " ".join(first)
     migrations = [each for each in run_steps(second) if each.startswith("migration ")]
     assert migrations == ["migration clinic.0004_more"]
+
+
+COLUMNS = """
+SELECT table_name, column_name, ordinal_position, data_type FROM information_schema.columns
+WHERE table_schema = 'public' ORDER BY table_name, ordinal_position
+"""
+APPLIED = "SELECT id, app, name, applied::text FROM django_migrations ORDER BY id"
+
+
+@pytest.mark.slow
+def test_a_changed_migration_builds_from_there_on_and_to_what_a_build_from_nothing_makes(clinic):
+    clinic.migration("0004_more", MORE, "0003_own")
+    clinic.seeddb("build")
+    ran = {}
+    for ward in ("west", "east"):
+        clinic.write("clinic/migrations/0002_wards.py", WARDS.replace('"south"', f'"{ward}"'))
+        steps = run_steps(clinic.seeddb("build"))
+        ran[ward] = [step.removeprefix("migration ") for step in steps if step.startswith("migration ")]
+    assert ran["west"].count("clinic.0001_initial") == 1
+    assert ran["east"] == ran["west"][ran["west"].index("clinic.0002_wards") :]
+    shown = json.loads(clinic.seeddb("status", "--json").stdout)["templates"]
+    assert any(row["plan"] == "clinic" and row["layer"] for row in shown)
+    statements = (WARD_NAMES, TYPES, PERMISSIONS, COLUMNS, APPLIED)
+    from_a_layer, told = rows(clinic, *statements)
+    assert from_a_layer[0] == [("north",), ("east",)]
+    assert "reused" in told
+    clinic.seeddb("build", "--reseed")
+    assert rows(clinic, *statements)[0] == from_a_layer
 
 
 @pytest.mark.slow

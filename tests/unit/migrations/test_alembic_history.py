@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.errors import ConfigError
-from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision
+from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision, stops
 
 WHERE = "migrations in pyproject.toml"
 
@@ -49,6 +49,22 @@ def test_a_later_migration_on_a_short_branch_comes_last():
     long = [revision("b1", created=dates[2])] + [revision(f"b{n}", f"b{n - 1}", created=dates[n]) for n in range(2, 6)]
     before = names([*short, *long])
     assert names([*short, *long, revision("a3", "a2", created=dates[7])]) == [*before, "a3"]
+
+
+@pytest.mark.parametrize(
+    ("revisions", "expected"),
+    [
+        ([revision("a"), revision("b", "a"), revision("c", "b")], {1, 2}),
+        ([revision("a"), revision("b", "a"), revision("c", "a"), revision("d", "b", "c"), revision("e", "d")], {1, 4}),
+        ([revision("a"), revision("b", "a"), revision("x"), revision("c", "b", depends=["x"])], set()),
+        ([revision("x"), revision("a", depends=["x"]), revision("b", "a"), revision("y", "x")], {1}),
+        ([revision("a"), revision("b", "a"), revision("c", "a")], {1}),
+        ([revision("a")], set()),
+    ],
+)
+def test_alembic_can_stop_where_there_is_one_head_that_all_others_follow(revisions, expected):
+    ordered = order(revisions, source=WHERE)
+    assert stops(ordered, source=WHERE) == expected, [revision.id for revision in ordered]
 
 
 @pytest.mark.parametrize(
