@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_seeddb.cli.lines import changed_lines
 from pytest_seeddb.cli.output import show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.worker import open_worker
@@ -17,6 +18,9 @@ from pytest_seeddb.seeds.planning import plan_of
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.templates.templates import Look
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -35,9 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     code = dict(look.code)
     if parsed.why:
         file = relative_name(Path(parsed.why) if Path(parsed.why).is_absolute() else plan.root / parsed.why, plan.root)
-        inputs = [*((name, (*parts, *code.get(name, ()))) for name, parts in look.steps), ("the build", look.opened)]
-        uses = {name: [part.name for part in parts if file_of(part.name) == file] for name, parts in inputs}
-        uses = {name: names for name, names in uses.items() if names}
+        uses = _uses(file, plan, look)
         lines = [line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names))]
         show(parsed, uses, lines or [f"no step depends on {file}"], with_quiet=True)
         return 0
@@ -63,6 +65,18 @@ def run(parsed: argparse.Namespace) -> int:
     }
     show(parsed, result, _lines(result), with_quiet=True)
     return 0
+
+
+def _uses(file: str, plan: Plan, look: Look) -> dict[str, list[str]]:
+    """The steps that depend on a file: what the first ones need of it, and through which file the others reach it."""
+    code, steps = dict(look.code), {step.name: step for step in plan.steps}
+    inputs = [*((name, (*parts, *code.get(name, ()))) for name, parts in look.steps), ("the build", look.opened)]
+    needs = {name: [part.name for part in parts if file_of(part.name) == file] for name, parts in inputs}
+    takes_part = any(needs.values())
+    for name, step in steps.items():
+        if takes_part and not needs[name] and file in step.code:
+            needs[name] = [f"{file}, through {' or '.join(root.file for root in step.roots)}"]
+    return {name: names for name, names in needs.items() if names}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
@@ -92,7 +106,12 @@ def _compare(parsed: argparse.Namespace) -> int:
         "plan": plan.name,
         "profile": plan.profile,
         "built": comparison.before.created if comparison else "",
-        "differences": comparison.differences if comparison else (),
+        "differences": [
+            {**vars(difference), "lines": changed_lines(difference.name, comparison.before, plan.root)}
+            for difference in comparison.differences
+        ]
+        if comparison
+        else (),
     }
     show(parsed, result, _difference_lines(result), with_quiet=True)
     return 0
@@ -105,9 +124,10 @@ def _difference_lines(result: dict[str, Any]) -> Iterator[str]:
         return
     yield f"last build  {result['built'][:19].replace('T', ' ')} UTC"
     for difference in result["differences"]:
-        values = " -> ".join(filter(None, (difference.before, difference.after)))
-        others = f" and {len(difference.steps) - 1} more" if len(difference.steps) > 1 else ""
-        steps = f"  ({difference.steps[0]}{others})" if difference.steps else ""
-        yield f"{difference.kind:<11} {difference.name}{f': {values}' if values else ''}{steps}"
+        values = " -> ".join(filter(None, (difference["before"], difference["after"])))
+        first, *others = difference["steps"] or ("",)
+        steps = f"  ({first}{f' and {len(others)} more' if others else ''})" if first else ""
+        yield f"{difference['kind']:<11} {difference['name']}{f': {values}' if values else ''}{steps}"
+        yield from (f"            {line}" for line in difference["lines"])
     if not result["differences"]:
         yield "no difference"

@@ -185,7 +185,7 @@ def _add_commands_for_templates(commands: Commands) -> None:
         action="store_true",
         help="print only a digest for a CI cache key, from files and settings alone, without a server or a build",
     )
-    about = "show only which steps are the first to need a file, and what of it"
+    about = "show only which steps depend on a file, and through what"
     only.add_argument("--why", metavar="FILE", help=about)
 
     build = _add(commands, "build", "build the template now, unless it exists")

@@ -12,6 +12,7 @@ import time
 import psycopg
 import pytest
 from command import Command
+from taking_part import IS_EXACT
 
 from pytest_seeddb.cli.parser import make_parser
 
@@ -80,6 +81,12 @@ def test_what_seeders_and_their_children_print_is_not_in_the_json(seeddb, projec
     assert "Traceback" in seeddb.start("build", "-v", "--set", "fails=yes").communicate()[1]
 
 
+TWO = """
+    [tool.seeddb]
+    name = "two seeders"
+    migrations = "db"
+    seeds = ["little.one", "little.two"]
+"""
 SECRETIVE = """
     from typing import Annotated
     from sqlalchemy import text
@@ -149,6 +156,40 @@ def test_explain_diff_lists_what_changed_came_and_went_since_the_last_build(seed
     shown = seeddb("explain", "--diff", "--profile", "demo").stdout.splitlines()
     assert shown[2].startswith("last build  20")
     assert "changed     parameter shops: 7 -> 8  (seed little.seeds:shops)" in shown
+
+
+@pytest.mark.slow
+def test_explain_shows_changed_lines_and_each_step_that_depends_on_a_file(seeddb, project):
+    seeder = """
+        from sqlalchemy import text
+        from pytest_seeddb import seeder
+        from little.names import name
+
+        @seeder
+        def {0}(session):
+            session.execute(text("INSERT INTO shop (name) VALUES (:name)"), {{"name": name() + "{0}"}})
+    """
+    project.write("little/__init__.py", "")
+    project.write("little/names.py", "def name():\n    return 'a'\n")
+    for module in ("one", "two"):
+        project.write(f"little/{module}.py", seeder.format(module))
+    project.write("pyproject.toml", TWO)
+    for arguments in (("init", "-q"), ("add", "-A")):
+        subprocess.run(["git", "-C", str(project.path), *arguments], check=True)
+    seeddb("build")
+    assert list(json.loads(seeddb("explain", "--why", "little/names.py", "--json").stdout)) == [
+        "seed little.one:one",
+        "seed little.two:two",
+    ]
+    why = seeddb("explain", "--why", "little/names.py").stdout
+    assert why.endswith("seed little.two:two\n    little/names.py, through little/two.py\n")
+    project.write("little/names.py", "def name():\n    return 'b'\n")
+    unit = ": name()" if IS_EXACT else ""
+    expected = f"changed     little/names.py{unit}  (seed little.one:one)\n"
+    expected += "            -     return 'a'\n            +     return 'b'\n"
+    assert expected in seeddb("explain", "--diff").stdout
+    (difference,) = json.loads(seeddb("explain", "--diff", "--json").stdout)["differences"]
+    assert difference["lines"] == ["-     return 'a'", "+     return 'b'"]
 
 
 def built_and_compared(seeddb, *options):
