@@ -173,7 +173,7 @@ def test_whatever_is_edited_a_build_from_layers_comes_to_what_one_from_nothing_d
     chance = random.Random(seed := uuid.uuid4().hex)
     history = History(tmp_path, kind, "abcdef", reads=[2, 5] if kind == "alembic" else [])
     edits = []
-    for number in range(times(12, least=4)):
+    for number in range(times(8, least=3)):
         edit = chance.choice(["change", "change", "append", "remove", "back", "data"])
         place = chance.randrange(len(history.entries))
         edits.append((edit, place))
