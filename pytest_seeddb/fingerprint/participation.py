@@ -268,7 +268,8 @@ class Closure:
     """Collects what takes part, step after step; ``before`` is what the build started from.
 
     ``roots`` are the files that each step runs, ``loaded`` all that this process has imported: of what is imported in
-    functions of a file that counts whole, only these count. ``search`` is ``sys.path`` as the build left it.
+    functions of a file that counts whole, only these count. ``search`` is ``sys.path`` as the build left it. ``others``
+    are the files that other steps of these stages run: they count there, although a tool may load them all at once.
     """
 
     def __init__(
@@ -278,6 +279,7 @@ class Closure:
         roots: Mapping[str, Sequence[Root]],
         loaded: Collection[str],
         search: Iterable[str] = (),
+        others: Iterable[str] = (),
     ) -> None:
         self._places = Places(root)
         self._sources = Sources(root, search=map(Path, search))
@@ -297,7 +299,7 @@ class Closure:
         self._targets: dict[str, Module] = {}
         self._followed: set[str] = set()
         trace.scripts = self._within = {root.file: root.within for own in roots.values() for root in own if root.within}
-        self._own = {root.file for own in roots.values() for root in own}
+        self._own = {root.file for own in roots.values() for root in own}.union(others)
         self._steps: list[_Step] = []
 
     def after(self, before: Participation) -> Participation:

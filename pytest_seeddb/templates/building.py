@@ -146,9 +146,12 @@ def fill(
         if not build.admin.is_broken:
             build.admin.evict(build.name)
     trace.is_partial |= opened.has_children
-    after = [*sys.path]
+    after, running = [*sys.path], {stage.name for stage, _ in stages}
+    whole = [stage for stage in build.plan.stages if stage.name in running]  # where one of these is cut
+    others = [root.file for stage in whole for step in stage.steps for root in step.roots]
     with _path(path):
-        ran = Closure(build.plan.root, trace, roots, data_files.loaded(build.plan.root), after).after(before[1])
+        loaded = data_files.loaded(build.plan.root)
+        ran = Closure(build.plan.root, trace, roots, loaded, after, others).after(before[1])
     read = data_files.all_parts(
         opened.parts(), build.plan.root, ran.files, build.plan.ignored_variables, follow=not is_exact()
     )
