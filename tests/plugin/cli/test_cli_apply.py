@@ -1042,6 +1042,8 @@ def test_waiting_ends_with_what_the_server_said_last(database):
     _, errors = database.apply("--url", "postgresql://me@127.0.0.1:1/none", "--wait", "1", code=1)
     assert "cannot be reached within 1 s" in errors
     assert time.monotonic() - started > 1
+    _, errors = database.apply("--url", f"{database.address.url}&sslmode=none", "--wait", "55", code=1)
+    assert "correct sslmode in the URL" in errors, "no wait would help"
 
 
 # -- Alembic ---------------------------------------------------------------------------------------
