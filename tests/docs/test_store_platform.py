@@ -138,7 +138,7 @@ def test_one_target_goes_on_where_another_ended(platform):
         assert platform.rows == MADE[target]
     assert "up to date" in platform.make("db-setup")
     refused = platform.make("seed-demo-minimal", code=2)
-    assert "it has changed since it was applied" in refused
+    assert "it was applied with another profile, 'demo', and not 'minimal'" in refused
     assert "--reset empties the database first" in refused
     assert platform.rows == DEMO
 
