@@ -188,9 +188,9 @@ def certain_errors(
                 f"The database was seeded with another profile, {ledger.marker.profile!r}",
                 saw=saw,
                 source=source,
-                remedy=f"--profile {ledger.marker.profile.partition('(')[0]} keeps its profile; --reset empties the database "
-                "first; or declare @seeder(idempotent=True) where a seeder can bring its rows from one profile to the "
-                "other",
+                remedy=f"--profile {ledger.marker.profile.partition('(')[0]} keeps its profile; --reset empties the "
+                "database first; or declare @seeder(idempotent=True) where a seeder can bring its rows from one profile to "
+                "the other",
             )
         else:
             yield _refusal(saw, source, refused)
