@@ -189,7 +189,7 @@ def certain_errors(
                 saw=saw,
                 source=source,
                 remedy=f"--profile {ledger.marker.profile.partition('(')[0]} keeps its profile; --reset empties the "
-                "database first; or declare @seeder(idempotent=True) where a seeder can bring its rows from one profile to "
+                "database first; or declare @seeder(idempotent=True) where a seeder can change its rows from one to "
                 "the other",
             )
         else:
