@@ -286,6 +286,8 @@ class Code:
                     return path if made[1] else f"{path}.metadata"
                 if source.path(call).endswith(".Table"):
                     parents = [source.path(argument) for argument in call.args[1:2]]
+            case ast.Assign(value=ast.Attribute() | ast.Name() as value):  # `Model = db.Model`
+                parents = [source.path(value)]
         return next(filter(None, (self._metadata(parent, hops - 1) for parent in parents)), "")
 
     def _tables(self, source: Source) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 _SQL: Final = "SQL migrations"
 _MODELS: Final = "SQLAlchemy models without migrations"
 _DJANGO_MODEL: Final = re.compile(rb"^class (\w+)\((?:\w+\.)?\w*Model\w*", re.MULTILINE)
+_DJANGO_MODELS: Final = re.compile(r"(.+?)\.models(?:\..*)?")
 _DJANGO_COMMAND: Final = re.compile(
-    r".*\.management\.commands\.(?:.*\.)?((?:\w+_)?(?:seed|populate|demo|fill)(?:s|ers|ing)?(?:_\w+)?)"
+    r".*\.management\.commands\.(?:.*\.)?((?:\w+_)?(?:seed|populate|demo|fill)(?:s|ers|ing|_?db)?(?:_\w+)?"
+    r"|(?:load|create|import|add)_?(?:\w+_)?(?:initial|sample|dummy|fake|demo|test|base)_?\w*)"
 )
 _TEXT: Final = '''\
 """The rows that the database holds before the first test.
@@ -96,8 +99,8 @@ class Proposal:
         for dump in dumps(files):
             self.found.append(Finding("dump", dump))
             self.lines.append(f"# dump = {_toml(dump)}  # restored first; then only the migrations that it lacks run")
-        for place in sorted({name.partition("/")[0] for name in files.hidden}):
-            advice = f"if the application is there, run: seeddb init -C {place}"
+        for place in sorted({name.rpartition("/")[0] for name in files.hidden} - {*files.hidden}):
+            advice = f"if the application is there, install it (pip install -e .), or run: seeddb init -C {place}"
             self.notes.append(f"the modules in {place} cannot be imported from here; {advice}")
 
     def files(self) -> tuple[Written, ...]:
@@ -325,11 +328,11 @@ def _package(files: Files, code: Code) -> str:
 def _seeds_module(files: Files, code: Code, package: str) -> tuple[str, Written]:
     """A module in the application's package, or at the root where there is none; its name is free."""
     if files.django:  # the application with the most models
-        apps = {
-            module.removesuffix(".models"): [f"{module}.{name.decode()}" for name in names]
-            for module, file in files.modules.items()
-            if module.endswith(".models") and (names := _DJANGO_MODEL.findall(files.beginning(file)))
-        }
+        apps: dict[str, list[str]] = defaultdict(list)
+        for module, file in files.modules.items():
+            if match := _DJANGO_MODELS.fullmatch(module):  # a module, or a package of them
+                names = _DJANGO_MODEL.findall(files.beginning(file))
+                apps[match[1]] += [f"{module}.{name.decode()}" for name in names]
         package = max(apps, key=lambda app: len(apps[app]), default="")
         models = apps.get(package, [])
         library, session, rows = "", "", "rows: int = 3"

@@ -210,6 +210,11 @@ def test_a_django_projects_seeds_go_to_the_application_with_the_most_models(proj
     ast.parse(seeds.text)
 
 
+def test_models_in_a_package_of_modules_belong_to_its_application(project):
+    files = {"shop/db/__init__.py": "", "shop/db/models/__init__.py": "", "shop/db/models/shop.py": SHOP}
+    assert project({"manage.py": MANAGE, "shop/__init__.py": "", **files}).files[0].file == "shop/db/seeds.py"
+
+
 def test_what_seeds_a_django_project_already_is_suggested(project):
     declared, suggested = table(project(CLINIC))
     assert declared == {"migrations": "django", "seeds": ["shop.seeds"]}
@@ -320,6 +325,23 @@ def test_flask_migrate_with_a_url_of_its_own_would_migrate_another_database_so_t
                 """
             },
             "shop:Base.metadata",
+        ),
+        (
+            {
+                "shop/__init__.py": "",
+                "shop/database.py": """
+                    from flask_sqlalchemy import SQLAlchemy
+                    db = SQLAlchemy()
+                    Model = db.Model
+                """,
+                "shop/user.py": """
+                    from shop.database import Model, db
+
+                    class User(Model):
+                        id = db.Column(db.Integer, primary_key=True)
+                """,
+            },
+            "shop.user:db.metadata",
         ),
         (
             {
