@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError
@@ -20,13 +23,18 @@ _NOT_FOUND: Final = 127
 _SIGNAL: Final = 128
 
 
+def search_path() -> str:
+    """Where commands are looked for: first beside this Python, whose environment need not be activated."""
+    return os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
+
+
 def run_command(spec: CommandSpec, target: Target, *, what: str, source: str) -> None:
     """Run a shell command on the target's database, in the terminal's process group; a `BuildError` has its output."""
     process = subprocess.run(  # noqa: S602 - it is the user's own command line, written for a shell
         spec.command,
         shell=True,
         cwd=target.root,
-        env=environment_for(target.address, target.env),
+        env={**environment_for(target.address, target.env), "PATH": search_path()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -287,11 +287,14 @@ def propose(root: Path, *, imports: bool = True) -> Proposal:
     homes = [home for home in parents if home not in hidden and (_has_pytest(root / home) or not _has_pytest(root))]
     try:
         proposal = Proposal(root, imports=imports)
-    except SeedDbError:
+    except SeedDbError as error:
+        likelier = error
         for home in homes:
-            with suppress(SeedDbError):
+            try:
                 return Proposal(root / home, imports=imports)
-        raise
+            except SeedDbError as problem:
+                likelier = problem
+        raise likelier from None
     for home in homes:
         if f"{proposal.taken}/".startswith(f"{home}/"):
             with suppress(SeedDbError):

@@ -81,7 +81,8 @@ def _failure(root: Path, name: str, value: Any) -> str:  # noqa: ANN401 - as in 
         with contextlib.chdir(root), redirect(nowhere), redirect_django({"default": nowhere}):
             {"migrations": _try_migrations, "engines": _try_engine, "seeds": _try_seeds}[name](root, value)
     except SeedDbError as error:
-        return "" if _connects(error) else f"{error.what}: {error.saw}".removesuffix(": ").strip()
+        remedy = f". Advice: {error.remedy}" if name == "migrations" and value == "django" else ""
+        return "" if _connects(error) else f"{error.what}: {error.saw}".removesuffix(": ").strip() + remedy
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the project's code raises what it likes
         return "" if _connects(error) else f"{type(error).__name__}: {error}"
     return ""
@@ -120,17 +121,18 @@ def _try_migrations(root: Path, value: str | Mapping[str, Any]) -> None:
 
 def _try_command(command: str) -> None:
     """Whether the program is there; Flask also says whether it finds the application."""
+    from pytest_seeddb.application.commands import search_path
+
     program, *words = shlex.split(command)
-    if shutil.which(program) is None:
+    if shutil.which(program, path=search_path()) is None:
         raise ConfigError(f"there is no program {program!r}")
     if words[-2:] == ["db", "upgrade"]:
-        line = [program, *words[:-1], "heads"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603 - what is proposed
+        line, environ = [program, *words[:-1], "heads"], {**os.environ, "PATH": search_path()}
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS, "env": environ}
+        done = subprocess.run(line, check=False, **options)  # noqa: S603 - the command that is proposed
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            raise ConfigError(
-                f"`{shlex.join(line)}` fails", saw=next((one for one in reversed(lines) if one.strip()), "")
-            )
+            lines = [text.strip() for text in done.stderr.splitlines() if "Error: " in text]
+            raise ConfigError(f"`{shlex.join(line)}` fails", saw=". ".join(lines))
 
 
 def _try_engine(root: Path, value: str) -> None:
