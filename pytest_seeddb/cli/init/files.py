@@ -23,8 +23,9 @@ _BEGINNING: Final = 1_000_000
 _MARKS: Final = re.compile(rb"(?im)^[ \t]*--[ \t]*(?:(migrate:up)|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b")
 _ALEMBIC: Final = re.compile(rb"^\[alembic\]", re.MULTILINE)
 _FLASK_APP: Final = re.compile(
-    rb"^(?:app|application)\s*(?::[^=\n]+)?=\s*(?:\w+\.)?(?:create_app|make_app|Flask)\(", re.MULTILINE
+    rb"^(app|application)\s*(?::[^=\n]+)?=\s*(?:\w+\.)?(?:create_app|make_app|Flask)\(", re.MULTILINE
 )
+_FLASK_MAKER: Final = re.compile(rb"^def ((?:create|make)_app(?:lication)?)\(", re.MULTILINE)
 _NUMBERED: Final = re.compile(r"[VU]?\d+[^/]*\.sql", re.IGNORECASE)
 _TABLE: Final = re.compile(rb"\bCREATE\s+(?:UNLOGGED\s+)?TABLE\b", re.IGNORECASE)
 _DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
@@ -116,11 +117,15 @@ class Files:
     @cached_property
     def flask_app(self) -> str:
         """The module with Flask's application, where Flask does not find it by itself; or nothing."""
-        if {"app.py", "wsgi.py", ".flaskenv"} & {
-            path.name for path in self.root.iterdir()
-        } or "FLASK_APP" in os.environ:
-            return ""
-        return next((module for module, name in self.modules.items() if _FLASK_APP.search(self.beginning(name))), "")
+        usual = {"app.py", "wsgi.py", ".flaskenv"} & {path.name for path in self.root.iterdir()}
+        return "" if usual or "FLASK_APP" in os.environ else (self.flask_makers or [""])[0].partition(":")[0]
+
+    @cached_property
+    def flask_makers(self) -> list[str]:
+        """The import paths of Flask applications, and then of functions that make one."""
+        texts = {module: self.beginning(name) for module, name in self.modules.items()}
+        matches = [(module, kind.search(text)) for kind in (_FLASK_APP, _FLASK_MAKER) for module, text in texts.items()]
+        return [f"{module}:{match[1].decode()}" for module, match in matches if match]
 
 
 @dataclass(frozen=True)

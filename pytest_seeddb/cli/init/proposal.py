@@ -159,10 +159,11 @@ class Proposal:
             app = f" --app {self._files.flask_app}" if self._files.flask_app else ""
             inputs = [f"{directory}/**/*.py"]
             yield Finding("Flask-Migrate", directory), {"command": f"flask{app} db upgrade", "inputs": inputs}
-        elif directory:  # it migrates the database that the application is configured for, and no other
+        elif directory:  # its engines lead elsewhere only in this process
+            for maker in self._files.flask_makers:
+                yield Finding("Flask-Migrate", f"{directory}: run with {maker}"), maker
             self.notes.append(
-                f"{directory} needs `flask db upgrade`, and the database's URL is read from no environment variable: "
-                "let the configuration read DATABASE_URL"
+                f"{directory} needs an application, or a variable with the database's URL for `flask db upgrade`"
             )
 
     @cached_property
@@ -256,6 +257,8 @@ class Proposal:
             self.found.append(Finding("asynchronous engine" if code.engines[path] else "engine", path))
         if engines:
             self.lines.append(f"engines = {_toml(engines)}")
+        elif any(finding.what == "Flask-Migrate" for finding in self.found):
+            self.lines.append('engines = "all"')  # there are none but in an application's context
         elif code.hidden_engines:
             self.found.append(Finding("engine made in a function", ", ".join(code.hidden_engines)))
             self.lines.append('# engines = "all"  # in a seeded test every engine of the process goes to its database')

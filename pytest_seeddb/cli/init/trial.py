@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _REFUSED: Final = {"host": "127.0.0.1", "port": "1", "dbname": "seeddb", "user": "seeddb"}
 _URL: Final = "postgresql://{user}@{host}:{port}/{dbname}".format_map(_REFUSED)
 _CONNECTS: Final = {"OperationalError", "InterfaceError", "ConnectionRefusedError", "gaierror", "CannotConnectNowError"}
+_MAKES_APPLICATION: Final = re.compile(r":(?:create|make)_app")
 _SECONDS: Final = 120
 
 
@@ -110,8 +112,13 @@ def _try_migrations(root: Path, value: str | Mapping[str, Any]) -> None:
         import_env(root / value, root, source=value)
     elif ":" in value:
         from pytest_seeddb.application.calling import check_parameters
+        from pytest_seeddb.migrations.frameworks import is_migrated
 
         made: Any = _load(root, value)
+        if callable(made) and _MAKES_APPLICATION.search(value):
+            made = made()
+        if is_migrated(made):
+            return
         tables = getattr(getattr(made, "metadata", made), "tables", None)
         if tables is None:
             check_parameters(made)

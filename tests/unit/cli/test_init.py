@@ -254,6 +254,8 @@ def test_flask_migrate_with_a_url_of_its_own_would_migrate_another_database_so_t
     found = project(FLASK)
     assert table(found)[0]["migrations"] == "shop.models:db.metadata"
     assert "`flask db upgrade`" in found.notes[0]
+    found = project({"shop/web.py": "def create_app():\n    return Flask(__name__)\n"})
+    assert table(found)[0] == {"migrations": "shop.web:create_app", "seeds": ["shop.seeds"], "engines": "all"}
 
 
 # -- models --------------------------------------------------------------------------------------
