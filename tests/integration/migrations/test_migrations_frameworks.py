@@ -39,6 +39,8 @@ def upgrade():
     op.execute("CREATE TABLE made_by_alembic (id int)")
 """
 
+PATHS = "app.config['ALEMBIC'] = {'path_separator': 'os'}"  # else some versions warn
+
 
 @pytest.fixture
 def migrate(tmp_path, empty_database):
@@ -66,7 +68,7 @@ def test_flask_alembic_runs_its_revisions(migrate, tmp_path):
     pytest.importorskip("flask_alembic")
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0001.py").write_text(REVISION)
-    lines = ["db.init_app(app)", "from flask_alembic import Alembic", "Alembic().init_app(app)"]
+    lines = ["db.init_app(app)", "from flask_alembic import Alembic", PATHS, "Alembic().init_app(app)"]
     assert {"made_by_alembic", "alembic_version"} <= migrate("; ".join(lines))
 
 
@@ -80,7 +82,7 @@ def test_a_failing_revision_is_told_with_its_line(migrate, tmp_path):
     pytest.importorskip("flask_alembic")
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0001.py").write_text(REVISION.replace("id int", "id nothing"))
-    lines = ["db.init_app(app)", "from flask_alembic import Alembic", "Alembic().init_app(app)"]
+    lines = ["db.init_app(app)", "from flask_alembic import Alembic", PATHS, "Alembic().init_app(app)"]
     with pytest.raises(BuildError, match=r"failed at migrations/0001.py:5") as caught:
         migrate("; ".join(lines))
     assert 'type "nothing" does not exist' in caught.value.saw

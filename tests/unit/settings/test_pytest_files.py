@@ -48,9 +48,10 @@ def test_each_of_pytest_s_files_is_read_also_from_a_directory_below(name, tmp_pa
     (tmp_path / ".env.test").write_text("FROM_FILE=1\nA=2\n")
     below = tmp_path / "apps" / "api"
     below.mkdir(parents=True)
-    monkeypatch.setattr(sys, "path", ["there"])
+    before = [*sys.path]
+    monkeypatch.setattr(sys, "path", [*before])
     put_on_path(below)
-    assert sys.path == [str(tmp_path / "lib"), str(tmp_path / "tests" / "support"), "there"]
+    assert sys.path == [str(tmp_path / "lib"), str(tmp_path / "tests" / "support"), *before]
     environ = {"A": "set", "GONE": "1"}
     set_variables(below, environ)
     assert environ == {"A": "set", "B": "x-set", "C": "{A}", "FROM_FILE": "1"}
