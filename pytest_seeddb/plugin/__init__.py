@@ -13,6 +13,7 @@ import pytest
 from pytest_seeddb.plugin import markers, run
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
+from pytest_seeddb.plugin.tables import Tables
 from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         libpq.narrow_shell(config.workerinput.get(_OUTPUT, []))
     run.begin(config)
+    if RUN in config.stash:
+        config.pluginmanager.register(Tables(), "seeddb-tables")
     _join_django(config)
 
 
@@ -94,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if not uses_the_plugin(item):
                 continue
             item.add_marker(markers.NAME)
-        if not is_enabled(config):
+        if run.is_skipped(item):
             item.add_marker(pytest.mark.skip(reason=DISABLED))
 
 

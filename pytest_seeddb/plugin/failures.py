@@ -80,7 +80,7 @@ def _text_alone(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException])
 def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
     used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
-    isolation = next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings.isolation
+    isolation = next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings_of(item).isolation
     while error is not None and "25006" not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
         error = error.__cause__ or error.__context__
     if isolation == "clone" or error is None:
@@ -99,10 +99,10 @@ def _refused_privilege(item: pytest.Item, error: BaseException | None) -> str:
         error = error.__cause__ or error.__context__
     if error is None or database is None or not database.roles.used:
         return ""
-    roles = database.roles
+    roles, settings = database.roles, item.config.stash[RUN].settings_of(item)
     return (
         f"The application's connections have the role {', '.join(sorted(roles.used))}, as in production "
-        f"(role = {roles.wanted!r}, {item.config.stash[RUN].settings.source('role')}), and not that of the database's "
+        f"(role = {roles.wanted!r}, {settings.source('role')}), and not that of the database's "
         "owner. If the application needs this permission, grant it in a migration. A test that prepares or checks "
         'rows uses seeded_connection or seeded_session, which are the owner\'s; or set role = "owner".'
     )
@@ -120,7 +120,7 @@ def _longer_life(item: pytest.Item, error: BaseException) -> str:
     text = str(error)
     if not text.startswith("ScopeMismatch") or not any(f"fixture {name} " in text for name in FIXTURES):
         return ""
-    settings = item.config.stash[RUN].settings
+    settings = item.config.stash[RUN].settings_of(item)
     return (
         f"A database lives as long as the setting `scope` says: {settings.scope} ({settings.source('scope')}). A "
         "fixture of a larger scope can make its own database with seeded_db_factory. Or give the fixture that scope, "
@@ -136,7 +136,7 @@ def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
         changes = str(database.changes())
     except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
         changes = f"the changes cannot be listed: {error}"
-    if item.config.stash[RUN].settings.keep == "none" or not database.lasts:
+    if item.config.stash[RUN].settings_of(item).keep == "none" or not database.lasts:
         yield changes
     else:
         kept = database.keep()

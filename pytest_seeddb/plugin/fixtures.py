@@ -98,7 +98,6 @@ def _seeddb_worker(
     from pytest_seeddb.plugin.terminal import TerminalProgress
 
     run = pytestconfig.stash[RUN]
-    run.server_settings = seeddb_settings
     xdist_run = os.environ.get(_XDIST_RUN, "")
     # Tells this run from others: all of xdist's workers have the same, and one of them builds.
     token = (xdist_run or os.urandom(8).hex()) if seeddb_settings.reseed else ""
@@ -113,7 +112,7 @@ def _seeddb_worker(
         support=replace(support, open_data=data_opener(seeddb_server, seeddb_settings)),
         dumps=dumps_for(seeddb_server, seeddb_settings),
     )
-    run.join(worker)
+    run.join(worker, seeddb_settings)
     try:
         yield worker
         settle_now(pytestconfig)
@@ -167,7 +166,8 @@ def seeded_db_factory(
 def _scope(fixture_name: str, config: pytest.Config) -> Scope:
     """The scope in the settings; pytest asks once, when it registers the fixtures."""
     del fixture_name
-    return config.stash[RUN].settings.scope
+    run = config.stash[RUN]
+    return (run.registering or run.settings).scope
 
 
 @pytest.fixture(scope=_scope)

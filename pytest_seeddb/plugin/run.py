@@ -5,6 +5,7 @@ Everything that a person can mistype ends the run here, with exit code 4, one te
 
 from __future__ import annotations
 
+import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from importlib.util import find_spec
@@ -18,14 +19,15 @@ from pytest_seeddb.plugin.package_scope import PackageScope, package_of
 from pytest_seeddb.plugin.report import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.plugin.markers import Wish
     from pytest_seeddb.seeds.planning import Plans
-    from pytest_seeddb.settings.settings import Settings
+    from pytest_seeddb.settings.settings import Found, Settings
     from pytest_seeddb.templates.templates import Template
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -47,6 +49,7 @@ ELSEWHERE: pytest.StashKey[bool] = pytest.StashKey()
 """Kept with a seeded test that gets its database from another plugin's fixtures."""
 
 DISABLED: Final = 'seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]'
+PACKAGE_SCOPE: Final = "seeddb-package-scope"
 _OUTPUT: Final = "seeddb_usage"
 
 
@@ -58,21 +61,33 @@ class Run:
 
     Attributes:
         settings: Those of the table, the environment and the options.
-        server_settings: Those that chose the server; ``None`` before.
+        options: The command line's values, for all tables.
+        tables: Those of further tables below it, by the node of their directory.
+        registering: Those for which the fixtures are being registered; ``None`` for ``settings``.
+        servers: Those that chose the server, for each worker.
         unsettled: Databases whose fixtures are done with them, each with its test or scope and what ends it.
         workers: Those that have not left the server yet.
         shown: The errors that were shown in full, each with the first test that met it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, options: Mapping[str, Found]) -> None:
         self.settings = settings
-        self.server_settings: Settings | None = None
+        self.options = options
+        self.tables: dict[str, Settings] = {}
+        self.registering: Settings | None = None
+        self.servers: weakref.WeakKeyDictionary[Worker, Settings] = weakref.WeakKeyDictionary()
         self._own_templates: set[str] = set()
         self.tally = Tally()
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
         self.workers: list[Worker] = []
         self._around: ExitStack | None = None
         self.shown: dict[str, str] = {}
+
+    def settings_of(self, node: pytest.Item | pytest.Collector) -> Settings:
+        """Those of the nearest table."""
+        if not self.tables:
+            return self.settings
+        return next((self.tables[up.nodeid] for up in node.iter_parents() if up.nodeid in self.tables), self.settings)
 
     @cached_property
     def plans(self) -> Plans:
@@ -104,9 +119,10 @@ class Run:
             finally:
                 self._around = None
 
-    def join(self, worker: Worker) -> None:
-        """A worker has joined the server."""
+    def join(self, worker: Worker, settings: Settings) -> None:
+        """A worker has joined the server that these settings name."""
         self.workers.append(worker)
+        self.servers[worker] = settings
         if self._around is not None:
             self._around.enter_context(worker.server.address.alone())
 
@@ -124,7 +140,7 @@ class Run:
 
     def note_clashes(self, clashes: Iterable[tuple[str, str]], item: pytest.Item) -> None:
         """Remember the project's own fixtures that a test gets in place of the plugin's, for the end of the run."""
-        if self.settings.origin is not None and is_enabled(item.config):
+        if self.settings_of(item).origin is not None and is_enabled(item.config):
             for name, place in clashes:
                 self.tally.clashes.setdefault(f"{name} of {place}", item.nodeid)
 
@@ -138,7 +154,7 @@ class Run:
         """
         worker: Worker = request.getfixturevalue("_seeddb_worker")
         for key in ("server", "postgres", "binaries"):
-            if getattr(settings, key) != getattr(self.server_settings, key):
+            if getattr(settings, key) != getattr(self.servers[worker], key):
                 raise ConfigError(
                     f"A run has one server, but some tests set another `{key}` than earlier tests",
                     source="the fixture seeddb_settings, overridden in a conftest.py of a sub-directory",
@@ -152,8 +168,16 @@ class Run:
 
 
 def is_enabled(config: pytest.Config) -> bool:
-    """Whether seeded tests run."""
-    return bool(config.getoption("--seed-db")) or config.stash[RUN].settings.enabled == "always"
+    """Whether seeded tests run, some at least."""
+    run = config.stash[RUN]
+    settings = (run.settings, *run.tables.values())
+    return bool(config.getoption("--seed-db")) or any(table.enabled == "always" for table in settings)
+
+
+def is_skipped(item: pytest.Item) -> bool:
+    """Whether a seeded test does not run."""
+    always = item.config.stash[RUN].settings_of(item).enabled == "always"
+    return not (always or item.config.getoption("--seed-db"))
 
 
 def is_given_a_database(item: pytest.Item) -> bool:
@@ -189,12 +213,18 @@ def prepare(config: pytest.Config, fixtures: object) -> None:
 
     config.pluginmanager.register(fixtures, "seeddb-fixtures")
     with suppress(SeedDbError):  # `begin` reports it
-        settings = load_settings(config.rootpath)
+        settings = load_settings(_start(config))
         if config.known_args_namespace.seed_db or settings.enabled == "always":
             from pytest_seeddb.fingerprint import recording
 
             recording.begin(settings.root)
             _watch_outside(config, settings)
+
+
+def _start(config: pytest.Config) -> Path:
+    """Where the search for the table begins: pytest's root, unless ``-c`` or ``--rootdir`` names one elsewhere."""
+    here = config.invocation_params.dir
+    return config.rootpath if here.is_relative_to(config.rootpath) else here
 
 
 def _watch_outside(config: pytest.Config, settings: Settings) -> None:
@@ -238,12 +268,12 @@ def begin(config: pytest.Config) -> None:
     given = ((key, config.getoption(key.option)) for key in KEYS.values() if key.option)
     options = {key.name: Found(value, f"the option {key.option}") for key, value in given if value is not None}
     try:
-        settings = load_settings(config.rootpath, options=options)
+        settings = load_settings(_start(config), options=options)
     except SeedDbError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[RUN] = Run(settings)
+    config.stash[RUN] = Run(settings, options)
     if settings.scope == "package":
-        config.pluginmanager.register(PackageScope(), "seeddb-package-scope")
+        config.pluginmanager.register(PackageScope(), PACKAGE_SCOPE)
 
 
 def check(session: pytest.Session) -> None:
@@ -253,32 +283,15 @@ def check(session: pytest.Session) -> None:
         pytest.UsageError: Names everything that is wrong. An xdist worker raises nothing, which would
             look like a crash: it runs no test and hands the text to the controller; see `raise_usage_error_of`.
     """
-    from pytest_seeddb.plugin.clashes import check_database
-
     run = session.config.stash[RUN]
-    wishes: list[tuple[Wish, str]] = []
     errors: list[tuple[SeedDbError, str]] = []
-    seeded = [item for item in session.items if item.get_closest_marker(NAME)]
-    for item in seeded:
-        try:
-            wishes.append((_wish(item, run.settings), item.nodeid))
-            if is_given_a_database(item):
-                check_database(item)
-        except SeedDbError as error:
-            errors.append((error, item.nodeid))
-    # Where they are overridden, the table says little.
-    if seeded and not _overrides(seeded, ("seeddb_settings", "seeddb_plan")):
-        try:
-            _check_engines(run.settings)
-            plan = run.plans.of(run.settings)
-        except SeedDbError as error:
-            errors.append((error, ""))
-            wishes.clear()
-        for wish, nodeid in wishes:
-            try:
-                run.plan(wish, run.settings, plan)
-            except SeedDbError as error:
-                errors.append((error, nodeid))
+    by_table: dict[int, tuple[Settings, list[pytest.Item]]] = {}
+    for item in session.items:
+        if item.get_closest_marker(NAME) and not is_skipped(item):
+            settings = run.settings_of(item)
+            by_table.setdefault(id(settings), (settings, []))[1].append(item)
+    for settings, seeded in by_table.values():
+        _check_table(run, settings, seeded, errors)
     if not errors:
         return
     text = "\n".join(_texts(errors))
@@ -287,6 +300,35 @@ def check(session: pytest.Session) -> None:
         raise pytest.UsageError(text)
     output[_OUTPUT] = text
     session.items.clear()
+
+
+def _check_table(
+    run: Run, settings: Settings, seeded: Sequence[pytest.Item], errors: list[tuple[SeedDbError, str]]
+) -> None:
+    """Check the tests of one table; adds to the errors."""
+    from pytest_seeddb.plugin.clashes import check_database
+
+    wishes: list[tuple[Wish, str]] = []
+    for item in seeded:
+        try:
+            wishes.append((_wish(item, settings), item.nodeid))
+            if is_given_a_database(item):
+                check_database(item)
+        except SeedDbError as error:
+            errors.append((error, item.nodeid))
+    if _overrides(seeded, ("seeddb_settings", "seeddb_plan")):
+        return  # the table says little
+    try:
+        _check_engines(settings)
+        plan = run.plans.of(settings)
+    except SeedDbError as error:
+        errors.append((error, ""))
+        return
+    for wish, nodeid in wishes:
+        try:
+            run.plan(wish, settings, plan)
+        except SeedDbError as error:
+            errors.append((error, nodeid))
 
 
 def raise_usage_error_of(workeroutput: dict[str, str]) -> None:

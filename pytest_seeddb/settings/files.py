@@ -58,6 +58,11 @@ def find_table(start: Path) -> Table:
     return Table(None, {})
 
 
+def has_table(directory: Path) -> bool:
+    """Whether the directory itself has a table."""
+    return (directory / FILE_NAME).is_file() or "seeddb" in _toml(directory / "pyproject.toml").get("tool", {})
+
+
 def checkout_name(root: Path) -> str:
     """The name of a project that has not declared one: the same in each clone and work tree of its repository."""
     git = root / ".git"

@@ -179,7 +179,7 @@ def is_atomic(item: pytest.Item) -> bool:
     transaction, reset_sequences, databases = _django_db(*marker.args, **marker.kwargs) if marker else _django_db()
     if transaction or reset_sequences or databases or inspect.iscoroutinefunction(getattr(item, "function", None)):
         return False
-    settings = item.config.stash[RUN].settings
+    settings = item.config.stash[RUN].settings_of(item)
     if settings.scope != "function" or (wish_of(item).isolation or settings.isolation) != "clone":
         return False
     from django.db import connections

@@ -1,0 +1,80 @@
+"""Several tables below one root, as in a monorepo: each directory's tests have their own settings, plan and server."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.plugin.package_scope import PackageScope
+from pytest_seeddb.plugin.run import PACKAGE_SCOPE, RUN
+
+if TYPE_CHECKING:
+    from pytest_seeddb.settings.settings import Settings
+
+_CHAIN: Final = "seeddb_settings"
+
+
+class Tables:
+    """A plugin that gives a directory with a table of its own the fixtures once more, for that table."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        """A directory's conftests are imported by now, and none of its tests is collected."""
+        run = collector.config.stash[RUN]
+        if not isinstance(collector, pytest.Directory) or collector.nodeid in run.tables:
+            return
+        from pytest_seeddb.settings.files import has_table
+        from pytest_seeddb.settings.settings import load_settings
+
+        if not has_table(collector.path) or collector.path == run.settings.root:
+            return
+        try:
+            settings = load_settings(collector.path, options=run.options)
+        except SeedDbError as error:
+            raise pytest.UsageError(str(error)) from None
+        run.tables[collector.nodeid] = settings
+        if collector.config.getoption("--seed-db") or settings.enabled == "always":
+            from pytest_seeddb.fingerprint import recording
+
+            recording.begin(settings.root)
+        if settings.scope == "package" and not collector.config.pluginmanager.has_plugin(PACKAGE_SCOPE):
+            collector.config.pluginmanager.register(PackageScope(), PACKAGE_SCOPE)
+        self._register(collector, settings)
+
+    def _register(self, directory: pytest.Directory, settings: Settings) -> None:
+        """The fixtures for a directory, before those that its own conftest makes of them."""
+        from pytest_seeddb.plugin import fixtures
+
+        own = ModuleType(fixtures.__name__)
+        vars(own).update({**vars(fixtures), _CHAIN: _settings_fixture(settings)})
+        run = directory.config.stash[RUN]
+        parse: Any = directory.session._fixturemanager.parsefactories  # noqa: SLF001 - pytest has no public way
+        run.registering = settings
+        try:
+            if "holder" in inspect.signature(parse).parameters:  # it reads conftests' fixtures later
+                parse(holder=own, node=directory)
+                return
+            parse(own, directory.nodeid)
+        finally:
+            run.registering = None
+        for conftest in directory.config.pluginmanager.get_plugins():
+            place = Path(getattr(conftest, "__file__", None) or "").parent
+            names = [name for name in dir(conftest) if hasattr(fixtures, name) and name.startswith("seed")]
+            if names and place.is_relative_to(directory.path):
+                again = ModuleType(getattr(conftest, "__name__", "conftest"))
+                vars(again).update({name: getattr(conftest, name) for name in names})
+                parse(again, "/".join([directory.nodeid, *place.relative_to(directory.path).parts]))
+
+
+def _settings_fixture(settings: Settings) -> object:
+    @pytest.fixture(scope="session", name=_CHAIN)
+    def seeddb_settings() -> Settings:
+        """The settings of the nearest table."""
+        return settings
+
+    return seeddb_settings

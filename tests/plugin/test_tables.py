@@ -1,0 +1,84 @@
+"""Several tables below one root, in one run."""
+
+from __future__ import annotations
+
+import pytest
+
+TEST = """
+    import pytest
+
+    SEEN = []
+
+    @pytest.mark.parametrize("n", range(2))
+    def test_shops(seeded_connection, seeded_db, seeddb_settings, n):
+        assert seeded_connection.execute("SELECT name FROM {table}").fetchall() == [("{row}",)]
+        SEEN.append(seeded_db.name)
+        assert (seeddb_settings.name, seeddb_settings.scope) == ("{name}", "{scope}")
+        if n:
+            assert (SEEN[0] == SEEN[1] and seeded_db is not None) or "{scope}" == "function"
+
+    def test_whether_it_is_seeded(request):
+        assert request.node.get_closest_marker("seeded") is None
+"""
+
+
+@pytest.fixture
+def monorepo(project):
+    """Two applications with tables of their own below a root without one, and a library without any."""
+    (project.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '--import-mode=importlib'\n")
+    for name, scope in (("api", "function"), ("web", "module")):
+        table = f"migrations = 'db'\nscope = '{scope}'\nname = '{name}'\nseeds = ['rows.sql']\n"
+        project.write(f"apps/{name}/seeddb.toml", table)
+        project.write(f"apps/{name}/db/1.sql", f"CREATE TABLE of_{name} (name text);")
+        project.write(f"apps/{name}/rows.sql", f"INSERT INTO of_{name} VALUES ('row of {name}');")
+        text = TEST.format(table=f"of_{name}", row=f"row of {name}", name=name, scope=scope)
+        project.write(f"apps/{name}/tests/test_{name}.py", text)
+    project.write("lib/test_lib.py", "def test_lib(): ...")
+    return project
+
+
+@pytest.mark.slow
+def test_each_has_its_own_plan_and_settings_in_one_run(monorepo):
+    result = monorepo.run()
+    result.assert_outcomes(passed=7)
+    text = result.stdout.str()
+    assert "template api/default" in text
+    assert "template web/default" in text
+
+
+@pytest.mark.slow
+def test_a_conftest_overrides_its_table_and_only_one_may_be_always_enabled(monorepo):
+    monorepo.write(
+        "apps/api/conftest.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def seeddb_settings(seeddb_settings):
+            assert seeddb_settings.name == "api"
+            return seeddb_settings.replace(seeds=[])
+        """,
+    )
+    with (monorepo.path / "apps/api/seeddb.toml").open("a") as table:
+        table.write("enabled = 'always'\n")
+    text = "def test_none(seeded_connection):\n    assert not seeded_connection.execute('TABLE of_api').fetchall()\n"
+    monorepo.write("apps/api/tests/test_api.py", text)
+    result = monorepo.run(enabled=False)
+    result.assert_outcomes(passed=3, skipped=2)
+
+
+def test_what_is_wrong_in_one_of_them_is_told_with_its_file(monorepo):
+    monorepo.write("apps/web/seeddb.toml", "migration = 'db'\n")
+    result = monorepo.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "`migration` is not a setting of pytest-seeddb" in result.stderr.str()
+    assert f"{monorepo.path}/apps/web/seeddb.toml" in result.stderr.str()
+
+
+def test_a_root_elsewhere_leaves_the_table_of_the_directory_in_which_pytest_is_started(project, monkeypatch):
+    project.write("conf/pytest.ini", "[pytest]\n")
+    project.write("app/pyproject.toml", "[tool.seeddb]\nmigration = 'db'\n")
+    project.write("app/test_it.py", "def test_one(): ...")
+    monkeypatch.chdir(project.path / "app")
+    result = project.run("-c", "../conf/pytest.ini", ".")
+    assert f"[tool.seeddb] in {project.path}/app/pyproject.toml" in result.stderr.str()
