@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import psycopg
 
 from pytest_seeddb.clones.counting import read_changes
-from pytest_seeddb.clones.observer import Discard, Observer
+from pytest_seeddb.clones.observer import Discard, Disturbed, Observer
 from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import CloneError, SeedDbError
@@ -247,7 +248,7 @@ class Pool:
         Raises:
             CloneError: Another client writes into each new clone.
         """
-        stock, since = self._stocks.setdefault(template.name, Stock()), time()
+        stock, since = self._stock(template), time()
         while stock.ready or stock.spares:
             waiting = stock.ready.pop() if stock.ready else self._wait_for_spare(stock, template)
             if waiting and self._is_seeded(waiting, stock):
@@ -259,6 +260,26 @@ class Pool:
                 return leased
             self._discard(leased)
         raise disturbed(template.name, leased.clone.address)
+
+    def _stock(self, template: Template) -> Stock:
+        if template.name not in self._stocks:
+            self._stocks[template.name] = Stock(Shape(partial(self._reference, template)))
+        return self._stocks[template.name]
+
+    @contextmanager
+    def _reference(self, template: Template) -> Iterator[psycopg.Connection[object] | None]:
+        """A connection to a clone in the seeded state, which waits for a test afterwards."""
+        leased = None
+        with contextlib.suppress(SeedDbError):  # the server has no room for another one
+            leased = self.take(template)
+        observer = leased.observer if leased else None
+        try:
+            yield observer.connection if observer else None
+            if observer and not observer.is_at_rest():
+                raise Disturbed("another client connected to the clone from which rows were read")
+        finally:
+            if leased:
+                self._stocks[template.name].ready.insert(0, leased)
 
     def _wait_for_spare(self, stock: Stock, template: Template) -> Leased | None:
         spare = next((spare for spare in stock.spares if spare.made.done()), stock.spares[0])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.clones.changes import OpenConnection
     from pytest_seeddb.clones.observer import Observer
-    from pytest_seeddb.clones.shape import Rows, Table
+    from pytest_seeddb.clones.shape import Table
 
 Verdict = Literal["keep", "rewind", "discard"]
 
@@ -151,11 +151,11 @@ class Rewind:
     @property
     def seconds(self) -> float:
         """A rough estimate of what it takes."""
-        kept, seconds = self.observer.shape.rows, 0.0
+        seconds = 0.0
         for oid, counts in self.written.items():
             seconds += _STATEMENT + _ROW * counts.total
-            if (counts.updated or counts.deleted) and oid in kept:
-                seconds += _RELOAD + _ROW * kept[oid].number
+            if counts.updated or counts.deleted:
+                seconds += _RELOAD + _ROW * self.observer.shape.tables[oid].tuples
         return seconds
 
     def run(self) -> None:
@@ -165,18 +165,20 @@ class Rewind:
         tables = [self.observer.shape.tables[oid] for oid in self.written]
         if firing := [table.label for table in tables if table.fires]:
             raise Discard(f"{', '.join(firing)} has triggers or rules that fire always")
+        touched = [table for table in tables if self.written[table.oid].updated or self.written[table.oid].deleted]
+        known = self.observer.shape.rows_of(touched)
+        if unknown := [table.label for table in touched if table.oid not in known]:
+            raise Discard(f"rows of {', '.join(unknown)} were updated or deleted")
         # The rows that are newer than the lease, in one transaction.
         deleted = clone.execute(sql.SQL(";").join(map(self._deletion, tables)), prepare=False)
         for table in tables:
-            counts = self.written[table.oid]
             # An update of a template's row makes a new version, which was deleted as new: then one is missing.
-            if counts.updated or counts.deleted:
-                rows = self._template_rows(table)
+            if table in touched:
                 query = sql.SQL("SELECT count(*) FROM ONLY {}").format(table.identifier)
-                if clone.execute(query).fetchall()[0][0] != rows.number:
+                if clone.execute(query).fetchall()[0][0] != known[table.oid].number:
                     spoilt.append(table)
             # Where there were inserts only, `live` says how many there must have been to delete.
-            elif deleted.rowcount != counts.live:
+            elif deleted.rowcount != self.written[table.oid].live:
                 raise Discard(f"new rows of {table.label} stand among the template's")
             deleted.nextset()
         for table in spoilt:
@@ -207,17 +209,11 @@ class Rewind:
             for table in tables:
                 self._reload(table)
 
-    def _template_rows(self, table: Table) -> Rows:
-        shape = self.observer.shape
-        if table.oid not in shape.rows:
-            touched = (oid for oid, counts in self.written.items() if counts.updated or counts.deleted)
-            shape.want({table.oid, *touched})
-            raise Discard(f"rows of {table.label} were updated or deleted")
-        return shape.rows[table.oid]
-
     def _reload(self, table: Table) -> None:
         """Empty a table to its first page, and fill it with the template's rows."""
-        rows, clone = self._template_rows(table), self.observer.connection
+        rows, clone = self.observer.shape.rows_of([table]).get(table.oid), self.observer.connection
+        if rows is None:
+            raise Discard(f"{table.label} is to be written anew, and its rows are not known")
         clone.execute(sql.SQL("DELETE FROM ONLY {}").format(table.identifier))
         clone.execute(_VACUUM.format(table.identifier))
         if clone.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchall()[0][0]:

@@ -5,7 +5,9 @@ All clones of a template have the same tables and sequences under the same numbe
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from hashlib import md5
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -14,7 +16,8 @@ from psycopg import sql
 from pytest_seeddb.templates.contents import SMALL, THE_USERS, label
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
+    from contextlib import AbstractContextManager
 
     Connection = psycopg.Connection[Any]
     State = tuple[Any, ...]
@@ -85,28 +88,34 @@ class Sequences:
         return {oid: tuple(row) for oid, *row in connection.execute(query, prepare=False)} if oids else {}
 
 
+_NO_ROWS: Final = Rows(b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"\xff\xff", 0, md5(b"", usedforsecurity=False).hexdigest())
+"""An empty table's, as binary COPY has them: its signature, two empty fields, and the end."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was read from one clone."""
 
     tables: dict[int, Table]
     sequences: Sequences
-    rows: dict[int, Rows | None]
 
 
 @dataclass
 class Shape:
-    """The tables and sequences of one template, and the rows of the tables that were asked for.
+    """The tables and sequences of one template, and the rows of the tables that tests have updated.
+
+    ``reference`` lends another clone in the seeded state, or ``None``, to read rows from. It raises at the end if that
+    clone was disturbed meanwhile.
 
     Concurrency: one thread reads it from a fresh clone while another settles; each step is one assignment.
     """
 
+    reference: Callable[[], AbstractContextManager[Connection | None]] = nullcontext
     tables: dict[int, Table] = field(default_factory=dict)
     owners: dict[int, int] = field(default_factory=dict)
     """The table of each relation: the relation itself, or the table whose long values it holds."""
     sequences: Sequences | None = None
-    rows: dict[int, Rows] = field(default_factory=dict)
-    _wanted: set[int] = field(default_factory=set)
+    _rows: dict[int, Rows] = field(default_factory=dict)
     _unfit: set[int] = field(default_factory=set)
 
     @property
@@ -121,32 +130,43 @@ class Shape:
             sequences = Sequences(clone)
         else:
             tables, sequences = self.tables, self.sequences
-        wanted = tuple(self._wanted)
-        return Reading(tables, sequences, {oid: _read(clone, tables[oid]) for oid in wanted})
+        return Reading(tables, sequences)
 
     def learn(self, reading: Reading) -> None:
-        """Remember what was read: tables and sequences once, and the rows that are wanted."""
+        """Remember what was read, once."""
         if self.sequences is None:
             self.tables = reading.tables
             toasts = {table.toast: oid for oid, table in self.tables.items() if table.toast}
             self.owners = {**{oid: oid for oid in self.tables}, **toasts}
             self.sequences = reading.sequences  # last: it tells another thread that the rest is there
-        for oid, rows in reading.rows.items():
-            self._wanted.discard(oid)
-            if rows is not None and len(rows.data) <= _KEPT_BYTES:
-                self.rows[oid] = rows
-                while sum(len(kept.data) for kept in self.rows.values()) > _KEPT_BYTES:
-                    del self.rows[next(iter(self.rows))]  # the oldest make room
 
-    def want(self, oids: Iterable[int]) -> None:
-        """Read the rows of these tables from the next fresh clone, if they are few enough."""
-        known = {*self.rows, *self._unfit}
-        self._wanted.update(oid for oid in oids if oid not in known and self.tables[oid].pages <= SMALL)
+    def rows_of(self, tables: Iterable[Table]) -> dict[int, Rows]:
+        """The template's rows of these tables, without those tables whose rows cannot be put back.
+
+        Raises:
+            Disturbed: Another client was in the clone from which they were read.
+        """
+        tables = [table for table in tables if table.oid not in self._unfit and table.pages <= SMALL]
+        rows = {table.oid: self._rows.get(table.oid) if table.pages else _NO_ROWS for table in tables}
+        if unknown := [table for table in tables if rows[table.oid] is None]:
+            with self.reference() as clone:
+                read = {table.oid: _read(clone, table) for table in unknown} if clone is not None else {}
+            rows |= {oid: self._learn_rows(oid, found) for oid, found in read.items()}
+        return {oid: known for oid, known in rows.items() if known}
+
+    def _learn_rows(self, oid: int, rows: Rows | None) -> Rows | None:
+        if rows is None or len(rows.data) > _KEPT_BYTES:
+            self._unfit.add(oid)
+            return None
+        self._rows[oid] = rows
+        while sum(len(kept.data) for kept in self._rows.values()) > _KEPT_BYTES:
+            del self._rows[next(iter(self._rows))]  # the oldest make room
+        return rows
 
     def give_up(self, table: Table) -> None:
         """Never try again to reload a table that does not come out as it was."""
         self._unfit.add(table.oid)
-        self.rows.pop(table.oid, None)
+        self._rows.pop(table.oid, None)
 
 
 def _read(clone: Connection, table: Table) -> Rows | None:

@@ -64,15 +64,6 @@ class Bench:
             assert_same(state(leased.clone.address), self.seeded, found)
         return found
 
-    def rewinds(self, statement):
-        """Settle after a statement: the first time a table's rows are not known yet, nor to a spare that was there."""
-        for _ in range(3):
-            found = self.settled(lambda address: run(address, [(0, statement)]))
-            if not found.reason.endswith("were updated or deleted"):
-                break
-            self.settled(lambda address: None)
-        return found
-
     def settled_like_a_fresh_one(self, workload):
         """Settle after a workload, which must come to the same as on a clone that nobody has used."""
 

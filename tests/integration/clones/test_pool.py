@@ -10,6 +10,7 @@ import pytest
 from handmade import Statements
 from separate import separate_server
 
+from pytest_seeddb.clones import shape
 from pytest_seeddb.clones.pool import MAX_SPARES, Clones
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.clones.worker import Worker
@@ -152,3 +153,37 @@ def test_a_spare_that_a_test_waits_for_is_settled_like_any_other(worker, make_pl
     with worker.database(template) as database:
         assert not database.changes()
     assert database.settlement.verdict == "keep"
+
+
+@pytest.mark.parametrize("rows", [0, 300])
+def test_the_first_update_of_each_table_loses_no_clone(embedded_server, make_plan, rows):
+    tables = [f"CREATE TABLE t{n} AS SELECT v, 'a' AS name FROM generate_series(1, {rows}) v" for n in range(8)]
+    with Worker(embedded_server) as worker:
+        template = worker.template(make_plan(Statements("schema", tables)))
+        for n in range(8):
+            with worker.database(template) as database, database.connect(autocommit=True) as connection:
+                connection.execute(f"INSERT INTO t{n} VALUES (0, 'b')")
+                connection.execute(f"UPDATE t{n} SET name = 'c'")
+            assert database.settlement.verdict == "rewind", database.settlement
+        assert worker.pool.verdicts == {"rewind": 8}
+        assert worker.clones.made == (2 if rows else 1), "the test's, and one to read rows from"
+
+
+def test_rows_that_a_stranger_writes_while_they_are_read_are_never_put_back(embedded_server, make_plan, monkeypatch):
+    read = shape._read
+
+    def written_and_read(clone, table):
+        with psycopg.connect(clone.info.dsn, dbname=clone.info.dbname, autocommit=True) as stranger:
+            stranger.execute("UPDATE t SET v = 666")
+        return read(clone, table)
+
+    with Worker(embedded_server) as worker:
+        template = worker.template(make_plan(Statements("schema", ["CREATE TABLE t AS SELECT 1 AS v"])))
+        for reads, verdict in ((written_and_read, "discard"), (read, "rewind")):
+            monkeypatch.setattr(shape, "_read", reads)
+            with worker.database(template) as database, database.connect(autocommit=True) as connection:
+                assert connection.execute("SELECT v FROM t").fetchall() == [(1,)]
+                connection.execute("UPDATE t SET v = 2")
+            assert database.settlement.verdict == verdict, database.settlement
+        with worker.database(template) as database, database.connect() as connection:
+            assert connection.execute("SELECT v FROM t").fetchall() == [(1,)]

@@ -38,6 +38,7 @@ WORK = {
     "keep": "SELECT * FROM t",
     "rewind inserts": "INSERT INTO t (v) VALUES (1), (2)",
     "rewind updates": "UPDATE t SET v = v + 1",
+    "rewind updates, rows unread": "UPDATE t SET v = v + 2",
     "rewind sequences": "SELECT nextval('t_id_seq')",
     "discard": "CREATE TABLE own (v int)",
 }
@@ -73,7 +74,7 @@ class Adversary:
     @contextlib.contextmanager
     def at_work(self, name):
         """Every statement of our own connections is preceded by the question whether to strike."""
-        execute = psycopg.Connection.execute
+        cursor = psycopg.Connection.cursor  # `execute` makes one, too
 
         def preceded(connection, *arguments, **named):
             # Another thread's statements may come when the next test has its clone already: only its own clone is hit.
@@ -90,10 +91,10 @@ class Adversary:
                             self.strike(target)
                 finally:
                     self._active.is_set = False
-            return execute(connection, *arguments, **named)
+            return cursor(connection, *arguments, **named)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(psycopg.Connection, "execute", preceded)
+            patch.setattr(psycopg.Connection, "cursor", preceded)
             yield
         for connection in self._left:
             connection.close()
@@ -118,6 +119,8 @@ def rewinding_is_always_the_cheaper(monkeypatch):
 def from_test_to_test(bench, adversary, work, when):
     """One test, and what the next one finds; how many statements there were in between."""
     leased = bench.pool.take(bench.template)
+    if work == [WORK["rewind updates, rows unread"]]:
+        leased.observer.shape._rows.clear()
     run(leased.clone.address, [(0, statement) for statement in work])
     adversary.calls, adversary.when = 0, when
     with adversary.at_work(lambda: leased.clone.name):
