@@ -15,7 +15,7 @@ from pytest_seeddb.cli.applying import apply_to, demo_steps, guard, ledger_of
 from pytest_seeddb.cli.database import database_of, further_databases, is_nearby, is_on_this_machine
 from pytest_seeddb.cli.output import make_progress, say, show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.cli.pending import Wish, chosen_part, find_seed
+from pytest_seeddb.cli.pending import Wish, find_seed, stage_with
 from pytest_seeddb.errors import ConfigError, SeedDbError, ServerError
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan.ledger import Ledger
@@ -117,7 +117,7 @@ def apply(settings: Settings, wish: Wish, progress: Progress, hear: Callable[[To
                 remedy="omit --only; or run --reset first, and --only with --force afterwards",
             )
         wish = replace(wish, only=find_seed(plan, wish.only))
-    part = chosen_part(plan, wish.only)
+    part = stage_with(plan, wish.only)
     guard(part, wish, Ledger())
     if wish.tier != "none":
         _check_secrets(settings, wish, overrides)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from pytest_seeddb.cli.emptying import empty
-from pytest_seeddb.cli.pending import Todo, Wish, certain_errors, chosen_part, todos_of, unknown_rows, without_applied
+from pytest_seeddb.cli.pending import Todo, Wish, certain_errors, compare_with_tools, stage_with, todos_of, unknown_rows
 from pytest_seeddb.errors import SeedDbError, ServerError
 from pytest_seeddb.plan import ledger as ledgers
 from pytest_seeddb.plan.ledger import Ledger, LedgerMarks, Marker, marker_of
@@ -85,7 +85,7 @@ def apply_to(
     with _connection(address, wish.wait) as connection, errors, _snapshot(connection, wanted=wish.dry_run):
         waited = not wish.dry_run and _lock(connection, progress)
         ledger = ledgers.read(connection)
-        guard(chosen_part(plan, wish.only), wish, ledger)
+        guard(stage_with(plan, wish.only), wish, ledger)
         if wish.reset and not wish.dry_run:
             empty(connection, wish.lock_timeout, progress)
         if wish.reset:
@@ -93,7 +93,7 @@ def apply_to(
         strange_table = "" if wish.reset else unknown_rows(ledger, connection)
         todos = todos_of(plan, ledger, wish, strange_table)
         if wish.dry_run and not wish.reset:
-            todos = without_applied(plan, todos, connection)
+            todos = compare_with_tools(plan, todos, connection)
         certain = tuple(certain_errors(plan, todos, ledger, address, connection))
         if not wish.dry_run:
             if certain:

@@ -103,7 +103,7 @@ def find_seed(plan: Plan, name: str) -> str:
     )
 
 
-def chosen_part(plan: Plan, step: str) -> Plan:
+def stage_with(plan: Plan, step: str) -> Plan:
     """The stage that has the step; the whole plan where that is empty."""
     stages = tuple(stage for stage in plan.stages if any(step == known.name for known in stage.steps))
     return replace(plan, stages=stages) if step else plan
@@ -154,14 +154,14 @@ def _todo(stage: Stage, step: Step, ledger: Ledger, wish: Wish, root: Path, *, i
     return Todo(step.name, "accept" if wish.accept else "refuse", reason)
 
 
-def without_applied(plan: Plan, todos: list[Todo], connection: psycopg.Connection[Any]) -> list[Todo]:
+def compare_with_tools(plan: Plan, todos: list[Todo], connection: psycopg.Connection[Any]) -> list[Todo]:
     """The same without the steps that their own tool has noted in the database as applied."""
     actions: dict[str, Action] = {todo.step: todo.action for todo in todos}
     applied = {
         name
         for stage in plan.stages
         if any(actions.get(step.name) == "run" for step in stage.steps)
-        for name in stage.applied(connection)
+        for name in stage.steps_in(connection)
     }
     restores = any(todo.step.startswith("dump ") and todo.step not in applied for todo in todos)
     left = []

@@ -84,10 +84,10 @@ class _Dump:
             target.marks.renew()
             self.restored.add(target.address.conninfo)
 
-        def applied(connection: psycopg.Connection[Any]) -> tuple[str, ...]:
+        def steps_in(connection: psycopg.Connection[Any]) -> tuple[str, ...]:
             return (step.name,) if _is_filled(connection) else ()
 
-        return Stage(STAGE, (step,), run, tier=tier, applied=applied)
+        return Stage(STAGE, (step,), run, tier=tier, steps_in=steps_in)
 
     def without_its_steps(self, stage: Stage) -> Stage:
         """The same stage, which runs no step that the dump says it holds."""

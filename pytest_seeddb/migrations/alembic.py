@@ -79,7 +79,7 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
     def run(target: Target, _first: int) -> None:  # the database itself knows what it has already
         _Upgrade(layout, by_id, target).run()
 
-    def applied(connection: psycopg.Connection[Any]) -> set[str]:
+    def steps_in(connection: psycopg.Connection[Any]) -> set[str]:
         current = _current(connection, by_id, source)
         waiting = [*current]
         while waiting:
@@ -90,7 +90,7 @@ def read_steps(path: Path, root: Path, *, source: str) -> Work:
         return {by_id[name][1].name for name in current}
 
     carriers = {label: revision.id for revision in revisions for label in revision.labels}
-    return Work(tuple(steps), run, applied=applied, stops=stops(revisions, source=source))
+    return Work(tuple(steps), run, steps_in=steps_in, stops=stops(revisions, source=source))
 
 
 def _current(connection: psycopg.Connection[Any], known: Collection[str], source: str) -> set[str]:

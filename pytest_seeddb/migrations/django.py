@@ -77,7 +77,7 @@ def stages(root: Path, *, source: str, alias: str = DEFAULT) -> tuple[Stage, ...
         history.steps,
         migrate,
         in_any_order=True,
-        applied=history.applied,
+        steps_in=history.steps_in,
         notes=(taken,),
         stops=range(len(history.steps) - len(history.keys) + 1, len(history.steps)),
     )
@@ -149,7 +149,7 @@ class _History:
             environment = step_of_code(environment, code, sources.files_of_module(module))
         return (environment, *steps) if steps else ()
 
-    def applied(self, connection: psycopg.Connection[Any]) -> set[str]:
+    def steps_in(self, connection: psycopg.Connection[Any]) -> set[str]:
         """The names of the steps that the database has."""
         names = {_ENVIRONMENT}  # which is no work
         if connection.execute("SELECT to_regclass('django_migrations') IS NOT NULL").fetchone() == (True,):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
 
-    Applied = Callable[[psycopg.Connection[Any]], Collection[str]]
+    StepsIn = Callable[[psycopg.Connection[Any]], Collection[str]]
 
 _ALL: Final = sys.maxsize
 
@@ -182,7 +182,7 @@ class Work(NamedTuple):
     steps: tuple[Step, ...]
     run: Callable[[Target, int], None]
     notes: tuple[Note, ...] = ()
-    applied: Applied = nothing
+    steps_in: StepsIn = nothing
     stops: Collection[int] = ()
 
 
@@ -201,7 +201,7 @@ class Stage:
         in_any_order: Whether its steps come to the same in whatever order they were run, as long as each
             came after those that it names itself: a database that has some of them needs only the others.
         notes: About its sources: their format, files that are not run, and why.
-        applied: Reads the names of the steps that a database has from its tool's own notes there, and runs nothing.
+        steps_in: Reads the names of the steps that a database has from its tool's own notes there, and runs nothing.
         stops: After how many of its steps it can stop, and go on later, with the same result.
     """
 
@@ -212,7 +212,7 @@ class Stage:
     tier: str = ""
     in_any_order: bool = False
     notes: tuple[Note, ...] = field(default=(), compare=False)
-    applied: Applied = field(default=nothing, repr=False, compare=False)
+    steps_in: StepsIn = field(default=nothing, repr=False, compare=False)
     stops: Collection[int] = field(default=(), repr=False, compare=False)
 
 

@@ -133,7 +133,7 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
     return Entry(database.name, name.kind, size, database.connections, users, record, created, used, plan)
 
 
-def note_of_kept(plan: str) -> str:
+def plan_note(plan: str) -> str:
     """The comment on the database of a failed test."""
     return json.dumps({"seeddb": FORMAT, "plan": plan})
 

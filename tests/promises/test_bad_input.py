@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 
 import attacks
@@ -37,13 +38,18 @@ def bench():
         yield bench
 
 
+def without_steps(text):
+    """The text without the lines of progress: from which layer a build starts depends on the cases before it."""
+    return re.sub(r"(?m)^(  \d+/\d+ .* \(<seconds> s\)|building .*)\n", "", text)
+
+
 @pytest.mark.parametrize("case", CHOSEN, ids=lambda case: f"{case.area}: {case.name}")
 def test_bad_input_is_answered_as_written_down_and_leaves_nothing(case, bench):
     code, told = bench.tries(case)
     if RENEW:
         renew(HERE / f"{case.area}.txt", case.name, code, told)
         case.code, case.told = code, told
-    assert told == case.told
+    assert without_steps(told) == without_steps(case.told)
     assert code == case.code
     assert benches.amiss(told, code) == []
     assert bench.leavings() == []

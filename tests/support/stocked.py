@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import count
 
 from pytest_seeddb.servers.naming import build_name, clone_name, kept_name, new_lease, template_name
-from pytest_seeddb.templates.inventory import note_of_kept
+from pytest_seeddb.templates.inventory import plan_note
 from pytest_seeddb.templates.record import Record
 
 _numbers = count(1)
@@ -41,5 +41,5 @@ def make_kept(admin, *, ago=0, plan=""):
     name = kept_name(moment, clone_name(new_lease(), next(_numbers)))
     admin.create(name)
     if plan:
-        admin.comment(name, note_of_kept(plan))
+        admin.comment(name, plan_note(plan))
     return name
