@@ -138,7 +138,7 @@ def app_modules() -> tuple[str, ...]:
     """The modules of the apps, which Django imports by itself: each app's configuration and its models."""
     from django.apps import apps
 
-    configs = apps.get_app_configs()
+    configs = [config for config in apps.get_app_configs() if config.name != "pytest_seeddb.django"]
     modules = [name for c in configs for name in (type(c).__module__, c.name, getattr(c.models_module, "__name__", ""))]
     return tuple(dict.fromkeys(filter(None, modules)))
 

@@ -11,6 +11,7 @@ import ast
 import marshal
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +51,7 @@ _RUNS: Final = (
 _OPTIMIZED: Final = 1
 """The flag of a function's code, which that of a class or module has not."""
 _BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
+_OUR_APP: Final = "pytest_seeddb.django"
 _HINT: Final = 6
 """Digits that tell a person which statement changed; the whole module's digest decides."""
 
@@ -69,20 +71,27 @@ class Unit:
 class Outline:
     """A file's statements at module level, each with its name and digest, and its units.
 
-    ``optional`` are the functions that count only where they ran, or are asked for.
+    ``optional`` are the functions that count only where they ran, or are asked for. ``literals`` are names that one
+    statement alone gives a value, which it spells out, and that no other statement mentions.
     """
 
     statements: tuple[tuple[str, str], ...]
     optional: frozenset[str]
     classes: frozenset[str]
     units: Mapping[str, Unit]
+    literals: frozenset[str] = frozenset()
 
-    def parts(self, executed: Collection[str], asked: Collection[str]) -> dict[str, str]:
-        """The digests of what counts, by name: "" is the module's own, ``f()`` a function's, ``f(...)`` its head's."""
+    def parts(self, executed: Collection[str], asked: Collection[str], unread: Collection[str] = ()) -> dict[str, str]:
+        """The digests of what counts, by name: "" is the module's own, ``f()`` a function's, ``f(...)`` its head's.
+
+        The values of ``unread`` do not count, which were literals, as long as they are.
+        """
         bodies = {name for name in executed if name in self.units and name != MODULE}
         names = self.optional & {*executed, *asked}
-        kept = [(name, value) for name, value in self.statements if name not in self.optional - names]
-        parts = {MODULE: digest(repr(kept))}
+        others = sorted({*unread} - self.literals)
+        out = (self.optional - names).union(self.literals.intersection(unread))
+        kept = [(name, value) for name, value in self.statements if name not in out]
+        parts = {MODULE: digest(repr((kept, others) if others else kept))}
         parts |= {f"{name}()": self.units[name].digest for name in sorted(bodies)}
         parts |= {f"{name}(...)": value for name, value in kept if name in names}
         hints: dict[str, list[str]] = {}
@@ -117,6 +126,8 @@ def read_outline(source: bytes, *, docs: bool) -> Outline | None:
 class _Reader:
     def __init__(self, source: bytes, *, docs: bool) -> None:
         self._tree, self._docs = ast.parse(source), docs
+        if _OUR_APP.encode() in source:  # INSTALLED_APPS with it is as it was without
+            _remove_our_app(self._tree)
         self._is_tricky = bool(_TRIGGERS.search(source))
         self._imports = scan_units(self._tree)
         self._functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
@@ -169,7 +180,11 @@ class _Reader:
         optional = frozenset(name for name, is_optional in counts.items() if is_optional)
         kept = [pair for pair, (name, _) in zip(codes, statements, strict=True) if name not in optional]
         units[MODULE] = self._unit(MODULE, [node for node, _ in kept], [_key(code) for _, code in kept])
-        return Outline(tuple(statements), optional, frozenset(self._classes), units)
+        literals = {name for name, count in Counter(name for name, _ in statements).items() if count == 1}
+        literals &= {_name(node) for node, _ in kept if _is_literal(node)}
+        rest = (_key(code) for node, code in kept if _name(node) not in literals)
+        literals -= {*_words([*rest])}
+        return Outline(tuple(statements), optional, frozenset(self._classes), units, frozenset(literals))
 
     def _compile(self, statement: ast.stmt) -> CodeType:
         module = ast.Module([statement], [])
@@ -241,6 +256,23 @@ def _name(statement: ast.stmt) -> str:
         case ast.AugAssign(target=ast.Name(id=name)):
             return name
     return ""
+
+
+def _is_literal(statement: ast.stmt) -> bool:
+    """Whether it gives a name a value that it spells out."""
+    if not isinstance(statement, ast.Assign) or not _name(statement):
+        return False
+    try:
+        ast.literal_eval(statement.value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def _remove_our_app(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.List | ast.Tuple):
+            node.elts = [item for item in node.elts if not (isinstance(item, ast.Constant) and item.value == _OUR_APP)]
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

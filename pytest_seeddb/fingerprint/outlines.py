@@ -14,7 +14,7 @@ from pytest_seeddb.fingerprint.scanning import SCAN, Imports
 from pytest_seeddb.fingerprint.sources import write_cache
 
 _VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-_FORMAT: Final = f"1 {SCAN} {sys.version_info[:3]}"
+_FORMAT: Final = f"2 {SCAN} {sys.version_info[:3]}"
 _KEPT: Final = 4000
 
 
@@ -71,16 +71,17 @@ def _pack(outline: Outline) -> list[Any]:
         name: [unit.digest, sorted(unit.asks), unit.executes, " ".join(sorted(unit.words)), unit.imports.pack()]
         for name, unit in outline.units.items()
     }
-    return [outline.statements, sorted(outline.optional), sorted(outline.classes), units]
+    return [outline.statements, sorted(outline.optional), sorted(outline.classes), units, sorted(outline.literals)]
 
 
 def _unpack(packed: Any) -> Outline:  # noqa: ANN401 - JSON
-    statements, optional, classes, units = packed
+    statements, optional, classes, units, literals = packed
     return Outline(
         tuple((str(name), str(value)) for name, value in statements),
         frozenset(optional),
         frozenset(classes),
         {str(name): _unit(*fields) for name, fields in units.items()},
+        frozenset(literals),
     )
 
 

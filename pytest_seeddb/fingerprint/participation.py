@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from pytest_seeddb.fingerprint import tracing
+from pytest_seeddb.fingerprint import django_settings, tracing
 from pytest_seeddb.fingerprint.digests import CODE, MISSING, Part, digest, part_pairs, parts_from
 from pytest_seeddb.fingerprint.modules import Foreign, Module, Modules, versions
 from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from pytest_seeddb.fingerprint.digests import Steps
-    from pytest_seeddb.fingerprint.outline import Outline
+    from pytest_seeddb.fingerprint.outline import Outline, Unit
     from pytest_seeddb.fingerprint.tracing import Tracing
 
 WHOLE: Final = "*"
@@ -57,18 +57,21 @@ class Participation:
 
     ``contents`` are the digests of whole files, as these were: an unchanged file needs no second look. ``modules`` says
     which file each imported name led to. ``asks`` is what the code asks of other code, see `outline.DOCS` and others.
+    ``unread`` are the literals of Django's settings that nothing asked for.
     """
 
     steps: Steps = ()
     contents: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     asks: frozenset[str] = frozenset()
+    unread: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
         steps = [[name, part_pairs(parts)] for name, parts in self.steps]
         fields = {"steps": steps, "contents": self.contents, "modules": self.modules}
-        return {**fields, "asks": sorted(self.asks)} if steps else {}
+        unread = {file: sorted(names) for file, names in self.unread.items()}
+        return {**fields, "asks": sorted(self.asks), "unread": unread} if steps else {}
 
     @classmethod
     def from_json(cls, fields: Any) -> Self:  # noqa: ANN401 - checked by unpacking it
@@ -79,7 +82,8 @@ class Participation:
         contents, modules = (
             {str(key): str(value) for key, value in fields[name].items()} for name in ("contents", "modules")
         )
-        return cls(steps, contents, modules, frozenset(map(str, fields["asks"])))
+        unread = {str(file): frozenset(map(str, names)) for file, names in fields.get("unread", {}).items()}
+        return cls(steps, contents, modules, frozenset(map(str, fields["asks"])), unread)
 
     @property
     def files(self) -> frozenset[str]:
@@ -191,7 +195,7 @@ class _Now:
         executed = {unit.removesuffix("()") for unit in units if unit.endswith("()")}
         known = {unit.removesuffix("(...)") for unit in units if unit.endswith("(...)")}
         asked = known | {name for name in outline.optional - executed - known if self._is_asked(name)}
-        now = outline.parts(executed, asked)
+        now = outline.parts(executed, asked, self._before.unread.get(file, ()))
         own = {part.name.partition(": ")[2] for part in parts}
         if MODULE in own:
             now = {unit: value for unit, value in now.items() if unit in own or _part_name(file, unit) not in every}
@@ -408,18 +412,23 @@ class Closure:
     def _result(self, before: Participation) -> Participation:
         self._outlines.save()
         counted = [
-            (name, file.outline.units[unit])
+            (name, unit, file.outline.units[unit])
             for name, file in self._files.items()
             if file.outline
             for unit in file.units
             if unit in file.outline.units
         ]
-        asks = before.asks.union(*(unit.asks for _, unit in counted))
-        words = frozenset().union(*(unit.words for _, unit in counted))
+        asks = before.asks.union(*(unit.asks for *_, unit in counted))
+        whole_words: frozenset[str] = frozenset()
         for file in self._files.values():
             if file.outline is None and file.units and file.data:
                 whole = self._outlines.of(file.data, docs=False)
-                words |= frozenset().union(*(unit.words for unit in whole.units.values())) if whole else frozenset()
+                units = whole.units.values() if whole else ()
+                whole_words = whole_words.union(*(unit.words for unit in units))
+        words = whole_words.union(*(unit.words for *_, unit in counted))
+        unread = self._unread(counted, whole_words, asks)
+        for name in before.contents.keys() & unread.keys():
+            unread[name] &= before.unread.get(name, frozenset())
         known: dict[str, dict[str, str]] = {}
         for name, file in self._files.items():
             if file.outline is None or file.data is None or TEXT in asks:
@@ -427,7 +436,7 @@ class Closure:
             if outline := self._outlines.of(file.data, docs=DOCS in asks):
                 executed = outline.units.keys() & file.units.keys()
                 asked = outline.optional if NAMES in asks else outline.optional & words
-                known[name] = outline.parts(executed, asked)
+                known[name] = outline.parts(executed, asked, unread.get(name, ()))
         steps: dict[str, set[Part]] = {}  # a step may begin again in a later part of its stage
         for step in self._steps:
             steps.setdefault(step.name, set()).update((*self._parts(step, known), *step.packages))
@@ -446,7 +455,23 @@ class Closure:
             if not isinstance(target := found.find(name), Foreign) or "." not in name
         }
         own = tuple((name, tuple(sorted(parts))) for name, parts in steps.items())
-        return Participation(own, contents, {**before.modules, **modules}, frozenset(asks))
+        return Participation(own, contents, {**before.modules, **modules}, frozenset(asks), unread)
+
+    def _unread(
+        self, counted: Iterable[tuple[str, str, Unit]], whole: frozenset[str], asks: frozenset[str]
+    ) -> dict[str, frozenset[str]]:
+        """The literals of the settings' module that neither Django's settings were asked for nor any code names."""
+        seen = django_settings.reads()
+        name = self._places.source_of(seen.path, seen.module) if seen else ""
+        file = self._files.get(name)
+        if seen is None or file is None or file.outline is None or name in self._targets or asks & {NAMES, TEXT}:
+            return {}
+        mentions = (seen.module.encode(), b"SETTINGS_MODULE")
+        others = [other.data for other in self._files.values() if other is not file and other.units and other.data]
+        if any(mention in data for data in others for mention in mentions):
+            return {}
+        words = whole.union(*(unit.words for own, kind, unit in counted if (own, kind) != (name, MODULE)))
+        return {name: file.outline.literals - seen.names - words}
 
     def _parts(self, step: _Step, known: Mapping[str, Mapping[str, str]]) -> Iterator[Part]:
         for name, unit in step.units:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # The settings that decide which migrations there are and where they run.
 _SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
+_OURS: Final = "pytest_seeddb.django"
+"""Our own application: it brings a command, and nothing that a build could meet."""
 _READ: Final = re.compile(rb"\bsettings\.([A-Z][A-Z0-9_]+)")
 _ENVIRONMENT: Final = "Django and its settings"
 _SYNC: Final = "tables of the apps without migrations"
@@ -206,7 +208,14 @@ def _setting_part(name: str) -> Part:
     """A setting's value as a digest; of a secret, and of what has no value to compare, only the type."""
     from django.conf import settings
 
-    value: object = getattr(settings, name, None)
+    value: Any = getattr(settings, name, None)
+    part = _value_part(name, value)
+    if name == "INSTALLED_APPS" and (others := [app for app in value if not str(app).startswith(_OURS)]) != [*value]:
+        return replace(_value_part(name, others), before=part.before or part.digest)
+    return part
+
+
+def _value_part(name: str, value: object) -> Part:
     try:
         text = type(value).__name__ if names_a_secret(name) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):

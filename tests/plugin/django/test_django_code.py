@@ -127,3 +127,58 @@ def test_code_that_ran_counts_and_code_that_did_not_makes_no_difference(clinic):
             assert bool(reason) == bool(named), edit
             assert (named if IS_EXACT else f"clinic/{file}" if named else "") in reason, edit
     assert json.loads(clinic.seeddb("explain", "--json").stdout)["reason"] == ""
+
+
+READING_SEEDS = """
+from django.contrib.auth.hashers import make_password
+from django.conf import settings
+from clinic.models import Patient
+from pytest_seeddb import seeder
+
+
+@seeder
+def patients():
+    make_password("x")
+    Patient.objects.create(name=f"{settings.GREETING} {getattr(settings, 'TITLE', '')}")
+"""
+CONSTANTS = """
+GREETING = "hello"
+PAGE_SIZE = 10
+PAGES = {"size": PAGE_SIZE}
+COLUMNS = ["a", 2]
+"""
+SETTINGS_EDITS = {
+    "a constant that nothing read": ("COLUMNS = ['a', 2]", "COLUMNS = ['b']", False),
+    "one that a seeder reads": ('GREETING = "hello"', 'GREETING = "bye"', True),
+    "one that Django reads for a seeder": ("hashers.MD5PasswordHasher", "hashers.ScryptPasswordHasher", True),
+    "one that another setting is made of": ("PAGE_SIZE = 10", "PAGE_SIZE = 20", True),
+    "one that is not spelled out any more": ("COLUMNS = ['a', 2]", "COLUMNS = list('ab')", True),
+    "one that is gone": ("COLUMNS = ['a', 2]", "", True),
+    "a new one": ("GREETING", "TITLE = 'Dr'\nGREETING", True),
+    "our application": ('"clinic",\n', '"clinic", "pytest_seeddb.django",\n', False),
+    "another application": ('"clinic",\n', '"clinic", "django.contrib.messages",\n', True),
+}
+
+
+def test_a_setting_counts_where_it_is_read(clinic):
+    clinic.settings(CONSTANTS.replace('"a"', "'a'"))
+    clinic.write("clinic/seeds.py", READING_SEEDS)
+    clinic.seeddb("build")
+    place = clinic.path / "site_" / "settings.py"
+    text = place.read_text()
+    for edit, (old, new, is_other) in SETTINGS_EDITS.items():
+        assert old in text, edit
+        place.write_text(text.replace(old, new))
+        reason = json.loads(clinic.seeddb("explain", "--json").stdout)["reason"]
+        assert bool(reason) == (is_other or not IS_EXACT), (edit, reason)
+    place.write_text(text)
+    assert json.loads(clinic.seeddb("explain", "--json").stdout)["reason"] == ""
+
+
+def test_our_application_runs_no_migration_again(clinic):
+    clinic.seeddb("build")
+    place = clinic.path / "site_" / "settings.py"
+    place.write_text(place.read_text().replace('"clinic",\n', '"clinic", "pytest_seeddb.django",\n'))
+    said = clinic.seeddb("build").stderr
+    assert "migration " not in said
+    assert bool(said) != IS_EXACT, "Python 3.11 compares the settings module's whole text"

@@ -56,6 +56,37 @@ def test_a_lambda_of_a_class_and_a_nested_function_are_part_of_what_is_around_th
     assert read_outline(textwrap.dedent(FILE).encode(), docs=False).is_complete(map(unit_of, names))
 
 
+def outlined(text):
+    return read_outline(text.encode(), docs=False)
+
+
+LITERALS = """
+A = 3
+B = ["b", {"c": -1}]
+C = [A]
+D = len(B)
+E = 1
+E = 2
+F: int = 1
+if D:
+    G = 2
+"""
+
+
+def test_a_value_that_is_spelled_out_and_that_nothing_else_names_may_be_left_out():
+    outline = outlined(LITERALS + "H = 1\n")
+    assert outline.literals == {"H"}
+    assert outline.parts((), (), {"H"}) == outlined(LITERALS + "H = 2\n").parts((), (), {"H"})
+    assert outline.parts((), ()) != outlined(LITERALS + "H = 2\n").parts((), ())
+    for other in ("", "H = f()\n", "H = 2\nf(H)\n", "H = 2\nH = 3\n", "H = 1\nK = 1\n"):
+        assert outline.parts((), (), {"H"}) != outlined(LITERALS + other).parts((), (), {"H"}), other
+
+
+def test_our_application_in_a_list_is_as_none():
+    with_ours = outlined("APPS = ['a', 'pytest_seeddb.django']\n")
+    assert with_ours.parts((), ()) == outlined("APPS = ['a']\n").parts((), ())
+
+
 def test_an_empty_file_has_an_outline():
     before = read_outline(b"", docs=False).parts([], [])
     assert before != read_outline(b"VERSION = 1", docs=False).parts([], [])
