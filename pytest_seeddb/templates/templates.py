@@ -154,7 +154,8 @@ class Templates:
 
     def has(self, plan: Plan, end: int) -> bool:
         """Whether there is a finished template of the plan's first ``end`` steps."""
-        return self._find(self._seal(plan), self.fingerprints(plan)[end]) is not None
+        plan, prints = self._fingerprints_of(plan)
+        return self._find(plan, prints[end]) is not None
 
     def look(self, plan: Plan) -> Look:
         """What determines the plan's template and whether there is one; builds nothing."""

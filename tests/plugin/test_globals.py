@@ -249,6 +249,41 @@ def test_every_command_knows_the_data_of_a_plan_that_makes_roles(project):
     assert not json.loads(seeddb("status", "--json").stdout)["server"]["own"]
 
 
+ROLES_ENV = """
+    from alembic import context
+    from sqlalchemy import create_engine
+
+    with create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nowhere").connect() as connection:
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+"""
+ROLES_REVISION = """
+    revision, down_revision = "0001", None
+    from alembic import op
+
+    def upgrade():
+        op.execute("CREATE ROLE made_role; CREATE TABLE made (id int)")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache")
+def test_the_data_of_a_plan_whose_code_makes_roles_are_found_again(project):
+    project.write("alembic.ini", "[alembic]\nscript_location = roles\n")
+    project.write("roles/env.py", ROLES_ENV)
+    project.write("roles/versions/0001.py", ROLES_REVISION)
+    project.write("made.sql", "INSERT INTO made VALUES (1);")
+    project.write("pyproject.toml", '[tool.seeddb]\nname = "made"\nmigrations = "alembic.ini"\nseeds = ["made.sql"]\n')
+    seeddb = Command(project.path)
+    seeddb("build")
+    assert "is there already" in seeddb("build").stdout
+    project.write("made.sql", "INSERT INTO made VALUES (2);")
+    said = seeddb("build").stderr
+    assert "seed made.sql" in said
+    assert "migration" not in said
+
+
 def test_builds_that_fail_leave_no_data_behind(project, cache):
     test = "def test_it(seeded_db): pass"
     project.write("db/002_roles.sql", f"{MAKES} SELECT wrong;")
