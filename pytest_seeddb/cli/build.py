@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.cli.output import make_progress, say, show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.clones.worker import worker_on
+from pytest_seeddb.clones.opening import worker_on
 from pytest_seeddb.errors import BuildError, ServerError
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.seeds.planning import plan_of

@@ -16,7 +16,7 @@ from psycopg import sql
 from pytest_seeddb.cli.database import database_of
 from pytest_seeddb.cli.output import make_progress, show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.clones.opening import open_worker
 from pytest_seeddb.dumps.formats import Kind, Origin, format_by_name, recognize
 from pytest_seeddb.dumps.restoring import Restoring, restore, server_major
 from pytest_seeddb.dumps.stage import STAGE

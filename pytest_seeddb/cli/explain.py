@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_seeddb.cli.lines import changed_lines
 from pytest_seeddb.cli.output import show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.clones.opening import open_worker
 from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.environment import is_variable
 from pytest_seeddb.fingerprint.participation import file_of

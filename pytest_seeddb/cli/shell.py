@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.cli.output import make_progress
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.apart import own_data
-from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.clones.opening import open_worker
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.seeds.planning import plan_of

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pytest_seeddb.application.surroundings import environment
 from pytest_seeddb.cli.output import make_progress, show
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.clones.worker import open_worker
+from pytest_seeddb.clones.opening import open_worker
 from pytest_seeddb.dumps.formats import recognize
 from pytest_seeddb.dumps.restoring import Restoring, read_through
 from pytest_seeddb.dumps.schema import SchemaDifference, differences, schema_of

@@ -132,6 +132,16 @@ class Watch(BuildWatch):
         self._apart = apart
         self._refuses = refuses or apart is not None
 
+    @contextmanager
+    def founding(self) -> Iterator[list[int]]:
+        """Let builds change globals during the block; gives the last steps of the layers that did."""
+        layers: list[int] = []
+        self.layers = layers
+        try:
+            yield layers
+        finally:
+            self.layers = None
+
     def begin(self, plan: Plan) -> None:
         """Refuse a plan of which another process has found out meanwhile."""
         if self._apart and self._apart.notes(plan).touches:

@@ -12,7 +12,8 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_seeddb.clones.worker import Worker, build_support, data_opener, dumps_for
+from pytest_seeddb.clones.support import build_support, data_opener, dumps_for
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording
 from pytest_seeddb.seeds.planning import plan_of

@@ -14,7 +14,10 @@ from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.counting import BUDGET
 from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
+from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.naming import kept_name
+from pytest_seeddb.settings.converters import did_you_mean
+from pytest_seeddb.settings.settings import ISOLATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +33,17 @@ if TYPE_CHECKING:
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
+
+
+def check_isolation(name: str) -> None:
+    """Raise `ConfigError` unless there is such an isolation."""
+    if name not in ISOLATIONS:
+        raise ConfigError(
+            f"There is no isolation {name!r}",
+            saw=f"isolation={name!r}",
+            source="the call of seeded_db_factory",
+            remedy=f"{did_you_mean(name, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
+        )
 
 
 class SeededDatabase:

@@ -15,36 +15,32 @@ import psycopg
 
 from pytest_seeddb.application.roles import OWNER
 from pytest_seeddb.clones.apart import Apart, Watch
-from pytest_seeddb.clones.database import SeededDatabase
+from pytest_seeddb.clones.database import SeededDatabase, check_isolation
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.elsewhere import build_elsewhere
 from pytest_seeddb.clones.leftovers import Leftovers
 from pytest_seeddb.clones.pool import Clone, CloneOptions, Clones, Pool
 from pytest_seeddb.clones.shared import SharedClone
+from pytest_seeddb.clones.support import build_support
 from pytest_seeddb.errors import ConfigError, SeedDbError, StoredError
 from pytest_seeddb.plan.plan import Plan, Progress
-from pytest_seeddb.seeds.planning import Plans, plan_again
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.globals import PRESENT
 from pytest_seeddb.servers.naming import lock_key, new_lease
-from pytest_seeddb.servers.opening import open_server
-from pytest_seeddb.settings.converters import did_you_mean
-from pytest_seeddb.settings.settings import ISOLATIONS
 from pytest_seeddb.templates.building import Build, BuildSupport, BuildWatch, Elsewhere, finish
 from pytest_seeddb.templates.grants import roles_of
 from pytest_seeddb.templates.inventory import prune, sweep
 from pytest_seeddb.templates.templates import Templates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pytest_seeddb.application.roles import Role
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.server import Server
-    from pytest_seeddb.settings.settings import Settings
     from pytest_seeddb.templates.exports import KeptDumps
     from pytest_seeddb.templates.history import Comparison
     from pytest_seeddb.templates.templates import Look, Template
@@ -279,15 +275,9 @@ class Worker:
             open_one = self._apart.throwaway if self._apart else lambda: nullcontext(self.server)
             yield stack.enter_context(open_one()), stack.enter_context(open_one())
 
-    @contextmanager
-    def founding(self) -> Iterator[list[int]]:
+    def founding(self) -> AbstractContextManager[list[int]]:
         """Let builds change globals during the block; gives the last steps of the layers that did."""
-        layers: list[int] = []
-        self._watch.layers = layers
-        try:
-            yield layers
-        finally:
-            self._watch.layers = None
+        return self._watch.founding()
 
     def siblings(self, plan: Plan) -> Mapping[str, Plan]:
         """The plans of a Django project's further databases, by alias."""
@@ -317,13 +307,7 @@ class Worker:
             ConfigError: There is no such isolation.
             ServerError: The server refused the clone.
         """
-        if isolation not in ISOLATIONS:
-            raise ConfigError(
-                f"There is no isolation {isolation!r}",
-                saw=f"isolation={isolation!r}",
-                source="the call of seeded_db_factory",
-                remedy=f"{did_you_mean(isolation, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
-            )
+        check_isolation(isolation)
 
         def lend(template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:
             home = self.home(template)
@@ -481,10 +465,7 @@ class Worker:
         return self._shared[template.name]
 
     def close(self) -> None:
-        """Drop this worker's clones and end its connections. Templates stay.
-
-        Waits for the drops that are still queued, some 5 ms each.
-        """
+        """Drop this worker's clones, after some 5 ms for each, and end its connections. Templates stay."""
         self.finish()
         self.leave()
 
@@ -515,48 +496,3 @@ class Worker:
             atexit.register(self._admin.close)
         else:
             self._admin.close()
-
-
-def build_support(
-    progress: Progress | None = None,
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    plans: Plans | None = None,
-) -> BuildSupport:
-    """What builds need, with plans that are made again and have siblings as `pytest_seeddb.seeds.planning` says."""
-    return BuildSupport(progress or Progress(), around, plan_again, (plans or Plans()).siblings)
-
-
-def dumps_for(server: Server, settings: Settings) -> KeptDumps | None:
-    """Dumps that keep templates alive across ephemeral servers; other servers need none."""
-    if not server.is_ephemeral:
-        return None
-    # Imported here: exports and restoring are a good part of the start-up, and few runs need them.
-    from pytest_seeddb.templates.exports import KeptDumps
-
-    return KeptDumps(settings)
-
-
-def worker_on(
-    server: Server, settings: Settings, progress: Progress | None = None, *, token: str = "", restores: bool = True
-) -> Worker:
-    """The worker for a command. Restores the template from an earlier container's dump unless ``restores`` is false."""
-    dumps = dumps_for(server, settings) if restores else None
-    support = replace(build_support(progress), open_data=data_opener(server, settings))
-    return Worker(server, token=token, support=support, dumps=dumps)
-
-
-def data_opener(server: Server, settings: Settings) -> Callable[[str], AbstractContextManager[Server]] | None:
-    """What starts a server on other data; ``None`` for a server that we do not start."""
-    return None if server.state is None else partial(open_server, settings)
-
-
-@contextmanager
-def open_worker(settings: Settings, progress: Progress | None = None) -> Iterator[Worker]:
-    """The worker for a command, on the server that the settings name.
-
-    Raises:
-        ServerError: There is no usable server.
-        ConfigError: The settings are wrong.
-    """
-    with open_server(settings) as server, worker_on(server, settings, progress) as worker:
-        yield worker

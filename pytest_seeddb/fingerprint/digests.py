@@ -23,6 +23,9 @@ FORMAT: Final = 1
 MISSING: Final = "missing"
 """The digest of a file that does not exist."""
 
+CHANGED_MEANWHILE: Final = "changed during the build"
+"""The digest of a file that changed between being read and the end of the build."""
+
 SET: Final = "set"
 """Stands for a secret's value where people may read it."""
 
@@ -57,6 +60,15 @@ class Part:
     def text(self) -> str:
         """The digest as people may read it."""
         return SET if _SEALED.fullmatch(self.digest) else self.digest
+
+
+def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Each name once: what was read twice with different contents has changed meanwhile."""
+    merged: dict[str, Part] = {}
+    for part in parts:
+        if merged.setdefault(part.name, part) != part:
+            merged[part.name] = Part(part.name, CHANGED_MEANWHILE)
+    return tuple(sorted(merged.values()))
 
 
 def part_pairs(parts: Iterable[Part]) -> list[list[str]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import environment, tracing
-from pytest_seeddb.fingerprint.digests import MISSING, Part, content_part, file_digest
+from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, content_part, file_digest, merge
 from pytest_seeddb.fingerprint.listings import LISTING, digest_of_names, names_in, patterns_of, split
 from pytest_seeddb.fingerprint.places import Places, is_ignored
 from pytest_seeddb.fingerprint.sources import Code, is_code
@@ -33,12 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
-CHANGED_MEANWHILE: Final = "changed during the build"
-"""The digest of a file that changed between being read and the end of the build."""
-
 # Code is followed by its imports, see `pytest_seeddb.fingerprint.sources`.
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", ".pth")
-_COMPILED: Final = ".pyc"
 _CREATES: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LISTINGS: Final = frozenset({"os.listdir", "os.scandir"})
 # With the positions of the paths among each event's arguments.
@@ -192,7 +188,7 @@ class Recording:
                 patterns = patterns_of(path)
                 listed = (_with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
                 self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
-        elif name.endswith(_COMPILED):
+        elif name.endswith(".pyc"):
             self._load(self._name(source_from_cache(path)))
         elif not is_code(name) or self._is_own(frame := reader()):
             self._read(name)
@@ -296,7 +292,7 @@ class Recording:
         name = self.places.name(path)
         if name is None or (name.endswith(_CODE) and os.path.isabs(name)):  # noqa: PTH117 - strings
             return None
-        if name.endswith(_COMPILED):  # compiled code stands for its source
+        if name.endswith(".pyc"):  # compiled code stands for its source
             return name
         is_unread = name.endswith(_CODE) and not is_code(name)
         return None if is_unread or is_ignored(Path(name).parts) else name
@@ -437,15 +433,6 @@ def counted(parts: Iterable[Part], ignored: Iterable[str]) -> tuple[Part, ...]:
     )
 
 
-def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Each name once: what was read twice with different contents has changed meanwhile."""
-    merged: dict[str, Part] = {}
-    for part in parts:
-        if merged.setdefault(part.name, part) != part:
-            merged[part.name] = Part(part.name, CHANGED_MEANWHILE)
-    return tuple(sorted(merged.values()))
-
-
 def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
     """The parts of these recorded names as they are now, sorted; `MISSING` if not readable files of the project."""
     code, places, parts = Code(root), Places(root), []
@@ -504,11 +491,10 @@ def _kind(event: str, arguments: tuple[object, ...]) -> str:
 
 
 def _note_variable(name: str) -> None:
-    if getattr(_busy, "recording", False):
-        return
-    _busy.recording = True
-    try:
-        for recording in _recordings:
-            recording.note_variable(name)
-    finally:
-        _busy.recording = False
+    if not getattr(_busy, "recording", False):
+        _busy.recording = True
+        try:
+            for recording in _recordings:
+                recording.note_variable(name)
+        finally:
+            _busy.recording = False

@@ -94,7 +94,8 @@ def _seeddb_worker(
     pytestconfig: pytest.Config,
 ) -> Iterator[Worker]:
     from pytest_seeddb.clones.pool import CloneOptions
-    from pytest_seeddb.clones.worker import Worker, build_support, data_opener, dumps_for
+    from pytest_seeddb.clones.support import build_support, data_opener, dumps_for
+    from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plugin.terminal import TerminalProgress
 
     run = pytestconfig.stash[RUN]

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
-from pytest_seeddb.fingerprint.digests import Part, differences
+from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, Part, differences, merge
 from pytest_seeddb.fingerprint.participation import Closure, Participation
 from pytest_seeddb.fingerprint.tracing import Tracing, is_exact
 from pytest_seeddb.plan.numbering import Numbering
@@ -160,7 +160,7 @@ def fill(
         with _path(path):
             now = _steps_again(lambda: again(build.plan))[: len(steps)]
         changed = {difference.name for difference in differences(steps, now)}
-    return data_files.merge((*read, *(Part(name, data_files.CHANGED_MEANWHILE) for name in changed))), ran
+    return merge((*read, *(Part(name, CHANGED_MEANWHILE) for name in changed))), ran
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import BuildError, SeedDbError, StoredError
 from pytest_seeddb.fingerprint import recording as data_files
-from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, explain_change, seal
+from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, explain_change, merge, seal
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Indivisible
 from pytest_seeddb.servers.database_errors import server_errors
@@ -391,7 +391,7 @@ class Templates:
                 profile=plan.profile,
                 fingerprint=prints[span.end],
                 steps=steps,
-                opened=data_files.merge((*earlier, *seal(opened, salt))),
+                opened=merge((*earlier, *seal(opened, salt))),
                 ran=ran,
                 numbering=numbering,
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",

@@ -163,3 +163,8 @@ def test_parsing_the_command_line_needs_no_framework_and_no_command_imports_rich
     assert not {top(name) for name in brought_by("pytest_seeddb.cli")} & LATE
     commands = ", ".join(f"pytest_seeddb.{name}" for name in MODULES if top(name) == "cli")
     assert "rich" not in brought_by(commands)
+
+
+def test_each_module_has_at_most_500_lines():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 500} == {}

@@ -11,7 +11,8 @@ from attacks import times
 from dumping import text_of
 from handmade import Statements
 
-from pytest_seeddb.clones.worker import Worker, worker_on
+from pytest_seeddb.clones.opening import worker_on
+from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.plan.plan import Indivisible, Progress, Target
 from pytest_seeddb.seeds.planning import plan_of

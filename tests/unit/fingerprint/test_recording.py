@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_seeddb.fingerprint import environment
-from pytest_seeddb.fingerprint.digests import MISSING, Part, digest
-from pytest_seeddb.fingerprint.recording import CHANGED_MEANWHILE, Recording, all_parts, begin, counted, current
+from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, digest
+from pytest_seeddb.fingerprint.recording import Recording, all_parts, begin, counted, current
 
 
 @pytest.fixture
