@@ -138,7 +138,7 @@ def _join_or_start(place: Place, notes: list[str]) -> int:
         if postmaster.is_locked_out(refusal):
             raise postmaster.locked_out(place, refusal)
         if is_certain(refusal):
-            raise postmaster.refused_here(place, refusal)
+            raise postmaster.own_refusal(place, refusal)
         with suppress(OSError), (place.state / guard.SERVER).open("rb") as server:
             guard.end_orphans(str(place.state), server.fileno())
         patience = RECOVERY_PATIENCE_SECONDS if _RECOVERS in refusal else JOIN_PATIENCE_SECONDS

@@ -285,7 +285,7 @@ def locked_out(place: Place, refusal: str) -> LockedOutError:
     return LockedOutError(what, **{**describe(place, refusal), "remedy": remedy})
 
 
-def refused_here(place: Place, refusal: str) -> ServerError:
+def own_refusal(place: Place, refusal: str) -> ServerError:
     """The error for a connection that libpq itself refuses, because of its settings in this process."""
     variables = variables_set()
     names = ", ".join(variable.partition("=")[0] for variable in variables) or "what is in libpq's files"
@@ -370,7 +370,7 @@ def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None
             if is_locked_out(last):
                 raise locked_out(place, last) from None
             if is_certain(last):
-                raise refused_here(place, last) from None
+                raise own_refusal(place, last) from None
         else:
             return
         if (code := process.poll()) is not None:
