@@ -92,6 +92,7 @@ class Proposal:
         files = self._files = Files(root)
         self._code = Code(files)
         self._imports = imports
+        self._variables = () if files.django else tuple(self._code.variables)  # that get a seeded test's URL
         value, self.taken = self._migrations()
         self.lines.append(f"migrations = {_toml_value(value)}")
         self._add_seeds()
@@ -174,7 +175,10 @@ class Proposal:
         """The first source of a schema that can be used, and where it is; notes say why others were not taken."""
         candidates = self._candidates()
         for finding, value in candidates:
-            why = self._failures([("migrations", value)], () if value == DJANGO else self._code.variables)[0]
+            why = self._failures([("migrations", value)], self._variables)[0]
+            if why and self._variables and not self._failures([("migrations", value)])[0]:
+                self.notes.append(f"{' and '.join(self._variables)} cannot hold a seeded test's URL: {why}")
+                self._variables, why = (), ""
             if why and value == DJANGO and self._code.variables:
                 variables = " and ".join(self._code.variables)
                 if not self._failures([("migrations", value)], self._code.variables)[0]:
@@ -211,7 +215,7 @@ class Proposal:
 
     def _usable(self, name: str, paths: Sequence[str]) -> list[str]:
         """Those of the import paths that can be imported; notes say why others were not taken."""
-        failures = self._failures([(name, path) for path in paths], self._code.variables)
+        failures = self._failures([(name, path) for path in paths], self._variables)
         self.notes += [f"{path} was not taken: {why}" for path, why in zip(paths, failures, strict=True) if why]
         return [path for path, why in zip(paths, failures, strict=True) if not why]
 
@@ -268,7 +272,7 @@ class Proposal:
             self.found.append(Finding("environment variable", f"{name}, read in {file}"))
         # A clone's URL names no driver, so a variable whose URL must name one is for a person to decide.
         doubtful = [name for name, (_, has_driver) in variables.items() if has_driver and engines]
-        plain = [name for name in variables if name not in doubtful]
+        plain = [name for name in self._variables if name not in doubtful]
         if plain:
             self.lines.append(f"env = {_toml(plain if plain[1:] else plain[0])}")
         why = "a seeded test's URL names a driver only where the variable is set and names one"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _REFUSED: Final = {"host": "127.0.0.1", "port": "1", "dbname": "seeddb", "user": "seeddb"}
-_URL: Final = "postgresql://{user}@{host}:{port}/{dbname}".format_map(_REFUSED)
+_URL: Final = "postgresql://seeddb@/seeddb?host=/nowhere/seeddb&port=5432"  # in the form that the embedded server has
 _CONNECTS: Final = {"OperationalError", "InterfaceError", "ConnectionRefusedError", "gaierror", "CannotConnectNowError"}
 _MAKES_APPLICATION: Final = re.compile(r":(?:create|make)_app")
 _SECONDS: Final = 120
@@ -61,7 +61,8 @@ class Trial:
         else:
             last = done.stderr.strip().rpartition("\n")[2]
             output, ending = done.stdout, f"its import ends the process with {done.returncode}: {last}".rstrip(": ")
-        return [json.loads(answer) for answer in output.splitlines() if answer.endswith('"')], ending
+        answers = [json.loads(answer) for answer in output.splitlines() if answer.endswith('"')]
+        return ["; ".join(filter(None, map(str.strip, answer.splitlines()))) for answer in answers], ending
 
 
 def main() -> None:

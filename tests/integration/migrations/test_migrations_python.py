@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -228,7 +229,8 @@ def test_a_command_finds_the_database_in_its_environment(plan, target, ask, monk
         "assert os.environ['DATABASE_URL'] == os.environ['SHOP_URL']; psycopg.connect(os.environ['SHOP_URL']).close();"
         "assert os.environ['PGDATABASE'] in os.environ['SHOP_URL']; assert not os.read(0, 1)"
     )
-    spec = CommandSpec(f'{sys.executable} -c "{program}"', ("*.sql",))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # this Python's environment is not activated
+    spec = CommandSpec(f'{Path(sys.executable).name} -c "{program}"', ("*.sql",))
     (stage,) = plan(spec)
     stage.run(target, 0)
     monkeypatch.undo()

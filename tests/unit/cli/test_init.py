@@ -603,6 +603,23 @@ def test_what_cannot_be_imported_is_not_proposed_and_the_reason_is_told(project,
     assert "--no-import" in raised.value.remedy
 
 
+@pytest.mark.slow
+def test_a_variable_that_cannot_hold_the_url_of_a_seeded_test_is_not_proposed(project, tmp_path):
+    config = "import os\nURL = os.environ.get('DATABASE_URL', 'postgresql://db/shop')\n"
+    files = {
+        **ALEMBIC,
+        "migrations/env.py": "from alembic import context\nfrom shop.config import URL\n",
+        "shop/__init__.py": "",
+        "shop/config.py": f"{config}if '@/' in URL:\n    raise ValueError('empty host')\n",
+    }
+    assert table(project(files))[0]["env"] == "DATABASE_URL"
+    found = init(tmp_path, dry_run=True)
+    assert table(found)[0] == {"migrations": "alembic.ini", "seeds": ["shop.seeds"]}
+    assert found.notes[0].startswith(
+        "DATABASE_URL cannot hold a seeded test's URL: env.py fails: ValueError: empty host"
+    )
+
+
 @pytest.mark.parametrize(
     ("files", "module", "file"),
     [
