@@ -56,7 +56,8 @@ def run(parsed: argparse.Namespace) -> int:
     if applied is None:
         raise SeedDbError("The answer was not yes: nothing was done", remedy="type yes, or add --yes")
     first = next(iter(applied.errors), None)
-    show(parsed, {**vars(applied), "error": first}, _lines(applied, verbose=parsed.verbose), with_quiet=wish.dry_run)
+    lines = _lines(applied, verbose=parsed.verbose, is_one=bool(wish.only))
+    show(parsed, {**vars(applied), "error": first}, lines, with_quiet=wish.dry_run)
     for error in () if parsed.json else applied.errors:
         say(f"seeddb: {error}")
     if first:
@@ -64,10 +65,10 @@ def run(parsed: argparse.Namespace) -> int:
     return PENDING if parsed.check and not applied.up_to_date else 0
 
 
-def _lines(applied: Applied, *, verbose: bool) -> Iterator[str]:
+def _lines(applied: Applied, *, verbose: bool, is_one: bool) -> Iterator[str]:
     """What is left to say at the end: each step was told as it ended, unless nothing was to be done."""
     seeds = ", no seeds" if applied.tier == "none" else f"/{applied.profile}, {applied.tier}"
-    label = f"{applied.database}: {applied.plan}{seeds}"
+    label = f"{applied.database}: {applied.plan}{seeds}{f', {applied.steps[0].step} alone' if is_one else ''}"
     done = [todo for todo in applied.steps if todo.action == "done"]
     done_before = f"{len(done)} steps were done before" if len(done) != 1 else "1 step was done before"
     if applied.up_to_date:

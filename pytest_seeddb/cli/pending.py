@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -91,10 +92,11 @@ def find_seed(plan: Plan, name: str) -> str:
     """The step of the seeder that the option ``--only`` names; raises `ConfigError`."""
     steps = [step.name for stage in plan.stages if stage.tier for step in stage.steps if step.name.startswith("seed ")]
     names = {step.removeprefix("seed "): step for step in steps}
-    own = [step for identity, step in names.items() if name in {identity, step, identity.rpartition(":")[2]}]
+    short = {identity: re.split("[:/]", identity)[-1] for identity in names}
+    own = [step for identity, step in names.items() if name in {identity, step, short[identity]}]
     if len(own) == 1:
         return own[0]
-    near = "" if own else did_you_mean(name, {*names, *(identity.rpartition(":")[2] for identity in names)})
+    near = "" if own else did_you_mean(name, {*names, *short.values()})
     raise ConfigError(
         f"There are several seeders {name!r}" if own else f"The profile {plan.profile} has no seeder {name!r}",
         saw="\n".join(step.removeprefix("seed ") for step in own or steps) or "it has no seeders",
