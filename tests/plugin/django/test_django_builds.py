@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from ast import literal_eval
 
 import pytest
@@ -71,6 +72,8 @@ APPLIED = "SELECT id, app, name, applied::text FROM django_migrations ORDER BY i
 
 @pytest.mark.slow
 def test_a_changed_migration_builds_from_there_on_and_to_what_a_build_from_nothing_makes(clinic):
+    name = f"clinic {uuid.uuid4().hex[:8]}"  # other tests' layers are not its own
+    clinic.write("pyproject.toml", clinic.read("pyproject.toml").replace('name = "clinic"', f'name = "{name}"'))
     clinic.migration("0004_more", MORE, "0003_own")
     clinic.seeddb("build")
     ran = {}
@@ -81,7 +84,7 @@ def test_a_changed_migration_builds_from_there_on_and_to_what_a_build_from_nothi
     assert ran["west"].count("clinic.0001_initial") == 1
     assert ran["east"] == ran["west"][ran["west"].index("clinic.0002_wards") :]
     shown = json.loads(clinic.seeddb("status", "--json").stdout)["templates"]
-    assert any(row["plan"] == "clinic" and row["layer"] for row in shown)
+    assert any(row["plan"] == name and row["layer"] for row in shown)
     statements = (WARD_NAMES, TYPES, PERMISSIONS, COLUMNS, APPLIED)
     from_a_layer, told = rows(clinic, *statements)
     assert from_a_layer[0] == [("north",), ("east",)]
