@@ -178,6 +178,22 @@ def test_a_wired_session_that_leads_to_the_database_stays_and_is_committed(proje
     assert (project.items(), project.stores()) == (["item 0", "by hand"], ["store 0", "store 1"])
 
 
+@pytest.mark.parametrize("bind", ["connection", "connection.execution_options()", "session.get_bind()"])
+def test_a_session_that_a_seeder_binds_to_its_own_connection_or_engine_stays(project, bind):
+    asked = bind.partition(".")[0]
+    project.seeds(f"""
+        @seeder
+        def one({asked}):
+            own = scoped_session(sessionmaker({bind}))
+            class Wired(StoreFactory):
+                class Meta:
+                    sqlalchemy_session = own
+            assert object_session(Wired()) is own()
+            own.flush()
+    """).run()
+    assert project.stores() == ["store 0"]
+
+
 def test_a_wired_session_that_leads_elsewhere_is_not_touched(project):
     project.seeds("""
         def nowhere(): raise AssertionError("nobody connects there")
