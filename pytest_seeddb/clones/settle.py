@@ -166,7 +166,7 @@ class Rewind:
         if firing := [table.label for table in tables if table.fires]:
             raise Discard(f"{', '.join(firing)} has triggers or rules that fire always")
         touched = [table for table in tables if self.written[table.oid].updated or self.written[table.oid].deleted]
-        known = self.observer.shape.rows_of(touched)
+        known = self.observer.shape.rows_of(touched) if touched else {}
         if unknown := [table.label for table in touched if table.oid not in known]:
             raise Discard(f"rows of {', '.join(unknown)} were updated or deleted")
         # The rows that are newer than the lease, in one transaction.

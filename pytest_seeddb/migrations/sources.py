@@ -130,8 +130,7 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
 
     def read() -> tuple[Stage, ...]:
         work = read_steps(root, source=source)
-        stage = Stage("migrations", work.steps, work.run, notes=work.notes, steps_in=work.steps_in, stops=work.stops)
-        return (stage,)
+        return (Stage("migrations", work.steps, work.run, notes=work.notes, steps_in=work.steps_in, stops=work.stops),)
 
     return read
 

@@ -50,16 +50,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, and serve Django and pytest-django if they are there."""
-    if hasattr(config, "workerinput"):
-        libpq.narrow_shell(config.workerinput.get(_OUTPUT, []))
     run.begin(config)
-    if RUN in config.stash:
-        config.pluginmanager.register(Tables(), "seeddb-tables")
-    _join_django(config)
+    _join_others(config)
 
 
-def _join_django(config: pytest.Config) -> None:
-    if RUN not in config.stash or config.stash[RUN].settings.migrations != "django":
+def _join_others(config: pytest.Config) -> None:
+    if RUN not in config.stash:
+        return
+    config.pluginmanager.register(Tables(), "seeddb-tables")
+    if config.stash[RUN].settings.migrations != "django":
         return
     from pytest_seeddb.plugin.django.models import set_up_models
 
@@ -160,7 +159,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
     """Tell an xdist worker which of libpq's variables the shell has set, and not a conftest."""
-    node.workerinput[_OUTPUT] = libpq.names_in_shell()
+    node.workerinput[run.SHELL] = libpq.names_in_shell()
 
 
 @pytest.hookimpl(optionalhook=True)

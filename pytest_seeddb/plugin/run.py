@@ -17,6 +17,7 @@ from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.plugin.markers import NAME, SIGNATURE, uses_a_fixture, wish_of
 from pytest_seeddb.plugin.package_scope import PackageScope, package_of
 from pytest_seeddb.plugin.report import Tally
+from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,9 @@ ELSEWHERE: pytest.StashKey[bool] = pytest.StashKey()
 
 DISABLED: Final = 'seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]'
 PACKAGE_SCOPE: Final = "seeddb-package-scope"
+SHELL: Final = "seeddb_shell"
+"""Under this name an xdist worker is told which of libpq's variables the shell has set, and not a conftest."""
+
 _OUTPUT: Final = "seeddb_usage"
 
 
@@ -261,6 +265,8 @@ def begin(config: pytest.Config) -> None:
         pytest.UsageError: The settings are wrong.
     """
     config.addinivalue_line("markers", SIGNATURE)
+    if hasattr(config, "workerinput"):
+        libpq.narrow_shell(config.workerinput.get(SHELL, []))
     if config.option.help or config.option.version or config.getoption("markers", default=False):
         return
     from pytest_seeddb.settings.settings import KEYS, Found, load_settings
@@ -283,18 +289,11 @@ def check(session: pytest.Session) -> None:
         pytest.UsageError: Names everything that is wrong. An xdist worker raises nothing, which would
             look like a crash: it runs no test and hands the text to the controller; see `raise_usage_error_of`.
     """
-    run = session.config.stash[RUN]
-    errors: list[tuple[SeedDbError, str]] = []
-    by_table: dict[int, tuple[Settings, list[pytest.Item]]] = {}
-    for item in session.items:
-        if item.get_closest_marker(NAME) and not is_skipped(item):
-            settings = run.settings_of(item)
-            by_table.setdefault(id(settings), (settings, []))[1].append(item)
-    for settings, seeded in by_table.values():
-        _check_table(run, settings, seeded, errors)
-    if not errors:
-        return
-    text = "\n".join(_texts(errors))
+    if errors := [error for table in _tables(session) for error in _errors_in_table(session, *table)]:
+        _refuse(session, "\n".join(_texts(errors)))
+
+
+def _refuse(session: pytest.Session, text: str) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is None:
         raise pytest.UsageError(text)
@@ -302,13 +301,26 @@ def check(session: pytest.Session) -> None:
     session.items.clear()
 
 
-def _check_table(
-    run: Run, settings: Settings, seeded: Sequence[pytest.Item], errors: list[tuple[SeedDbError, str]]
-) -> None:
-    """Check the tests of one table; adds to the errors."""
+def _tables(session: pytest.Session) -> list[tuple[Settings, list[pytest.Item]]]:
+    """The settings of each table, with its seeded tests that run."""
+    run = session.config.stash[RUN]
+    by_table: dict[int, tuple[Settings, list[pytest.Item]]] = {}
+    for item in session.items:
+        if item.get_closest_marker(NAME) and not is_skipped(item):
+            settings = run.settings_of(item)
+            by_table.setdefault(id(settings), (settings, []))[1].append(item)
+    return [*by_table.values()]
+
+
+def _errors_in_table(
+    session: pytest.Session, settings: Settings, seeded: Sequence[pytest.Item]
+) -> list[tuple[SeedDbError, str]]:
+    """What is wrong with the tests of one table, and in which test."""
     from pytest_seeddb.plugin.clashes import check_database
 
+    run = session.config.stash[RUN]
     wishes: list[tuple[Wish, str]] = []
+    errors: list[tuple[SeedDbError, str]] = []
     for item in seeded:
         try:
             wishes.append((_wish(item, settings), item.nodeid))
@@ -317,18 +329,18 @@ def _check_table(
         except SeedDbError as error:
             errors.append((error, item.nodeid))
     if _overrides(seeded, ("seeddb_settings", "seeddb_plan")):
-        return  # the table says little
+        return errors  # the table says little
     try:
         _check_engines(settings)
         plan = run.plans.of(settings)
     except SeedDbError as error:
-        errors.append((error, ""))
-        return
+        return [*errors, (error, "")]
     for wish, nodeid in wishes:
         try:
             run.plan(wish, settings, plan)
         except SeedDbError as error:
             errors.append((error, nodeid))
+    return errors
 
 
 def raise_usage_error_of(workeroutput: dict[str, str]) -> None:
