@@ -78,7 +78,8 @@ class Modules:
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, frozenset[str]] = {}
         self.found: dict[str, Module | Foreign | None] = {}
-        path = map(os.path.abspath, [*map(str, search), *sys.path])
+        # Builds run in the root, which is what Alembic's relative entries mean, wherever this process began.
+        path = (os.path.abspath(os.path.join(root, place)) for place in [*map(str, search), *sys.path])  # noqa: PTH100, PTH118 - see above
         places: dict[str, str] = {}  # by their real paths
         for place in (*path, self._root, os.path.join(self._root, "src")):  # noqa: PTH118 - see above
             real = os.path.realpath(place)

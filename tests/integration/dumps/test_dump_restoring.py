@@ -357,7 +357,7 @@ def test_what_depends_on_the_missing_role_is_an_error_that_says_so(empty_databas
     text = f"{PLAIN}CREATE POLICY p ON public.t TO no_such_role;\n"
     error = refused(write(text), empty_database)
     assert 'role "no_such_role" does not exist' in error
-    assert "create the role or the type on the server first" in error
+    assert "create the role on the server first" in error
 
 
 def test_a_missing_extension_is_named(empty_database, write):

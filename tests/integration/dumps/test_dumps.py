@@ -87,7 +87,7 @@ class Project:
 
     def apply(self, address):
         heard = Heard()
-        apply(self.settings, Wish(address.url), heard)
+        apply(self.settings, Wish(address.url), heard, lambda todo: None)
         return heard.steps
 
     def verify(self):

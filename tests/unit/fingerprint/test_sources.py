@@ -190,11 +190,13 @@ def test_a_src_layout_is_searched(project):
     assert project.files() == ["src/shop/__init__.py", "src/shop/models.py", "src/shop/seeds.py"]
 
 
-def test_directories_that_the_project_puts_on_the_path_are_searched(project, monkeypatch):
+@pytest.mark.parametrize("place", ["", "{root}/"], ids=["from the root, wherever this process is", "absolute"])
+def test_directories_that_the_project_puts_on_the_path_are_searched(project, monkeypatch, tmp_path_factory, place):
     project.put("lib/helper_x.py", "")
     project.put("seeds.py", "import helper_x")
     assert project.files("seeds") == ["seeds.py"]
-    monkeypatch.syspath_prepend(project.root / "lib")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(sys, "path", [place.format(root=project.root) + "lib", *sys.path])
     assert project.files("seeds") == ["lib/helper_x.py", "seeds.py"]
 
 
