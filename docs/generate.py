@@ -82,8 +82,9 @@ _SETTINGS_HEAD: Final = """\
 
 Write the settings into the table `[tool.seeddb]` in `pyproject.toml`, or as the same keys at the top level of
 `seeddb.toml`. The nearest table counts: the search starts in pytest's root directory (for `seeddb`, in the working
-directory) and goes upward to the directory that contains `.git`. Paths and patterns in the table are relative to the
-table's directory.
+directory) and goes upward to the directory that contains `.git`. Tests below a directory with a table of its own have
+[that table's settings](../how-to/adopt-in-an-existing-suite.md#several-projects-below-one-root). Paths and patterns in
+the table are relative to the table's directory.
 
 A value comes from the first of these that gives one: marker, command line, environment, [`.env`](#values-from-env),
 table, default. An error about a value says where it came from. Unknown keys are errors, and so are environment
@@ -170,6 +171,8 @@ def _default(key: Key) -> str:
         return "the project's name in `pyproject.toml`, else that of the Git repository's origin, else the directory's"
     if key.default in (None, (), {}, VerifySpec()):
         return "none"
+    if isinstance(key.default, tuple):
+        return ", ".join(f"`{value}`" for value in key.default)
     return f"`{str(key.default).lower()}`"
 
 
@@ -213,9 +216,10 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
 
 def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:  # noqa: SLF001 - same
-        value = f" {action.metavar}" if action.metavar else ""
+        words = f"{{{','.join(action.choices)}}}" if action.choices else ""
+        value = f" {action.metavar or words}".rstrip()
         spellings = ", ".join(f"`{option}{value}`" for option in action.option_strings)
-        spellings = spellings or f"`{action.metavar or ' | '.join(action.choices or [action.dest])}`"
+        spellings = spellings or ", ".join(f"`{word}`" for word in action.choices or [action.metavar or action.dest])
         yield f"| {spellings} | {action.help} |"
 
 
