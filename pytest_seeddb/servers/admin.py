@@ -325,8 +325,8 @@ class Admin:
                 )
             time.sleep(_POLL)
 
-    def databases(self, pattern: str = r"seeddb\_%") -> list[Database]:
-        """Those of our databases whose names are like the SQL pattern."""
+    def databases(self, pattern: str = r"%seeddb\_%") -> list[Database]:
+        """Those of our databases whose names are like the SQL pattern; the setting `clone_name` may put text before."""
         rows = self.run(
             "SELECT oid, datname, datconnlimit, coalesce(shobj_description(oid, 'pg_database'), ''),"
             " (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid), d.xmin::text::bigint"

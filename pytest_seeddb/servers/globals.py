@@ -41,10 +41,10 @@ LISTS: Final = frozenset(
     }
 )
 _OTHERS: Final[LiteralString] = (
-    "NOT (starts_with(datname, 'seeddb_') AND (datconnlimit = -2 OR "
+    "NOT (datname ~ '(^|_)seeddb_' AND (datconnlimit = -2 OR "
     f"datconnlimit BETWEEN {ANY_FORMAT.start} AND {ANY_FORMAT.stop - 1}))"
 )
-"""Databases that this package, of any version, did not make."""
+"""Databases that this package, of any version, did not make; the setting `clone_name` may put text before a name."""
 _FIRST_OWN_OID: Final = 16384
 """Databases below it are those of ``initdb``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from stocked import day, make_kept, make_orphan, make_template
 
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.servers.admin import Admin
+from pytest_seeddb.servers.globals import Globals
 from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
 from pytest_seeddb.templates.inventory import KEPT_DAYS, KEPT_TEMPLATES, drop, drop_unused, inventory, prune, sweep
 from pytest_seeddb.templates.record import Record
@@ -173,7 +175,10 @@ def orphan(admin, made, *kind_and_lease):
 
 
 def test_clones_and_builds_without_a_living_owner_are_dropped(admin, made):
-    orphans = {orphan(admin, made, kind) for kind in (clone_name, build_name) for _ in range(2)}
+    prefixed = partial(clone_name, form="test_{clone}_gw0")
+    orphans = {orphan(admin, made, kind) for kind in (clone_name, build_name, prefixed) for _ in range(2)}
+    assert orphans <= {entry.name for entry in inventory(admin)}
+    assert not any(key[0] == "database" and key[1] in orphans for key in Globals.of(admin.run, superuser=True).items)
     assert set(sweep(admin)) == orphans
     assert not orphans & {each.name for each in admin.databases()}
 
