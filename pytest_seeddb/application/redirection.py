@@ -73,7 +73,7 @@ def redirect(
     """
     engines = None if engines is None else tuple(engines)
     for engine in engines or ():
-        _check_redirectable(engine)
+        check_redirectable(engine)
     dialects = None if engines is None else tuple(engine.dialect for engine in engines)
     redirection = Redirection(address, dialects, roles or Roles())
     with on_import("sqlalchemy", lambda _module: _listen()):
@@ -291,12 +291,13 @@ def _engines(value: Any) -> list[Engine] | None:  # noqa: ANN401 - any object
     return None
 
 
-def _check_redirectable(engine: Engine) -> None:
+def check_redirectable(engine: Engine, *, remedy: str = "take it out of the setting `engines`") -> None:
+    """Raise `ConfigError` if nothing can send the engine's connections elsewhere; ``remedy`` is for other vendors'."""
     if engine.dialect.name != "postgresql":
         raise ConfigError(
             "This engine is not for PostgreSQL",
             saw=engine.url.render_as_string(),
-            remedy="take it out of the setting `engines`",
+            remedy=remedy,
         )
     creator = foreign_creator(engine.pool)
     if creator is not None:

@@ -169,10 +169,13 @@ class SyncResources:
         return self._made[wanted]
 
     def _engine_of_application(self, *, is_async: bool) -> Engine | None:
-        """The first of its kind: with the application's driver and options, and as redirected as all engines are."""
+        """The first of its kind that leads to the target: with the application's driver and options."""
+        from pytest_seeddb.application.redirection import is_redirected
+
         # asyncpg takes neither the statement nor the values that note a step inside of its transaction.
         usable = (engine for engine in self._engines() if not (self._mark and engine.driver == "asyncpg"))
-        return next((engine for engine in usable if engine.dialect.is_async is is_async), None)
+        usable = (engine for engine in usable if engine.dialect.is_async is is_async)
+        return next((engine for engine in usable if is_redirected(engine, self._address)), None)
 
     def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         made: Any = self._address.url

@@ -23,7 +23,7 @@ from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision, stops
-from pytest_seeddb.migrations.execution import Execution, failure, keep_logging
+from pytest_seeddb.migrations.execution import WHICH_DATABASE, Execution, failure, keep_logging
 from pytest_seeddb.plan.plan import Indivisible, Step, Work, names_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_seeddb.migrations.alembic_files import Layout
     from pytest_seeddb.plan.plan import Target
 
-_WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 _VERSION_TABLES: Final = """
 SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relnatts = 1 AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
@@ -287,11 +286,11 @@ class _Upgrade:
         if context.dialect.name != "postgresql":
             raise self._elsewhere(f"{connection.engine.url!r}", "only PostgreSQL connections are redirected")
         was_inside = connection.in_transaction()
-        database = tuple(connection.exec_driver_sql(_WHICH_DATABASE).one())
+        database = tuple(connection.exec_driver_sql(WHICH_DATABASE).one())
         if not was_inside:
             connection.rollback()
         with self._target.address.connect() as own:
-            expected = own.execute(_WHICH_DATABASE).fetchone()
+            expected = own.execute(WHICH_DATABASE).fetchone()
         if database != expected:
             why = "the connection was opened before the build began, or past SQLAlchemy's engine"
             if foreign_creator(connection.engine.pool) is not None:

@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_seeddb.plan.plan import Step, Target
+
+WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
+"""Its row tells whether two connections lead to one database."""
 
 
 class Execution:

@@ -51,7 +51,7 @@ def migrate(tmp_path, empty_database):
         text = APPLICATION.replace("ROOT", repr(str(tmp_path))).replace("INITIALISE", initialise)
         (tmp_path / f"{name}.py").write_text(text)
         (stage,) = stages(Settings(root=tmp_path, migrations=f"{name}:{attribute}"))
-        stage.run(Target(empty_database, tmp_path), 0)
+        stage.run(Target(empty_database, tmp_path, ("SHOP_URL",)), 0)
         with psycopg.connect(empty_database.conninfo) as connection:
             rows = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
             return {relname for (relname,) in rows}
@@ -62,6 +62,37 @@ def migrate(tmp_path, empty_database):
 @pytest.mark.parametrize("attribute", ["create_app", "app"])
 def test_flask_sqlalchemy_alone_makes_its_tables(attribute, migrate):
     assert "store" in migrate("db.init_app(app)", attribute)
+
+
+OWN = "app.config['SQLALCHEMY_DATABASE_URI'] = {url!r}; db.init_app(app)"
+CREATOR = (
+    "app.config['SQLALCHEMY_ENGINE_OPTIONS'] = "
+    "{{'creator': lambda: __import__('psycopg2').connect({url})}}; db.init_app(app)"
+)
+
+
+def test_an_engine_that_leads_to_the_applications_own_database_is_refused(migrate, tmp_path, server_address):
+    with pytest.raises(ConfigError, match="not for PostgreSQL"):
+        migrate(OWN.format(url=f"sqlite:///{tmp_path}/own.db"))
+    assert not (tmp_path / "own.db").exists()
+    with pytest.raises(ConfigError, match="cannot be redirected") as caught:
+        migrate(CREATOR.format(url=repr(server_address.url)))
+    assert "create_app" in caught.value.source
+    with psycopg.connect(server_address.conninfo) as connection:
+        assert connection.execute("SELECT to_regclass('store')").fetchone() == (None,)
+    assert "store" in migrate(CREATOR.format(url="__import__('os').environ['SHOP_URL']"))
+
+
+def test_a_configuration_of_advanced_alchemy_for_another_database_is_refused(tmp_path, empty_database):
+    pytest.importorskip("advanced_alchemy")
+    (tmp_path / "alchemy_shop.py").write_text(
+        "from advanced_alchemy.config import SQLAlchemySyncConfig\n"
+        f"config = SQLAlchemySyncConfig(connection_string='sqlite:///{tmp_path}/own.db')\n"
+    )
+    (stage,) = stages(Settings(root=tmp_path, migrations="alchemy_shop:config"))
+    with pytest.raises(ConfigError, match="not for PostgreSQL"):
+        stage.run(Target(empty_database, tmp_path), 0)
+    assert not (tmp_path / "own.db").exists()
 
 
 def test_flask_alembic_runs_its_revisions(migrate, tmp_path):

@@ -120,6 +120,17 @@ def test_a_callable_with_an_engine_of_its_own_reaches_our_database(module, plan,
     assert ask("SELECT to_regclass('t')") == [("t",)]
 
 
+def unusable_engines(urls):
+    """No redirection covers them, so they would lead to the application's own database."""
+
+    def connect(*_args, **_options):
+        raise AssertionError("the application's own database was used")
+
+    yield create_engine("sqlite://", creator=connect)
+    yield create_engine(urls[0], creator=connect)
+    yield create_async_engine(urls[1], async_creator=connect).sync_engine
+
+
 @pytest.mark.parametrize(
     ("wanted", "driver"),
     [
@@ -133,6 +144,7 @@ def test_a_callable_with_an_engine_of_its_own_reaches_our_database(module, plan,
 def test_a_callable_gets_the_application_s_driver_and_options(wanted, driver, module, plan, target, ask):
     urls = [f"postgresql+{driver}://nobody@nowhere.invalid/none" for driver in ("psycopg2", "asyncpg")]
     engines = (
+        *unusable_engines(urls),
         create_engine(urls[0], json_serializer=lambda _value: '"own"'),
         create_async_engine(urls[1], json_serializer=lambda _value: '"own"').sync_engine,
     )
