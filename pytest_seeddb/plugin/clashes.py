@@ -56,11 +56,17 @@ def _wanted(item: pytest.Item) -> list[tuple[str, int, Definition]]:
 
 
 def _is_built_on_ours(item: pytest.Item, name: str, depth: int) -> bool:
-    return any(definition.func.__module__.startswith(_OWN) for _, _, definition in _reached(item, [(name, depth)]))
+    reached = _reached(item, [(name, depth)], by_call=True)
+    return any(definition.func.__module__.startswith(_OWN) for _, _, definition in reached)
 
 
-def _reached(item: pytest.Item, start: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, Definition]]:
-    """The fixtures that are set up for these; of those with one name, the last is 1 deep, and what it overrides 2."""
+def _reached(
+    item: pytest.Item, start: Iterable[tuple[str, int]], *, by_call: bool = False
+) -> Iterator[tuple[str, int, Definition]]:
+    """The fixtures that are set up for these; of those with one name, the last is 1 deep, and what it overrides 2.
+
+    With ``by_call`` also the plugin's that they may ask for by ``request.getfixturevalue("seeded_db")``.
+    """
     waiting, seen = list(start), set()
     while waiting:
         name, depth = waiting.pop()
@@ -69,7 +75,11 @@ def _reached(item: pytest.Item, start: Iterable[tuple[str, int]]) -> Iterator[tu
             continue
         seen.add((name, depth))
         yield name, depth, definitions[-depth]
-        waiting += [(other, depth + 1 if other == name else 1) for other in definitions[-depth].argnames]
+        others = [*definitions[-depth].argnames]
+        code = getattr(inspect.unwrap(definitions[-depth].func), "__code__", None) if by_call else None
+        if code and "getfixturevalue" in code.co_names:
+            others += FIXTURES.intersection(code.co_consts)
+        waiting += [(other, depth + 1 if other == name else 1) for other in others]
 
 
 def _definitions(item: pytest.Item, name: str) -> tuple[Definition, ...]:

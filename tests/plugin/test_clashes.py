@@ -101,8 +101,8 @@ def test_fixtures_that_are_built_on_the_plugin_s_are_seeded_as_before(project):
             return seeded_db
 
         @pytest.fixture
-        def seeded_session(seeded_engine):
-            with Session(seeded_engine, info={"own": True}) as session:
+        def seeded_session(request):
+            with Session(request.getfixturevalue("seeded_engine"), info={"own": True}) as session:
                 yield session
         """,
     )
