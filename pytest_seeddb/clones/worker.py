@@ -75,7 +75,7 @@ class Worker:
         self._templates: dict[str, Template | StoredError] = {}
         self._plans: dict[str, Plan] = {}
         self._roles: dict[tuple[str, str], Mapping[str, Role]] = {}
-        self._closed = False
+        self.is_finished = False
         self._keys: dict[tuple[str, str, str], str] = {}
         self._open()
 
@@ -184,7 +184,7 @@ class Worker:
     def _connect(self) -> None:
         """Have a connection, and the lease, again after the server was restarted or somebody ended our backend."""
         self._own()
-        if self._closed or not self._admin.is_lost:
+        if self.is_finished or not self._admin.is_lost:
             return
         with server_errors("The connection to the PostgreSQL server was lost", self.server.address):
             self._admin.reconnect()
@@ -473,7 +473,7 @@ class Worker:
         """The first part of `close`: drop the clones. What fixtures have made for the whole server stays."""
         if self._process != os.getpid():
             return
-        self._closed = True
+        self.is_finished = True
         for shared in self._shared.values():
             shared.give_up()
         if self._apart:

@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)  # before an xdist worker tells which tests there are
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse wrong markers, and settings that name what is not there, before the first test runs."""
-    if RUN in session.config.stash and is_enabled(session.config):
+    if RUN in session.config.stash and (is_enabled(session.config) or session.config.stash[RUN].broken):
         run.check(session)
 
 

@@ -26,6 +26,7 @@ from pytest_seeddb.plugin.run import (
     check_settings,
     is_enabled,
     is_given_a_database,
+    is_skipped,
 )
 from pytest_seeddb.plugin.teardown import settle_now
 
@@ -189,7 +190,12 @@ def seeded_db(
             request.node.stash[DATABASE] = database
             database.activation = partial(activate, seeddb_settings)
             yield database
-        run.unsettled.append((request.node, database, stack.pop_all()))
+        run.unsettled.append((request.node, _table(request), database, stack.pop_all()))
+
+
+def _table(request: pytest.FixtureRequest) -> Settings:
+    """The settings of the test's table, also where the scope is the session."""
+    return request.config.stash[RUN].settings_of(request._pyfuncitem)  # noqa: SLF001 - pytest shows the test nowhere else
 
 
 def _place(request: pytest.FixtureRequest) -> pytest.Item | pytest.Collector:
@@ -224,9 +230,10 @@ def _has_seeded(request: pytest.FixtureRequest) -> bool:
     place = _place(request)
     if isinstance(place, pytest.Item):
         return is_given_a_database(place)
-    kind = type(place)
+    kind, table, run = type(place), _table(request), request.config.stash[RUN]
     within = package_of if request.scope == "package" else lambda item: item.getparent(kind)
-    return any(is_given_a_database(item) for item in request.session.items if within(item) is place)
+    items = (item for item in request.session.items if within(item) is place and run.settings_of(item) is table)
+    return any(is_given_a_database(item) and not is_skipped(item) for item in items)
 
 
 @pytest.fixture(scope=_scope)

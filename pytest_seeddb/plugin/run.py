@@ -15,7 +15,7 @@ import pytest
 
 from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.plugin.markers import NAME, SIGNATURE, uses_a_fixture, wish_of
-from pytest_seeddb.plugin.package_scope import PackageScope, package_of
+from pytest_seeddb.plugin.package_scope import ScopeEnd, package_of
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.servers import libpq
 
@@ -67,9 +67,11 @@ class Run:
         settings: Those of the table, the environment and the options.
         options: The command line's values, for all tables.
         tables: Those of further tables below it, by the node of their directory.
+        broken: What is wrong in such a table.
         registering: Those for which the fixtures are being registered; ``None`` for ``settings``.
         servers: Those that chose the server, for each worker.
-        unsettled: Databases whose fixtures are done with them, each with its test or scope and what ends it.
+        unsettled: Databases whose fixtures are done with them, each with its test or scope, the table's settings, and
+            what ends it.
         workers: Those that have not left the server yet.
         shown: The errors that were shown in full, each with the first test that met it.
     """
@@ -78,11 +80,12 @@ class Run:
         self.settings = settings
         self.options = options
         self.tables: dict[str, Settings] = {}
+        self.broken: list[SeedDbError] = []
         self.registering: Settings | None = None
         self.servers: weakref.WeakKeyDictionary[Worker, Settings] = weakref.WeakKeyDictionary()
         self._own_templates: set[str] = set()
         self.tally = Tally()
-        self.unsettled: list[tuple[pytest.Item | pytest.Collector, SeededDatabase, ExitStack]] = []
+        self.unsettled: list[tuple[pytest.Item | pytest.Collector, Settings, SeededDatabase, ExitStack]] = []
         self.workers: list[Worker] = []
         self._around: ExitStack | None = None
         self.shown: dict[str, str] = {}
@@ -131,9 +134,9 @@ class Run:
             self._around.enter_context(worker.server.address.alone())
 
     def leave(self) -> None:
-        """Leave the server, now that no fixture needs what it made there, and count what was done."""
-        while self.workers:
-            worker = self.workers.pop()
+        """Leave the servers where no fixture needs any more what it made there, and count what was done."""
+        for worker in [worker for worker in self.workers if worker.is_finished]:
+            self.workers.remove(worker)
             worker.leave()
             self.tally.add(worker)
 
@@ -279,7 +282,7 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[RUN] = Run(settings, options)
     if settings.scope == "package":
-        config.pluginmanager.register(PackageScope(), PACKAGE_SCOPE)
+        config.pluginmanager.register(ScopeEnd("package", package_of), PACKAGE_SCOPE)
 
 
 def check(session: pytest.Session) -> None:
@@ -289,7 +292,9 @@ def check(session: pytest.Session) -> None:
         pytest.UsageError: Names everything that is wrong. An xdist worker raises nothing, which would
             look like a crash: it runs no test and hands the text to the controller; see `raise_usage_error_of`.
     """
-    if errors := [error for table in _tables(session) for error in _errors_in_table(session, *table)]:
+    if errors := [(error, "") for error in session.config.stash[RUN].broken] or [
+        error for table in _tables(session) for error in _errors_in_table(session, *table)
+    ]:
         _refuse(session, "\n".join(_texts(errors)))
 
 

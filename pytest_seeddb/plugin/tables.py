@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.plugin.package_scope import PackageScope
+from pytest_seeddb.plugin.package_scope import ScopeEnd, package_of
 from pytest_seeddb.plugin.run import PACKAGE_SCOPE, RUN
 
 if TYPE_CHECKING:
@@ -36,14 +36,20 @@ class Tables:
         try:
             settings = load_settings(collector.path, options=run.options)
         except SeedDbError as error:
-            raise pytest.UsageError(str(error)) from None
+            run.broken.append(error)  # raised here, it would look like a crash of an xdist worker
+            run.tables[collector.nodeid] = run.settings
+            return
         run.tables[collector.nodeid] = settings
         if collector.config.getoption("--seed-db") or settings.enabled == "always":
             from pytest_seeddb.fingerprint import recording
 
             recording.begin(settings.root)
-        if settings.scope == "package" and not collector.config.pluginmanager.has_plugin(PACKAGE_SCOPE):
-            collector.config.pluginmanager.register(PackageScope(), PACKAGE_SCOPE)
+        manager = collector.config.pluginmanager
+        if settings.scope == "package" and not manager.has_plugin(PACKAGE_SCOPE):
+            manager.register(ScopeEnd("package", package_of), PACKAGE_SCOPE)
+        for scope in ("package", "session"):
+            if not manager.has_plugin(f"seeddb-tables-{scope}"):
+                manager.register(ScopeEnd(scope, run.settings_of), f"seeddb-tables-{scope}")
         self._register(collector, settings)
 
     def _register(self, directory: pytest.Directory, settings: Settings) -> None:
@@ -64,11 +70,25 @@ class Tables:
             run.registering = None
         for conftest in directory.config.pluginmanager.get_plugins():
             place = Path(getattr(conftest, "__file__", None) or "").parent
-            names = [name for name in dir(conftest) if hasattr(fixtures, name) and name.startswith("seed")]
-            if names and place.is_relative_to(directory.path):
+            if place.is_relative_to(directory.path) and (overrides := overrides_in(conftest, fixtures)):
                 again = ModuleType(getattr(conftest, "__name__", "conftest"))
-                vars(again).update({name: getattr(conftest, name) for name in names})
+                vars(again).update(overrides)
                 parse(again, "/".join([directory.nodeid, *place.relative_to(directory.path).parts]))
+
+
+def overrides_in(conftest: object, fixtures: ModuleType) -> dict[str, object]:
+    """What a conftest has in place of one of the fixtures; a fixture's name may differ from its function's."""
+    overrides = {}
+    for attribute in dir(conftest):
+        value = inspect.getattr_static(conftest, attribute, None)
+        # pytest before 8.4 has the second.
+        markers = (
+            inspect.getattr_static(value, name, None) for name in ("_fixture_function_marker", "_pytestfixturefunction")
+        )
+        name = next((marker.name for marker in markers if marker and marker.name), attribute)
+        if name.startswith("seed") and hasattr(fixtures, name):
+            overrides[attribute] = value
+    return overrides
 
 
 def _settings_fixture(settings: Settings) -> object:

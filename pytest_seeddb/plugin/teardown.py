@@ -22,8 +22,8 @@ def settle_now(config: pytest.Config) -> None:
     """Settle the databases whose fixtures are done with them."""
     run = config.stash[RUN]
     while run.unsettled:
-        node, database, end = run.unsettled.pop()
-        if run.settings.keep == "all" and database.isolation == "clone" and database.lasts:
+        node, settings, database, end = run.unsettled.pop()
+        if settings.keep == "all" and database.isolation == "clone" and database.lasts:
             database.keep()
         run.tally.roles = sorted(database.roles.used.union(run.tally.roles))
         try:
@@ -31,7 +31,7 @@ def settle_now(config: pytest.Config) -> None:
         finally:
             if DATABASE in node.stash:  # pytest keeps its items to the end of the session
                 del node.stash[DATABASE]
-        if run.settings.report and database.settlement is not None:
+        if settings.report and database.settlement is not None:
             run.tally.note(node.nodeid or "the session", database.settlement)
 
 
@@ -57,7 +57,7 @@ def settle_after(item: pytest.Item, *, is_last: bool) -> Generator[None, object,
             from pytest_seeddb.plugin.failures import show_database
 
             unsettled = item.config.stash[RUN].unsettled
-            item.stash[LAST_STATE] = [text for _, database, _ in unsettled for text in show_database(item, database)]
+            item.stash[LAST_STATE] = [text for _, _, database, _ in unsettled for text in show_database(item, database)]
             raise
         finally:
             settle_now(item.config)

@@ -38,12 +38,38 @@ def monorepo(project):
 
 
 @pytest.mark.slow
+@pytest.mark.embedded  # a database is kept
 def test_each_has_its_own_plan_and_settings_in_one_run(monorepo):
-    result = monorepo.run()
+    with (monorepo.path / "apps/web/seeddb.toml").open("a") as table:
+        table.write("keep = 'all'\n")
+    result = monorepo.run("--seed-db-report")
     result.assert_outcomes(passed=7)
     text = result.stdout.str()
     assert "template api/default" in text
     assert "template web/default" in text
+    assert " ms  apps/api/tests/test_api.py" in text
+    assert " ms  apps/web" not in text  # kept, and not settled
+
+
+@pytest.mark.slow
+def test_a_session_s_database_ends_where_another_table_s_tests_begin(project):
+    project.table("scope = 'session'\nenv = 'DATABASE_URL'")
+    project.write("b/seeddb.toml", "migrations = '../db'\nscope = 'session'\nenv = 'DATABASE_URL'\nname = 'b'\n")
+    for name in "abc":
+        project.write(
+            f"{name}/test_{name}.py",
+            """
+            import os
+
+            def test_url(seeded_db):
+                assert os.environ["DATABASE_URL"] == seeded_db.url
+            """,
+        )
+    project.write("d/test_d.py", "import os\n\ndef test_none():\n    assert 'DATABASE_URL' not in os.environ\n")
+    project.run("a", "b", "c").assert_outcomes(passed=3)
+    with (project.path / "b/seeddb.toml").open("a") as table:
+        table.write("enabled = 'always'\n")
+    project.run(enabled=False).assert_outcomes(passed=2, skipped=2)
 
 
 @pytest.mark.slow
@@ -69,10 +95,13 @@ def test_a_conftest_overrides_its_table_and_only_one_may_be_always_enabled(monor
 
 def test_what_is_wrong_in_one_of_them_is_told_with_its_file(monorepo):
     monorepo.write("apps/web/seeddb.toml", "migration = 'db'\n")
-    result = monorepo.run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "`migration` is not a setting of pytest-seeddb" in result.stderr.str()
-    assert f"{monorepo.path}/apps/web/seeddb.toml" in result.stderr.str()
+    for options, enabled in (((), True), ((), False), (("-n", "1"), True)):
+        result = monorepo.run(*options, enabled=enabled)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        text = result.stderr.str() + result.stdout.str()
+        assert "`migration` is not a setting of pytest-seeddb" in text
+        assert f"{monorepo.path}/apps/web/seeddb.toml" in text
+        assert "INTERNALERROR" not in text
 
 
 def test_a_root_elsewhere_leaves_the_table_of_the_directory_in_which_pytest_is_started(project, monkeypatch):

@@ -228,7 +228,8 @@ def _seeddb_django(request: pytest.FixtureRequest, _seeddb_base: Base, _seeddb_a
         with ExitStack() as stack:
             database = request.node.stash[DATABASE] = stack.enter_context(_open(request))
             yield
-            request.config.stash[RUN].unsettled.append((request.node, database, stack.pop_all()))
+            run = request.config.stash[RUN]
+            run.unsettled.append((request.node, run.settings_of(request.node), database, stack.pop_all()))
 
 
 @pytest.fixture(scope="session")
