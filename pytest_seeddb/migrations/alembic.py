@@ -23,7 +23,7 @@ from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.recording import planned
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.alembic_files import NotLiteral, Revision, order, read_layout, read_revision, stops
-from pytest_seeddb.migrations.execution import WHICH_DATABASE, Execution, failure, keep_logging
+from pytest_seeddb.migrations.execution import SESSION, WHICH_DATABASE, Execution, failure, keep_logging
 from pytest_seeddb.plan.plan import Indivisible, Step, Work, names_of
 
 if TYPE_CHECKING:
@@ -245,8 +245,12 @@ class _Upgrade:
 
         def upgrade(current: Any, context: MigrationContext) -> Iterator[Any]:  # noqa: ANN401 - Alembic's own types are private
             self._context = context
+            before = self._session(context)
             for step in script._upgrade_revs("heads", current):  # noqa: SLF001 - what alembic.command.upgrade runs
                 if (revision := str(step.revision.revision)) in self._later:
+                    self._running = None
+                    if self._session(context) != before:
+                        raise Indivisible
                     break
                 if (known := self._revisions.get(revision)) is not None:
                     self._running, ours = known
@@ -275,6 +279,17 @@ class _Upgrade:
                 script.run_env()
             connection.commit()
         self._check_heads(script)
+
+    def _session(self, context: MigrationContext) -> object:
+        """What later migrations would find in the session, if there are any."""
+        connection = context.connection
+        if not self._later or connection is None:
+            return None
+        was_inside = connection.in_transaction()
+        state = tuple(connection.exec_driver_sql(SESSION).one())
+        if not was_inside:
+            connection.rollback()
+        return state
 
     def _check_database(self, context: MigrationContext) -> None:
         """Before anything is migrated: did ``env.py`` connect to the target?"""

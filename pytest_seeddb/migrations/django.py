@@ -19,7 +19,7 @@ from pytest_seeddb.application.imports import describe, is_users, place_of
 from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passwords_in
 from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.migrations.execution import Execution, failure
+from pytest_seeddb.migrations.execution import SESSION, Execution, failure
 from pytest_seeddb.plan.plan import Indivisible, Note, Stage, Step, step_of_code
 
 if TYPE_CHECKING:
@@ -258,8 +258,19 @@ class _Upgrade:
             command.verbosity = 0
             command.sync_apps(connection, labels)
             self.running = ""
+        before = self._session(connection)
         executor.migrate(targets, plan=plan, state=state.clone())
         self.running = ""
+        if self._session(connection) != before:
+            raise Indivisible
+
+    def _session(self, connection: Any) -> object:  # noqa: ANN401 - django.db.backends.base.base.BaseDatabaseWrapper
+        """What later migrations would find, if there are any."""
+        if not self.later:
+            return None
+        with connection.cursor() as cursor:
+            cursor.execute(SESSION)
+            return cursor.fetchone()
 
     def _progress(self, action: str, migration: Any = None, fake: bool = False) -> None:  # noqa: ANN401, ARG002 - Django's
         if action == "apply_start":

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 WHICH_DATABASE: Final = "SELECT current_database(), extract(epoch FROM pg_postmaster_start_time())::text"
 """Its row tells whether two connections lead to one database."""
+SESSION: Final = """
+SELECT coalesce(string_agg(name || '=' || setting, ',' ORDER BY name), ''), current_user, pg_my_temp_schema()::text
+FROM pg_settings WHERE source = 'session' AND left(name, 12) <> 'transaction_'
+"""
+"""What one migration can leave in the session for the next: a layer between them must not lose it."""
 
 
 class Execution:

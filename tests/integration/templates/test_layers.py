@@ -54,8 +54,9 @@ class Heard(Progress):
 class History:
     """A project with a migration for each of its entries, after one that makes their table."""
 
-    def __init__(self, root, kind, entries, *, reads=(), more="pass"):
+    def __init__(self, root, kind, entries, *, reads=(), more="pass", first=FIRST):
         self.root, self.kind, self.entries, self.reads = root, kind, list(entries), set(reads)
+        self.first = first
         (root / "migrations" / "versions").mkdir(parents=True)
         place = "alembic.ini" if kind == "alembic" else "migrations"
         (root / "pyproject.toml").write_text(TABLE.format(own=uuid.uuid4().hex[:8], place=place))
@@ -72,11 +73,11 @@ class History:
             path.unlink()
         for number, entry in enumerate(["", *self.entries]):
             if self.kind == "sql":
-                text = f"INSERT INTO log (entry) VALUES ('{entry}')" if number else FIRST
+                text = f"INSERT INTO log (entry) VALUES ('{entry}')" if number else self.first
                 (directory / f"{number:04}.sql").write_text(text)
             else:
                 before = f"{number - 1:04}" if number else None
-                fields = {"number": number, "before": before, "reads": number in self.reads, "first": FIRST}
+                fields = {"number": number, "before": before, "reads": number in self.reads, "first": self.first}
                 (directory / f"{number:04}.py").write_text(REVISION.format(entry=entry, **fields))
 
     def build(self, server):
@@ -152,10 +153,17 @@ def records(worker):
     return [record for text in texts if (record := Record.from_json(text))]
 
 
+SCHEMAS = "CREATE SCHEMA app; CREATE TABLE app.log (LIKE log INCLUDING ALL); SET search_path TO app, public"
+NEEDS_ALL = {
+    "env.py": {"more": "connection.execute(text(\"SELECT 1 / count(*) FROM log WHERE entry LIKE 'e%'\"))"},
+    "a setting": {"first": f"{FIRST}; {SCHEMAS}"},
+}
+
+
 @pytest.mark.slow
-def test_an_env_py_that_needs_all_migrations_is_run_with_all_of_them(server, tmp_path, empty_database):
-    more = "connection.execute(text(\"SELECT 1 / count(*) FROM log WHERE entry LIKE 'e%'\"))"
-    history = History(tmp_path, "alembic", "abcde", more=more)
+@pytest.mark.parametrize("options", NEEDS_ALL.values(), ids=NEEDS_ALL)
+def test_what_needs_all_migrations_in_one_session_is_run_with_all_of_them(server, tmp_path, empty_database, options):
+    history = History(tmp_path, "alembic", "abcde", **options)
     history.build(server)
     for edit in ("x", "y"):
         history.entries[3] = edit

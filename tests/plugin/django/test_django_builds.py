@@ -94,6 +94,17 @@ def test_a_changed_migration_builds_from_there_on_and_to_what_a_build_from_nothi
 
 
 @pytest.mark.slow
+def test_what_a_migration_sets_in_the_session_is_there_for_those_that_follow(clinic):
+    setting = "migrations.RunSQL('CREATE SCHEMA ward; SET search_path TO ward, public')"
+    clinic.migration("0004_setting", setting, "0003_own")
+    for table in ("first", "second"):
+        made = f"migrations.RunSQL('CREATE TABLE {table} (); RESET search_path')"
+        clinic.migration("0005_table", made, "0004_setting")
+        clinic.seeddb("build")
+    assert rows(clinic, "SELECT to_regclass('ward.second')::text")[0] == [[("ward.second",)]]
+
+
+@pytest.mark.slow
 def test_one_more_migration_of_the_last_app_runs_one_migration(clinic):
     clinic.settings("INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'clinic', 'yard']")
     for name, text in {
