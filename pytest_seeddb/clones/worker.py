@@ -49,10 +49,9 @@ if TYPE_CHECKING:
 class Worker:
     """One process's work on one server, under one lease.
 
-    Lifetime: until `close`, which drops what was made. When the process dies without it, the server
-    ends the lease and the next run's sweep drops what is left. A server that is restarted meanwhile is
-    connected to again; what stood without a lease is not handed out. A child made by ``fork`` that goes
-    on with it gets a connection and a lease of its own, and leaves the parent's alone.
+    Lifetime: until `close`, which drops what was made. When the process dies without it, the server ends the lease and
+    the next run's sweep drops what is left. A server that is restarted meanwhile is connected to again; what stood
+    without a lease is not handed out. A forked child that goes on with it gets a connection and a lease of its own.
     """
 
     def __init__(
@@ -167,6 +166,11 @@ class Worker:
         """The workers on data of their own, for plans that need them."""
         return [*self._apart.workers.values()] if self._apart else []
 
+    @property
+    def holds_failure(self) -> bool:
+        """Whether a build failed here, and locks tell the run's other processes for as long as this one lives."""
+        return bool(self._run) and (self._source.failed or any(worker.holds_failure for worker in self.others))
+
     def home(self, template: Template) -> Worker:
         """The worker on the server that has the template: this one, but for a plan that needs data of its own."""
         return self._homes.get(template.name, self)
@@ -235,12 +239,11 @@ class Worker:
             template = None
             try:
                 with server_errors("The template could not be made", self.server.address):
-                    reason = build_elsewhere(plan, self.look, self._token, self._run)
+                    # Apart, this process holds the lock of the data: a child would wait for it.
+                    reason = "" if self._support.is_apart else build_elsewhere(plan, self, self._token, self._run)
                     with suppress(Elsewhere):
                         if not (self._apart and self._apart.notes(plan).touches):
-                            template = (
-                                self._source.get(plan) if self._dumps is None else self._restore(plan, self._dumps)
-                            )
+                            template = self._restore(plan, self._dumps) if self._dumps else self._source.get(plan)
                     template = template or self._get_apart(plan)
                     template = replace(template, built=True, reason=reason) if reason else template
             except SeedDbError as error:
@@ -492,7 +495,6 @@ class Worker:
         with suppress(psycopg.Error):  # the server's next start looks again
             self._leftovers.close()
         if self._run and self._source.failed:
-            # Its locks tell the run's other processes, which may come later, that the build has failed.
             atexit.register(self._admin.close)
         else:
             self._admin.close()

@@ -37,12 +37,14 @@ _SHELL: Final = {name: os.environ[name] for name in sorted(VARIABLES - _PLACE) i
 
 
 def names_in_shell() -> list[str]:
-    """The names of the shell's, for another process."""
-    return list(_SHELL)
+    """The names of those whose value is still the shell's, for another process."""
+    from pytest_seeddb.fingerprint.environment import ASIDE
+
+    return [name for name, value in _SHELL.items() if ASIDE.get(name, os.environ.get(name)) == value]
 
 
 def narrow_shell(names: list[str]) -> None:
-    """In an xdist worker: leave only what the controller found, whose conftests may have set others since."""
+    """In another process of the run: leave only what the first found, whose conftests may have set others since."""
     for name in _SHELL.keys() - names:
         del _SHELL[name]
 
