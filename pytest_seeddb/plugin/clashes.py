@@ -20,6 +20,11 @@ _OWN: Final = "pytest_seeddb."
 _DATABASE: Final = "seeded_db"
 
 
+def overrides(item: pytest.Item, name: str) -> bool:
+    """Whether a test sees a definition of the fixture that is not the plugin's, under whichever function's name."""
+    return any(not definition.func.__module__.startswith(_OWN) for definition in _definitions(item, name))
+
+
 def uses_the_plugin(item: pytest.Item) -> bool:
     """Whether a test uses one of the per-test fixtures, directly or not: the plugin's, or one that is built on it."""
     if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):

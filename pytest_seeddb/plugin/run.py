@@ -321,7 +321,7 @@ def _errors_in_table(
     session: pytest.Session, settings: Settings, seeded: Sequence[pytest.Item]
 ) -> list[tuple[SeedDbError, str]]:
     """What is wrong with the tests of one table, and in which test."""
-    from pytest_seeddb.plugin.clashes import check_database
+    from pytest_seeddb.plugin.clashes import check_database, overrides
 
     run = session.config.stash[RUN]
     wishes: list[tuple[Wish, str]] = []
@@ -333,7 +333,7 @@ def _errors_in_table(
                 check_database(item)
         except SeedDbError as error:
             errors.append((error, item.nodeid))
-    if _overrides(seeded, ("seeddb_settings", "seeddb_plan")):
+    if any(overrides(item, name) for item in seeded for name in ("seeddb_settings", "seeddb_plan")):
         return errors  # the table says little
     try:
         _check_engines(settings)
@@ -397,14 +397,6 @@ def _wish(item: pytest.Item, settings: Settings) -> Wish:
         source=f"scope = {scope!r}, {settings.source('scope')}",
         remedy=remedy,
     )
-
-
-def _overrides(seeded: Sequence[pytest.Item], fixtures: Sequence[str]) -> bool:
-    """Whether a plugin, a conftest, a test module or a test class has one of the fixtures, too."""
-    manager = seeded[0].config.pluginmanager
-    nodes = {node for item in seeded for node in item.listchain() if isinstance(node, pytest.Class | pytest.Module)}
-    places = {*manager.get_plugins(), *(node.obj for node in nodes)} - {manager.get_plugin("seeddb-fixtures")}
-    return any(name in dir(place) for place in places for name in fixtures)
 
 
 def _check_engines(settings: Settings) -> None:

@@ -79,14 +79,14 @@ def test_a_conftest_overrides_its_table_and_only_one_may_be_always_enabled(monor
         """
         import pytest
 
-        @pytest.fixture(scope="session")
-        def seeddb_settings(seeddb_settings):
+        @pytest.fixture(scope="session", name="seeddb_settings")
+        def _settings(seeddb_settings):
             assert seeddb_settings.name == "api"
-            return seeddb_settings.replace(seeds=[])
+            return seeddb_settings.replace(seeds=[], engines=[])
         """,
     )
     with (monorepo.path / "apps/api/seeddb.toml").open("a") as table:
-        table.write("enabled = 'always'\n")
+        table.write("enabled = 'always'\nengines = ['missing:engine']\n")
     text = "def test_none(seeded_connection):\n    assert not seeded_connection.execute('TABLE of_api').fetchall()\n"
     monorepo.write("apps/api/tests/test_api.py", text)
     result = monorepo.run(enabled=False)
