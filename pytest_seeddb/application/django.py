@@ -68,6 +68,12 @@ def is_set_up() -> bool:
     return bool(settings.configured and apps.ready)
 
 
+def has_settings(root: Path) -> bool:
+    """Whether the settings are loaded, or the environment or pytest's configuration names them: not ``manage.py``."""
+    conf: Any = sys.modules.get("django.conf")
+    return bool((conf and conf.settings.configured) or _in_pytest(root, os.environ.get(_VARIABLE, "")))
+
+
 def set_up(root: Path, *, source: str) -> None:
     """Load the project's settings and models, unless that was done; ``source`` asks for it.
 

@@ -67,7 +67,7 @@ class Run:
         settings: Those of the table, the environment and the options.
         options: The command line's values, for all tables.
         tables: Those of further tables below it, by the node of their directory.
-        broken: What is wrong in such a table.
+        broken: What is wrong in such a table, or in Django's settings that only ``manage.py`` names.
         registering: Those for which the fixtures are being registered; ``None`` for ``settings``.
         servers: Those that chose the server, for each worker.
         unsettled: Databases whose fixtures are done with them, each with its test or scope, the table's settings, and

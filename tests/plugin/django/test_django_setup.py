@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clinic import TABLE, Clinic
+from clinic import IMPORTS, TABLE, Clinic
 
 EAST = '[{"model": "clinic.ward", "pk": 3, "fields": {"name": "east"}}]'
 
@@ -140,10 +140,42 @@ def test_test_modules_import_models_at_their_top_although_only_manage_py_names_t
         test = "from django.conf import settings\n" + test.replace("settings)", ")", 1)
     clinic.test(test, *options, name="tests/test_there.py").assert_outcomes(passed=1)
     clinic.settings("import nowhere")
-    result = clinic.run(*options, "test_it.py")
+    result = clinic.run(*options, *(("-n", "1") if options else ()), "test_it.py")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "Django cannot be set up" in result.stderr.str()
     assert "No module named 'nowhere'" in result.stderr.str()
+
+
+VARIABLE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site_.other')\n"
+CONFIGURE = """
+    from django.conf import settings
+    from site_ import other
+    settings.configure(**{name: value for name, value in vars(other).items() if name.isupper()})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("conftest", "site", "options"),
+    [
+        (VARIABLE, 7, ()),
+        (CONFIGURE, 7, ()),
+        ("from clinic.models import Patient", 1, ()),
+        (CONFIGURE, 7, ("-p", "no:django")),
+    ],
+    ids=["variable", "configure", "models", "alone"],
+)
+def test_a_conftest_below_the_root_may_name_the_settings_before_manage_py_does(clinic, conftest, site, options):
+    clinic.write("pyproject.toml", TABLE.partition("    [tool.pytest")[0])
+    clinic.write("area/tests/conftest.py", conftest)
+    clinic.write("site_/other.py", "from site_.settings import *\nSITE_ID = 7\n")
+    test = f"{IMPORTS}def test_it(settings):\n    assert settings.SITE_ID == {site}\n"
+    if options:
+        test = "from django.conf import settings\n" + test.replace("(settings)", "()")
+    else:
+        test += "    with pytest.raises(RuntimeError, match='Database access not allowed'): Ward.objects.count()\n"
+    clinic.write("area/tests/test_there.py", test)
+    clinic.run(*options, enabled=False).assert_outcomes(passed=1)
 
 
 @pytest.mark.slow
