@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str], stream: TextIO, *, is_json: bool) -> int:
         parsed.stream = stream
         return int(import_module(parsed.module).run(parsed))
     except WrongUsage as wrong:
-        sys.stderr.write(str(wrong))
+        say(str(wrong).rstrip("\n"))
         code, error = USAGE, SeedDbError(wrong.message, source="the command line", remedy=f"see {wrong.prog} --help")
     except SeedDbError as failure:
         if parsed and parsed.verbose and failure.__cause__:

@@ -86,8 +86,6 @@ def apply_to(
         waited = not wish.dry_run and _lock(connection, progress)
         ledger = ledgers.read(connection)
         guard(stage_with(plan, wish.only), wish, ledger)
-        if wish.reset and not wish.dry_run:
-            empty(connection, wish.lock_timeout, progress)
         if wish.reset:
             ledger = Ledger()
         strange_table = "" if wish.reset else unknown_rows(ledger, connection)
@@ -98,6 +96,8 @@ def apply_to(
         if not wish.dry_run:
             if certain:
                 raise certain[0]
+            if wish.reset:
+                empty(connection, wish.lock_timeout, progress)
             marker = _marker(own, wish, ledger, strange_table)
             ledgers.rewrite(connection, plan, ledger, marker)
             engines = engines_of_plan(plan)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection, Mapping
 
+    from pytest_seeddb.settings.settings import Settings
+
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command."""
@@ -44,18 +46,25 @@ def complete(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.Ar
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 
-def _profiles(**_: Any) -> Collection[str]:
+def _settings(parsed: argparse.Namespace) -> Settings:
+    from pytest_seeddb.settings.pytest_files import put_on_path
+    from pytest_seeddb.settings.settings import load_settings
+
+    start = Path(getattr(parsed, "directory", None) or Path.cwd()).resolve()
+    put_on_path(start)
+    return load_settings(start)
+
+
+def _profiles(parsed_args: argparse.Namespace, **_: Any) -> Collection[str]:
     from pytest_seeddb.seeds.parameters import BUILT_IN
-    from pytest_seeddb.settings.settings import load_settings
 
-    return {**BUILT_IN, **load_settings(Path.cwd()).profiles}
+    return {**BUILT_IN, **_settings(parsed_args).profiles}
 
 
-def _seeders(**_: Any) -> Collection[str]:
+def _seeders(parsed_args: argparse.Namespace, **_: Any) -> Collection[str]:
     from pytest_seeddb.seeds.staging import seeds_of
-    from pytest_seeddb.settings.settings import load_settings
 
-    names = [seed.identity for seed in seeds_of(load_settings(Path.cwd()))[0]]
+    names = [seed.identity for seed in seeds_of(_settings(parsed_args))[0]]
     return [*names, *(name.rpartition(":")[2] for name in names)]
 
 

@@ -38,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
         look = worker.look(plan)
     code = dict(look.code)
     if parsed.why:
-        file = relative_name(Path(parsed.why) if Path(parsed.why).is_absolute() else plan.root / parsed.why, plan.root)
+        file = relative_name((parsed.directory or Path.cwd()) / parsed.why, plan.root)
         uses = _uses(file, plan, look)
         lines = [line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names))]
         show(parsed, uses, lines or [f"no step depends on {file}"], with_quiet=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import io
+import re
 import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -21,6 +23,7 @@ _SHOWN: Final = 20
 _VERSIONS: Final = 30
 """Commits of a file to look at, the newest."""
 _PATIENCE: Final = 10
+_COPIES: Final = re.compile(r"\bCOPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
 _CODE: Final = (".py", ".sql")
 """Others hold data, and these may be secrets."""
 
@@ -65,7 +68,8 @@ def _git(root: Path, *arguments: str) -> bytes:
 
 def _lines(data: bytes, file: str, unit: str) -> list[str]:
     """The lines of a function, class or constant, or all; `HIDDEN` stands for statements that name a secret."""
-    lines = data.decode(errors="replace").splitlines()
+    text = io.StringIO(data.decode(errors="replace"), newline=None)
+    lines = [line.removesuffix("\n") for line in text]  # as `ast` counts them; `splitlines` also ends one at \f
     kept = range(len(lines))
     statements = _python_statements(data) if file.endswith(".py") else _sql_statements(lines)
     if unit:
@@ -109,5 +113,13 @@ def _python_statements(data: bytes) -> list[_Statement]:
 
 
 def _sql_statements(lines: list[str]) -> list[_Statement]:
-    ends = [number for number, line in enumerate(lines, 1) if line.rstrip().endswith(";")]
-    return [("", start, end) for start, end in zip([0, *ends], [*ends, len(lines)], strict=True)]
+    """Each ends with a line's ``;``. The rows of a ``COPY`` belong to it: it names their columns."""
+    ends, has_rows = [0], False
+    for number, line in enumerate(lines, 1):
+        if has_rows:
+            ends += [number] if line == "\\." else []
+            has_rows = line != "\\."
+        elif line.rstrip().endswith(";"):
+            has_rows = bool(_COPIES.search("\n".join(lines[ends[-1] : number])))
+            ends += [] if has_rows else [number]
+    return [("", start, end) for start, end in zip(ends, [*ends[1:], len(lines)], strict=True)]

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import os
 import sys
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, is_dataclass
 from io import TextIOWrapper
 from time import perf_counter
@@ -44,6 +44,10 @@ def parts_of(error: SeedDbError) -> dict[str, str]:
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print a line, by default on standard error; nothing happens where its reader is gone."""
     stream = stream or sys.stderr
+    if stream is None:  # a shell can close it; `print` would take standard output
+        return
+    with suppress(AttributeError):  # of streams that are no TextIOWrapper
+        line = line.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
     try:
         print(line, file=stream, flush=True)
     except BrokenPipeError:
@@ -127,7 +131,9 @@ def make_progress(parsed: argparse.Namespace | None = None, verb: str = "buildin
     """
     if parsed and parsed.quiet:
         return Progress()
-    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+    can_draw = (
+        sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+    )
     return (_Bar if can_draw else _Lines)(verb, steps=steps, verbose=bool(parsed and parsed.verbose))
 
 
@@ -179,7 +185,7 @@ class _Bar(_Lines):
             TimeElapsedColumn(),
             TextColumn("{task.fields[step]}", markup=False),
             console=Console(stderr=True, highlight=False),
-            redirect_stdout=sys.stdout.isatty(),  # a file gets the output as it is
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # a file gets the output as it is
         )
         self._bars.start()
         for line in plan.unusual():

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
             options = [option for option in self._option_string_actions if option.startswith("--")]
             option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
             near = did_you_mean(option, options) if option else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{'. ' if near else ''}{near}")
+            self.error(f"unrecognized arguments: {' '.join(map(_without_value, unknown))}{'. ' if near else ''}{near}")
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
@@ -256,6 +256,11 @@ def _add(
         command.add_argument("--json", action="store_true", help="print the result, or the error, as JSON")
     _add_loudness(command, argparse.SUPPRESS)
     return command
+
+
+def _without_value(word: str) -> str:
+    name, equals, _ = word.partition("=")  # the value may be a secret: --set with a command that has none
+    return f"{name}=..." if equals else word
 
 
 def _directory(text: str) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.cli.output import show, table
 from pytest_seeddb.cli.parser import settings_of
-from pytest_seeddb.errors import HIDDEN, names_a_secret
+from pytest_seeddb.errors import HIDDEN, mask, names_a_secret
 from pytest_seeddb.seeds.hints import describe, hint_for
 from pytest_seeddb.seeds.kinds import Declaration, DjangoSeed
 from pytest_seeddb.seeds.parameters import BUILT_IN
@@ -27,7 +27,7 @@ def run(parsed: argparse.Namespace) -> int:
     seeders = [_seeder(seed, profile) for seed in seeds]
     secrets = {parameter["name"] for seeder in seeders for parameter in seeder["parameters"] if parameter["is_secret"]}
     profiles = {
-        name: {key: HIDDEN if key in secrets or names_a_secret(key) else value for key, value in values.items()}
+        name: {key: HIDDEN if key in secrets else _shown(value, key) for key, value in values.items()}
         for name, values in {**BUILT_IN, **settings.profiles}.items()
     }
     result = {
@@ -55,13 +55,26 @@ def _seeder(seed: Seed, profile: Profile) -> dict[str, Any]:
     }
 
 
+def _shown(value: object, key: str = "") -> object:
+    """A value without the secrets that names or URLs in it show."""
+    if names_a_secret(key):
+        return HIDDEN
+    if isinstance(value, dict):
+        return {name: _shown(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
+
+
 def _parameter(parameter: Parameter, profile: Profile) -> dict[str, Any]:
     given = profile.given.get(parameter.name)
-    value = str(given.value) if given and given.is_text else repr(given.value) if given else parameter.default or "?"
+    value = parameter.default or "?"
+    if given:
+        value = str(given.value) if given.is_text else repr(_shown(given.value))
     return {
         "name": parameter.name,
         "takes": describe(hint_for(parameter.hint, parameter.default)),
-        "value": HIDDEN if parameter.is_secret else value,
+        "value": HIDDEN if parameter.is_secret else mask(value),
         "from": given.source if given else "its default",
         "is_secret": parameter.is_secret,
     }

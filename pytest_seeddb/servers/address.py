@@ -228,7 +228,8 @@ def environment_for(address: Address, env: Iterable[str] = ()) -> dict[str, str]
     from psycopg import pq
 
     misleading = {name for key in address.params for name in _MISLEADING.get(key, ())}
-    misleading |= VARIABLES if address.is_ours else set()
+    # What the project's own code may read as its configuration, and no server of ours minds.
+    misleading |= VARIABLES - {"PGPASSWORD", "PGPASSFILE"} if address.is_ours else set()
     inherited = {name: value for name, value in os.environ.items() if name not in misleading}
     variables = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
     own = {variable.decode(): value for key, value in address.params.items() if (variable := variables.get(key))}

@@ -86,5 +86,5 @@ def _change(step: int) -> None:
 
 def variables_set() -> list[str]:
     """Those that are set now, as ``NAME=value``, for an error; not those that hold a password."""
-    names = sorted((VARIABLES - _PLACE) & os.environ.keys())
+    names = sorted(name for name in (VARIABLES - _PLACE) & os.environ.keys() if os.environ[name] != _SHELL.get(name))
     return [f"{name}={os.environ[name]}" for name in names]

@@ -9,7 +9,7 @@ import shlex
 import sys
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ _FILES: Final = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "py
 _SECTIONS: Final = {"setup.cfg": "tool:pytest"}
 _ALWAYS: Final = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml")
 """These are pytest's even without a table."""
+_YES: Final = {"1", "true", "yes", "on", "t", "y"}
 _DJANGO: Final = "DJANGO_SETTINGS_MODULE"
 _SET_IN_CODE: Final = re.compile(
     rf"""environ(?:\.setdefault\(\s*["']{_DJANGO}["']\s*,|\[\s*["']{_DJANGO}["']\s*\]\s*=)\s*["'](?P<module>[\w.]+)["']"""
@@ -100,19 +101,41 @@ def set_variables(start: Path, environ: MutableMapping[str, str] = os.environ) -
     """Set the variables that pytest-env and pytest-dotenv would set, where these are installed."""
     file = pytest_file(start)
     if find_spec("pytest_env"):
-        for name, value, keeps in _of_pytest_env(file, environ):
+        from dotenv import dotenv_values
+
+        table = dict(_table_of_pytest_env(file.path.parent if file.path else start))
+        names = table.pop("env_files", None)
+        keep = table.pop("env_files_skip_if_set", file.text("env_files_skip_if_set"))
+        before = {*environ} if str(keep).lower() in _YES else set()
+        for name in names if isinstance(names, list) else file.lines("env_files"):
+            values = dotenv_values((file.path.parent if file.path else start) / name)
+            environ.update({key: text for key, text in values.items() if text is not None and key not in before})
+        for name, value, keeps in _of_pytest_env(replace(file, env=table), environ):
             if value is None:
                 environ.pop(name, None)
             elif not (keeps and name in environ):
                 environ[name] = value
-    if file.path and file.words("env_files") and find_spec("pytest_dotenv"):
+    if find_spec("pytest_dotenv"):
         from dotenv import dotenv_values
 
-        overrides = file.text("env_override_existing_values").lower() in {"1", "true"}
-        for name in file.words("env_files"):
-            for key, text in dotenv_values(file.path.parent / name).items():
+        overrides = file.text("env_override_existing_values").lower() in _YES
+        for name in file.lines("env_files") or [".env"]:  # its default
+            path = next((place / name for place in (start, *start.parents) if (place / name).is_file()), start / name)
+            for key, text in dotenv_values(path).items():
                 if text is not None and (overrides or key not in environ):
                     environ[key] = text
+
+
+def _table_of_pytest_env(start: Path) -> Mapping[str, Any]:
+    """The nearest table of pytest-env, whichever file pytest itself reads."""
+    for directory in (start, *start.parents):
+        for name in ("pytest.toml", ".pytest.toml", "pyproject.toml"):
+            with suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+                table = tomllib.loads((directory / name).read_text(encoding="utf-8"))
+                table = table.get("tool", {}) if name == "pyproject.toml" else table
+                if isinstance(own := table.get("pytest_env"), dict):
+                    return own
+    return {}
 
 
 def set_django_settings(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:

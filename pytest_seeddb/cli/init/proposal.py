@@ -17,6 +17,7 @@ from pytest_seeddb.cli.init.trial import Trial
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.migrations.sources import DJANGO, stages
 from pytest_seeddb.settings.files import FILE_NAME
+from pytest_seeddb.settings.pytest_files import put_on_path
 from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Proposal:
         self.lines: list[str] = []
         self.seeds: Written | None = None
         self.root = root
+        put_on_path(root)
         files = self._files = Files(root)
         self._code = Code(files)
         self._imports = imports
@@ -355,8 +357,9 @@ def _seeds_module(files: Files, code: Code, package: str) -> tuple[str, Written]
         rows = f"{session}, rows: int = 3"
         add, add_all = "session.add({0}(...))", "session.add_all({0}(...) for number in range(rows))"
     place = f"{package.replace('.', '/')}/".lstrip("/")
-    home = files.modules.get(package, "") if package else ""
-    place = home.removesuffix("__init__.py") if home.endswith("/__init__.py") else place
+    if package:  # which may be below `src`, also without an __init__.py
+        places = [f"{source}{place}" for source in files.sources]
+        place = next((path for path in places if any(name.startswith(path) for name in files.names)), place)
     taken = {name.removeprefix(place).partition("/")[0] for name in files.names if name.startswith(place)}
     name = next((name for name in ("seeds", "seeders") if not {name, f"{name}.py"} & taken), "seeddb_seeds")
     pairs = [model.rpartition(".")[::2] for model in models[:6]]

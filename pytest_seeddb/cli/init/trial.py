@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _REFUSED: Final = {"host": "127.0.0.1", "port": "1", "dbname": "seeddb", "user": "seeddb"}
 _URL: Final = "postgresql://seeddb@/seeddb?host=/nowhere/seeddb&port=5432"  # in the form that the embedded server has
 _CONNECTS: Final = {"OperationalError", "InterfaceError", "ConnectionRefusedError", "gaierror", "CannotConnectNowError"}
+_POSTGRES: Final = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
 _MAKES_APPLICATION: Final = re.compile(r":(?:create|make)_app")
 _SECONDS: Final = 120
 
@@ -52,10 +53,10 @@ class Trial:
 
     def _try(self, settings: str) -> tuple[list[str], str]:
         line = [sys.executable, "-m", __name__, str(self.root)]
-        environ = {**dict.fromkeys(self.variables, _URL), **os.environ}
         options: dict[str, Any] = {"input": settings, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options |= {"env": _nowhere(self.variables), "text": True, "errors": "replace"}
         try:
-            done = subprocess.run(line, cwd=self.root, env=environ, text=True, timeout=_SECONDS, check=False, **options)  # noqa: S603 - this Python
+            done = subprocess.run(line, cwd=self.root, timeout=_SECONDS, check=False, **options)  # noqa: S603 - this Python
         except subprocess.TimeoutExpired as late:
             output, ending = (late.stdout or b"").decode(), f"its import takes more than {_SECONDS} seconds"
         else:
@@ -65,9 +66,23 @@ class Trial:
         return ["; ".join(filter(None, map(str.strip, answer.splitlines()))) for answer in answers], ending
 
 
+def _nowhere(variables: Iterable[str]) -> dict[str, str]:
+    """The environment in which no variable leads to a database: neither an own one nor one of the shell."""
+    from pytest_seeddb.application.surroundings import url_variables
+    from pytest_seeddb.servers.address import Address
+
+    nowhere = Address(_REFUSED)
+    around = {name: value for name, value in os.environ.items() if name not in {"PGSERVICE", "PGHOSTADDR"}}
+    urls = [name for name, value in around.items() if _POSTGRES.match(value)]
+    return {**dict.fromkeys(variables, _URL), **around, **nowhere.environment(), **url_variables(urls, nowhere)}
+
+
 def main() -> None:
     """Answer, on the standard output that the project does not see, for each setting that the input has."""
+    from pytest_seeddb.settings.pytest_files import put_on_path
+
     root = Path(sys.argv[1])
+    put_on_path(root)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for name, value in json.load(sys.stdin):
@@ -136,9 +151,9 @@ def _try_command(command: str) -> None:
         raise ConfigError(f"there is no program {program!r}")
     if words[-2:] == ["db", "upgrade"]:
         line, environ = [program, *words[:-1], "heads"], {**os.environ, "PATH": search_path()}
-        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS, "env": environ}
-        done = subprocess.run(line, check=False, **options)  # noqa: S603 - the command that is proposed
-        if done.returncode:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "timeout": _SECONDS}
+        done = subprocess.run(line, env=environ, check=False, **options)  # noqa: S603 - the command that is proposed
+        if done.returncode and not any(name in done.stderr for name in _CONNECTS):
             lines = [text.strip() for text in done.stderr.splitlines() if "Error: " in text]
             raise ConfigError(f"`{shlex.join(line)}` fails", saw=". ".join(lines))
 

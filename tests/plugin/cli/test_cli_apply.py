@@ -488,6 +488,15 @@ def test_reset_empties_all_and_seeds_anew_and_asks_first(database):
 
 
 @pytest.mark.slow
+def test_reset_empties_nothing_where_the_run_is_certain_to_fail(database):
+    database.apply()
+    database.project.write("pyproject.toml", f'{TABLE}extensions = ["nope"]\n')
+    _, errors = database.apply("--reset", "--yes", code=1)
+    assert "The extension nope could not be created" in errors
+    assert database.rows == ROWS
+
+
+@pytest.mark.slow
 def test_reset_gives_up_where_others_hold_locks_and_says_who_and_changes_nothing(database):
     database.apply()
     with psycopg.connect(database.address.conninfo, application_name="the shop") as other:

@@ -83,6 +83,13 @@ def test_no_line_of_a_statement_that_names_a_secret_is_shown(project):
     commit("shop/users.sql", sql := "SELECT 1;\nCREATE ROLE a\n  PASSWORD\n  'hunter2';\nSELECT 2;\n")
     (root / "users.sql").write_text(sql.replace("hunter2", "hunter3").replace("SELECT 2", "SELECT 3"))
     assert changed_lines("users.sql", record("users.sql", sql, declared=True), root) == ("- SELECT 2;", "+ SELECT 3;")
+    rows = "COPY users (name, password) FROM stdin;\nbob\thunter2\n\\.\nSELECT 2;\n"
+    commit("shop/dump.sql", rows)
+    (root / "dump.sql").write_text(rows.replace("hunter2", "hunter3").replace("SELECT 2", "SELECT 3"))
+    assert changed_lines("dump.sql", record("dump.sql", rows, declared=True), root) == ("- SELECT 2;", "+ SELECT 3;")
+    commit("shop/paged.py", paged := "A = 1\n\f\nTOKENS = {\n    'a': 'hunter2',\n}\n")
+    (root / "paged.py").write_text(paged.replace("hunter2", "hunter3").replace("A = 1", "A = 2"))
+    assert changed_lines("paged.py", record("paged.py", paged), root) == ("- A = 1", "+ A = 2")
     commit("shop/users.csv", "bob,hunter2\n")
     (root / "users.csv").write_text("bob,hunter3\n")
     assert changed_lines("users.csv", record("users.csv", "bob,hunter2\n", declared=True), root) == ()

@@ -77,10 +77,16 @@ def test_code_that_asks_for_one_inside_depends_on_the_shell_s_value():
         assert environment.part(environment.variable("PGOPTIONS")) == before
 
 
-def test_a_child_program_on_a_server_of_ours_has_none_and_on_another_all():
+def test_a_child_program_on_a_server_of_ours_has_none_but_passwords_and_on_another_all():
     params = {"host": "/tmp/x", "user": "app", "dbname": "clone"}
     ours = environment_for(Address(params, is_ours=True).with_database("other").having(port="5432").without_password)
-    assert {name for name in ours if name.startswith("PG")} == {"PGHOST", "PGPORT", "PGUSER", "PGDATABASE"}
+    assert {name for name in ours if name.startswith("PG")} == {
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGDATABASE",
+        "PGPASSWORD",
+    }
     others = environment_for(Address(params))
     assert (others["PGOPTIONS"], others["PGSSLMODE"], others["PGPASSWORD"]) == (
         "-c search_path=x",

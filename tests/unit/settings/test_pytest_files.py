@@ -36,14 +36,21 @@ FILES = {
 }
 
 
-@pytest.fixture
-def plugins(monkeypatch):
-    """pytest-env and pytest-dotenv are installed."""
-    monkeypatch.setattr(pytest_files, "find_spec", lambda _name: True)
+SET = {
+    "pytest_env": {"A": "2", "B": "x-2", "C": "{A}", "FROM_FILE": "1"},
+    "pytest_dotenv": {"A": "set", "GONE": "1", "FROM_FILE": "1"},
+}
+"""What each plugin sets. They cannot be installed together: both have an option --envfile."""
 
 
+def install(monkeypatch, plugin):
+    monkeypatch.setattr(pytest_files, "find_spec", lambda name: name == plugin)
+
+
+@pytest.mark.parametrize("plugin", SET)
 @pytest.mark.parametrize("name", FILES)
-def test_each_of_pytest_s_files_is_read_also_from_a_directory_below(name, tmp_path, monkeypatch, plugins):
+def test_each_of_pytest_s_files_is_read_also_from_a_directory_below(name, plugin, tmp_path, monkeypatch):
+    install(monkeypatch, plugin)
     (tmp_path / name).write_text(FILES[name])
     (tmp_path / ".env.test").write_text("FROM_FILE=1\nA=2\n")
     below = tmp_path / "apps" / "api"
@@ -54,14 +61,21 @@ def test_each_of_pytest_s_files_is_read_also_from_a_directory_below(name, tmp_pa
     assert sys.path == [str(tmp_path / "lib"), str(tmp_path / "tests" / "support"), *before]
     environ = {"A": "set", "GONE": "1"}
     set_variables(below, environ)
-    assert environ == {"A": "set", "B": "x-set", "C": "{A}", "FROM_FILE": "1"}
+    assert environ == SET[plugin]
     assert pytest_file(below).text("DJANGO_SETTINGS_MODULE") == "shop.settings.test"
 
 
-def test_the_table_of_pytest_env(tmp_path, plugins):
+@pytest.mark.parametrize("ini", ["pyproject.toml", "pytest.ini"])
+def test_the_table_of_pytest_env_counts_whichever_file_pytest_reads(tmp_path, monkeypatch, ini):
+    install(monkeypatch, "pytest_env")
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    if ini == "pyproject.toml":
+        (tmp_path / "pytest.ini").unlink()
+    (tmp_path / ".env.test").write_text("FROM_FILE=1\n")
     (tmp_path / "pyproject.toml").write_text("""
         [tool.pytest.ini_options]
         [tool.pytest_env]
+        env_files = [".env.test"]
         A = 1
         B = {value = "{A}/b", transform = true}
         C = {value = "new", skip_if_set = true}
@@ -69,7 +83,16 @@ def test_the_table_of_pytest_env(tmp_path, plugins):
     """)
     environ = {"C": "old", "D": "1"}
     set_variables(tmp_path, environ)
-    assert environ == {"A": "1", "B": "1/b", "C": "old"}
+    assert environ == {"A": "1", "B": "1/b", "C": "old", "FROM_FILE": "1"}
+
+
+def test_pytest_dotenv_reads_the_nearest_env_file_without_being_told(tmp_path, monkeypatch):
+    install(monkeypatch, "pytest_dotenv")
+    (tmp_path / ".env").write_text("FROM_FILE=1\n")
+    (below := tmp_path / "apps").mkdir()
+    environ = {}
+    set_variables(below, environ)
+    assert environ == {"FROM_FILE": "1"}
 
 
 def test_without_the_plugins_their_settings_are_nobody_s(tmp_path, monkeypatch):
