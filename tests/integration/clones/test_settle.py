@@ -201,12 +201,14 @@ def test_a_clone_that_is_rewound_often_does_not_grow(embedded_server, make_plan)
         assert len(sizes) == 1
 
 
-def test_without_a_superuser_rows_mean_discard_and_reading_is_kept(bench, monkeypatch):
-    monkeypatch.setattr(bench.pool, "_superuser", False)
-    bench.pool.close()  # what waits there is observed by a superuser
-    assert bench.settled(lambda address: run(address, [(0, READS[0])])).verdict == "keep"
-    found = bench.settled(lambda address: run(address, [(0, "INSERT INTO keyless VALUES (1)")]))
-    assert (found.verdict, found.reason) == ("discard", "rows were written, and our role is no superuser")
+def test_without_a_superuser_rows_mean_discard_and_reading_is_kept(bench):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.pool, "_superuser", False)
+        bench.pool.close()  # what waits there is observed by a superuser
+        assert bench.settled(lambda address: run(address, [(0, READS[0])])).verdict == "keep"
+        found = bench.settled(lambda address: run(address, [(0, "INSERT INTO keyless VALUES (1)")]))
+        assert (found.verdict, found.reason) == ("discard", "rows were written, and our role is no superuser")
+        bench.pool.close()  # the spare that follows is not
 
 
 # -- what random schemas have found ----------------------------------------------------------------
