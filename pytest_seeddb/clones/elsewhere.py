@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 IN_PROCESS: Final = "process"
 _CHILD: Final = "pytest_seeddb.clones.child"
-_ENDED: Final = "\0"
 _INSIDE: Final = "SEEDDB_BUILD"  # the setting's own variable
 
 
@@ -64,35 +63,36 @@ def build_elsewhere(plan: Plan, asker: Asker, token: str, run: str) -> str:
         with suppress(BrokenPipeError):
             child.stdin.write(pickle.dumps(task))
             child.stdin.flush()
-        outcome, stays = _answer(child.stdout)
+        answer = _answer(child.stdout)
     except BaseException:
         _end(child, kill=True)
         raise
-    if stays:
-        atexit.register(_end, child, kill=True)
-    else:
+    if answer is None:
         _end(child)
-    if outcome is None:  # the build made roles, and the next process knows that
-        return build_elsewhere(plan, asker, token, run)
-    if outcome == _ENDED:
         raise BuildError(
             "The process that builds the template has ended",
             saw=f"exit code {child.returncode}",
             source=f"build = {IN_PROCESS!r}, {recipe.settings.source('build')}",
             remedy="find out what ended it; what it printed is on standard error",
         )
+    outcome, stays = answer
+    if stays:
+        atexit.register(_end, child, kill=True)
+    else:
+        _end(child)
+    if outcome is None:  # the build made roles, and the next process knows that
+        return build_elsewhere(plan, asker, token, run)
     if isinstance(outcome, SeedDbError):
         raise outcome
     return outcome
 
 
-def _answer(pipe: IO[bytes]) -> tuple[SeedDbError | str | None, bool]:
-    """See `pytest_seeddb.clones.child`."""
-    try:
+def _answer(pipe: IO[bytes]) -> tuple[SeedDbError | str | None, bool] | None:
+    """See `pytest_seeddb.clones.child`; ``None`` where the child has ended without a whole answer."""
+    with suppress(EOFError, pickle.UnpicklingError):
         answer: tuple[SeedDbError | str | None, bool] = pickle.load(pipe)  # noqa: S301 - of our own process
-    except (EOFError, pickle.UnpicklingError):
-        return _ENDED, False
-    return answer
+        return answer
+    return None
 
 
 def _end(child: subprocess.Popen[bytes], *, kill: bool = False) -> None:

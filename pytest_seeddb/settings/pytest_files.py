@@ -9,7 +9,7 @@ import shlex
 import sys
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,11 +32,10 @@ _FLAGGED: Final = re.compile(r"(?P<flags>([DRU]:)*)(?P<name>[^=\s]+)\s*=\s*(?P<v
 
 @dataclass(frozen=True)
 class PytestFile:
-    """pytest's configuration file, with its options and the table of pytest-env."""
+    """pytest's configuration file, with its options."""
 
     path: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    env: Mapping[str, Any] = field(default_factory=dict)
 
     def words(self, option: str) -> list[str]:
         """A list of words, as a list of TOML or as words in an INI file."""
@@ -75,12 +74,10 @@ def _read(path: Path) -> PytestFile | None:
     with suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, configparser.Error):
         if path.suffix == ".toml":
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-            tool = table.get("tool", {})
             if path.name == "pyproject.toml":
-                pytest = tool.get("pytest", {})
-                env = tool.get("pytest_env", {})
-                return PytestFile(path, pytest.get("ini_options", pytest), env) if pytest else None
-            return PytestFile(path, table.get("pytest", {}), table.get("pytest_env", {}))
+                pytest = table.get("tool", {}).get("pytest", {})
+                return PytestFile(path, pytest.get("ini_options", pytest)) if pytest else None
+            return PytestFile(path, table.get("pytest", {}))
         parser = configparser.ConfigParser(interpolation=None)
         parser.optionxform = str  # type: ignore[assignment,method-assign]  # DJANGO_SETTINGS_MODULE
         parser.read(path, encoding="utf-8")
@@ -110,7 +107,7 @@ def set_variables(start: Path, environ: MutableMapping[str, str] = os.environ) -
         for name in names if isinstance(names, list) else file.lines("env_files"):
             values = dotenv_values((file.path.parent if file.path else start) / name)
             environ.update({key: text for key, text in values.items() if text is not None and key not in before})
-        for name, value, keeps in _of_pytest_env(replace(file, env=table), environ):
+        for name, value, keeps in _of_pytest_env(table or file.lines("env"), environ):
             if value is None:
                 environ.pop(name, None)
             elif not (keeps and name in environ):
@@ -151,9 +148,11 @@ def set_django_settings(start: Path, environ: MutableMapping[str, str] = os.envi
                 return
 
 
-def _of_pytest_env(file: PytestFile, environ: Mapping[str, str]) -> Iterator[tuple[str, str | None, bool]]:
-    """The name, the value (``None`` to unset it), and whether a value that is there stays."""
-    for name, entry in file.env.items():
+def _of_pytest_env(
+    entries: dict[str, Any] | list[str], environ: Mapping[str, str]
+) -> Iterator[tuple[str, str | None, bool]]:
+    """The name, the value (``None`` to unset it), and whether a value that is there stays: of a table, or of lines."""
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
         if not isinstance(entry, dict):
             yield name, str(entry), False
         elif entry.get("unset"):
@@ -162,7 +161,7 @@ def _of_pytest_env(file: PytestFile, environ: Mapping[str, str]) -> Iterator[tup
             text = str(entry.get("value", ""))
             text = text.format(**environ) if entry.get("transform") else text
             yield name, text, bool(entry.get("skip_if_set"))
-    for line in () if file.env else file.lines("env"):
+    for line in entries if isinstance(entries, list) else ():
         if match := _FLAGGED.fullmatch(line):
             flags, text = match["flags"], match["value"].strip()
             with suppress(KeyError, ValueError, IndexError):

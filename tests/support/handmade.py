@@ -6,7 +6,17 @@ import psycopg
 
 from pytest_seeddb.errors import BuildError
 from pytest_seeddb.fingerprint.digests import Part
-from pytest_seeddb.plan.plan import Stage, Step
+from pytest_seeddb.plan.plan import Progress, Stage, Step
+
+
+class Heard(Progress):
+    """Keeps the names of the steps that ran."""
+
+    def __init__(self):
+        self.steps = []
+
+    def step(self, step):
+        self.steps.append(step.name)
 
 
 class Statements:

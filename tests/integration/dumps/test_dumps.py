@@ -12,6 +12,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 from dumping import ODD, contents, restored, run, text_of
+from handmade import Heard
 from workloads import ROWS, SCHEMA
 
 from pytest_seeddb.cli.apply import apply
@@ -39,16 +40,6 @@ seeds = ["seeds/*.sql"]
 
 # Templates are found by what made them, whoever made them.
 OWN = uuid.uuid4()
-
-
-class Heard(Progress):
-    """Keeps the names of the steps that ran."""
-
-    def __init__(self):
-        self.steps = []
-
-    def step(self, step):
-        self.steps.append(step.name)
 
 
 class Project:

@@ -9,6 +9,7 @@ import uuid
 
 import psycopg
 import pytest
+from handmade import Heard
 from psycopg import sql
 
 from pytest_seeddb.cli.build import build
@@ -154,14 +155,9 @@ def rows(connection):
 def test_no_step_runs_for_an_import(project):
     project.export()
     project.forget()
-    heard = []
-
-    class Heard(Progress):
-        def step(self, step):
-            heard.append(step.name)
-
-    build(project.settings, Heard(), imported=project.file)
-    assert heard == ["import template.dump"]
+    heard = Heard()
+    build(project.settings, heard, imported=project.file)
+    assert heard.steps == ["import template.dump"]
 
 
 @pytest.mark.long  # several builds

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from attacks import times
 from dumping import text_of
-from handmade import Statements
+from handmade import Heard, Statements
 
 from pytest_seeddb.clones.opening import worker_on
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import BuildError
-from pytest_seeddb.plan.plan import Indivisible, Progress, Target
+from pytest_seeddb.plan.plan import Indivisible, Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.settings.settings import load_settings
 from pytest_seeddb.templates.record import Record
@@ -41,14 +41,6 @@ def upgrade():
     op.execute("INSERT INTO log (entry) VALUES ('{entry} " + word + "')" if {number} else "{first}")
 """
 FIRST = "CREATE TABLE log (id serial PRIMARY KEY, entry text)"
-
-
-class Heard(Progress):
-    def __init__(self):
-        self.steps = []
-
-    def step(self, step):
-        self.steps.append(step.name)
 
 
 class History:
