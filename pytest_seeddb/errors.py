@@ -19,10 +19,12 @@ from typing import Final, NoReturn, Self
 _URL_PASSWORD: Final = re.compile(
     r"(?P<before>[a-z][a-z0-9+.-]*://[^:/\s]*:)(?!\d*(?:[/?\s]|$))(?P<value>[^/\s]*|\S*)(?=@)", re.IGNORECASE
 )
-# ``password=...``, ``PGPASSWORD=...`` and ``sslpassword=...``, as in libpq strings, URLs and environments.
+# ``password=...``, ``PGPASSWORD=...`` and ``sslpassword=...``, as in libpq strings, URLs and environments. A value
+# without quotes may hold a quote, a comma or "&" (libpq ends it at a space only), but does not end with one.
 _KEY_PASSWORD: Final = re.compile(
-    r"(?P<before>(?:pg|ssl)?password['\"]?\s*[=:]\s*)(?P<value>'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[^\s&'\",;)}]+)",
-    re.IGNORECASE,
+    r"""(?P<before>(?:pg|ssl)?password['"]?\s*[=:]\s*)
+        (?P<value>(?:'(?:[^'\\]|\\.)*'|"[^"]*")(?![^\s&'",;)}]) | (?:(?:['",;)}]|&(?!\w+=))*(?:\\.|[^\s&'",;)}]))+)""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _SECRET_NAME: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 

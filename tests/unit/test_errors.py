@@ -62,6 +62,11 @@ SECRETS = {
     '{"PGPASSWORD": "s3cret"}': '{"PGPASSWORD": ***}',
     "sslpassword=s3cret": "sslpassword=***",
     "connect(password=s3cret)": "connect(password=***)",
+    'host=db password=s3c"ret x': "host=db password=*** x",
+    "host=db password='x's3cret, x": "host=db password=***, x",
+    "host=db password='x;s3c'ret": "host=db password=***",
+    "host=db password=x&s3c\\ ret": "host=db password=***",
+    "?password=x&s3cret&user=app": "?password=***&user=app",
 }
 
 
