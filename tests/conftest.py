@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pytest_seeddb.fingerprint import recording
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.settings.settings import load_settings
 
@@ -105,6 +106,16 @@ def _remove(place):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def recordings_of_a_test():
+    """A process records for its life, for each project: hundreds of them would slow down each opening of a file."""
+    recordings, ongoing = recording._recordings, recording._ongoing.copy()
+    yield
+    recording._recordings = recordings
+    recording._ongoing.clear()
+    recording._ongoing.update(ongoing)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ def test_each_option_works_without_any_other_plugin(project, option):
     project.test(TEST, *ALONE, option).assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_seeders_in_python_with_a_profile_and_overrides(project):
     project.seeders("[tool.seeddb.profiles.small]\nshops = 1")
     result = project.test(

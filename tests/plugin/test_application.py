@@ -310,6 +310,7 @@ def test_what_a_rollback_test_writes_is_not_seen_by_the_applications_engine(appl
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_web_application_answers_from_the_seeded_database(application):
     application.write(
         "app/web.py",
@@ -476,6 +477,7 @@ def test_variables_hold_the_clones_url_in_their_own_scheme_and_are_put_back(proj
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_an_application_that_reads_the_variable_at_each_connection_needs_nothing_else(project, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://somebody@elsewhere/own")
     project.write(

@@ -97,6 +97,7 @@ def test_a_table_that_is_not_toml_names_the_file_and_the_line(project):
     refused(project.test(SEEDED), "seeddb.toml cannot be read", "line 1")
 
 
+@pytest.mark.slow
 def test_a_misspelt_variable_of_ours_is_refused_and_a_foreign_one_is_not(project, monkeypatch):
     monkeypatch.setenv("SEEDDB_UNRELATED_TOOL", "x")
     monkeypatch.setenv("SEEDDB_SEVER", "postgresql://app:s3cret@db/x")
@@ -146,6 +147,7 @@ MISSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "xdist"])
 @pytest.mark.parametrize("case", MISSING)
 def test_what_the_settings_name_and_is_not_there_ends_the_run_before_the_first_test(project, case, workers):
@@ -218,6 +220,7 @@ MARKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "xdist"])
 @pytest.mark.parametrize("arguments", MARKERS)
 def test_a_wrong_marker_ends_the_run_naming_the_test(project, arguments, workers):
@@ -267,6 +270,7 @@ def test_all_wrong_markers_are_told_at_once(project):
     refused(project.test(test), "no profile 'one'", "no profile 'two'")
 
 
+@pytest.mark.slow
 def test_a_wrong_marker_of_a_deselected_test_harms_nobody(project):
     project.test(SEEDED.replace("mark.seeded", "mark.seeded(3)"), "-k", "plain").assert_outcomes(passed=1, deselected=1)
 

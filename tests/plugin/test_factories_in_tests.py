@@ -378,6 +378,7 @@ def test_wired_elsewhere(seeded_session):
     )
 
 
+@pytest.mark.slow
 def test_a_seeded_test_that_does_not_know_factory_boy_does_not_import_it(project):
     result = project.test(
         """

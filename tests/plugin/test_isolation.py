@@ -289,6 +289,7 @@ def test_reset_gives_the_seeded_state_back_in_the_middle_of_a_test(project):
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_a_unittest_class_that_carries_the_marker_has_a_database_for_each_test(project):
     project.table('env = "SHOP_URL"')
     result = project.test(

@@ -222,6 +222,7 @@ def test_errors_of_the_last_tests_tear_down_and_of_the_sessions_are_both_reporte
     drop(shown(result)[1])
 
 
+@pytest.mark.slow
 def test_a_tear_down_that_skips_or_passes_keeps_nothing(project, server, kept):
     before = kept()
     text = """

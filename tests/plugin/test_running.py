@@ -25,6 +25,7 @@ def test_without_the_option_seeded_tests_are_skipped_saying_why(project):
     result.stdout.fnmatch_lines(["SKIPPED*seeded tests run with --seed-db, or with enabled = *"])
 
 
+@pytest.mark.slow
 def test_enabled_always_in_the_table_needs_no_option(project):
     project.table('enabled = "always"')
     project.write("test_it.py", TEST)
@@ -58,6 +59,7 @@ def test_the_header_tells_the_server_and_where_it_came_from_before_it_is_started
     result.stdout.fnmatch_lines(["seeddb: embedded PostgreSQL * (*), profile default"])
 
 
+@pytest.mark.slow
 def test_quiet_stays_quiet_but_for_the_report_that_was_asked_for(project):
     project.write("test_it.py", TEST)
     assert "seeddb" not in project.run("-q").stdout.str()
@@ -79,6 +81,7 @@ def test_one_build_serves_all_workers(project, options):
     assert "after tests: 4 kept" in output
 
 
+@pytest.mark.slow
 def test_a_run_without_xdist_installed_works(project):
     # A module that cannot be imported is as good as none.
     project.write("xdist/__init__.py", "raise ImportError")

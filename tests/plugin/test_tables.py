@@ -93,6 +93,7 @@ def test_a_conftest_overrides_its_table_and_only_one_may_be_always_enabled(monor
     result.assert_outcomes(passed=3, skipped=2)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_one_of_them_is_told_with_its_file(monorepo):
     monorepo.write("apps/web/seeddb.toml", "migration = 'db'\n")
     for options, enabled in (((), True), ((), False), (("-n", "1"), True)):

@@ -159,6 +159,7 @@ def test_no_module_needs_a_framework_to_be_imported_on_the_way_to_a_plan():
     assert not {top(name) for name in names} & LATE
 
 
+@pytest.mark.slow
 def test_parsing_the_command_line_needs_no_framework_and_no_command_imports_rich():
     assert not {top(name) for name in brought_by("pytest_seeddb.cli")} & LATE
     commands = ", ".join(f"pytest_seeddb.{name}" for name in MODULES if top(name) == "cli")

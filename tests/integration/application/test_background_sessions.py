@@ -50,6 +50,7 @@ def in_background(function):
         assert not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_thread_that_polls_with_a_session_makes_no_tear_down_fail(driver, empty_database):
     engine = create_engine(URL.format(driver))

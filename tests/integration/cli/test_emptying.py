@@ -163,6 +163,7 @@ def test_nobody_waits_behind_it(connection, empty_database):
     assert slowest < 1
 
 
+@pytest.mark.slow
 def test_a_prepared_transaction_is_named_with_the_statement_that_ends_it():
     with separate_server() as start:
         server = start(lambda data: (data / "postgresql.auto.conf").write_text("max_prepared_transactions = 5\n"))

@@ -143,6 +143,7 @@ def test_a_clone_that_the_server_refuses_is_an_error_that_says_so_and_leaves_not
     assert databases() == before
 
 
+@pytest.mark.slow
 def test_closing_the_worker_drops_all_that_was_given_up_and_gives_its_locks_back(server, make_plan, databases):
     with Worker(server) as worker, Admin(server.address) as admin:
         template = worker.template(make_plan(Statements("schema", SCHEMA), Statements("rows", ROWS)))

@@ -139,6 +139,7 @@ def stranger(address):
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", "rollback", "readonly"])
 def test_a_child_that_goes_on_writing_reaches_no_later_test(worker, template, isolation):
     def rows(database):

@@ -74,6 +74,7 @@ def test_a_visitor_of_each_new_clone_who_only_reads_costs_no_test_its_clone(work
     assert worker.clones.made == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", "rollback", "readonly"])
 @pytest.mark.parametrize("statement", ["INSERT INTO t VALUES (666)", "SELECT nextval('s')"])
 def test_a_visitor_of_each_new_clone_who_writes_is_an_error_that_says_so(worker, make_plan, isolation, statement):

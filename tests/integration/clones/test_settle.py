@@ -237,6 +237,7 @@ def test_an_update_that_stays_within_its_page_of_a_big_table_is_noticed(bench_of
     bench.settled(lambda address: run(address, [(0, "UPDATE t SET v = 0 WHERE v = 3")]))
 
 
+@pytest.mark.slow
 def test_a_table_that_grew_by_a_page_or_two_takes_new_rows_as_a_fresh_one_does(bench_of):
     bench = bench_of("CREATE TABLE t (v int, f text)", MANY.format(600))
     bench.settled(lambda address: run(address, [(0, SIZED.format(40, 2000, 3)), (0, SIZED.format(87, 700, 20))]))

@@ -340,6 +340,7 @@ def test_two_dumps_are_the_same_byte_for_byte(project):
     assert project.dump("one.sql").read_bytes() == project.dump("other.sql").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_dump_of_a_plan_with_a_dump_is_that_dump(project):
     first = project.dump().read_bytes()
     project.table('dump = "seed-db.sql"')
@@ -359,12 +360,14 @@ def test_a_dump_that_others_made_is_the_beginning_and_all_migrations_and_seeds_f
     assert rows(clone(fresh), "SELECT count(*) FROM legacy, shop") == [(3,)]
 
 
+@pytest.mark.slow
 def test_a_dump_is_enough_for_a_plan(fresh, clone):
     fresh.write("legacy.sql", f"CREATE TABLE legacy (id int); -- {uuid.uuid4()}\n")
     fresh.write("pyproject.toml", '[tool.seeddb]\nname = "dumped"\ndump = "legacy.sql"\n')
     assert fresh.build() == ["dump legacy.sql"]
 
 
+@pytest.mark.slow
 def test_extensions_that_the_dump_has_are_no_error(fresh):
     fresh.write("legacy.sql", "CREATE EXTENSION pg_trgm;\n" + f"-- {uuid.uuid4()}\n")
     fresh.table('dump = "legacy.sql"\nextensions = ["pg_trgm"]')

@@ -315,6 +315,7 @@ def test_a_file_that_cannot_be_written_is_an_error_of_usage(project):
         project.build(exported=project.root / "no" / "such" / "file")
 
 
+@pytest.mark.slow
 def test_the_file_is_an_archive_that_pg_restore_reads_and_nothing_is_left_beside_it(project, server):
     project.export()
     program = find_program(project.settings, "pg_restore", wanted=server.major).path

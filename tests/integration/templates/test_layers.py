@@ -214,6 +214,7 @@ class Divisible(Statements):
             raise Indivisible
 
 
+@pytest.mark.slow
 def test_a_stage_that_cannot_stop_runs_as_a_whole(worker, make_plan, databases):
     worker.template(make_plan(Divisible("m", ["SELECT 1", "SELECT 2", "SELECT 3"])))
     before = databases()
@@ -223,6 +224,7 @@ def test_a_stage_that_cannot_stop_runs_as_a_whole(worker, make_plan, databases):
     assert len(databases() - before) == 1, "nothing is left of the first try"
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_is_not_tried_again_as_a_whole(worker, make_plan):
     worker.template(make_plan(Divisible("m", ["SELECT 1", "SELECT 2", "SELECT 3"])))
     broken = Divisible("m", ["SELECT 1", "SELECT 1/0", "SELECT 3"])

@@ -129,6 +129,7 @@ def test_a_worker_holds_what_it_got_for_as_long_as_it_lives(server, admin, make_
     assert soon_dropped(admin, name)
 
 
+@pytest.mark.slow
 def test_a_template_that_was_pruned_while_somebody_looked_is_built_again(server, admin, make_plan, monkeypatch):
     plan = make_plan(Statements("migration", ["CREATE TABLE a ()"]))
     with Worker(server) as builder:

@@ -140,6 +140,7 @@ def test_a_million_guesses_take_more_than_an_hour_on_two_cores():
     assert (time.process_time() - started) * 1e6 / 2 > 3600
 
 
+@pytest.mark.slow
 def test_machines_that_share_a_server_find_the_template_by_the_secret_and_another_secret_has_another(server, project):
     templates = []
     for pin in ("123456", "123456", "654321"):
@@ -152,6 +153,7 @@ def test_machines_that_share_a_server_find_the_template_by_the_secret_and_anothe
     assert other.reason == "parameter pin changed (used by seed " + f"{project.name}:admin)"
 
 
+@pytest.mark.slow
 def test_a_secret_file_that_changed_builds_anew_and_one_that_did_not_does_not(server, project):
     built = []
     for pin in ("123456", "123456", "654321"):
@@ -161,6 +163,7 @@ def test_a_secret_file_that_changed_builds_anew_and_one_that_did_not_does_not(se
     assert built == [True, False, True]
 
 
+@pytest.mark.slow
 def test_the_salt_is_the_servers_and_the_plans_and_stands_in_the_record(server, project, tmp_path):
     other = Project(tmp_path / "other")
     with Worker(server) as worker:
@@ -176,6 +179,7 @@ def test_the_salt_is_the_servers_and_the_plans_and_stands_in_the_record(server, 
     assert all(part.text == "set" and part.digest != "set" for part in pins)
 
 
+@pytest.mark.slow
 def test_a_plan_without_secrets_asks_for_no_salt_and_computes_no_costly_digest(server, project, monkeypatch):
     monkeypatch.setattr(digests, "_sealed", None)
     monkeypatch.setattr("pytest_seeddb.templates.templates.server_origin", None)
@@ -183,6 +187,7 @@ def test_a_plan_without_secrets_asks_for_no_salt_and_computes_no_costly_digest(s
         assert worker.template(project.plan(stores="3")).record.salt == ""
 
 
+@pytest.mark.slow
 def test_two_values_of_a_secret_parameter_are_two_templates_in_one_run(server, project):
     plans = Plans()
     plan = plans.of(project.settings())

@@ -20,6 +20,7 @@ def rows(address, query="SELECT name FROM shop ORDER BY id"):
         return [row[0] for row in connection.execute(query)]
 
 
+@pytest.mark.slow
 def test_a_template_is_built_once_and_reused_by_the_next_worker(server, make_plan):
     schema, seeds = Statements("migration", SCHEMA), Statements("seed", ROWS)
     plan = make_plan(schema, seeds)
@@ -32,6 +33,7 @@ def test_a_template_is_built_once_and_reused_by_the_next_worker(server, make_pla
     assert schema.ran + seeds.ran == [*SCHEMA, *ROWS]
 
 
+@pytest.mark.slow
 def test_two_projects_with_the_same_sources_share_neither_template_nor_layer(server, make_plan):
     schema, seeds, schema_too, seeds_too = (Statements(*each) for each in (("migration", SCHEMA), ("seed", ROWS)) * 2)
     with Worker(server) as worker:
@@ -44,6 +46,7 @@ def test_two_projects_with_the_same_sources_share_neither_template_nor_layer(ser
     assert (one.record.plan, other.record.plan) == ("shop", "shop two")
 
 
+@pytest.mark.slow
 def test_two_projects_whose_names_look_the_same_in_a_databases_name_share_nothing(server, make_plan):
     with Worker(server) as worker:
         built = [worker.template(make_plan(Statements("m", SCHEMA), name=name)) for name in ("The Shop", "the-shop")]
@@ -83,6 +86,7 @@ def test_one_more_migration_runs_one_migration(worker, make_plan):
     assert longer.ran == [SCHEMA[1]]
 
 
+@pytest.mark.slow
 def test_a_changed_seed_runs_no_migration(worker, make_plan):
     worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS)))
     schema, seeds = Statements("migration", SCHEMA), Statements("seed", ["INSERT INTO shop (name) VALUES ('other')"])
@@ -91,6 +95,7 @@ def test_a_changed_seed_runs_no_migration(worker, make_plan):
     assert rows(clone.address) == ["other"]
 
 
+@pytest.mark.slow
 def test_a_rebuild_says_in_one_line_what_changed(server, make_plan):
     with Worker(server) as worker:
         worker.template(make_plan(Statements("migration", SCHEMA), Statements("seed", ROWS)))
@@ -120,6 +125,7 @@ def test_after_a_failed_seed_the_migrations_are_kept_as_a_layer(worker, make_pla
     assert schema.ran == []
 
 
+@pytest.mark.slow
 def test_settings_and_grants_on_the_database_are_carried_over(worker, make_plan, server_address):
     with psycopg.connect(server_address.conninfo, autocommit=True) as admin:
         admin.execute("DROP ROLE IF EXISTS carried_reader")
@@ -155,6 +161,7 @@ def test_settings_and_grants_on_the_database_are_carried_over(worker, make_plan,
         admin.execute("DROP ROLE carried_reader")
 
 
+@pytest.mark.slow
 def test_another_profile_builds_on_the_common_layer(worker, make_plan):
     schema = Statements("migration", SCHEMA)
     worker.template(make_plan(schema, Statements("seed", ROWS), profile="demo"))
@@ -168,6 +175,7 @@ def test_two_plans_under_one_name_are_refused(worker, make_plan):
         worker.template(make_plan(Statements("migration", SCHEMA[:1])))
 
 
+@pytest.mark.slow
 def test_a_data_file_that_the_build_read_belongs_to_the_template(server, make_plan, tmp_path):
     data = tmp_path / "prices.csv"
     data.write_text("1")
@@ -228,6 +236,7 @@ def test_a_clone_starts_with_statistics_and_a_visibility_map(worker, make_plan):
     ]
 
 
+@pytest.mark.slow
 def test_a_template_with_a_damaged_comment_is_built_anew_and_left_alone(worker, server, make_plan, databases):
     plan = make_plan(Statements("migration", SCHEMA))
     damaged = worker.template(plan).name
@@ -238,6 +247,7 @@ def test_a_template_with_a_damaged_comment_is_built_anew_and_left_alone(worker, 
     assert {damaged, again.name} <= databases()
 
 
+@pytest.mark.slow
 def test_names_of_any_length_and_script_make_names_that_postgres_takes(worker, make_plan):
     for name in ("ärzte", "x" * 200, 'Robert\'); DROP TABLE "students";--', "日本"):
         template = worker.template(make_plan(Statements("migration", SCHEMA[:1]), name=name))

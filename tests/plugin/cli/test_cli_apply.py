@@ -130,6 +130,7 @@ def database(project, server):
 # -- once ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(database):
     output, errors = database.apply()
     assert "ran: migration db/001_shop.sql (new" in output
@@ -510,6 +511,7 @@ def test_reset_gives_up_where_others_hold_locks_and_says_who_and_changes_nothing
     assert database.rows == ROWS
 
 
+@pytest.mark.slow
 def test_a_database_with_rows_that_nobody_noted_is_not_seeded_on_top(database):
     database.run(SCHEMA + "INSERT INTO shop (name) VALUES ('whose?')")
     database.project.write("db/001_shop.sql", SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
@@ -614,6 +616,7 @@ def test_a_dotenv_above_the_root_and_one_that_is_turned_off_say_nothing(unnamed)
     unnamed.apply("--dry-run", "-C", "inner")
 
 
+@pytest.mark.slow
 def test_the_url_in_dotenv_is_used_and_said_before_anything_else(unnamed):
     host = unnamed.address.params["host"]
     unnamed.project.write(".env", f"# ours\nDATABASE_URL={unnamed.address.url}\n")
@@ -739,6 +742,7 @@ def test_a_value_of_the_application_that_cannot_be_had_refuses_demo_data(unnamed
     assert unnamed.rows == {"shop": ROWS["shop"], "item": 0}
 
 
+@pytest.mark.slow
 def test_a_value_of_the_application_that_says_development_lets_demo_data_in(unnamed):
     unnamed.project.write("pyproject.toml", TABLE + 'environment = "shop.config:settings.environment"\n')
     unnamed.project.write("shop/config.py", CONFIG.replace('"production"', '"development"'))
@@ -819,6 +823,7 @@ def test_a_terminal_asks_and_only_yes_goes_on(unnamed):
     assert (code, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_does_not_ask_on_this_machine(unnamed):
     code, errors = apply_on_a_terminal(unnamed, "no", "--url", unnamed.address.url)
     assert code == 0, errors

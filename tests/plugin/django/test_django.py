@@ -226,6 +226,7 @@ def test_it_does_not_matter_which_plugin_is_loaded_first(clinic, reverse, monkey
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_without_the_option_seeded_tests_are_skipped_and_the_others_left_to_pytest_django(clinic):
     clinic.settings('DATABASES["default"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}')
     result = clinic.test(

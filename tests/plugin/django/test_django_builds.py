@@ -223,6 +223,7 @@ def test_a_migration_that_fails_is_named_with_its_place_and_leaves_nothing(clini
     clinic.seeddb("build")
 
 
+@pytest.mark.slow
 def test_conflicting_migrations_are_told_as_djangos_own_command_would(clinic):
     clinic.migration("0004_one", "", "0003_own")
     clinic.migration("0004_two", "", "0003_own")

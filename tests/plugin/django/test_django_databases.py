@@ -140,6 +140,7 @@ def test_seeds_that_write_to_both_are_found_in_both_and_writes_to_neither_reach_
     result.assert_outcomes(passed=17)
 
 
+@pytest.mark.slow
 def test_only_the_databases_that_a_test_names_may_be_used(clinic):
     result = clinic.test(
         HEAD

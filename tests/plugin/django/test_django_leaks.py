@@ -190,6 +190,7 @@ def test_what_is_left_connected_or_commits_later_does_not_reach_the_next(clinic)
     assert outcomes(result) == 5
 
 
+@pytest.mark.slow
 def test_what_an_atomic_test_commits_for_its_session_does_not_reach_the_next(clinic):
     result = clinic.test(
         """

@@ -141,6 +141,7 @@ HALF = """
 """
 
 
+@pytest.mark.slow
 def test_a_seeder_that_fails_half_way_leaves_nothing_and_apply_goes_on_from_there(clinic, empty_database):
     clinic.write("clinic/seeds.py", HALF)
     clinic.seeddb.environment = {"BROKEN": "1"}

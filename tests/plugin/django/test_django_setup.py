@@ -101,6 +101,7 @@ def test_rows_that_a_wider_fixture_writes_unblocked_are_found_by_the_tests_that_
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.slow
 def test_modified_settings_of_the_databases_are_asked_for_and_do_not_matter(clinic):
     clinic.write(
         "conftest.py",
