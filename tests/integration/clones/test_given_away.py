@@ -98,6 +98,7 @@ def names_of_next_tests(worker, template, isolation):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["clone", "rollback", "readonly"])
 @pytest.mark.parametrize("way", WAYS)
 def test_no_later_test_has_the_database_of_one_that_may_have_given_its_address_away(
