@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FLOOR: Final = "floor"
 OURS: Final = "auto"
+URL_READ: Final = "auto, URL read"
+"""A test that reads its database's URL: its clone gets another name before another test has it."""
 CLONING: Final = "reset=clone"
 BARE: Final = "one clone, one drop"
 READ: Final = "read"
@@ -116,22 +118,22 @@ def floor(bench: Bench) -> Way:
     return Way(lambda: contextlib.nullcontext(address))
 
 
-def isolated(isolation: str, reset: str = "auto") -> Callable[[Bench], Way]:
-    """This project's."""
+def isolated(isolation: str, reset: str = "auto", *, url_read: bool = False) -> Callable[[Bench], Way]:
+    """This project's: as its fixtures and engines give it, or as a test has it that reads the URL."""
 
     def way(bench: Bench) -> Way:
         worker, template = bench.worker(reset), bench.template
         without = tuple(set(TESTS) - {READ}) if isolation == "readonly" else ()
-        give = lambda: _given(worker, template, isolation)  # noqa: E731 - it needs these three
+        give = lambda: _given(worker, template, isolation, url_read=url_read)  # noqa: E731 - it needs these
         return Way(give, without, lambda: _idle(worker), rolled_back=isolation == "rollback")
 
     return way
 
 
 @contextmanager
-def _given(worker: Worker, template: Template, isolation: str) -> Iterator[Address]:
+def _given(worker: Worker, template: Template, isolation: str, *, url_read: bool) -> Iterator[Address]:
     with worker.database(template, isolation) as database:
-        yield database.address
+        yield database.address if url_read else database.own_address
 
 
 def _idle(worker: Worker) -> None:
@@ -178,6 +180,7 @@ def flush(bench: Bench) -> Way:
 WAYS: Final[dict[str, Callable[[Bench], Way]]] = {
     FLOOR: floor,
     OURS: isolated("clone"),
+    URL_READ: isolated("clone", url_read=True),
     CLONING: isolated("clone", "clone"),
     "rollback": isolated("rollback"),
     "readonly": isolated("readonly"),
@@ -187,7 +190,7 @@ WAYS: Final[dict[str, Callable[[Bench], Way]]] = {
     "TRUNCATE + COPY": truncate,
     "Django's flush, seeds lost": flush,
 }
-PEERS: Final = tuple(WAYS)[6:]
+PEERS: Final = tuple(WAYS)[7:]
 
 
 def chosen(names: tuple[str, ...] = tuple(WAYS)) -> dict[str, Callable[[Bench], Way]]:
