@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.cli.output import show
 from pytest_seeddb.errors import SeedDbError
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pytest_seeddb.settings.settings import Settings
+
+
+_COMPINIT: Final = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }"
+"""Turns zsh's completion on. A start-up file need not have done that, and compdef is missing without it."""
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -28,6 +32,9 @@ def run(parsed: argparse.Namespace) -> int:
             remedy="pip install 'pytest-seeddb[completion]'",
         ) from error
     script = shellcode(["seeddb"], shell=parsed.shell)
+    if parsed.shell == "zsh":
+        first, _, rest = script.partition("\n")  # "#compdef", which counts only in the first line
+        script = f"{first}\n{_COMPINIT}\n{rest}"
     show(parsed, {"shell": parsed.shell, "script": script}, [script.strip()], with_quiet=True)
     return 0
 
@@ -58,7 +65,8 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 def _profiles(parsed_args: argparse.Namespace, **_: Any) -> Collection[str]:
     from pytest_seeddb.seeds.parameters import BUILT_IN
 
-    return {**BUILT_IN, **_settings(parsed_args).profiles}
+    # Names alone: argcomplete shows a mapping's values as descriptions, and these may be secret.
+    return [*{**BUILT_IN, **_settings(parsed_args).profiles}]
 
 
 def _seeders(parsed_args: argparse.Namespace, **_: Any) -> Collection[str]:

@@ -128,26 +128,46 @@ def test_a_pipe_that_its_reader_has_closed_ends_quietly(shop, arguments):
     assert process.returncode == 0
 
 
-COMPLETE = r"""
+LINES = ("seeddb bui", "seeddb apply --dry", "seeddb build --profile la", "seeddb completion z")
+COMPLETE = {
+    "bash": r"""
 source <(seeddb completion bash)
-complete() { COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMPREPLY=(); _python_argcomplete seeddb
-    echo "${COMPREPLY[@]}"; }
-complete "seeddb bui"
-complete "seeddb apply --dry"
-complete "seeddb build --profile la"
-complete "seeddb completion "
-"""
+for line in "$@"; do
+    COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9 COMP_WORDS=($line) COMPREPLY=()
+    _python_argcomplete seeddb
+    echo "${line% *} ${COMPREPLY[@]}"
+done
+""",
+    # A shell with a terminal, in which the keys are pressed; ^Y prints the line as it stands.
+    "zsh": r"""
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'source <(seeddb completion zsh); show() { print -r -- $BUFFER >> lines; BUFFER= }; zle -N show'
+zpty -w shell 'bindkey "^Y" show'
+for line in "$@"; do zpty -w -n shell $line$'\t\x19'; done
+until [[ -f lines && $(wc -l < lines) -eq $# ]]; do zpty -r -t shell; sleep 0.1; done >> output
+cat lines
+""",
+    "fish": r"""
+seeddb completion fish | source
+for line in $argv
+    echo (string replace -r ' [^ ]*$' '' $line) (complete -C $line | string split -f 1 \t)
+end
+""",
+}
 
 
 @pytest.mark.slow
-def test_bash_completes_commands_options_and_profiles(shop):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [shutil.which("bash"), "--norc", "-c", COMPLETE], capture_output=True, text=True, env=environment, check=True
-    )
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["build"],
-        ["--dry-run"],
-        ["large"],
-        ["bash", "zsh", "fish"],
+@pytest.mark.parametrize(("shell", "options"), [("bash", ["--norc"]), ("zsh", ["-f"]), ("fish", ["--no-config"])])
+def test_a_shell_completes_commands_options_and_profiles(shop, shell, options):
+    program = shutil.which(shell) or pytest.skip(f"needs {shell}")
+    (shop / "complete").write_text(COMPLETE[shell])
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(shop)}
+    command = [program, *options, "complete", *LINES]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    assert [line.strip() for line in done.stdout.splitlines()] == [
+        "seeddb build",
+        "seeddb apply --dry-run",
+        "seeddb build --profile large",
+        "seeddb completion zsh",
     ]
