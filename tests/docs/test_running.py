@@ -96,7 +96,7 @@ def test_an_examples_second_run_reuses_what_the_first_built(example, name):
     assert any(line.endswith(" reused") for line in second)
 
 
-@pytest.mark.parametrize("name", ["sqlmodel", "flask", "advanced-alchemy"])
+@pytest.mark.parametrize("name", ["sqlmodel", "flask", "advanced-alchemy", "litestar"])
 def test_the_project_on_a_framework_s_page_works(name, reader, blocks):
     reader.follow(blocks(f"docs/how-to/{name}.md", "python", "toml", "console"))
 
