@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 DEFAULT: Final = "default"
 """The alias of the database that Django uses where nothing names another."""
 
-_VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
-_SET_IN_CODE: Final = re.compile(rf"""["']{_VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']""")
+VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
+_SET_IN_CODE: Final = re.compile(rf"""["']{VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']""")
 _PLACE: Final = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
 _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
 
@@ -71,7 +71,7 @@ def is_set_up() -> bool:
 def has_settings(root: Path) -> bool:
     """Whether the settings are loaded, or the environment or pytest's configuration names them: not ``manage.py``."""
     conf: Any = sys.modules.get("django.conf")
-    return bool((conf and conf.settings.configured) or _in_pytest(root, os.environ.get(_VARIABLE, "")))
+    return bool((conf and conf.settings.configured) or _in_pytest(root, os.environ.get(VARIABLE, "")))
 
 
 def set_up(root: Path, *, source: str) -> None:
@@ -92,32 +92,32 @@ def set_up(root: Path, *, source: str) -> None:
         module, directory = find_settings(root, source)
         put_on_path(directory)
         put_on_path(root)
-        os.environ[_VARIABLE] = module
+        os.environ[VARIABLE] = module
     try:
         django.setup()
     except (Exception, SystemExit) as error:
         raise ConfigError(
             "Django cannot be set up",
             saw=describe(error, root),
-            source=f"{_VARIABLE}={os.environ.get(_VARIABLE, '')}, as {source} asks for Django",
+            source=f"{VARIABLE}={os.environ.get(VARIABLE, '')}, as {source} asks for Django",
             remedy="correct the error; `python manage.py check` must work",
         ) from error
 
 
-def find_settings(root: Path, source: str) -> tuple[str, Path]:
+def find_settings(root: Path, source: str, variable: str | None = None) -> tuple[str, Path]:
     """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
     places = (path for pattern in ("manage.py", "*/manage.py", "*/*/manage.py") for path in sorted(root.glob(pattern)))
     manage = next(filter(Path.is_file, places), None)
-    module = _in_pytest(root, os.environ.get(_VARIABLE, ""))
+    module = _in_pytest(root, os.environ.get(VARIABLE, "") if variable is None else variable)
     if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
         module = match[1]
     if not module:
         raise ConfigError(
             "Django's settings are not found",
-            saw=f"no {_VARIABLE} in the environment or in pytest's configuration, and no manage.py in {root} "
+            saw=f"no {VARIABLE} in the environment or in pytest's configuration, and no manage.py in {root} "
             "that sets it",
             source=source,
-            remedy=f"set {_VARIABLE} in the environment or in pytest's configuration, or start where manage.py is",
+            remedy=f"set {VARIABLE} in the environment or in pytest's configuration, or start where manage.py is",
         )
     return module, manage.parent if manage else root
 
@@ -130,7 +130,7 @@ def _in_pytest(root: Path, variable: str) -> str:
     options = file.words("addopts")
     given = [word.partition("=")[2] for word in options if word.startswith("--ds=")]
     given += [after for word, after in pairwise(options) if word == "--ds"]
-    return given[-1] if given else variable or file.text(_VARIABLE)
+    return given[-1] if given else variable or file.text(VARIABLE)
 
 
 def settings_module() -> str:

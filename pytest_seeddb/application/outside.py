@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_seeddb.application.imports import module_of
 from pytest_seeddb.errors import ConfigError
@@ -23,6 +23,14 @@ _ALL: Final = "an engine"
 _WHERE: Final = {"host": ("host", "unix_sock", "HOST"), "dbname": ("dbname", "database", "NAME", "user", "USER")}
 
 
+class Asker(NamedTuple):
+    """Who is running now, whether on behalf of seeded tests alone, and the settings of its table."""
+
+    name: str
+    is_for_seeded: bool
+    settings: Settings
+
+
 class Outside:
     """Refuses, or notes, what the engines of the settings and Django open outside of seeded tests.
 
@@ -30,10 +38,10 @@ class Outside:
         connected: Who connected first, by engine and database, for the end of the run.
     """
 
-    def __init__(self, settings: Settings, asker: Callable[[], tuple[str, bool]]) -> None:
-        self._settings = settings
+    def __init__(self, asker: Callable[[], Asker]) -> None:
         self._asker = asker
-        """Who is running now, and whether on behalf of seeded tests alone."""
+        self._watching = ExitStack()
+        self._tables: list[Settings] = []
         self._names: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
         self._places: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
         self._asking = threading.local()
@@ -41,15 +49,20 @@ class Outside:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Watch in the block, also where SQLAlchemy and Django are imported in it."""
+        """Watch Django in the block, also where it is imported in it, and the engines of `add`."""
         from pytest_seeddb.application.django import watch_django
+
+        with self._watching:
+            self._watching.enter_context(watch_django(self.check_django))
+            yield
+
+    def add(self, settings: Settings) -> None:
+        """Watch the engines that these settings name, too, also where SQLAlchemy has yet to be imported."""
         from pytest_seeddb.application.redirection import watch_engines
 
-        with ExitStack() as stack:
-            if self._settings.engines:
-                stack.enter_context(watch_engines(self))
-            stack.enter_context(watch_django(self.check_django))
-            yield
+        if settings.engines and not any(table.engines for table in self._tables):
+            self._watching.enter_context(watch_engines(self))
+        self._tables.append(settings)
 
     def check_connect(self, dialect: Dialect, positional: list[Any], named: Mapping[str, Any]) -> None:
         """An engine is about to open a connection that leads to no test's database."""
@@ -72,18 +85,18 @@ class Outside:
     def check_django(self, alias: str, settings: Mapping[str, Any]) -> None:
         """Django is about to connect, or to use a connection, that leads to no test's database."""
         if not _is_ours(settings):
-            self._check(f"Django's database {alias!r}", _place(settings))
+            self._check(f"Django's database {alias!r}", _place(settings), is_engine=False)
 
     def _name(self, dialect: Dialect) -> str:
-        """The entry of ``engines`` that names the dialect's engine; empty where none does."""
+        """The entry of a table's ``engines`` that names the dialect's engine; empty where none does."""
         from pytest_seeddb.application.redirection import engines_of
 
-        if self._settings.engines == ("all",):
-            return _ALL if dialect.name == "postgresql" else ""
+        paths = dict.fromkeys(path for table in self._tables for path in table.engines)
+        is_any = paths.pop("all", "") is None and dialect.name == "postgresql"
         if dialect not in self._names and not getattr(self._asking, "now", False):
             self._asking.now = True  # a function that is named may connect
             try:
-                for path in self._settings.engines:
+                for path in paths:
                     value: Any = sys.modules.get(module_of(path))
                     for attribute in filter(None, path.partition(":")[2].split(".")):
                         value = getattr(value, attribute, None)
@@ -91,16 +104,19 @@ class Outside:
                         self._names.update({engine.dialect: path for engine in engines_of(value)})
             finally:
                 self._asking.now = False
-        return self._names.get(dialect, "")
+        return self._names.get(dialect, _ALL if is_any else "")
 
-    def _check(self, name: str, place: str) -> None:
-        mode, (asker, is_for_seeded) = self._settings.outside, self._asker()
+    def _check(self, name: str, place: str, *, is_engine: bool = True) -> None:
+        asker, is_for_seeded, settings = self._asker()
+        mode = settings.outside
+        if mode == "allow" or (is_engine and not {name, "all"} & {*settings.engines}):
+            return
         if mode != "refuse" and (mode == "say" or not is_for_seeded):
             self.connected.setdefault(f"{name} connected to its own database {place}", asker)
             return
         remedy = (
             "move what it does into a seeder, into the test, or into a fixture of the setting `scope`, "
-            f"{self._settings.scope!r}; or give it a database: `with seeded_db_factory() as database, "
+            f"{settings.scope!r}; or give it a database: `with seeded_db_factory() as database, "
             'database.activate(): ...`; or let it connect: outside = "say"'
         )
         if not is_for_seeded:
@@ -108,7 +124,7 @@ class Outside:
         raise ConfigError(
             f"{name} was about to connect to its own database instead of a seeded test's",
             saw=f"{place}, asked for by {asker}",
-            source=f"the setting `outside`: {self._settings.source('outside')}",
+            source=f"the setting `outside`: {settings.source('outside')}",
             remedy=remedy,
         )
 

@@ -58,13 +58,13 @@ def _join_others(config: pytest.Config) -> None:
     if RUN not in config.stash:
         return
     config.pluginmanager.register(Tables(), "seeddb-tables")
-    if config.stash[RUN].settings.migrations != "django":
+    settings = config.stash[RUN].settings
+    if settings.migrations != "django":
         return
-    from pytest_seeddb.plugin.django.models import set_up_models
+    from pytest_seeddb.plugin.django.models import has_pytest_django, set_up_models
 
-    set_up_models(config)
-    plugins = config.pluginmanager.get_plugins()
-    if is_enabled(config) and "pytest_django.plugin" in {getattr(plugin, "__name__", "") for plugin in plugins}:
+    set_up_models(config, settings)
+    if is_enabled(config) and has_pytest_django(config):
         from pytest_seeddb.plugin.django import fixtures
 
         config.pluginmanager.register(fixtures, "seeddb-django")

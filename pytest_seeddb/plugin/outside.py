@@ -13,9 +13,10 @@ import pytest
 from pytest_seeddb.plugin.markers import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from pytest_seeddb.application.outside import Outside
+    from pytest_seeddb.application.outside import Asker
+    from pytest_seeddb.settings.settings import Settings
 
 OUTSIDE: Final = pytest.StashKey["Askers"]()
 """Kept with pytest's config where connections of the application are watched."""
@@ -26,8 +27,12 @@ _XUNIT: Final = re.compile(r"_(?:xunit|unittest)_(set\w+?)_fixture_(.+)")
 class Askers:
     """A plugin that follows which test, which fixture and which thread is running."""
 
-    def __init__(self) -> None:
-        self.outside: Outside | None = None
+    def __init__(self, settings_of: Callable[[pytest.Item | pytest.Collector | None], Settings]) -> None:
+        from pytest_seeddb.application.outside import Outside
+
+        self.outside = Outside(self.asker)
+        self._settings_of = settings_of
+        self._collector: pytest.Collector | None = None
         self._main = threading.current_thread()
         self._item: pytest.Item | None = None
         self._fixtures: list[tuple[pytest.FixtureDef[Any], pytest.FixtureRequest, str]] = []
@@ -45,6 +50,15 @@ class Askers:
             if _is_seeded(item):
                 self._of_seeded.update(set(threading.enumerate()) - self._earlier)
             self._item = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Any:  # noqa: ANN401 - as above
+        """Remember whose modules are imported."""
+        self._collector = collector
+        try:
+            return (yield)
+        finally:
+            self._collector = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Any:  # noqa: ANN401 - as above
@@ -73,8 +87,13 @@ class Askers:
         finally:
             self._blocks.pop()
 
-    def asker(self) -> tuple[str, bool]:
-        """What runs now in this thread, and whether it does so for seeded tests alone."""
+    def asker(self) -> Asker:
+        """What runs now in this thread, whether it does so for seeded tests alone, and the settings of its table."""
+        from pytest_seeddb.application.outside import Asker
+
+        return Asker(*self._who(), self._settings_of(self._item or self._collector))
+
+    def _who(self) -> tuple[str, bool]:
         thread, item = threading.current_thread(), self._item
         if thread is not self._main:
             is_new = item is not None and _is_seeded(item) and thread not in self._earlier

@@ -225,7 +225,7 @@ def prepare(config: pytest.Config, fixtures: object) -> None:
             from pytest_seeddb.fingerprint import recording
 
             recording.begin(settings.root)
-            _watch_outside(config, settings)
+            watch_outside(config, settings)
 
 
 def _start(config: pytest.Config) -> Path:
@@ -234,19 +234,25 @@ def _start(config: pytest.Config) -> Path:
     return config.rootpath if here.is_relative_to(config.rootpath) else here
 
 
-def _watch_outside(config: pytest.Config, settings: Settings) -> None:
-    """From now to the end of the run, hear of connections that the application opens to databases of its own."""
+def watch_outside(config: pytest.Config, settings: Settings) -> None:
+    """From now to the end of the run, hear of connections that an application opens to databases of its own."""
     if settings.outside == "allow" or not (settings.engines or find_spec("django")):
         return
-    from pytest_seeddb.application.outside import Outside
     from pytest_seeddb.plugin.outside import OUTSIDE, Askers
 
-    askers = config.stash[OUTSIDE] = Askers()
-    askers.outside = Outside(settings, askers.asker)
-    watching = ExitStack()
-    watching.enter_context(askers.outside.on())
-    config.add_cleanup(watching.close)
-    config.pluginmanager.register(askers, "seeddb-outside")
+    if OUTSIDE not in config.stash:
+
+        def settings_of(node: pytest.Item | pytest.Collector | None) -> Settings:
+            run = config.stash.get(RUN, None)  # conftests are imported before there is one
+            root = run.settings if run else settings
+            return run.settings_of(node) if run and node else root
+
+        askers = config.stash[OUTSIDE] = Askers(settings_of)
+        watching = ExitStack()
+        watching.enter_context(askers.outside.on())
+        config.add_cleanup(watching.close)
+        config.pluginmanager.register(askers, "seeddb-outside")
+    config.stash[OUTSIDE].outside.add(settings)
 
 
 def note_outside(config: pytest.Config) -> None:
@@ -254,7 +260,7 @@ def note_outside(config: pytest.Config) -> None:
     from pytest_seeddb.plugin.outside import OUTSIDE
 
     askers = config.stash.get(OUTSIDE, None)
-    if askers is not None and askers.outside is not None and RUN in config.stash:
+    if askers is not None and RUN in config.stash:
         config.stash[RUN].tally.outside.update(askers.outside.connected)
 
 

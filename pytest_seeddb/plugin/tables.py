@@ -11,9 +11,11 @@ import pytest
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plugin.package_scope import ScopeEnd, package_of
-from pytest_seeddb.plugin.run import PACKAGE_SCOPE, RUN
+from pytest_seeddb.plugin.run import PACKAGE_SCOPE, RUN, watch_outside
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_seeddb.settings.settings import Settings
 
 _CHAIN: Final = "seeddb_settings"
@@ -40,24 +42,32 @@ class Tables:
             run.tables[collector.nodeid] = run.settings
             return
         run.tables[collector.nodeid] = settings
-        if collector.config.getoption("--seed-db") or settings.enabled == "always":
+        config, manager = collector.config, collector.config.pluginmanager
+        if is_enabled := config.getoption("--seed-db") or settings.enabled == "always":
             from pytest_seeddb.fingerprint import recording
 
             recording.begin(settings.root)
-        manager = collector.config.pluginmanager
+            watch_outside(config, settings)
         if settings.scope == "package" and not manager.has_plugin(PACKAGE_SCOPE):
             manager.register(ScopeEnd("package", package_of), PACKAGE_SCOPE)
         for scope in ("package", "session"):
             if not manager.has_plugin(f"seeddb-tables-{scope}"):
                 manager.register(ScopeEnd(scope, run.settings_of), f"seeddb-tables-{scope}")
-        self._register(collector, settings)
-
-    def _register(self, directory: pytest.Directory, settings: Settings) -> None:
-        """The fixtures for a directory, before those that its own conftest makes of them."""
         from pytest_seeddb.plugin import fixtures
 
-        own = ModuleType(fixtures.__name__)
-        vars(own).update({**vars(fixtures), _CHAIN: _settings_fixture(settings)})
+        given = {**vars(fixtures), _CHAIN: _settings_fixture(settings)}
+        if settings.migrations == "django":
+            from pytest_seeddb.plugin.django.models import has_pytest_django, set_up_below
+
+            set_up_below(config, settings)
+            if is_enabled and has_pytest_django(config):
+                given |= _django_fixtures(manager)
+        self._register(collector, settings, given)
+
+    def _register(self, directory: pytest.Directory, settings: Settings, given: Mapping[str, object]) -> None:
+        """The fixtures for a directory, before those that its own conftest makes of them."""
+        own = ModuleType("pytest_seeddb.plugin.fixtures")
+        vars(own).update(given)
         run = directory.config.stash[RUN]
         parse: Any = directory.session._fixturemanager.parsefactories  # noqa: SLF001 - pytest has no public way
         run.registering = settings
@@ -70,7 +80,7 @@ class Tables:
             run.registering = None
         for conftest in directory.config.pluginmanager.get_plugins():
             place = Path(getattr(conftest, "__file__", None) or "").parent
-            if place.is_relative_to(directory.path) and (overrides := overrides_in(conftest, fixtures)):
+            if place.is_relative_to(directory.path) and (overrides := overrides_in(conftest, own)):
                 again = ModuleType(getattr(conftest, "__name__", "conftest"))
                 vars(again).update(overrides)
                 parse(again, "/".join([directory.nodeid, *place.relative_to(directory.path).parts]))
@@ -86,9 +96,20 @@ def overrides_in(conftest: object, fixtures: ModuleType) -> dict[str, object]:
             inspect.getattr_static(value, name, None) for name in ("_fixture_function_marker", "_pytestfixturefunction")
         )
         name = next((marker.name for marker in markers if marker and marker.name), attribute)
-        if name.startswith("seed") and hasattr(fixtures, name):
+        if name.startswith(("seed", "django_")) and hasattr(fixtures, name):
             overrides[attribute] = value
     return overrides
+
+
+def _django_fixtures(manager: pytest.PytestPluginManager) -> Mapping[str, object]:
+    """Those in place of pytest-django's; the hook beside them looks at tests of tables with Django alone."""
+    from pytest_seeddb.plugin.django import fixtures
+
+    if not manager.has_plugin("seeddb-django"):
+        hooks = ModuleType("seeddb_django")
+        vars(hooks)["pytest_collection_modifyitems"] = fixtures.pytest_collection_modifyitems
+        manager.register(hooks, "seeddb-django")
+    return vars(fixtures)
 
 
 def _settings_fixture(settings: Settings) -> object:

@@ -72,6 +72,36 @@ def test_a_session_s_database_ends_where_another_table_s_tests_begin(project):
     project.run(enabled=False).assert_outcomes(passed=2, skipped=2)
 
 
+OWN = """
+    import app_{name}, pytest
+
+    @pytest.fixture(scope="module")
+    def own():
+        app_{name}.engine.connect()
+
+    @pytest.mark.seeded
+    def test_seeded(own): ...
+"""
+
+
+@pytest.mark.slow
+def test_each_table_decides_about_connections_to_its_application_s_own_database(monorepo):
+    (monorepo.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['apps/api', 'apps/web']\n")
+    for name, more in (("api", ""), ("web", "outside = 'say'")):
+        table = f"migrations = 'db'\nname = '{name}'\nengines = ['app_{name}:engine']\n{more}\n"
+        monorepo.write(f"apps/{name}/seeddb.toml", table)
+        url = f"postgresql+psycopg:///of_{name}?host=/nonexistent"
+        text = f"from sqlalchemy import create_engine\n\nengine = create_engine('{url}')\n"
+        monorepo.write(f"apps/{name}/app_{name}.py", text)
+        monorepo.write(f"apps/{name}/tests/test_{name}.py", OWN.format(name=name))
+    result = monorepo.run()
+    result.assert_outcomes(errors=2, passed=1)
+    text = result.stdout.str()
+    assert "app_api:engine was about to connect to its own database" in text
+    assert "app_web:engine was about to connect" not in text
+    assert "seeddb: app_web:engine connected to its own database /nonexistent/of_web, first in the fixture" in text
+
+
 @pytest.mark.slow
 def test_a_conftest_overrides_its_table_and_only_one_may_be_always_enabled(monorepo):
     monorepo.write(

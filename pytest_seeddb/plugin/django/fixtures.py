@@ -61,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The tests of a Django class share one, and tests that Django rolls back have one that stays connected.
     """
     for item in items:
+        if item.config.stash[RUN].settings_of(item).migrations != "django":
+            continue
         item.stash[ATOMIC] = is_atomic(item)
         item.stash[ELSEWHERE] = item.stash[ATOMIC] or is_django_unittest(item)
 

@@ -360,3 +360,80 @@ def test_atomic_tests_run_before_transactional_ones_and_classes_of_unittest_last
     result.assert_outcomes(passed=5)
     names = ["test_atomic", "test_testcase", "test_transactional", "test_class", "test_plain"]
     result.stdout.fnmatch_lines([f"*::{name} PASSED*" for name in names])
+
+
+@pytest.fixture
+def monorepo(pytester):
+    """A Django project and another below a root that knows neither."""
+    clinic = Clinic(pytester.path / "apps/clinic", pytester)
+    clinic.write("../../pyproject.toml", "[tool.pytest.ini_options]\naddopts = '--import-mode=importlib'\n")
+    clinic.write("../shop/seeddb.toml", "migrations = 'db'\nname = 'shop'\n")
+    clinic.write("../shop/db/1.sql", "CREATE TABLE shop (id int);")
+    return clinic
+
+
+BELOW = """
+@pytest.mark.seeded
+@pytest.mark.parametrize("round", range(2))
+def test_atomic(db, round):
+    assert Patient.objects.count() == 3
+    Patient.objects.all().delete()
+
+@pytest.mark.seeded
+@pytest.mark.parametrize("round", range(2))
+def test_transactional(transactional_db, round):
+    assert Patient.objects.count() == 3
+    Patient.objects.all().delete()
+
+@pytest.mark.seeded
+class TestSeeded(TestCase):
+    def test_it(self):
+        assert Patient.objects.count() == 3
+
+@pytest.mark.django_db
+def test_unmarked():
+    assert (Patient.objects.count(), Ward.objects.count()) == (0, 2)
+"""
+OF_THE_SHOP = """
+    import pytest
+
+    @pytest.fixture
+    def db(seeded_connection):
+        return seeded_connection
+
+    @pytest.mark.parametrize("round", range(2))
+    def test_own_db(db, round):
+        assert db.execute("TABLE shop").fetchall() == []
+        db.execute("INSERT INTO shop VALUES (1)")
+        db.commit()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_pytest_django", [True, False])
+def test_a_table_below_the_root_may_be_a_django_project_s(monorepo, has_pytest_django):
+    seeded = "\n@pytest.mark.seeded\ndef test_seeded():\n    assert Patient.objects.count() == 3\n"
+    monorepo.write("tests/test_clinic.py", IMPORTS + (BELOW if has_pytest_django else seeded))
+    monorepo.write("../shop/test_shop.py", OF_THE_SHOP)
+    monorepo.write("../../lib/test_lib.py", "def test_lib(): ...")
+    options = [] if has_pytest_django else ["-p", "no:django"]
+    result = monorepo.run(*options)
+    result.assert_outcomes(passed=9 if has_pytest_django else 4)
+
+
+def test_two_tables_with_different_django_settings_are_refused(monorepo):
+    monorepo.write("tests/test_clinic.py", "def test_it(): ...")
+    monorepo.write("../other/seeddb.toml", "migrations = 'django'\n")
+    monorepo.write(
+        "../other/manage.py", 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "other.settings")\n'
+    )
+    monorepo.write("../other/test_other.py", "def test_it(): ...")
+    result = monorepo.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*Two Django projects cannot be tested in one run of pytest*",
+            "*saw:  other.settings, where site_.settings is set up*",
+            "*from: *apps/other/seeddb.toml*",
+        ]
+    )
