@@ -26,7 +26,7 @@ _SQLMODEL: Final = "sqlmodel.SQLModel"
 _WORDS: Final = re.compile(
     r"create_(?:async_)?engine|environ|getenv|_UR[LI]\b|_DSN\b|Settings\b|MetaData|declarative_base|DeclarativeBase"
     r"|generate_base|SQLModel|SQLAlchemy|__tablename__|\bModel\b|\bTable\(|\bseeder\b|relationship|mapped_column"
-    r"|__main__|\.command\(|dj_database_url|\benv\.(?:db|dj_db)"
+    r"|AdvancedAlchemy|__main__|\.command\(|dj_database_url|\benv\.(?:db|dj_db)"
 )
 # The dotted paths of what is called, derived from and decorated with.
 _SEEDER: Final = re.compile(r"pytest_seeddb\.(?:.*\.)?seeder")
@@ -35,6 +35,8 @@ _BASE: Final = re.compile(r"sqlalchemy\.(?:.*\.)?DeclarativeBase(?:NoMeta)?")
 _MADE: Final = re.compile(
     r"(?:sqlalchemy|sqlmodel|flask_sqlalchemy)\.(?:.*\.)?(?:declarative_base|SQLAlchemy|(MetaData))|.*\.generate_base"
 )
+_CONFIGURATION: Final = re.compile(r"advanced_alchemy\.(?:.*\.)?SQLAlchemy(?:Async|Sync)Config")
+_PLUGIN: Final = re.compile(r"advanced_alchemy\.(?:.*\.)?(?:SQLAlchemy(?:Init)?Plugin|AdvancedAlchemy)")
 # Functions that fill a database, and what they do where they only make its tables.
 _SEEDS: Final = re.compile(
     r"_?(?:init(?:iali[sz]e)?|setup|set_up|bootstrap|prepare|fill)_(?:the_)?(?:db|database|data|tables)"
@@ -168,6 +170,7 @@ class Code:
         ]
         self.seeding = [source.module for source in sources if any(map(_SEEDER.fullmatch, source.decorators))]
         self.engines = {path: is_async for source in sources for path, is_async in source.engines().items()}
+        self.configurations = list(dict.fromkeys(path for source in sources for path in self._configurations(source)))
         # No setting can name the engines of files that make them inside functions only.
         self.hidden_engines = [
             source.file for source in sources if source.engine_kinds(source.nodes) and not source.engines()
@@ -183,6 +186,21 @@ class Code:
         self._of_models = [*Counter(models.values()).most_common(1), ("", 0)][0][0]
         self.models = [path for path, metadata in models.items() if metadata == self._of_models]
         self.classes = [path for path in self.models if isinstance(self._definition(path)[2], ast.ClassDef)]
+
+    def _configurations(self, source: Source) -> Iterator[str]:
+        """Advanced Alchemy's configurations that a module makes, or gives to a framework's plugin."""
+        for node in source.nodes:
+            if isinstance(node, ast.Call) and _PLUGIN.fullmatch(source.path(node)):
+                given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "config")]
+                for argument in [part for value in given for part in getattr(value, "elts", [value])]:
+                    path, home, statement = self._definition(source.path(argument))
+                    if home and isinstance(statement, ast.Assign | ast.AnnAssign):
+                        yield f"{home.module}:{path.rpartition('.')[2]}"
+        for name, node in source.definitions:
+            if isinstance(value := getattr(node, "value", None), ast.Call) and _CONFIGURATION.fullmatch(
+                source.path(value)
+            ):
+                yield f"{source.module}:{name}"
 
     def _functions(self, sources: Iterable[Source]) -> list[Function]:
         """The functions that scripts call: what runs under ``__main__``, as a command, or as a script in pyproject."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 _NOT_ITS_OWN: Final = re.compile(
     r"\..*|.*\.(?:egg|dist)-info|__pycache__|__pypackages__|site-packages|node_modules|build|dist|htmlcov|vendor"
-    r"|tests?|testing|docs?|examples|benchmarks"
+    r"|tests?|testing|docs?|examples|demos|samples|benchmarks"
 )
 _MOST: Final = 20_000
 _BEGINNING: Final = 1_000_000
@@ -136,6 +136,8 @@ class Alembic:
     flask: str
     """The first directory of Flask-Migrate, whose configuration does not say where it is."""
     alone: list[str]
+    advanced: str
+    """The first directory whose ``env.py`` only Advanced Alchemy's own command can run."""
 
 
 def alembic(files: Files) -> Alembic:
@@ -149,7 +151,8 @@ def alembic(files: Files) -> Alembic:
     names.sort(key=lambda name: not f"/{name}".endswith("/alembic.ini"))
     if "alembic" in files.pyproject.get("tool", {}) and "alembic.ini" not in names:
         names.insert(0, "pyproject.toml")
-    return Alembic(names, flask[0] if flask else "", [] if names else environments)
+    advanced = next((home for home, text in texts.items() if b"AlembicCommandConfig" in text), "")
+    return Alembic(names, flask[0] if flask else "", [] if names or advanced else environments, advanced)
 
 
 def dumps(files: Files) -> list[str]:

@@ -142,8 +142,14 @@ class Proposal:
         if self._files.django:
             yield Finding("Django", self._files.django), DJANGO
         migrations = alembic(self._files)
-        for name in migrations.configurations:
-            yield Finding("Alembic", name), name
+        by_alembic = [(Finding("Alembic", name), name) for name in migrations.configurations]
+        by_plugin = [(Finding("Advanced Alchemy", path), path) for path in self._code.configurations]
+        if migrations.advanced and not by_plugin:
+            self.notes.append(
+                f"{migrations.advanced}/env.py runs only with a configuration of Advanced Alchemy, and none was found: "
+                'name it, migrations = "package.module:configuration"'
+            )
+        yield from by_plugin if migrations.advanced else [*by_alembic, *by_plugin]
         for home in migrations.alone:
             self.notes.append(
                 f"{home} has Alembic's env.py, and no alembic.ini says so: write one with script_location"
@@ -258,9 +264,10 @@ class Proposal:
 
     def _add_connections(self) -> None:
         files, code = self._files, self._code
-        engines = self._usable("engines", [*code.engines])
-        for path in engines:
-            self.found.append(Finding("asynchronous engine" if code.engines[path] else "engine", path))
+        kinds = {path: "asynchronous engine" if is_async else "engine" for path, is_async in code.engines.items()}
+        kinds |= dict.fromkeys(code.configurations, "configuration with an engine")
+        engines = self._usable("engines", [*kinds])
+        self.found += [Finding(kinds[path], path) for path in engines]
         if engines:
             self.lines.append(f"engines = {_toml(engines)}")
         elif any(finding.what == "Flask-Migrate" for finding in self.found):

@@ -69,6 +69,21 @@ def engine(url, maker="create_engine"):
 # -- the schema ----------------------------------------------------------------------------------
 
 MODELS = {"shop/__init__.py": "", "shop/models.py": BASE + USER.format(base="shop.models", name="User")}
+LITESTAR = {
+    "shop/__init__.py": "",
+    "shop/config.py": """
+        from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig
+        alchemy = SQLAlchemyAsyncConfig(connection_string="postgresql+asyncpg://localhost/shop")
+    """,
+    "shop/server.py": """
+        from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
+        from shop import config
+        plugin = SQLAlchemyPlugin(config=config.alchemy)
+    """,
+    "alembic.ini": "[alembic]\nscript_location = migrations\n",
+    "migrations/env.py": "from alembic import context\nconfig: 'AlembicCommandConfig' = context.config\n",
+    "migrations/script.py.mako": "",
+}
 DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n-- migrate:down\nDROP TABLE a;\n"}
 
 
@@ -101,11 +116,25 @@ DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n
         ({**MODELS, **ALEMBIC}, "alembic.ini"),
         ({**MODELS, **DBMATE}, "db/migrations"),
         ({**ALEMBIC, **DBMATE}, "alembic.ini"),
+        (LITESTAR, "shop.config:alchemy"),
+        ({**LITESTAR, "shop/config.py": "alchemy = SETTINGS.alchemy()\n"}, "shop.config:alchemy"),
+        ({**LITESTAR, **ALEMBIC}, "alembic.ini"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_what_makes_the_schema_is_recognised(project, files, migrations):
     assert table(project(files))[0]["migrations"] == migrations
+
+
+def test_a_configuration_of_advanced_alchemy_has_the_engine_too(project):
+    assert table(project(LITESTAR))[0]["engines"] == ["shop.config:alchemy"]
+
+
+def test_an_env_py_that_only_advanced_alchemy_runs_is_not_taken_without_a_configuration(project):
+    files = {name: text for name, text in LITESTAR.items() if name not in {"shop/config.py", "shop/server.py"}}
+    with pytest.raises(SeedDbError, match=r"migrations/env\.py runs only with a configuration of Advanced Alchemy"):
+        project(files)
+    assert table(project({**files, **MODELS}))[0]["migrations"] == "shop.models:Base.metadata"
 
 
 def test_what_was_seen_beside_it_is_told(project):
