@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_seeddb.plugin import markers, run
+from pytest_seeddb.plugin import fast_imports, markers, run  # noqa: F401 - the first is for its effect
 from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
 from pytest_seeddb.plugin.tables import Tables

@@ -154,6 +154,15 @@ def test_what_every_pytest_run_imports_is_a_short_list_of_ours_and_the_standard_
     assert not names & costly
 
 
+def test_pytest_does_not_rewrite_the_asserts_of_the_packages_modules(tmp_path):
+    header = (
+        "import sys\n\ndef pytest_report_header():\n    return 'by ' + type(sys.modules['{}'].__loader__).__name__\n"
+    )
+    (tmp_path / "conftest.py").write_text(header.format("pytest_seeddb.plugin.fixtures"))
+    line = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", str(tmp_path)]
+    assert "by SourceFileLoader" in subprocess.run(line, capture_output=True, text=True, check=False).stdout
+
+
 def test_no_module_needs_a_framework_to_be_imported_on_the_way_to_a_plan():
     names = brought_by("pytest_seeddb.seeds.planning, pytest_seeddb.servers.opening")
     assert not {top(name) for name in names} & LATE
