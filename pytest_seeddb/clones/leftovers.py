@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pytest_seeddb.clones.observer import Counters
+from pytest_seeddb.clones.looks import Counters
 from pytest_seeddb.servers.globals import PASSES, PRESENT, CannotUndo, Globals, undo
 from pytest_seeddb.servers.server import DOUBTED, GLOBALS, LEFT
 

@@ -13,87 +13,40 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.clones.changes import OpenConnection
-from pytest_seeddb.servers.globals import MARKS
+from pytest_seeddb.clones.looks import COUNTERS, FETCHED, LOOK, BackendLook, Counters, Look, rows
 
 if TYPE_CHECKING:
     import psycopg
 
-    from pytest_seeddb.clones.shape import Sequences, Shape
+    from pytest_seeddb.clones.shape import Sequences, Shape, State
     from pytest_seeddb.servers.address import Address
-    from pytest_seeddb.servers.admin import Admin
 
     Connection = psycopg.Connection[Any]
 
 NAME: Final = "pytest-seeddb keeper"
 """The ``application_name`` of connections that observe."""
 
-# The order of the fields of `Counters`.
-# Of the catalogs that all databases share, four are written whenever anybody creates or drops a
-# database, and the counts come up to a second late: of those, what they say of this database is read.
-_COUNTERS: Final = """
-SELECT pg_stat_get_db_sessions(oid), pg_stat_get_db_xact_commit(oid) - pg_stat_get_db_sessions(oid),
-       pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid) + pg_stat_get_db_tuples_deleted(oid),
-       (SELECT sum(pg_stat_get_tuples_inserted(of) + pg_stat_get_tuples_updated(of) + pg_stat_get_tuples_deleted(of))
-        FROM unnest(ARRAY['pg_authid', 'pg_auth_members', 'pg_parameter_acl', 'pg_shseclabel', 'pg_subscription',
-                    'pg_tablespace']::regclass[]) of),
-       concat_ws('/', xmin,
-        (SELECT string_agg(xmin::text, ',' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
-        (SELECT xmin FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = d.oid)),
-       concat_ws('/', pg_stat_get_db_stat_reset_time(oid), (SELECT count(*) FROM pg_prepared_xact() WHERE dbid = d.oid),
-        (SELECT count(*) FROM pg_get_replication_slots() WHERE datoid = d.oid)),
-       'of the server'
-FROM pg_database d WHERE datname = current_database()
-"""
 _TABLES: Final = """
 SELECT o, i, u, d, pg_stat_get_live_tuples(o) FROM (
     SELECT o, pg_stat_get_tuples_inserted(o) i, pg_stat_get_tuples_updated(o) u, pg_stat_get_tuples_deleted(o) d
     FROM unnest(%s::oid[]) o OFFSET 0) counted
 WHERE i + u + d <> 0
 """
-_FETCHED: Final = """
-SELECT o, pg_stat_get_blocks_fetched(o) FROM unnest(%s::oid[]) o WHERE pg_stat_get_blocks_fetched(o) <> 0
+_SET_BACK: Final = """
+SELECT setval(o::regclass, last, called) FROM unnest(%s::oid[], %s::bigint[], %s::bool[]) AS seeded (o, last, called)
 """
 _FLUSH: Final = "SELECT pg_stat_force_next_flush()"
 _SETTINGS: Final = (
     "SET default_transaction_read_only = off; SET statement_timeout = 0; SET lock_timeout = '2s'; "
     "SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronize_seqscans = off; "
     # VACUUM marks pages all-visible only where the commits have been flushed.
-    "SET synchronous_commit = local"
+    "SET synchronous_commit = local; "
+    # Else each of the first five looks is planned anew, which takes longer than the look.
+    "SET plan_cache_mode = force_generic_plan"
 )
-# A client that has been let in, and is not listed yet, holds a lock on the database; see `pytest_seeddb.servers.admin`.
-_OTHERS: Final = """
-SELECT pid, 'unknown' AS application, 'connecting' AS state, '' AS query FROM pg_lock_status()
-WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
-  AND objid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
-UNION ALL
-SELECT pid, coalesce(application_name, ''), coalesce(state, 'unknown'), coalesce(query, '')
-FROM pg_stat_get_activity(NULL)
-WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
-  AND backend_type IS DISTINCT FROM 'autovacuum worker'
-"""
-# Read in one moment: the counters in between two looks at the sessions, of which neither may miss one. A backend that
-# is listed among the others has not told all that it did; one that came after the list, and has gone, is one session
-# more in the counters than before the list. CASE sees to the order, and the first column to being the first.
-_MOMENT: Final = f"""
-WITH before AS MATERIALIZED (
-        SELECT pg_stat_get_db_sessions(oid) AS sessions, pg_stat_clear_snapshot()
-        FROM pg_database, pg_stat_clear_snapshot() WHERE datname = current_database()),
-     others AS MATERIALIZED ({_OTHERS})
-SELECT (SELECT sessions FROM before),
-       (SELECT json_agg(json_build_array(pid, application, state, query)) FROM others),
-       CASE WHEN {{}}
-            THEN (SELECT json_build_array(a, b, c, d, e, f, g)
-                  FROM ({_COUNTERS}) AS counters (a, b, c, d, e, f, g)) END,
-       pg_snapshot_xmax(pg_current_snapshot())::xid::text,
-       (SELECT json_agg(json_build_array(o::bigint, fetched)) FROM ({_FETCHED}) counted (o, fetched))
-"""  # noqa: S608 - constants of this module
-_LOOK: Final = _MOMENT.format("NOT EXISTS (SELECT FROM others)")
-# Where nobody else is connected but one backend, which is idle.
-_GLANCE: Final = _MOMENT.format("(SELECT array_agg((pid, state)::text) FROM others) = ARRAY[format('(%s,idle)', $1)]")
 _POLL: Final = 0.0003
 """Seconds between looks: a backend whose client has gone needs about one millisecond to end."""
 _CLOSING: Final = 0.003
@@ -107,83 +60,12 @@ _BUSY_IN_A_CROWD: Final = 0.2
 _PATIENCE: Final = 2.0
 
 
-@cache
-def _complete(query: LiteralString, *, superuser: bool) -> LiteralString:
-    """The query with what the role may see of the server."""
-    return query.replace("'of the server'", MARKS[superuser])
-
-
-def _rows(connection: Connection, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-    superuser = connection.info.parameter_status("is_superuser") == "on"
-    return connection.execute(_complete(query, superuser=superuser), values or None).fetchall()
-
-
 class Discard(Exception):  # noqa: N818 - a verdict, not an error: it never leaves settling
     """The clone must be discarded: to make it equal to a fresh one is uncertain, or takes too long."""
 
 
 class Disturbed(Discard):
     """Another client was in the clone while it had to be alone; what it did there is not known."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """The server's counters for one database, read while nobody is connected to it."""
-
-    sessions: int
-    """Clients that ever connected. One counts when it is idle for the first time, or at the latest when it goes."""
-    committed: int
-    """Transactions that sessions committed on purpose."""
-    tuples: int
-    """Rows written in the database, whether it was committed or not."""
-    shared: int
-    """Rows written in the catalogs of roles and such, which all databases share."""
-    own: str
-    """What the shared catalogs say of this database: each version of it has another value."""
-    doubt: str
-    """When the counters were last reset, and how many transactions are prepared and replication slots there are."""
-    server: str
-    """What the whole server has beside roles: databases of others, settings, what ``ALTER SYSTEM`` wrote."""
-
-    @classmethod
-    def of(cls, admin: Admin) -> Counters:
-        """Those of the maintenance database."""
-        return cls(*admin.run(_complete(_COUNTERS, superuser=admin.is_superuser))[0])
-
-    @property
-    def globals_mark(self) -> str:
-        """A text that is another where something changed that belongs to the whole server."""
-        return f"{self.shared}/{self.server}"
-
-    def beyond_rows(self, earlier: Counters) -> bool:
-        """Whether something changed since that no row of this database shows: roles, its settings, the counters."""
-        return (self.shared, self.own, self.doubt) != (earlier.shared, earlier.own, earlier.doubt)
-
-    @property
-    def is_unwritten(self) -> bool:
-        """Whether nothing was ever written in a new clone."""
-        return (self.tuples, self.doubt) == (0, "0/0")
-
-    def is_undisturbed(self, earlier: Counters) -> bool:
-        """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
-        return (self.sessions, self.own, self.doubt) == (earlier.sessions, earlier.own, earlier.doubt)
-
-    def is_moved(self, earlier: Counters) -> bool:
-        """Whether the database got another name since, its observer came back, and nothing else was done."""
-        renamed = self.own.partition("/")[2] == earlier.own.partition("/")[2]
-        return renamed and self.is_at_rest(replace(earlier, sessions=earlier.sessions + 1, own=self.own))
-
-    def is_at_rest(self, earlier: Counters) -> bool:
-        """Whether nobody else was there since, and nothing was written in any other way."""
-        return self.tuples == earlier.tuples and self.is_undisturbed(earlier)
-
-    def wrote(self, earlier: Counters) -> bool:
-        """Whether any row was written since, committed or not."""
-        return self.tuples != earlier.tuples or self.beyond_rows(earlier)
-
-    def has_committed_writes(self, earlier: Counters) -> bool:
-        """Whether a write may have been committed since. In doubt, yes."""
-        return self.doubt != earlier.doubt or (self.committed != earlier.committed and self.wrote(earlier))
 
 
 @dataclass(frozen=True)
@@ -216,54 +98,6 @@ class Moment:
     newest: str
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one statement shows of a clone; ``counters`` is ``None`` where somebody else is connected."""
-
-    others: list[tuple[int, str, str, str]]
-    counters: Counters | None
-    newest: str
-    """The first transaction number not used yet."""
-    fetched: dict[int, int]
-    """How often each sequence was fetched, if ever."""
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether a new clone is as it was made: nobody but its observer was there, or who was there only read."""
-        now = self.counters
-        # The observer's own reads of the sequences are not counted yet, unless it was slow.
-        return now is not None and now.is_unwritten and (now.sessions == 1 or not self.fetched)
-
-    @classmethod
-    def of(cls, sessions: int, others: Any, counters: Any, newest: str, fetched: Any) -> Look:  # noqa: ANN401 - JSON
-        """From a row of `_MOMENT`."""
-        is_quiet = counters and counters[0] == sessions
-        return cls(others or [], Counters(*counters) if is_quiet else None, newest, dict(fetched or ()))
-
-
-class UnseenLook:
-    """A look at a clone that leaves no commit in its counters, in one round trip.
-
-    psycopg gives up what it has prepared with each ROLLBACK, and to plan a look takes longer than the look. So this one
-    is prepared by hand on a connection that has nothing prepared, and psycopg prepares nothing there until its
-    ``prepare_threshold`` is set again.
-    """
-
-    def __init__(self, connection: Connection, oids: list[int], *, beside_a_backend: bool) -> None:
-        self._connection = connection
-        connection.prepare_threshold = None
-        array = f"'{{{','.join(map(str, oids))}}}'::oid[]"
-        superuser = connection.info.parameter_status("is_superuser") == "on"
-        query = _complete(_GLANCE if beside_a_backend else _LOOK, superuser=superuser).replace("%s::oid[]", array)
-        connection.execute(f"BEGIN; PREPARE seeddb_look(int) AS {query}; ROLLBACK".encode())
-
-    def look(self, backend: int = 0) -> Look:
-        """What it shows."""
-        cursor = self._connection.execute(b"BEGIN; EXECUTE seeddb_look(%d); ROLLBACK" % backend)
-        cursor.nextset()
-        return Look.of(*cursor.fetchall()[0])
-
-
 class SequenceWatch:
     """The sequences of one clone, in the seeded state when this is made.
 
@@ -280,7 +114,7 @@ class SequenceWatch:
         self._sequences = sequences
         self.connection = connection
         self.oids = list(sequences.names)
-        self._fetched = self._counts()
+        self.fetched = self._counts()
 
     def is_settled(self, counts: dict[int, int]) -> bool:
         """Whether all are in their seeded state, as far as the counts of fetched blocks say."""
@@ -292,13 +126,18 @@ class SequenceWatch:
         moved = self._differences(self.suspects(counts))
         self._set_back(moved)
         # What is read and set here counts as well, some time later: then it is read once more for nothing.
-        self._fetched = counts
+        self.fetched = counts
         return bool(moved)
 
     @property
     def names(self) -> dict[int, str]:
         """The names of all."""
         return self._sequences.names
+
+    @property
+    def seeded(self) -> dict[int, State]:
+        """The seeded states of all."""
+        return self._sequences.seeded
 
     def moves(self, among: list[int] | None = None) -> list[str]:
         """The names of those that are not in their seeded state."""
@@ -310,26 +149,27 @@ class SequenceWatch:
 
     def look(self) -> Look:
         """What the server says of the clone."""
-        return Look.of(*_rows(self.connection, _LOOK, self.oids)[0])
+        return Look.of(*rows(self.connection, LOOK, self.oids)[0])
 
     def counters(self) -> Counters:
         """What the server counts now, as far as it has been told, whoever is connected."""
-        return Counters(*self.connection.execute(_COUNTERS).fetchall()[0])
+        return Counters(*self.connection.execute(COUNTERS).fetchall()[0])
 
     def _counts(self) -> dict[int, int]:
-        return dict(self.connection.execute(_FETCHED, [self.oids]).fetchall()) if self.oids else {}
+        return dict(self.connection.execute(FETCHED, [self.oids]).fetchall()) if self.oids else {}
 
     def suspects(self, counts: dict[int, int]) -> list[int]:
         """Those that somebody may have moved."""
-        return [oid for oid in self.oids if counts.get(oid, 0) != self._fetched.get(oid, 0)]
+        return [oid for oid in self.oids if counts.get(oid, 0) != self.fetched.get(oid, 0)]
 
     def _differences(self, oids: list[int]) -> list[int]:
         states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
 
     def _set_back(self, oids: list[int]) -> None:
-        for oid in oids:
-            self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", [oid, *self._sequences.seeded[oid]])
+        if oids:
+            last, called = zip(*(self._sequences.seeded[oid] for oid in oids), strict=True)
+            self.connection.execute(_SET_BACK, [oids, list(last), list(called)])
 
 
 def is_crowded() -> bool:
@@ -358,7 +198,7 @@ class Observer:
         self.globals_mark = ""
         """As of the last look; empty where there was none."""
         self._watched: Counters | None = None
-        self._unseen: UnseenLook | None = None
+        self._unseen: BackendLook | None = None
         self._connect(address)
         try:
             reading = shape.read(self.connection)
@@ -467,7 +307,7 @@ class Observer:
         self.connection.execute(_FLUSH)
         with self.connection.transaction(force_rollback=True):
             self.connection.execute("DEALLOCATE ALL")
-        self._unseen = UnseenLook(self.connection, self.sequences.oids, beside_a_backend=True)
+        self._unseen = BackendLook(self.connection, self.sequences.seeded)
         now, resting = self._unseen.look(backend).counters, self.resting
         if now is None or not replace(now, sessions=now.sessions - 1).is_undisturbed(resting):
             return False
@@ -483,15 +323,10 @@ class Observer:
         before, unseen = self._watched, self._unseen
         if before is None or unseen is None:
             return False
-        look = unseen.look(backend)
+        fetched, look = unseen.set_back(self.sequences.fetched, backend)
         now = look.counters
-        if now is None or now.committed != before.committed or now.beyond_rows(before):
+        if now is None or now.committed != before.committed or now.beyond_rows(before) or look.fetched != fetched:
             return False
-        if self.sequences.suspects(look.fetched):
-            with self.connection.transaction(force_rollback=True):
-                moved = self.sequences.settle(look.fetched)
-            again = unseen.look(backend).counters if moved else now
-            if again is None or again.committed != now.committed or not again.is_undisturbed(now):
-                return False
+        self.sequences.fetched = fetched
         self._watched, self.globals_mark = now, now.globals_mark
         return True

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pytest_seeddb.clones.changes import Changes
-from pytest_seeddb.clones.observer import NAME, SequenceWatch, UnseenLook
+from pytest_seeddb.clones.looks import UnseenLook
+from pytest_seeddb.clones.observer import NAME, SequenceWatch
 from pytest_seeddb.clones.pool import ATTEMPTS, Spare, disturbed
 from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.errors import SeedDbError
@@ -23,7 +24,7 @@ from pytest_seeddb.errors import SeedDbError
 if TYPE_CHECKING:
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.disposal import Disposal
-    from pytest_seeddb.clones.observer import Counters, Look
+    from pytest_seeddb.clones.looks import Counters, Look
     from pytest_seeddb.clones.pool import Clone, Clones
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
@@ -51,7 +52,10 @@ class Watched:
             raise
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return writing(self.clone.address).connect(autocommit=True, application_name=NAME)
+        address = writing(self.clone.address)
+        # Else each of the first five looks is planned anew. By an option: a SET would count as a commit.
+        options = f"{address.params['options']} -c plan_cache_mode=force_generic_plan"
+        return address.having(options=options).connect(autocommit=True, application_name=NAME)
 
     def look(self) -> Look:
         """What the server says of it."""
