@@ -64,12 +64,10 @@ def seeddb_settings(pytestconfig: pytest.Config) -> Settings:
 @pytest.fixture(scope="session")
 def seeddb_server(seeddb_settings: Settings, pytestconfig: pytest.Config) -> Iterator[Server]:
     """The running PostgreSQL, for the session."""
-    from pytest_seeddb.servers.opening import open_server
-
     if not is_enabled(pytestconfig):  # for a test that asks for a fixture while it runs
         pytest.skip(DISABLED)
     check_settings(seeddb_settings)
-    with open_server(seeddb_settings) as server:
+    with pytestconfig.stash[RUN].open_server(seeddb_settings) as server:
         yield server
         pytestconfig.stash[RUN].leave()
 

@@ -21,6 +21,7 @@ from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_seeddb.clones.database import SeededDatabase
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.plugin.markers import Wish
     from pytest_seeddb.seeds.planning import Plans
+    from pytest_seeddb.servers.ahead import Ahead
+    from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Found, Settings
     from pytest_seeddb.templates.templates import Template
 
@@ -51,6 +54,8 @@ ELSEWHERE: pytest.StashKey[bool] = pytest.StashKey()
 
 DISABLED: Final = 'seeded tests run with --seed-db, or with enabled = "always" in [tool.seeddb]'
 PACKAGE_SCOPE: Final = "seeddb-package-scope"
+_SHOWING: Final = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
+"""pytest's options with which no test runs."""
 SHELL: Final = "seeddb_shell"
 """Under this name an xdist worker is told which of libpq's variables the shell has set, and not a conftest."""
 
@@ -88,6 +93,7 @@ class Run:
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, Settings, SeededDatabase, ExitStack]] = []
         self.workers: list[Worker] = []
         self._around: ExitStack | None = None
+        self._ahead: Ahead | None = None
         self.shown: dict[str, str] = {}
 
     def settings_of(self, node: pytest.Item | pytest.Collector) -> Settings:
@@ -102,6 +108,21 @@ class Run:
         from pytest_seeddb.seeds.planning import Plans
 
         return Plans()
+
+    def start_ahead(self, settings: Settings, config: pytest.Config) -> None:
+        """Begin to start the embedded server, which tests will need, beside what comes before them."""
+        if self._ahead is None and not _only_shows(config):
+            from pytest_seeddb.servers.ahead import Ahead
+
+            self._ahead = Ahead.begin(settings)
+            if self._ahead is not None:
+                config.add_cleanup(self._ahead.close)
+
+    def open_server(self, settings: Settings) -> AbstractContextManager[Server]:
+        """The running server for a block."""
+        from pytest_seeddb.servers.opening import open_server
+
+        return self._ahead.open(settings) if self._ahead else open_server(settings)
 
     def plan(self, wish: Wish, settings: Settings, given: Plan) -> Plan:
         """The plan that a test wants.
@@ -179,6 +200,11 @@ def is_enabled(config: pytest.Config) -> bool:
     run = config.stash[RUN]
     settings = (run.settings, *run.tables.values())
     return bool(config.getoption("--seed-db")) or any(table.enabled == "always" for table in settings)
+
+
+def _only_shows(config: pytest.Config) -> bool:
+    """Whether pytest runs no test."""
+    return any(config.getoption(name, default=False) for name in _SHOWING)
 
 
 def is_skipped(item: pytest.Item) -> bool:
@@ -287,6 +313,11 @@ def begin(config: pytest.Config) -> None:
     except SeedDbError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[RUN] = Run(settings, options)
+    if config.getoption("--seed-db") and not _only_shows(config):
+        from pytest_seeddb.servers.ahead import make_data
+
+        if thread := make_data(settings):
+            config.add_cleanup(thread.join)
     if settings.scope == "package":
         config.pluginmanager.register(ScopeEnd("package", package_of), PACKAGE_SCOPE)
 
@@ -343,6 +374,8 @@ def _errors_in_table(
         return errors  # the table says little
     try:
         _check_engines(settings)
+        if not all(overrides(item, "seeddb_server") for item in seeded):
+            run.start_ahead(settings, session.config)
         plan = run.plans.of(settings)
     except SeedDbError as error:
         return [*errors, (error, "")]

@@ -14,17 +14,8 @@ import psycopg
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.servers import guard, postmaster
 from pytest_seeddb.servers.admin import Admin
-from pytest_seeddb.servers.binaries import choose
 from pytest_seeddb.servers.globals import CannotUndo, Globals, restore
-from pytest_seeddb.servers.places import (
-    Place,
-    cache_directory,
-    cache_place,
-    make_private,
-    runnable,
-    server_account,
-    state_place,
-)
+from pytest_seeddb.servers.places import Place, place_of
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, reap, server_environment, try_lock
 from pytest_seeddb.servers.remedies import is_certain, start_remedy
 from pytest_seeddb.servers.server import DOUBTED, LEFT, Server
@@ -52,7 +43,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
     gone, its guard stops it. The data directory, templates included, is kept. Raises `ServerError`.
     """
     reap()
-    place = _place(settings, data)
+    place = place_of(settings, data)
     with ExitStack() as use:
         try:
             version_num, notes = _begin_use(settings, place, use, data)
@@ -88,7 +79,7 @@ def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> t
     notes: list[str] = []
     use.enter_context(hold_lock(place.state / guard.USERS, shared=True))
     if not place.binaries.program("postgres").exists():
-        _place(settings, data)  # removed as unused before the lock was ours: copied again
+        place_of(settings, data)  # removed as unused before the lock was ours: copied again
     with hold_lock(place.state / guard.START):
         ensure_guard(place.state, "server", server_environment())
         return _join_or_start(place, notes), tuple(notes)
@@ -108,19 +99,8 @@ class EmbeddedStatus:
 
 def embedded_status(settings: Settings) -> EmbeddedStatus:
     """The state of the server that `open_embedded` would give. Raises `ServerError`."""
-    place = _place(settings, make=False)
+    place = place_of(settings, make=False)
     return EmbeddedStatus(place.binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
-
-
-def _place(settings: Settings, data: str = "", *, make: bool = True) -> Place:
-    account = server_account()
-    cache = cache_directory(account) if make else cache_place(account)
-    binaries = runnable(choose(settings), account, cache, copy=make)
-    state = state_place(cache, binaries.version, binaries.directory, data)
-    if make:
-        make_private(state.parent, account)
-        make_private(state, account)
-    return Place(binaries, account, state)
 
 
 def _join_or_start(place: Place, notes: list[str]) -> int:

@@ -49,6 +49,20 @@ def _opener(settings: Settings) -> Callable[[Settings, str], AbstractContextMana
     return open_embedded
 
 
+def is_started_here(settings: Settings) -> bool:
+    """Whether the server may be an embedded one, by the settings alone."""
+    return not (_is_url(settings) or settings.server == "container" or os.name == "nt")
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether `open_server` gives an embedded server without asking for a container."""
+    from pytest_seeddb.servers import binaries
+
+    with suppress(ServerError):
+        return is_started_here(settings) and bool(binaries.choose(settings))
+    return False
+
+
 def _needs_container(settings: Settings) -> bool:
     """Whether nothing is installed that could be started, and a container engine answers."""
     from pytest_seeddb.servers import binaries

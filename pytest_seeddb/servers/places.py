@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.fingerprint.atomic import beside, sweep
 from pytest_seeddb.servers import guard
-from pytest_seeddb.servers.binaries import WHEEL, output_of
+from pytest_seeddb.servers.binaries import WHEEL, choose, output_of
 from pytest_seeddb.servers.processes import hold_lock
 
 if TYPE_CHECKING:
     from pytest_seeddb.servers.binaries import Binaries
+    from pytest_seeddb.settings.settings import Settings
 
 SERVERS: Final = "servers"
 """The directory in the cache directory that holds the servers' state directories."""
@@ -141,6 +142,18 @@ class Place:
     def record(self) -> dict[str, str]:
         """What the last start wrote down: ``boot``, ``token``, ``socket``."""
         return guard.record(str(self.state))
+
+
+def place_of(settings: Settings, data: str = "", *, make: bool = True) -> Place:
+    """The server that the settings name; without ``make`` its directories may not be there. Raises `ServerError`."""
+    account = server_account()
+    cache = cache_directory(account) if make else cache_place(account)
+    binaries = runnable(choose(settings), account, cache, copy=make)
+    state = state_place(cache, binaries.version, binaries.directory, data)
+    if make:
+        make_private(state.parent, account)
+        make_private(state, account)
+    return Place(binaries, account, state)
 
 
 def cache_directory(account: Account) -> Path:

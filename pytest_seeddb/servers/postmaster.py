@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.002  # pg_ctl's own 100 ms is four times what a start takes
 START_PATIENCE_SECONDS: Final = 120.0  # it may have to recover from a kill first
+_BLIND_SECONDS: Final = 0.25
+"""So long after the start, and as often, a connection is tried though the postmaster does not say that it is ready."""
 _CONNECT_TIMEOUT_SECONDS: Final = 5
 _PORT: Final = "5432"
 _SUPERUSER: Final = "postgres"  # the role that most applications' dumps and scripts expect
@@ -180,6 +182,7 @@ def make_data(place: Place, server_lock: int) -> None:
             place.account.take(partial)
             _initdb(place, partial, server_lock)
             partial.rename(place.data)
+        _write_record(place, "")
     except OSError as error:
         raise failure("The embedded server's data directory cannot be made", place, str(error)) from error
 
@@ -327,12 +330,9 @@ def _make_socket_directory(place: Place) -> Path:
             remedy="make /tmp writable, or name a running server: --seed-db-server=postgresql://...",
         )
     sockets = Path(parents[0]) / (guard.SOCKET_PREFIX + secrets.token_hex(5))
-    record = {"boot": boot_id(), "token": secrets.token_hex(8), "socket": str(sockets)}
     clean = place.state / guard.CLEAN
     try:
-        with beside(place.state / guard.RECORD) as partial:
-            partial.write_text(json.dumps(record), encoding="utf-8")
-            partial.replace(place.state / guard.RECORD)
+        _write_record(place, str(sockets))
         if clean.exists() or clean.is_symlink():
             clean.unlink()
             guard.synchronize(str(place.state))
@@ -341,6 +341,14 @@ def _make_socket_directory(place: Place) -> Path:
         raise failure("The embedded server's socket directory cannot be made", place, str(error)) from error
     place.account.take(sockets)
     return sockets
+
+
+def _write_record(place: Place, socket: str) -> None:
+    """Write down that the data are whole while this boot lasts, and where the server's socket is."""
+    record = {"boot": boot_id(), "token": secrets.token_hex(8), "socket": socket}
+    with beside(place.state / guard.RECORD) as partial:
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.replace(place.state / guard.RECORD)
 
 
 def _trim_log(place: Place) -> int:
@@ -357,22 +365,34 @@ def _trim_log(place: Place) -> int:
     return 0
 
 
+def _is_ready(place: Place) -> bool:
+    """Whether the postmaster has written that it accepts connections, into the last line of its file."""
+    with suppress(OSError):
+        lines = (place.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines[-1].strip() == "ready" if lines else False
+    return False
+
+
 def _wait(place: Place, process: subprocess.Popen[bytes], position: int) -> None:
     import psycopg
 
     deadline = time.monotonic() + START_PATIENCE_SECONDS
+    blind = time.monotonic() + _BLIND_SECONDS
     last = ""
     while time.monotonic() < deadline:
-        try:
-            connect(place).close()
-        except psycopg.OperationalError as error:
-            last = str(error)
-            if is_locked_out(last):
-                raise locked_out(place, last) from None
-            if is_certain(last):
-                raise own_refusal(place, last) from None
-        else:
-            return
+        # A refused attempt costs both sides the time that the start needs.
+        if _is_ready(place) or time.monotonic() > blind:
+            blind = time.monotonic() + _BLIND_SECONDS
+            try:
+                connect(place).close()
+            except psycopg.OperationalError as error:
+                last = str(error)
+                if is_locked_out(last):
+                    raise locked_out(place, last) from None
+                if is_certain(last):
+                    raise own_refusal(place, last) from None
+            else:
+                return
         if (code := process.poll()) is not None:
             log = log_since(place, position)
             what = f"The embedded server ended with code {code} before it was ready; its log is {place.log}"

@@ -145,7 +145,7 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
         pass
     wait_for_the_end(cache)
     (programs,) = [each for each in remains() if each.kind == "programs"]
-    real, calls = embedded._place, []
+    real, calls = embedded.place_of, []
 
     def overtaken(*arguments, **options):
         place = real(*arguments, **options)
@@ -154,7 +154,7 @@ def test_programs_that_vanish_before_the_lock_is_held_are_copied_again(cache, wh
             assert remove(programs)
         return place
 
-    monkeypatch.setattr(embedded, "_place", overtaken)
+    monkeypatch.setattr(embedded, "place_of", overtaken)
     with open_server(wheels) as server:
         assert server.version_num
     assert len(calls) == 2
