@@ -38,7 +38,7 @@ WHERE i + u + d <> 0
 _SET_BACK: Final = """
 SELECT setval(o::regclass, last, called) FROM unnest(%s::oid[], %s::bigint[], %s::bool[]) AS seeded (o, last, called)
 """
-_FLUSH: Final = "SELECT pg_stat_force_next_flush()"
+FLUSH: Final = "SELECT pg_stat_force_next_flush()"
 _SETTINGS: Final = (
     "SET default_transaction_read_only = off; SET statement_timeout = 0; SET lock_timeout = '2s'; "
     "SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronize_seqscans = off; "
@@ -104,7 +104,7 @@ class SequenceWatch:
     nextval and setval are not transactional, so neither a rollback nor a deleted row brings a number back. Reading
     hundreds of sequences takes longer than most tests. But the server counts for each how often its block was
     fetched, and nobody moves a sequence without that (PostgreSQL 15 and 18: nextval, setval, ALTER SEQUENCE,
-    identity columns, RESTART IDENTITY). So `is_settled` and `settle` read only those whose count has changed.
+    identity columns, RESTART IDENTITY). So `moved_by` and `settle` read only those whose count has changed.
 
     The server learns what a backend has fetched when that is idle or exits. `moves` and `restore` read every
     sequence, for when a test may be in the middle of something.
@@ -116,18 +116,23 @@ class SequenceWatch:
         self.oids = list(sequences.names)
         self.fetched = self._counts()
 
-    def is_settled(self, counts: dict[int, int]) -> bool:
-        """Whether all are in their seeded state, as far as the counts of fetched blocks say."""
-        return not self._differences(self.suspects(counts))
+    def moved_by(self, counts: dict[int, int]) -> list[int]:
+        """Those that are not in their seeded state, as far as the counts of fetched blocks say."""
+        return self._differences(self.suspects(counts))
 
-    def settle(self, counts: dict[int, int] | None = None) -> bool:
+    def settle(self, counts: dict[int, int]) -> bool:
         """Set back those that moved; whether any did."""
-        counts = self._counts() if counts is None else counts
-        moved = self._differences(self.suspects(counts))
+        moved = self.moved_by(counts)
         self._set_back(moved)
-        # What is read and set here counts as well, some time later: then it is read once more for nothing.
         self.fetched = counts
         return bool(moved)
+
+    def take_as_settled(self, counts: dict[int, int]) -> None:
+        """Learn the counts after the sequences were read or set here, which counts as well, and nobody else was there.
+
+        Otherwise all of them would be read again after the next test.
+        """
+        self.fetched = counts
 
     @property
     def names(self) -> dict[int, str]:
@@ -216,7 +221,7 @@ class Observer:
     def _connect(self, address: Address) -> None:
         self.connection = address.connect(autocommit=True, application_name=NAME, prepare_threshold=0)
         replica = "; SET session_replication_role = replica" if self.superuser else ""
-        self.connection.execute(f"{_FLUSH}; {_SETTINGS}{replica}", prepare=False)
+        self.connection.execute(f"{FLUSH}; {_SETTINGS}{replica}", prepare=False)
 
     def connect_again(self, address: Address) -> None:
         """Go on with the clone, which has another name: every connection to it was ended."""
@@ -239,12 +244,13 @@ class Observer:
         self.connection.close()
 
     def start_over(self, alone: Counters) -> None:
-        """Take the state after a rewind for the seeded one, if nobody else was there since ``alone`` was read."""
-        self.connection.execute(_FLUSH)
+        """Take the present state for the seeded one, if nobody else was there since ``alone`` was read."""
+        self.connection.execute(FLUSH)
         look = self._look()
         if look.counters is None or not look.counters.is_undisturbed(alone):
             raise Disturbed("another client connected while the rows were put back")
         self.seeded = Moment(look.counters, self._table_counts(), look.newest)
+        self.sequences.take_as_settled(look.fetched)
         self.resting = look.counters
 
     def is_at_rest(self) -> bool:
@@ -304,7 +310,7 @@ class Observer:
         From here on the observer commits nothing: what is committed now, another client did. False if somebody else was
         there since the clone was settled. What the backend wrote when it connected is not watched but settled.
         """
-        self.connection.execute(_FLUSH)
+        self.connection.execute(FLUSH)
         with self.connection.transaction(force_rollback=True):
             self.connection.execute("DEALLOCATE ALL")
         self._unseen = BackendLook(self.connection, self.sequences.seeded)

@@ -119,7 +119,9 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
     observer.resting = now
     if now.beyond_rows(seeded):
         raise Discard("roles, settings of the database, replication slots or the server's counters changed")
-    if now.tuples == seeded.tuples and observer.sequences.is_settled(look.fetched):
+    if now.tuples == seeded.tuples and not observer.sequences.moved_by(look.fetched):
+        if observer.sequences.suspects(look.fetched):
+            observer.start_over(now)
         return "keep", "nothing was written"
     counts, shape = observer.difference(), observer.shape
     observer.wrote = tuple(shape.tables[oid].label for oid in counts if oid in shape.tables)

@@ -33,6 +33,7 @@ _SEQUENCES: Final = """
 SELECT c.oid, c.oid::regclass::text FROM pg_class c
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid
 """
+_LAST_VALUES: Final = "SELECT o::bigint, pg_sequence_last_value(o) FROM unnest(%s::oid[]) o"
 _KEPT_BYTES: Final = 32 * 2**20
 """Bytes of rows that are kept in this process for one template."""
 
@@ -80,12 +81,19 @@ class Sequences:
         # The names come from regclass, which quotes what needs quotes.
         state = sql.SQL("SELECT {}, last_value, is_called FROM {}")
         self._queries = {oid: state.format(sql.Literal(oid), sql.SQL(name)) for oid, name in self.names.items()}
+        self.seeded: dict[int, State] = {}
         self.seeded = self.states(connection, self.names)
 
     def states(self, connection: Connection, oids: Collection[int]) -> dict[int, State]:
         """The present ``last_value`` and ``is_called`` of some of them."""
-        query = sql.SQL(" UNION ALL ").join(self._queries[oid] for oid in oids)
-        return {oid: tuple(row) for oid, *row in connection.execute(query, prepare=False)} if oids else {}
+        # The function is thirty times as quick as a SELECT from each, but tells nothing of a sequence not called yet.
+        called = [oid for oid in oids if oid in self.seeded and self.seeded[oid][1]]
+        rows = connection.execute(_LAST_VALUES, [called]).fetchall() if called else []
+        states: dict[int, State] = {oid: (value, True) for oid, value in rows if value is not None}
+        if rest := [self._queries[oid] for oid in oids if oid not in states]:
+            query = sql.SQL(" UNION ALL ").join(rest)
+            states |= {oid: tuple(row) for oid, *row in connection.execute(query, prepare=False)}
+        return states
 
 
 _NO_ROWS: Final = Rows(b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"\xff\xff", 0, md5(b"", usedforsecurity=False).hexdigest())

@@ -8,7 +8,7 @@ test gets a new one.
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import psycopg
 
 from pytest_seeddb.clones.changes import Changes
 from pytest_seeddb.clones.looks import UnseenLook
-from pytest_seeddb.clones.observer import NAME, SequenceWatch
+from pytest_seeddb.clones.observer import FLUSH, NAME, SequenceWatch
 from pytest_seeddb.clones.pool import ATTEMPTS, Spare, disturbed
 from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.errors import SeedDbError
@@ -74,9 +74,15 @@ class Watched:
 
     def set_back(self, fetched: dict[int, int]) -> bool:
         """Set back the sequences that moved, by the counts of a look: a rolled back insert leaves its number used."""
-        is_quiet = not self.sequences.suspects(fetched)
-        with suppress(psycopg.Error), nullcontext() if is_quiet else self.connection.transaction(force_rollback=True):
-            self.sequences.settle(fetched)
+        if not self.sequences.suspects(fetched):
+            return True
+        with suppress(psycopg.Error):
+            with self.connection.transaction(force_rollback=True):
+                self.sequences.settle(fetched)
+                self.connection.execute(FLUSH)
+            look = self.look()
+            if look.counters and self.resting and look.counters.is_at_rest(self.resting):
+                self.sequences.take_as_settled(look.fetched)
             return True
         return False
 

@@ -18,6 +18,7 @@ from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, 
 from pytest_seeddb.clones.changes import TableChange
 from pytest_seeddb.clones.pool import CloneOptions
 from pytest_seeddb.clones.settle import Costs
+from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
 from pytest_seeddb.servers.admin import Admin
@@ -66,6 +67,24 @@ def test_rows_are_put_back_exactly_or_the_clone_is_discarded(bench, statement):
 @pytest.mark.parametrize("statement", SEQUENCES)
 def test_sequences_are_set_back(bench, statement):
     assert bench.settled(lambda address: run(address, [(0, statement)])).verdict == "rewind"
+
+
+@pytest.mark.parametrize("isolation", ["clone", "rollback"])
+def test_only_the_sequences_that_a_test_used_are_read_after_it(worker, make_plan, monkeypatch, isolation):
+    template = worker.template(make_plan(Statements("two", ["CREATE SEQUENCE used", "CREATE SEQUENCE unused"])))
+    states, read = Sequences.states, []
+    monkeypatch.setattr(
+        Sequences, "states", lambda self, *of: read.append(self.names[o] for o in of[1]) or states(self, *of)
+    )
+    reads = []
+    for statement in ("SELECT nextval('used')", "SELECT nextval('used')", "SELECT 1"):
+        read.clear()
+        with worker.database(template, isolation) as database:
+            connection = psycopg.connect(database.address_for_writing.conninfo)
+            connection.execute(statement)
+            connection.close()
+        reads.append({name for names in read for name in names})
+    assert reads[1:] == [{"used"}, set()]
 
 
 @pytest.mark.parametrize("statement", BEYOND)
