@@ -127,13 +127,6 @@ class SequenceWatch:
         self.fetched = counts
         return bool(moved)
 
-    def take_as_settled(self, counts: dict[int, int]) -> None:
-        """Learn the counts after the sequences were read or set here, which counts as well, and nobody else was there.
-
-        Otherwise all of them would be read again after the next test.
-        """
-        self.fetched = counts
-
     @property
     def names(self) -> dict[int, str]:
         """The names of all."""
@@ -250,7 +243,8 @@ class Observer:
         if look.counters is None or not look.counters.is_undisturbed(alone):
             raise Disturbed("another client connected while the rows were put back")
         self.seeded = Moment(look.counters, self._table_counts(), look.newest)
-        self.sequences.take_as_settled(look.fetched)
+        # What was read and set of them here counts as well: else all would be read again after the next test.
+        self.sequences.fetched = look.fetched
         self.resting = look.counters
 
     def is_at_rest(self) -> bool:

@@ -82,7 +82,7 @@ class Watched:
                 self.connection.execute(FLUSH)
             look = self.look()
             if look.counters and self.resting and look.counters.is_at_rest(self.resting):
-                self.sequences.take_as_settled(look.fetched)
+                self.sequences.fetched = look.fetched  # with what was read here
             return True
         return False
 
