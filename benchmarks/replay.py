@@ -29,12 +29,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from time import perf_counter
+from typing import Any
 
-LOOK = """
-import json, sys
+BUILD = """
+import dataclasses, json, subprocess, sys
 from pathlib import Path
 import psycopg
 from psycopg import sql
+from pytest_seeddb.cli.build import build
+from pytest_seeddb.fingerprint.recording import begin
+from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
@@ -46,31 +50,49 @@ JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_attribute ON attrelid = c.oi
 WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_toast'
 GROUP BY 1 ORDER BY 1
 '''
-settings = load_settings(Path.cwd())
-print("KEY", plan_of(settings).noted_fingerprints[1])
+from_scratch = sys.argv[1] == "truth"
+settings = dataclasses.replace(load_settings(Path.cwd()), reseed=from_scratch)
+begin(settings.root)
+said = {"key": plan_of(settings).noted_fingerprints[1]} if from_scratch else {}
 with open_server(settings) as server:
-    template, clone = sys.argv[1], "replayed"
-    with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
-        admin.execute("DROP DATABASE IF EXISTS replayed")
-        admin.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(sql.Identifier(template)))
-    address, contents = server.address.with_database(clone), {}
-    with psycopg.connect(address.conninfo) as connection:
-        for table, columns in connection.execute(COLUMNS).fetchall():
-            value = "md5(coalesce(string_agg(coalesce({}::text, 'NULL'), '|' ORDER BY ctid), ''))"
-            values = sql.SQL(", ").join(sql.SQL(value).format(sql.Identifier(column)) for column in columns)
-            row = connection.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.SQL(table))).fetchone()
-            contents |= {f"{table}.{column}": digest for column, digest in zip(columns, row)}
-        for name, value in connection.execute("SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"):
-            contents[name] = str(value)
-    program = find_program(settings, "pg_dump", wanted=server.major, least=server.major, why="comparing")
-    import subprocess
-    command = [*program.command, "--schema-only", "--no-owner", "-d", address.conninfo]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    contents["schema"] = "\\n".join(line for line in lines if line[:1] not in ("\\\\", "-"))
-    with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
-        admin.execute("DROP DATABASE replayed")
-print("CONTENTS", json.dumps(contents))
+    built = build(settings, Progress())
+    said |= {"template": built.template, "built": built.built, "reason": built.reason}
+    if built.built:
+        address, contents = server.address.with_database("replayed"), {}
+        with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
+            admin.execute("DROP DATABASE IF EXISTS replayed")
+            admin.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(sql.Identifier(built.template)))
+        with psycopg.connect(address.conninfo) as connection:
+            for table, columns in connection.execute(COLUMNS).fetchall():
+                value = "md5(coalesce(string_agg(coalesce({}::text, 'NULL'), '|' ORDER BY ctid), ''))"
+                values = sql.SQL(", ").join(sql.SQL(value).format(sql.Identifier(column)) for column in columns)
+                row = connection.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.SQL(table))).fetchone()
+                contents |= {f"{table}.{column}": digest for column, digest in zip(columns, row)}
+            sequences = "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"
+            contents |= {name: str(value) for name, value in connection.execute(sequences)}
+        program = find_program(settings, "pg_dump", wanted=server.major, least=server.major, why="comparing")
+        command = [*program.command, "--schema-only", "--no-owner", "-d", address.conninfo]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        contents["schema"] = "\\n".join(line for line in lines if line[:1] not in ("\\\\", "-"))
+        said["contents"] = contents
+    if from_scratch:
+        with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
+            for (name,) in admin.execute("SELECT datname FROM pg_database WHERE datname ~ '^seeddb_t_'").fetchall():
+                admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
+                admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+print("\\nSAID", json.dumps(said))
 """
+
+SERVE = """
+import sys
+from pathlib import Path
+from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.settings.settings import load_settings
+with open_server(load_settings(Path.cwd())):
+    print(flush=True)
+    sys.stdin.read()
+"""
+"""Keeps the server running between the commits."""
 
 
 @dataclass
@@ -108,6 +130,7 @@ class Walk:
         self.keys: set[str] = set()
         self.templates: dict[str, dict[str, str]] = {}
         self.varying: set[str] = set()
+        self.servers: dict[str, subprocess.Popen[str]] = {}
 
     def git(self, *arguments: str, cwd: Path | None = None) -> str:
         done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
@@ -133,31 +156,35 @@ class Walk:
         if self.parsed.files:
             shutil.copytree(self.parsed.files, self.checkout, dirs_exist_ok=True)
 
-    def run(self, cache: str, *arguments: str) -> str:
+    def start(self, cache: str, script: str, **streams: int) -> subprocess.Popen[str]:
         home = self.place / cache
         home.mkdir(mode=0o755, exist_ok=True)
         # No bytecode of another commit's file that was saved in the same second.
         variables = {**os.environ, "XDG_CACHE_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [self.parsed.python, *arguments]
-        done = subprocess.run(command, cwd=self.checkout, env=variables, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CannotBuildError(done.stderr.strip() or done.stdout)
-        return done.stdout
+        command = [self.parsed.python, "-c", script, cache]
+        return subprocess.Popen(command, cwd=self.checkout, env=variables, text=True, **streams)
 
-    def build(self, cache: str, *options: str) -> dict[str, object]:
-        return json.loads(self.run(cache, "-m", "pytest_seeddb.cli", "build", "--json", *options))
-
-    def look(self, cache: str, template: str) -> tuple[str, dict[str, str]]:
-        """The old rule's key, and what the template holds."""
-        lines = dict(line.split(" ", 1) for line in self.run(cache, "-c", LOOK, template).splitlines() if " " in line)
-        return lines["KEY"], json.loads(lines["CONTENTS"])
+    def build(self, cache: str) -> dict[str, Any]:
+        """Build what is checked out, and say what the template holds."""
+        if cache not in self.servers:
+            server = self.start(cache, SERVE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.servers[cache] = server
+            server.stdout.readline()
+        process = self.start(cache, BUILD, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, errors = process.communicate()
+        if process.returncode:
+            raise CannotBuildError(errors.strip() or output)
+        return dict(json.loads(output.rpartition("\nSAID ")[2]))
 
     def truth(self, commit: str) -> tuple[str, dict[str, str]]:
-        """What a build from scratch makes of the commit that is checked out."""
-        key, contents = self.look("truth", str(self.build("truth", "--reseed")["template"]))
-        self.run("truth", "-m", "pytest_seeddb.cli", "prune", "--all")
-        self.truths[commit] = contents
-        return key, contents
+        """The old rule's key, and what a build from scratch makes of the commit that is checked out."""
+        said = self.build("truth")
+        self.truths[commit] = said["contents"]
+        return said["key"], said["contents"]
+
+    def stop(self) -> None:
+        for server in self.servers.values():
+            server.communicate()
 
     def differ(self, one: dict[str, str], other: dict[str, str]) -> bool:
         return any(one.get(name) != other.get(name) for name in (one.keys() | other.keys()) - self.varying)
@@ -172,12 +199,11 @@ class Walk:
         self.template()
         print(f"begins at {commit[:8]}; differ between two builds: {', '.join(sorted(self.varying)) or 'no columns'}")
 
-    def template(self) -> tuple[dict[str, object], dict[str, str]]:
-        built = self.build("walk")
-        name = str(built["template"])
-        if name not in self.templates:
-            self.templates[name] = self.look("walk", name)[1]
-        return built, self.templates[name]
+    def template(self) -> tuple[dict[str, Any], dict[str, str]]:
+        said = self.build("walk")
+        if said["built"]:
+            self.templates[said["template"]] = said["contents"]
+        return said, self.templates[said["template"]]
 
     def forwards(self, before: str, commit: str, subject: str) -> Seen:
         seen, started = Seen(commit, subject), perf_counter()
@@ -186,11 +212,9 @@ class Walk:
             key, truth = self.truth(commit)
             built, contents = self.template()
         except CannotBuildError as error:
-            seen.failed = (
-                str(error).splitlines()[-1]
-                if "seeddb:" not in str(error)
-                else str(error).split("seeddb:", 1)[1].strip().splitlines()[0]
-            )
+            lines = str(error).splitlines()
+            own = [line.rpartition("Error: ")[2] for line in lines if line.startswith("pytest_seeddb.errors")]
+            seen.failed = own[-1] if own else lines[-1]
             self.truths.setdefault(commit, self.truths.get(before, {}))
             return seen
         seen.old = key not in self.keys
@@ -253,8 +277,8 @@ def main() -> None:
         setattr(parsed, name, path.resolve() if (path := getattr(parsed, name)) else None)
     place = Path(tempfile.mkdtemp(prefix="replay-", dir=parsed.place))
     place.chmod(0o755)  # the server of root runs as another account
+    walk = Walk(parsed, place)
     try:
-        walk = Walk(parsed, place)
         commits = walk.commits()
         walk.begin(commits[0][0])
         forth, back = [], []
@@ -271,6 +295,7 @@ def main() -> None:
         if parsed.json:
             parsed.json.write_text(json.dumps({"forth": [*map(asdict, forth)], "back": [*map(asdict, back)]}, indent=1))
     finally:
+        walk.stop()
         shutil.rmtree(place, ignore_errors=True)
 
 
