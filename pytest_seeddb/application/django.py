@@ -28,6 +28,7 @@ from pytest_seeddb.application.imports import describe, enter_on_import, put_on_
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint.django_settings import OUR_APP
 from pytest_seeddb.settings.pytest_files import pytest_file
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def app_modules() -> tuple[str, ...]:
     """The modules of the apps, which Django imports by itself: each app's configuration and its models."""
     from django.apps import apps
 
-    configs = [config for config in apps.get_app_configs() if config.name != "pytest_seeddb.django"]
+    configs = [config for config in apps.get_app_configs() if config.name != OUR_APP]
     modules = [name for c in configs for name in (type(c).__module__, c.name, getattr(c.models_module, "__name__", ""))]
     return tuple(dict.fromkeys(filter(None, modules)))
 

@@ -17,6 +17,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.fingerprint.digests import digest
+from pytest_seeddb.fingerprint.django_settings import OUR_APP
 from pytest_seeddb.fingerprint.scanning import Imports, scan_units
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ _RUNS: Final = (
 _OPTIMIZED: Final = 1
 """The flag of a function's code, which that of a class or module has not."""
 _BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
-_OUR_APP: Final = "pytest_seeddb.django"
 _HINT: Final = 6
 """Digits that tell a person which statement changed; the whole module's digest decides."""
 
@@ -126,7 +126,7 @@ def read_outline(source: bytes, *, docs: bool) -> Outline | None:
 class _Reader:
     def __init__(self, source: bytes, *, docs: bool) -> None:
         self._tree, self._docs = ast.parse(source), docs
-        if _OUR_APP.encode() in source:  # INSTALLED_APPS with it is as it was without
+        if OUR_APP.encode() in source:  # INSTALLED_APPS with it is as it was without
             _remove_our_app(self._tree)
         self._is_tricky = bool(_TRIGGERS.search(source))
         self._imports = scan_units(self._tree)
@@ -272,7 +272,7 @@ def _is_literal(statement: ast.stmt) -> bool:
 def _remove_our_app(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.List | ast.Tuple):
-            node.elts = [item for item in node.elts if not (isinstance(item, ast.Constant) and item.value == _OUR_APP)]
+            node.elts = [item for item in node.elts if not (isinstance(item, ast.Constant) and item.value == OUR_APP)]
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

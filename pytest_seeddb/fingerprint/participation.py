@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pytest_seeddb.fingerprint import django_settings, tracing
 from pytest_seeddb.fingerprint.digests import CODE, MISSING, Part, digest, part_pairs, parts_from
+from pytest_seeddb.fingerprint.django_settings import APPS
 from pytest_seeddb.fingerprint.modules import Foreign, Module, Modules, versions
 from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
 from pytest_seeddb.fingerprint.outlines import Outlines
@@ -57,7 +58,8 @@ class Participation:
 
     ``contents`` are the digests of whole files, as these were: an unchanged file needs no second look. ``modules`` says
     which file each imported name led to. ``asks`` is what the code asks of other code, see `outline.DOCS` and others.
-    ``unread`` are the literals of Django's settings that nothing asked for.
+    ``unread`` are the literals of Django's settings that nothing asked for, ``apps`` the digest of its applications if
+    something did.
     """
 
     steps: Steps = ()
@@ -65,13 +67,14 @@ class Participation:
     modules: Mapping[str, str] = field(default_factory=dict)
     asks: frozenset[str] = frozenset()
     unread: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    apps: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
         steps = [[name, part_pairs(parts)] for name, parts in self.steps]
         fields = {"steps": steps, "contents": self.contents, "modules": self.modules}
         unread = {file: sorted(names) for file, names in self.unread.items()}
-        return {**fields, "asks": sorted(self.asks), "unread": unread} if steps else {}
+        return {**fields, "asks": sorted(self.asks), "unread": unread, "apps": self.apps} if steps else {}
 
     @classmethod
     def from_json(cls, fields: Any) -> Self:  # noqa: ANN401 - checked by unpacking it
@@ -83,7 +86,8 @@ class Participation:
             {str(key): str(value) for key, value in fields[name].items()} for name in ("contents", "modules")
         )
         unread = {str(file): frozenset(map(str, names)) for file, names in fields.get("unread", {}).items()}
-        return cls(steps, contents, modules, frozenset(map(str, fields["asks"])), unread)
+        asks, apps = frozenset(map(str, fields["asks"])), str(fields.get("apps", ""))
+        return cls(steps, contents, modules, asks, unread, apps)
 
     @property
     def files(self) -> frozenset[str]:
@@ -108,7 +112,8 @@ def _part_name(file: str, unit: str) -> str:
 def compare(before: Participation, root: Path) -> tuple[Steps, Steps]:
     """The steps' parts as they were, and as they are now; the same where the template still holds."""
     now = _Now(before, root)
-    places = ((name, was, now.module(name)) for name, was in before.modules.items())
+    places = [(f"module {name}", was, now.module(name)) for name, was in before.modules.items()]
+    places += [(django_settings.LIST, before.apps, django_settings.apps())] if before.apps else []
     moved = [(name, was, is_now) for name, was, is_now in places if is_now != was]
     old: list[tuple[str, tuple[Part, ...]]] = []
     new: list[tuple[str, tuple[Part, ...]]] = []
@@ -116,8 +121,8 @@ def compare(before: Participation, root: Path) -> tuple[Steps, Steps]:
         old.append((name, parts))
         new.append((name, tuple(sorted(now.parts(parts)))))
     if moved:
-        old.append((IMPORTS, tuple(Part(f"module {name}", was) for name, was, _ in moved)))
-        new.append((IMPORTS, tuple(Part(f"module {name}", is_now) for name, _, is_now in moved)))
+        old.append((IMPORTS, tuple(Part(name, was) for name, was, _ in moved)))
+        new.append((IMPORTS, tuple(Part(name, is_now) for name, _, is_now in moved)))
     now.outlines.save()
     return tuple(old), tuple(new)
 
@@ -426,7 +431,7 @@ class Closure:
                 units = whole.units.values() if whole else ()
                 whole_words = whole_words.union(*(unit.words for unit in units))
         words = whole_words.union(*(unit.words for *_, unit in counted))
-        unread = self._unread(counted, whole_words, asks)
+        unread, apps = self._unread(counted, whole_words, asks)
         for name in before.contents.keys() & unread.keys():
             unread[name] &= before.unread.get(name, frozenset())
         known: dict[str, dict[str, str]] = {}
@@ -455,23 +460,32 @@ class Closure:
             if not isinstance(target := found.find(name), Foreign) or "." not in name
         }
         own = tuple((name, tuple(sorted(parts))) for name, parts in steps.items())
-        return Participation(own, contents, {**before.modules, **modules}, frozenset(asks), unread)
+        apps = before.apps or apps
+        return Participation(own, contents, {**before.modules, **modules}, frozenset(asks), unread, apps)
 
     def _unread(
         self, counted: Iterable[tuple[str, str, Unit]], whole: frozenset[str], asks: frozenset[str]
-    ) -> dict[str, frozenset[str]]:
-        """The literals of the settings' module that neither Django's settings were asked for nor any code names."""
+    ) -> tuple[dict[str, frozenset[str]], str]:
+        """The literals of the settings' module that neither Django's settings were asked for nor any code names.
+
+        Also the digest of Django's applications, if code asked for them.
+        """
         seen = django_settings.reads()
         name = self._places.source_of(seen.path, seen.module) if seen else ""
+        words = whole.union(*(unit.words for own, kind, unit in counted if (own, kind) != (name, MODULE)))
+        read, apps = seen.names if seen else frozenset({APPS}), ""
+        if not self._trace.has_apps:
+            read |= {APPS}
+        elif self._trace.lists_apps or APPS in read or words & django_settings.ASKS_FOR_APPS:
+            read, apps = read | {APPS}, django_settings.apps()
         file = self._files.get(name)
         if seen is None or file is None or file.outline is None or name in self._targets or asks & {NAMES, TEXT}:
-            return {}
+            return {}, apps
         mentions = (seen.module.encode(), b"SETTINGS_MODULE")
         others = [other.data for other in self._files.values() if other is not file and other.units and other.data]
         if any(mention in data for data in others for mention in mentions):
-            return {}
-        words = whole.union(*(unit.words for own, kind, unit in counted if (own, kind) != (name, MODULE)))
-        return {name: file.outline.literals - seen.names - words}
+            return {}, apps
+        return {name: file.outline.literals - read - words}, apps
 
     def _parts(self, step: _Step, known: Mapping[str, Mapping[str, str]]) -> Iterator[Part]:
         for name, unit in step.units:

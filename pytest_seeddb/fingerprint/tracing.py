@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from pytest_seeddb.fingerprint import django_settings
 from pytest_seeddb.fingerprint.outline import unit_of
 from pytest_seeddb.fingerprint.places import FOREIGN_CODE
 from pytest_seeddb.fingerprint.stack import module_of, top_of
@@ -65,6 +66,8 @@ class Observation:
 _log: list[Start] = []
 _missed: list[CodeType] = []
 """What could not be noted."""
+_asked_for_apps: list[str] = []
+"""The modules that asked Django for all applications."""
 _armed: dict[CodeType, None] = {}
 _early: dict[str, str] = {}
 """The files that were imported before anything was noted, and their modules."""
@@ -102,6 +105,11 @@ def is_exact() -> bool:
 
 def _note(code: CodeType, _offset: int) -> object:
     if sys.version_info >= (3, 12):
+        if code.co_qualname == django_settings.LISTS:
+            caller = sys._getframe(1).f_back  # noqa: SLF001 - documented
+            if django_settings.asks_for_apps(caller):
+                _asked_for_apps.append(module_of(caller) if caller else "")
+            return None
         try:
             if not code.co_filename.startswith(FOREIGN_CODE):
                 _log.append(_start_of(code, sys._getframe(1)))  # noqa: SLF001 - documented
@@ -152,10 +160,13 @@ class Tracing:
         """Files that the build runs as programs, as `env.py`: only what they import from this directory counts."""
         self.is_partial = False
         """Whether something ran of which nothing is known: the project's code started other processes."""
+        self.has_apps = False
+        """Whether a step names those of Django's applications that count even if nothing lists them."""
 
     def __enter__(self) -> Self:
         start()
         _arm_again()
+        django_settings.forget_apps()
         self._marks = [("", len(_log))]
         if not is_exact() and sys.getprofile() is None:
             self._profile()
@@ -170,6 +181,11 @@ class Tracing:
             threading.setprofile(None)
         _profilers.clear()
         self._marks.append(("", len(_log)))
+
+    @property
+    def lists_apps(self) -> bool:
+        """Whether something asked Django for all applications, or may have."""
+        return self.is_partial or not is_exact() or bool(_asked_for_apps)
 
     def begin(self, step: str) -> None:
         """From here on, what runs belongs to this step."""

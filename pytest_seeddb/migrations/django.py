@@ -18,7 +18,9 @@ from pytest_seeddb.application.django import DEFAULT, require_postgres, set_up, 
 from pytest_seeddb.application.imports import describe, is_users, place_of
 from pytest_seeddb.errors import ConfigError, SeedDbError, names_a_secret, passwords_in
 from pytest_seeddb.fingerprint.digests import SET, Part, chain, digest, file_digest
+from pytest_seeddb.fingerprint.django_settings import APPS, installed_apps
 from pytest_seeddb.fingerprint.sources import Sources
+from pytest_seeddb.migrations.django_apps import apps_that_count
 from pytest_seeddb.migrations.execution import SESSION, Execution, failure
 from pytest_seeddb.plan.plan import Indivisible, Note, Stage, Step, step_of_code
 
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Target
 
 # The settings that decide which migrations there are and where they run.
-_SETTINGS: Final = ("INSTALLED_APPS", "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
-_OURS: Final = "pytest_seeddb.django"
-"""Our own application: it brings a command, and nothing that a build could meet."""
+_SETTINGS: Final = (APPS, "MIGRATION_MODULES", "AUTH_USER_MODEL", "DATABASE_ROUTERS")
 _READ: Final = re.compile(rb"\bsettings\.([A-Z][A-Z0-9_]+)")
 _ENVIRONMENT: Final = "Django and its settings"
 _SYNC: Final = "tables of the apps without migrations"
@@ -179,7 +179,7 @@ class _History:
         if self.alias != DEFAULT:
             yield Part("alias", self.alias)
         for name in _SETTINGS:
-            yield _setting_part(name)
+            yield _apps_part(self.root) if name == APPS else _setting_part(name)
 
     def signals(self) -> Step:
         """The step for the signals: who listens to them, with the source of those that are the project's."""
@@ -208,11 +208,16 @@ def _setting_part(name: str) -> Part:
     """A setting's value as a digest; of a secret, and of what has no value to compare, only the type."""
     from django.conf import settings
 
-    value: Any = getattr(settings, name, None)
-    part = _value_part(name, value)
-    if name == "INSTALLED_APPS" and (others := [app for app in value if not str(app).startswith(_OURS)]) != [*value]:
-        return replace(_value_part(name, others), before=part.before or part.digest)
-    return part
+    return _value_part(name, getattr(settings, name, None))
+
+
+def _apps_part(root: Path) -> Part:
+    """The applications that a build could meet."""
+    installed = installed_apps()
+    part, others = _value_part(APPS, installed), apps_that_count(installed, root)
+    if others == [*installed]:
+        return part
+    return replace(_value_part(APPS, others), before=part.before or part.digest)
 
 
 def _value_part(name: str, value: object) -> Part:

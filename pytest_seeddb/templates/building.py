@@ -15,6 +15,7 @@ from psycopg import sql
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, Part, differences, merge
+from pytest_seeddb.fingerprint.django_settings import PART as APPS_PART
 from pytest_seeddb.fingerprint.participation import Closure, Participation
 from pytest_seeddb.fingerprint.tracing import Tracing, is_exact
 from pytest_seeddb.plan.numbering import Numbering
@@ -146,6 +147,7 @@ def fill(
         if not build.admin.is_broken:
             build.admin.evict(build.name)
     trace.is_partial |= opened.has_children
+    trace.has_apps = any(part.name == APPS_PART for step in build.plan.steps for part in step.parts)
     after, running = [*sys.path], {stage.name for stage, _ in stages}
     whole = [stage for stage in build.plan.stages if stage.name in running]  # where one of these is cut
     others = [root.file for stage in whole for step in stage.steps for root in step.roots]

@@ -157,12 +157,24 @@ SETTINGS_EDITS = {
     "a new one": ("GREETING", "TITLE = 'Dr'\nGREETING", True),
     "our application": ('"clinic",\n', '"clinic", "pytest_seeddb.django",\n', False),
     "another application": ('"clinic",\n', '"clinic", "django.contrib.messages",\n', True),
+    "an application of plain code": ('"clinic",\n', '"clinic", "plain",\n', False),
+    "one that does something when it is loaded": ('"clinic",\n', '"clinic", "loud",\n', True),
 }
+APPLICATION = """
+from django.apps import AppConfig
+
+class Plain(AppConfig):
+    name = "plain"
+"""
 
 
 def test_a_setting_counts_where_it_is_read(clinic):
     clinic.settings(CONSTANTS.replace('"a"', "'a'"))
     clinic.write("clinic/seeds.py", READING_SEEDS)
+    for name in ("plain", "loud"):
+        clinic.write(f"{name}/__init__.py", "")
+        ready = "\n    def ready(self): pass\n" if name == "loud" else ""
+        clinic.write(f"{name}/apps.py", APPLICATION.replace("plain", name) + ready)
     clinic.seeddb("build")
     place = clinic.path / "site_" / "settings.py"
     text = place.read_text()
@@ -173,6 +185,27 @@ def test_a_setting_counts_where_it_is_read(clinic):
         assert bool(reason) == (is_other or not IS_EXACT), (edit, reason)
     place.write_text(text)
     assert json.loads(clinic.seeddb("explain", "--json").stdout)["reason"] == ""
+
+
+@pytest.mark.parametrize("lists", ["seeds", "library"])
+def test_all_applications_count_where_code_lists_them(clinic, lists, monkeypatch):
+    asks = "from django.apps import apps\n\ndef names():\n    return {}\n"
+    texts = {"seeds": asks.format("[*apps.app_configs]"), "library": asks.format("[*apps.get_app_configs()]")}
+    place = clinic.path / "lib" / "site-packages"
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    library = clinic.write("lib/site-packages/listing.py", texts["library"])
+    clinic.write("clinic/listing.py", texts["seeds"])
+    module = "clinic.listing" if lists == "seeds" else library.stem
+    clinic.write("clinic/seeds.py", READING_SEEDS.replace('make_password("x")', f"import {module}; {module}.names()"))
+    for name, text in {"__init__": "", "apps": APPLICATION}.items():
+        clinic.write(f"plain/{name}.py", text)
+    clinic.seeddb("build")
+    settings = clinic.path / "site_" / "settings.py"
+    settings.write_text(settings.read_text().replace('"clinic",\n', '"clinic", "plain",\n'))
+    said = clinic.seeddb("build").stderr
+    assert "migration " not in said or not IS_EXACT
+    assert "list of Django's applications changed" in said or not IS_EXACT
+    assert said
 
 
 def test_our_application_runs_no_migration_again(clinic):
