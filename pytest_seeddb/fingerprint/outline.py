@@ -133,11 +133,13 @@ class _Reader:
         self._functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
         self._classes: set[str] = set()
         self._flags = 0
+        self._bound = {*_bound(self._tree)} if b"typing" in source or b"TYPE_CHECKING" in source else {"*"}
         self._codes: dict[str, list[Any]] = {}
         self._prepare(self._tree, "", docs=docs)
 
     def _prepare(self, node: ast.AST, prefix: str, *, docs: bool) -> None:
         """Name all functions and classes, and remove what does not count."""
+        _remove_types(node, self._bound)
         for statement in _statements(node):
             inner = prefix
             if isinstance(statement, ast.ClassDef):
@@ -273,6 +275,39 @@ def _remove_our_app(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.List | ast.Tuple):
             node.elts = [item for item in node.elts if not (isinstance(item, ast.Constant) and item.value == OUR_APP)]
+
+
+def _bound(tree: ast.AST) -> Iterator[str]:
+    """The names that a file gives values, however deep, but not those from ``typing``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Import(names=names):
+                yield from (alias.asname or alias.name for alias in names)
+            case ast.ImportFrom(names=names) if not _is_for_types(node, ()):
+                yield from (alias.asname or alias.name for alias in names)
+
+
+def _remove_types(node: ast.AST, bound: Collection[str]) -> None:
+    """Remove the statements that only type checkers need: names from ``typing``, and what follows `TYPE_CHECKING`."""
+    for block in _BLOCKS if "*" not in bound else ():
+        statements = getattr(node, block, [])
+        kept = [statement for statement in statements if not _is_for_types(statement, bound)]
+        if len(kept) < len(statements):
+            is_needed = block == "body" and not isinstance(node, ast.Module)
+            setattr(node, block, kept or ([ast.copy_location(ast.Pass(), statements[0])] if is_needed else []))
+
+
+def _is_for_types(statement: ast.AST, bound: Collection[str]) -> bool:
+    match statement:
+        case ast.ImportFrom(module="typing", names=names, level=0):
+            return all(alias.asname is None and alias.name not in {"*", *bound} for alias in names)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"), orelse=[]):
+            return "TYPE_CHECKING" not in bound
+    return False
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

@@ -14,7 +14,7 @@ from pytest_seeddb.fingerprint.scanning import SCAN, Imports
 from pytest_seeddb.fingerprint.sources import write_cache
 
 _VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-_FORMAT: Final = f"2 {SCAN} {sys.version_info[:3]}"
+_FORMAT: Final = f"3 {SCAN} {sys.version_info[:3]}"
 _KEPT: Final = 4000
 
 

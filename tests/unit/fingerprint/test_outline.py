@@ -87,6 +87,34 @@ def test_our_application_in_a_list_is_as_none():
     assert with_ours.parts((), ()) == outlined("APPS = ['a']\n").parts((), ())
 
 
+TYPES = """
+from typing import TYPE_CHECKING, Any
+if TYPE_CHECKING:
+    from shop.tax import Rate
+def f(x: "Rate") -> "Any":
+    from typing import cast
+    return cast("Any", x)
+"""
+WITHOUT_TYPES = """
+def f(x: "Rate") -> "Any":
+    return cast("Any", x)
+"""
+MORE_BINDINGS = ("from shop import Any", "class Any: pass", "TYPE_CHECKING = True", "from shop import *", "Any = int")
+
+
+def test_names_of_typing_and_what_only_type_checkers_import_do_not_count():
+    executed = ("f",)
+    assert parts(TYPES, executed) == parts(WITHOUT_TYPES, executed)
+    for more in MORE_BINDINGS:
+        assert parts(f"{more}{TYPES}", executed) != parts(f"{more}{WITHOUT_TYPES}", executed), more
+    for kept in (
+        "if TYPE_CHECKING:\n    A = 1\nelse:\n    A = 2\n",
+        "from typing import Any as B\n",
+        "import typing\n",
+    ):
+        assert parts(TYPES + kept, executed) != parts(TYPES, executed), kept
+
+
 def test_an_empty_file_has_an_outline():
     before = read_outline(b"", docs=False).parts([], [])
     assert before != read_outline(b"VERSION = 1", docs=False).parts([], [])
