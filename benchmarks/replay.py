@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -32,7 +33,7 @@ from time import perf_counter
 from typing import Any
 
 BUILD = """
-import dataclasses, json, subprocess, sys
+import json, subprocess, sys
 from pathlib import Path
 import psycopg
 from psycopg import sql
@@ -40,9 +41,11 @@ from pytest_seeddb.cli.build import build
 from pytest_seeddb.fingerprint.recording import begin
 from pytest_seeddb.plan.plan import Progress
 from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
 from pytest_seeddb.settings.settings import load_settings
+from pytest_seeddb.templates.building import Build, fill
 
 COLUMNS = '''
 SELECT format('%I.%I', nspname, relname), array_agg(attname::text ORDER BY attnum) FROM pg_class c
@@ -51,17 +54,27 @@ WHERE relkind IN ('r', 'm') AND nspname NOT IN ('pg_catalog', 'information_schem
 GROUP BY 1 ORDER BY 1
 '''
 from_scratch = sys.argv[1] == "truth"
-settings = dataclasses.replace(load_settings(Path.cwd()), reseed=from_scratch)
+settings = load_settings(Path.cwd())
 begin(settings.root)
-said = {"key": plan_of(settings).noted_fingerprints[1]} if from_scratch else {}
+if from_scratch:
+    plan = plan_of(settings)
+    said = {"key": plan.noted_fingerprints[1]}
 with open_server(settings) as server:
-    built = build(settings, Progress())
-    said |= {"template": built.template, "built": built.built, "reason": built.reason}
-    if built.built:
+    with psycopg.connect(server.address.conninfo, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS replayed")
+    if from_scratch:
+        with Admin(server.address) as admin:
+            admin.create("replayed")
+            fill(Build(admin, "replayed", plan, Progress()), [(stage, 0) for stage in plan.stages])
+    else:
+        built = build(settings, Progress())
+        said = {"template": built.template, "built": built.built, "reason": built.reason}
+    if from_scratch or built.built:
         address, contents = server.address.with_database("replayed"), {}
-        with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
-            admin.execute("DROP DATABASE IF EXISTS replayed")
-            admin.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(sql.Identifier(built.template)))
+        if not from_scratch:
+            with psycopg.connect(server.address.conninfo, autocommit=True) as connection:
+                template = sql.Identifier(built.template)
+                connection.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(template))
         with psycopg.connect(address.conninfo) as connection:
             for table, columns in connection.execute(COLUMNS).fetchall():
                 value = "md5(coalesce(string_agg(coalesce({}::text, 'NULL'), '|' ORDER BY ctid), ''))"
@@ -75,11 +88,6 @@ with open_server(settings) as server:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         contents["schema"] = "\\n".join(line for line in lines if line[:1] not in ("\\\\", "-"))
         said["contents"] = contents
-    if from_scratch:
-        with psycopg.connect(server.address.conninfo, autocommit=True) as admin:
-            for (name,) in admin.execute("SELECT datname FROM pg_database WHERE datname ~ '^seeddb_t_'").fetchall():
-                admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
-                admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
 print("\\nSAID", json.dumps(said))
 """
 
@@ -282,9 +290,10 @@ def main() -> None:
         commits = walk.commits()
         walk.begin(commits[0][0])
         forth, back = [], []
-        for (before, _), (commit, subject) in pairwise(commits):
-            forth.append(walk.forwards(before, commit, subject))
-            print(forth[-1].line, flush=True)
+        with suppress(KeyboardInterrupt):  # the rest of the walk is left out
+            for (before, _), (commit, subject) in pairwise(commits):
+                forth.append(walk.forwards(before, commit, subject))
+                print(forth[-1].line, flush=True)
         print("backwards")
         for seen in reversed(forth):
             if not seen.failed:

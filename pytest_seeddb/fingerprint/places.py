@@ -75,10 +75,9 @@ class Places:
 
     def path(self, name: str) -> str | None:
         """Where a file of this name is; ``None`` if the name leads out of the places, or is no name."""
-        parts = Path(name).parts
-        if os.path.isabs(name) or "\0" in name:  # noqa: PTH117 - strings
+        if os.path.isabs(name) or "\0" in name:  # noqa: PTH117 - strings: hundreds of files
             return None
-        if ".." not in parts:
+        if ".." not in name or ".." not in Path(name).parts:
             return self.roots[0] + name
         path = os.path.normpath(self._real + os.sep + name)
         return path if os.path.realpath(path).startswith(self.outer) else None
