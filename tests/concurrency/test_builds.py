@@ -133,19 +133,16 @@ def test_a_builder_killed_at_any_moment_harms_nobody_and_leaves_nothing(scene):
 
 
 # In the order of a build: two databases made (the second a clone of the first's template), each filled,
-# vacuumed, tried out in both ways, and published.
+# vacuumed and published. With fsync off no way of cloning is tried out.
 DEATHS = [
     ("create", 1, "before"),
     ("create", 1, "after"),
     ("fill", 1, "after"),
     ("cheapest_strategy", 1, "before"),
-    ("clone", 1, "after"),
-    ("clone", 2, "after"),
     ("publish", 1, "before"),
     ("publish", 1, "after"),
-    ("clone", 3, "after"),
-    ("clone", 4, "before"),
-    ("clone", 4, "after"),
+    ("clone", 1, "before"),
+    ("clone", 1, "after"),
     ("fill", 2, "before"),
     ("finish", 2, "after"),
     ("publish", 2, "before"),

@@ -210,11 +210,18 @@ def test_reseed_builds_anew_once_for_all_workers_of_a_run(server, make_plan):
     assert outcomes == [True, True, False, True, False]
 
 
-def test_the_cheapest_strategy_is_measured_and_kept_with_the_template(worker, make_plan):
+def test_the_cheapest_strategy_is_measured_and_kept_with_the_template(worker, make_plan, monkeypatch):
+    monkeypatch.setattr(building, "_waits_for_disk", lambda _build: True)
     record = worker.template(make_plan(Statements("migration", SCHEMA))).record
     assert record.strategy in {"FILE_COPY", "WAL_LOG"}
     assert record.size > 5_000_000
     assert record.seconds > 0
+
+
+def test_on_a_server_that_does_not_wait_for_its_disk_nothing_is_tried(worker, make_plan, monkeypatch):
+    monkeypatch.setattr(building, "_waits_for_disk", lambda _build: False)
+    monkeypatch.setattr(building, "_trial_seconds", lambda _build, _strategy: pytest.fail("a trial"))
+    assert worker.template(make_plan(Statements("migration", SCHEMA))).record.strategy == "FILE_COPY"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +233,7 @@ def test_what_the_build_left_to_write_is_not_held_against_file_copy(
 ):
     timed = {"FILE_COPY": iter(file_copies), "WAL_LOG": iter([log])}
     monkeypatch.setattr(building, "_trial_seconds", lambda _build, strategy: next(timed[strategy]))
+    monkeypatch.setattr(building, "_waits_for_disk", lambda _build: True)
     assert worker.template(make_plan(Statements("migration", SCHEMA))).record.strategy == cheapest
 
 
