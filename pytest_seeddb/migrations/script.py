@@ -37,9 +37,16 @@ _ENCODING: Final = re.compile(
     rb"SET\s+(?:SESSION\s+|LOCAL\s+)?(?:client_encoding\s*(?:=|\bTO\b)|NAMES\b)\s*['\"]?([\w-]+)['\"]?\s*\Z",
     re.IGNORECASE,
 )
+# By a statement's unquoted words. Those about roles are allowed.
+_SERVER_WIDE: Final = re.compile(r"(?:CREATE|DROP) DATABASE|(?:CREATE|DROP|ALTER) TABLESPACE|ALTER SYSTEM")
+_NAMES_A_DATABASE: Final = re.compile(
+    r"(ALTER DATABASE)|(GRANT|REVOKE|COMMENT|SECURITY LABEL)\b.*? (ON DATABASE)\b"
+    r"|(ALTER (?:ROLE|USER)) .*?(IN DATABASE)\b"
+)
 _UTF8: Final = frozenset({"utf8", "unicode", "default"})
 # Their characters may hold the bytes of quotes and backslashes.
 _NOT_FOLLOWED: Final = frozenset({"sjis", "shiftjis2004", "big5", "gbk", "gb18030", "johab", "uhc"})
+_FOR_THE_SERVER: Final = "it belongs to what sets up the server"
 _WHOLE: Final = 'or run the file with psql: {command = "psql -f ...", inputs = [...]}'
 
 
@@ -106,12 +113,24 @@ class _Reader:
         if piece.kind == "command":
             yield from self._command(piece, name, path)
             return
-        if piece.words[:2] in {("CREATE", "DATABASE"), ("DROP", "DATABASE")}:
+        words = " ".join(piece.words)
+        if wide := _SERVER_WIDE.match(words):
+            is_database = wide[0].endswith("DATABASE")
             raise _refused(
-                f"{' '.join(piece.words[:2])} affects the whole server",
+                f"{wide[0]} affects the whole server",
                 piece,
                 name,
-                "delete the statement: the database already exists, and all statements run in it",
+                "delete the statement: "
+                + ("the database already exists, and all statements run in it" if is_database else _FOR_THE_SERVER),
+            )
+        if named := _NAMES_A_DATABASE.match(words):
+            what = " ... ".join(filter(None, named.groups()))
+            raise _refused(
+                f"{what} names a database, but the one that is being built has another name",
+                piece,
+                name,
+                "delete the statement, or have it name the database that it runs in: "
+                f"DO $$ BEGIN EXECUTE format('{what} %I ...', current_database()); END $$",
             )
         self._check_encoding(piece, name, path)
         yield Statement(piece, name)

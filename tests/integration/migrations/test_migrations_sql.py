@@ -133,7 +133,6 @@ def test_only_the_section_that_migrates_upward_runs(marks, run, ask):
         "create /* not */ unique index concurrently if not exists i on t (n)",
         "VACUUM t",
         "REINDEX TABLE CONCURRENTLY t",
-        "ALTER SYSTEM RESET work_mem",
         "CLUSTER",
         "DO $$ BEGIN INSERT INTO t VALUES (2); COMMIT; END $$",
         "CALL commits()",

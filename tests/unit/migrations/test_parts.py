@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pytest_seeddb.errors import BuildError
@@ -83,6 +85,14 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
         ("A;\n\\c - other\n", r"line 2: \\c connects to another database"),
         ("A;\nCREATE DATABASE x;", "line 2: CREATE DATABASE affects the whole server"),
         ("DROP DATABASE IF EXISTS x;", "line 1: DROP DATABASE affects the whole server"),
+        ("A;\nalter /* all */ system SET work_mem = '7MB';", "line 2: ALTER SYSTEM affects the whole server"),
+        ("CREATE TABLESPACE x LOCATION '/x';", "line 1: CREATE TABLESPACE affects the whole server"),
+        ("ALTER DATABASE x RENAME TO y;", "line 1: ALTER DATABASE names a database"),
+        ('GRANT CONNECT, TEMP ON DATABASE "x" TO y;', r"line 1: GRANT \.\.\. ON DATABASE names a database"),
+        ("REVOKE ALL ON DATABASE x FROM PUBLIC;", r"line 1: REVOKE \.\.\. ON DATABASE names a database"),
+        ("COMMENT ON DATABASE x IS 'y';", r"line 1: COMMENT \.\.\. ON DATABASE names a database"),
+        ("SECURITY LABEL FOR l ON DATABASE x IS 'y';", r"line 1: SECURITY LABEL \.\.\. ON DATABASE names a database"),
+        ("ALTER ROLE r IN DATABASE x SET a.b = 'c';", r"line 1: ALTER ROLE \.\.\. IN DATABASE names a database"),
         ("\\! rm x", r"line 1: \\! is a psql command"),
         ("\\set x 1", r"line 1: \\set is a psql command"),
         ("\\set ON_ERROR_STOP off", r"line 1: \\set is a psql command"),
@@ -105,8 +115,20 @@ def test_a_seed_has_no_way_back(text, read):
     assert [found.removeprefix("/* rollback */\n") for found, _ in read(text, SEED)[0]] == ["A", "B"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE ROLE r; ALTER ROLE r SET search_path = a; GRANT r TO s; COMMENT ON ROLE r IS 'ON DATABASE x'",
+        "GRANT SELECT ON TABLE database_sizes TO r; COMMENT ON TABLE t IS 'a'; CREATE TABLE system (tablespace int)",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET a.b = 1', current_database()); END $$",
+    ],
+)
+def test_statements_about_roles_and_about_the_database_being_built_run(text, read):
+    assert [statement for statement, _ in read(text)[0]] == re.split("; (?!END)", text)
+
+
 def test_advice_for_another_database_leads_nowhere_else(read):
-    for text in ("\\c other", "CREATE DATABASE other;"):
+    for text in ("\\c other", "CREATE DATABASE other;", "ALTER DATABASE other SET a.b = 1;"):
         with pytest.raises(BuildError) as caught:
             read(text)
         assert "psql" not in caught.value.remedy
