@@ -27,6 +27,7 @@ from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.application.roles import Roles
+from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.django_settings import OUR_APP
 from pytest_seeddb.settings.pytest_files import pytest_file
@@ -294,7 +295,10 @@ def _redirect(module: ModuleType, redirection: DjangoRedirection) -> Iterator[No
 
 @contextmanager
 def watch_django(check: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:
-    """Inside the block ``check`` gets the alias and the settings of each use of PostgreSQL that nothing redirects."""
+    """Inside the block ``check`` hears of each use of PostgreSQL that nothing redirects, or by a thread of an old test.
+
+    It gets the alias and the settings.
+    """
     with enter_on_import("django.db.backends.base.base", lambda module: _watch(module.BaseDatabaseWrapper, check)):
         yield
 
@@ -304,7 +308,7 @@ def _watch(wrapper: Any, check: Callable[[str, Mapping[str, Any]], None]) -> Ite
     def checking(method: Any) -> Any:  # noqa: ANN401 - as above
         @wraps(method)
         def call(self: Any, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - as above
-            if not _active and self.vendor == "postgresql":
+            if (not _active or has_outlived()) and self.vendor == "postgresql":
                 check(self.alias, self.settings_dict)
             return method(self, *args, **named)
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_seeddb.application.imports import module_of
+from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.naming import parse_name
 
@@ -82,8 +83,15 @@ class Outside:
         if dialect in self._places:
             self._check(self._names.get(dialect, _ALL), self._places[dialect])
 
+    def check_thread(self, dialect: Dialect) -> None:
+        """An engine is about to use a test's database in a thread that an earlier test left running."""
+        if name := self._name(dialect):
+            self._check_thread(name)
+
     def check_django(self, alias: str, settings: Mapping[str, Any]) -> None:
-        """Django is about to connect, or to use a connection, that leads to no test's database."""
+        """Django is about to use a connection outside of a test, or in a thread that outlived its own."""
+        if has_outlived():
+            self._check_thread(f"Django's database {alias!r}")
         if not _is_ours(settings):
             self._check(f"Django's database {alias!r}", _place(settings), is_engine=False)
 
@@ -105,6 +113,19 @@ class Outside:
             finally:
                 self._asking.now = False
         return self._names.get(dialect, _ALL if is_any else "")
+
+    def _check_thread(self, name: str) -> None:
+        asker, _, settings = self._asker()
+        if settings.outside == "say":
+            self.connected.setdefault(f"{name} connected to the database of a later test", asker)
+        elif settings.outside != "allow":
+            raise ConfigError(
+                f"{name} was about to connect to the database of a later test",
+                saw=f"{asker}, which an earlier seeded test started and left running",
+                source=f"the setting `outside`: {settings.source('outside')}",
+                remedy="end the thread in the test that starts it, or start it in a fixture of a wider scope; "
+                'or let it connect: outside = "say"',
+            )
 
     def _check(self, name: str, place: str, *, is_engine: bool = True) -> None:
         asker, is_for_seeded, settings = self._asker()

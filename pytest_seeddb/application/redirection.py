@@ -30,6 +30,7 @@ from pytest_seeddb.application.disconnection import (
 from pytest_seeddb.application.flushing import ask_entries
 from pytest_seeddb.application.imports import on_import
 from pytest_seeddb.application.roles import Roles
+from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class Watch(Protocol):
 
     def check_checkout(self, dialect: Dialect) -> None:
         """An engine is about to use a connection that it opened before."""
+
+    def check_thread(self, dialect: Dialect) -> None:
+        """An engine is about to use a test's database in a thread that an earlier test left running."""
 
 
 @contextlib.contextmanager
@@ -180,10 +184,16 @@ def _covering(dialect: Dialect) -> Redirection | None:
     return next((redirection for redirection in reversed(tuple(_active)) if redirection.covers(dialect)), None)
 
 
+def _check_thread(dialect: Dialect) -> None:
+    if _watching and has_outlived() and _covering(dialect) is not None:
+        _watching[-1].check_thread(dialect)
+
+
 def _on_connect(
     dialect: Dialect, entry: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]
 ) -> DBAPIConnection | None:
     connection = None
+    _check_thread(dialect)
     while connection is None and (redirection := _covering(dialect)) is not None:
         connection = redirection.connect(dialect, entry, cparams)
     if connection is None and _watching:
@@ -197,6 +207,7 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
 
     pool: Any = proxy._pool  # noqa: SLF001 - SQLAlchemy tells it nowhere else
     dialect: Dialect = pool._dialect  # noqa: SLF001 - as above
+    _check_thread(dialect)
     redirection = _covering(dialect)
     fits = entry.info.get(_OPENED_BY) is redirection
     if redirection is None and fits and _watching:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_seeddb.application.django import DEFAULT, is_set_up, redirect_django
 from pytest_seeddb.application.surroundings import url_in_environment
+from pytest_seeddb.application.threads import own_threads
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def activate(
     """
     with ExitStack() as stack:
         stack.enter_context(database.own_address.alone())
+        stack.enter_context(own_threads(settings.root))
         roles = database.application_roles(settings)
         # Before the engines are imported: their module may read its URL from the environment.
         stack.enter_context(url_in_environment(settings.env, database.own_address, roles))

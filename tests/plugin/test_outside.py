@@ -210,6 +210,55 @@ def test_a_thread_that_outlives_its_seeded_test_gets_an_error_of_its_own(project
     assert own_rows() == []
 
 
+LATE = """
+    import pytest, queue, threading, time, app
+    from concurrent.futures import ThreadPoolExecutor
+    errors, go, pool = queue.Queue(), threading.Event(), ThreadPoolExecutor(1)
+    def late():
+        go.wait(10)
+        try:
+            app.add(f"late {threading.get_ident()}")
+            errors.put("")
+        except Exception as error:
+            errors.put(str(error))
+    class Own(threading.Thread):
+        def run(self):
+            late()
+    def timed():
+        late()
+    WAYS = {
+        "target": lambda: threading.Thread(target=late).start(),
+        "class": lambda: Own().start(),
+        "timer": lambda: threading.Timer(0.1, timed).start(),
+    }
+    @pytest.mark.seeded
+    @pytest.mark.parametrize("way", WAYS)
+    def test_starts(way):
+        pool.submit(int).result()
+        WAYS[way]()
+    @pytest.mark.seeded
+    def test_next(seeded_connection):
+        go.set()
+        told = [errors.get(timeout=10) for _ in WAYS]
+        assert all("of a later test" in error and "left running" in error for error in told) == REFUSED, told
+        pool.submit(app.add, "of the pool").result()
+        names = [name for (name,) in seeded_connection.execute("SELECT name FROM shop ORDER BY name")]
+        assert names.count("of the pool") == 1
+        assert sum(name.startswith("late") for name in names) == (0 if REFUSED else 3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["", "refuse", "say", "allow"])
+def test_a_thread_that_a_test_left_running_is_refused_the_next_tests_database(project, own_rows, mode):
+    project.table('engines = ["app:engine"]' + f"\noutside = {mode!r}" * bool(mode))
+    result = project.test(LATE.replace("REFUSED", str(mode in {"", "refuse"})))
+    result.assert_outcomes(passed=4)
+    told = "app:engine connected to the database of a later test, first in the thread"
+    assert (told in result.stdout.str()) == (mode == "say")
+    assert own_rows() == []
+
+
 def test_a_database_of_the_factory_can_be_given_to_the_engines_for_a_block(project, own_rows):
     result = project.test(
         """

@@ -191,6 +191,35 @@ def test_what_is_left_connected_or_commits_later_does_not_reach_the_next(clinic)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", ["", "transaction=True"])
+def test_a_thread_that_a_test_left_running_is_refused_the_next_tests_database(clinic, arguments):
+    result = clinic.test(
+        f"""
+        import queue, threading
+        go, errors = threading.Event(), queue.Queue()
+        def late():
+            go.wait(10)
+            try:
+                Patient.objects.create(name="late")
+                errors.put(None)
+            except Exception as error:
+                errors.put(str(error))
+        @pytest.mark.seeded
+        @pytest.mark.django_db({arguments})
+        def test_a():
+            threading.Thread(target=late).start()
+        @pytest.mark.seeded
+        @pytest.mark.django_db({arguments})
+        def test_b():
+            go.set()
+            assert "of a later test" in errors.get(timeout=10)
+            assert Patient.objects.count() == 3
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.slow
 def test_what_an_atomic_test_commits_for_its_session_does_not_reach_the_next(clinic):
     result = clinic.test(
         """
