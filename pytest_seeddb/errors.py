@@ -26,7 +26,27 @@ _KEY_PASSWORD: Final = re.compile(
         (?P<value>(?:'(?:[^'\\]|\\.)*'|"[^"]*")(?![^\s&'",;)}]) | (?:(?:['",;)}]|&(?!\w+=))*(?:\\.|[^\s&'",;)}]))+)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_SECRET_NAME: Final = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"passw|passphrase|passcode|secret|token|(?:api|access|private)[_-]?key|credential|mnemonic|seed_?phrase",
+    re.IGNORECASE,
+)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_SECRET_WORDS: Final = frozenset(
+    {
+        *("pass", "passwd", "dbpass", "userpass", "pgpass", "pwd", "pin", "pincode", "otp", "totp", "psk"),
+        *("salt", "pepper", "cred", "creds", "jwt", "hmac"),
+    }
+)
+_LAST_SECRET_WORDS: Final = frozenset({"auth", "cert"})
+"""What follows one makes it something else: ``AUTH_USER_MODEL``."""
+_PLAIN_KEYS: Final = frozenset(
+    {
+        *("primary", "foreign", "natural", "unique", "index", "parent", "object"),
+        *("sort", "sorting", "order", "ordering", "group", "grouping", "partition", "shard", "routing", "cache"),
+        *("dict", "lookup", "map", "json", "field", "column", "row", "public", "translation", "message", "idempotency"),
+    }
+)
+"""The keys of these are not secret."""
 
 
 class SeedDbError(Exception):
@@ -96,7 +116,18 @@ class BulkError(SeedDbError):
 
 def names_a_secret(name: str) -> bool:
     """Whether the name of a parameter, a column or an input says that its value is a secret."""
-    return bool(_SECRET_NAME.search(name))
+    if _SECRET_NAME.search(name):
+        return True
+    words = re.findall("[a-z]+", _HUMP.sub("_", name).lower())
+    if not words:
+        return False
+    is_key = words[-1] in {"key", "keys"} and len(words) > 1 and words[-2] not in _PLAIN_KEYS
+    return is_key or words[-1] in _LAST_SECRET_WORDS or not _SECRET_WORDS.isdisjoint(words)
+
+
+def mentions_a_secret(text: str) -> bool:
+    """Whether a name in a text says that its value is a secret; Python's ``pass`` does not."""
+    return any(names_a_secret(name) for name in re.findall(r"[\w-]+", text) if name != "pass")
 
 
 def mask(text: str) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from pytest_seeddb.errors import HIDDEN, mask, names_a_secret
+from pytest_seeddb.errors import HIDDEN, mask, mentions_a_secret
 from pytest_seeddb.fingerprint.digests import digest
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def _lines(data: bytes, file: str, unit: str) -> list[str]:
     secret = {
         number
         for qualified, start, end in statements
-        if not qualified and names_a_secret("\n".join(lines[start:end]))
+        if not qualified and mentions_a_secret("\n".join(lines[start:end]))
         for number in range(start, end)
     }
-    return [HIDDEN if n in secret or names_a_secret(lines[n]) else mask(lines[n]) for n in kept]
+    return [HIDDEN if n in secret or mentions_a_secret(lines[n]) else mask(lines[n]) for n in kept]
 
 
 _Statement = tuple[str, int, int]

@@ -34,7 +34,15 @@ _DIGEST: Final = re.compile(rf"(?:code:)?[0-9a-f]{{6,{_DIGITS}}}")
 CODE: Final = "code:"
 """Begins the digest of a file of which only what ran counts."""
 _SEALED: Final = re.compile("scrypt:[0-9a-f]{32}")
-_SECRET_FILE: Final = re.compile(r"(?:.*/)?(?:\.env(?:rc)?|\.?secrets?)(?:[./_-].*)?(?<!\.py)", re.DOTALL)
+_SECRET_FILE: Final = re.compile(
+    r"""(?:.*/)?(?:
+        (?:\.env(?:rc)?|\.?secrets?)(?:[./_-].*)? | env/.* | .*\.(?:env|key|pem|p12|pfx|jks|keystore|kdbx)
+        | \.?(?:pgpass|netrc|htpasswd|my\.cnf|pg_service\.conf|npmrc|pypirc) | _netrc | id_(?:rsa|dsa|ecdsa|ed25519)
+        | (?:[^/]*[._-])?(?:passw(?:or)?ds?|passphrases?|credentials?|creds?|secrets?|pins?|otps?)(?:[._-][^/]*)?
+            (?<!\.sql)
+    )(?<!\.py)""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
+)
 _COST: Final = {"n": 2**14, "r": 8, "p": 1}
 """A guess takes 16 MB and 56 ms of a core, so the million six-digit numbers take 7 hours on two."""
 _IGNORED_DIRECTORIES: Final = frozenset({"__pycache__", ".git"})

@@ -205,7 +205,7 @@ class _History:
 
 
 def _setting_part(name: str) -> Part:
-    """A setting's value as a digest; of a secret, and of what has no value to compare, only the type."""
+    """A setting's value; only its type if it is Django's own key, which may be drawn for each process, or not JSON."""
     from django.conf import settings
 
     return _value_part(name, getattr(settings, name, None))
@@ -221,10 +221,13 @@ def _apps_part(root: Path) -> Part:
 
 
 def _value_part(name: str, value: object) -> Part:
+    kind = type(value).__name__
     try:
-        text = type(value).__name__ if names_a_secret(name) else json.dumps(value, sort_keys=True)
+        text = kind if name.startswith("SECRET_KEY") else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):
-        text = type(value).__name__
+        text = kind
+    if text != kind and names_a_secret(name):
+        return Part(f"setting {name}", SET, text, digest(kind))
     content = digest(text)
     return Part(f"setting {name}", SET, text, content) if passwords_in(text) else Part(f"setting {name}", content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -33,6 +34,8 @@ tier. A table of the same name goes before."""
 TIER: Final = "tier"
 """The key of a profile that is not a parameter."""
 
+_SECRET_BEFORE: Final = re.compile("passw|secret|token|api_?key|credential", re.IGNORECASE)
+"""The names of secrets in ledgers that have digests of them."""
 _LONGEST_PART: Final = 40
 _RESOURCES: Final = ("session", "connection", "engine", "url")
 _PLAIN: Final = (bool, int, float, str, bytes, Decimal, date, datetime, time, timedelta, UUID)
@@ -164,7 +167,8 @@ def parameter_parts(seeder: Declaration, profile: Profile) -> tuple[Part, ...]:
         name, is_secret = f"parameter {parameter.name}", parameter.is_secret or passwords_in(text)
         shown = digest(text) if len(text) > _LONGEST_PART or not text.isprintable() else text
         if is_secret:  # a default is part of the seeder's source
-            before = digest(f"{seeder.identity} {parameter.name} {text}") if parameter.is_secret else shown
+            was_one = parameter.declares_secret or _SECRET_BEFORE.search(parameter.name)
+            before = digest(f"{seeder.identity} {parameter.name} {text}") if was_one else shown
             parts.append(Part(name, SET, text if given else "", before))
         else:
             parts.append(Part(name, shown))

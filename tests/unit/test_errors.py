@@ -4,7 +4,17 @@ import pickle
 
 import pytest
 
-from pytest_seeddb.errors import BuildError, BulkError, CloneError, ConfigError, SeedDbError, ServerError, mask
+from pytest_seeddb.errors import (
+    BuildError,
+    BulkError,
+    CloneError,
+    ConfigError,
+    SeedDbError,
+    ServerError,
+    mask,
+    mentions_a_secret,
+    names_a_secret,
+)
 
 
 def test_the_whole_text_answers_in_one_order():
@@ -92,3 +102,30 @@ def test_a_password_is_masked_in_every_spelling(text):
 )
 def test_text_without_a_password_stays_as_it_is(text):
     assert mask(text) == text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "admin_password PGPASSWORD db_pass DB_PASS PASS pwd SMTP_PWD passphrase PASSPHRASE passcode dbPass adminPwd",
+        "admin_pin ADMIN_PIN pin PIN2 adminPIN otp OTP_SEED salt jwt seed_phrase SeedPhrase REDIS_AUTH AUTH tls-cert",
+        "STRIPE_KEY ACCESS_KEY private_key apikey api-key APIKey stripeKey SSH_KEYS access_key_id db_creds",
+    ],
+)
+def test_a_name_says_that_its_value_is_a_secret(names):
+    assert [name for name in names.split() if not names_a_secret(name)] == []
+
+
+def test_other_names_do_not():
+    names = (
+        "key keys primary_key foreignKey sort_key partition-key public_key monkey keyboard dsn stores compass bypass"
+    )
+    names += " spin opinion author auth_user AUTH_USER_MODEL certainty passes passenger pint basalt keyword KEY_PREFIX"
+    assert [name for name in names.split() if names_a_secret(name)] == []
+
+
+def test_a_text_mentions_secrets_where_a_name_in_it_does():
+    assert mentions_a_secret("DB_PASS = '123456'")
+    assert mentions_a_secret("INSERT INTO users (name, admin_pin) VALUES ('a', '1234')")
+    assert not mentions_a_secret("try:\n    run()\nexcept OSError:\n    pass")
+    assert not mentions_a_secret("CREATE TABLE k (id int PRIMARY KEY, a int REFERENCES b (id) ON DELETE NO KEY)")

@@ -427,7 +427,8 @@ def test_variables_of_the_machine_and_ignored_ones_never_count(root, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("SHOP_PASSWORD", "123456"), ("SHOP_URL", "postgresql://me:123456@here/shop")]
+    ("name", "value"),
+    [("SHOP_PASSWORD", "123456"), ("DB_PASS", "123456"), ("SHOP_URL", "postgresql://me:123456@here/shop")],
 )
 def test_a_variable_with_a_secret_is_one(name, value):
     part = environment.part(environment.variable(name), {name: value})

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from pytest_seeddb.migrations.django import _value_part
 from pytest_seeddb.migrations.django_apps import _Reader
 
 PLAIN = {
@@ -72,3 +73,10 @@ def test_a_file_is_plain_that_only_defines_names(name, tmp_path):
     file = tmp_path / "file.py"
     file.write_text(textwrap.dedent(PLAIN.get(name) or LOUD.get(name) or ""))
     assert _Reader("news", 1, {"shop", "shop.models"}).is_plain(file) == (name in PLAIN)
+
+
+def test_a_secret_setting_counts_by_its_value_but_djangos_own_key_by_its_type():
+    secret = _value_part("ADMIN_PIN", "493022")
+    assert (secret.digest, secret.secret) == ("set", '"493022"')
+    assert _value_part("SECRET_KEY", "a") == _value_part("SECRET_KEY", "b")
+    assert _value_part("AUTH_USER_MODEL", "shop.User").digest != _value_part("AUTH_USER_MODEL", "auth.User").digest
