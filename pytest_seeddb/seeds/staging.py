@@ -15,7 +15,6 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts, relative_name
 from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.sources import Sources
-from pytest_seeddb.migrations.script import SEED, script_parts
 from pytest_seeddb.plan.plan import Stage, Step, Work, as_before, names_of
 from pytest_seeddb.seeds.declaration import TIERS
 from pytest_seeddb.seeds.discovery import Catalogue
@@ -159,6 +158,8 @@ class _Staging:
     def _step(self, seed: Seed) -> Step:
         name = f"seed {seed.identity}"
         if isinstance(seed, SqlSeed):
+            from pytest_seeddb.migrations.script import SEED, script_parts  # its patterns take their time
+
             return Step(name, script_parts(seed.path, self._root, SEED, source=self._source))
         if isinstance(seed, CommandSeed):
             return Step(name, (Part("command", digest(seed.spec.command)), *self._inputs(seed.spec)))
