@@ -130,10 +130,10 @@ _EACH: Final = re.compile(r"(?:before|after)(?:Each\w*|Validate|Connect|CreateSc
 
 def flyway(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arranged:
     """Versioned migrations after the last baseline, then repeatable ones by their descriptions, with callbacks."""
-    kinds: dict[str, list[Candidate]] = {"V": [], "B": [], "R": [], "": []}
+    kinds: dict[str, list[Candidate]] = {"V": [], "v": [], "B": [], "R": [], "": []}
     for file in candidates:
         base = file.name.rpartition("/")[2]
-        kinds[base[0].upper() if re.match(r"[VvB]\d|R__", base) else ""].append(_configured(file, files))
+        kinds[base[0] if re.match(r"[VvB]\d|R__", base) else ""].append(_configured(file, files))
     callbacks: dict[str, list[Candidate]] = {}
     for file in kinds[""]:
         callbacks.setdefault(re.sub(r"__.*|\.sql$", "", file.name.rpartition("/")[2]), []).append(file)
@@ -143,9 +143,11 @@ def flyway(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arrang
             callbacks[each][0].name,
             'move its statements to beforeMigrate.sql or afterMigrate.sql, or run Flyway: {command = "flyway migrate"}',
         )
-    versioned = _unique(kinds["V"])
+    versioned = _unique(kinds["V"] or kinds["v"])
     baseline = max(kinds["B"], key=lambda file: file.key, default=None)
     left_out = dict.fromkeys((file.name for file in kinds["B"] if file is not baseline), "an earlier baseline")
+    if kinds["V"]:
+        left_out |= dict.fromkeys((file.name for file in kinds["v"]), "Flyway's names begin with an upper-case V")
     if baseline is not None:
         held = [file.name for file in versioned if file.key <= baseline.key]
         left_out |= dict.fromkeys(held, f"the baseline {baseline.name} holds it")
@@ -210,7 +212,7 @@ def yoyo(candidates: Sequence[Candidate], _files: Mapping[str, Path]) -> Arrange
     last = sorted(name for name in named if name.startswith("post-apply"))
     graph: dict[str, set[str]] = {}
     for name, file in named.items():
-        graph[name] = wanted = _depends(file.path)
+        graph[name] = wanted = dependencies(file.path)
         if missing := sorted(wanted - named.keys()):
             raise Unfit(
                 f"{file.name} depends on a migration that does not exist",
@@ -231,8 +233,8 @@ def yoyo(candidates: Sequence[Candidate], _files: Mapping[str, Path]) -> Arrange
     return Arranged(tuple(named[name] for name in (*order, *last)))
 
 
-def _depends(path: Path) -> set[str]:
-    """What the comments at a file's head name."""
+def dependencies(path: Path) -> set[str]:
+    """What yoyo's comments at a file's head name."""
     names: set[str] = set()
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -243,33 +245,37 @@ def _depends(path: Path) -> set[str]:
     return names
 
 
-def sqitch(candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arranged:
+def changes(plan: Path) -> list[tuple[str, list[str]]]:
+    """The changes of a ``sqitch.plan`` in its order, each with the tags that follow it."""
+    planned: list[tuple[str, list[str]]] = []
+    for line in plan.read_text(encoding="utf-8").splitlines():
+        words = line.partition("#")[0].split()
+        if words and words[0].startswith("@"):
+            for _, tags in planned:
+                tags.append(words[0])
+        elif words and not words[0].startswith("%"):
+            planned.append((words[0].lstrip("+"), []))
+    return planned
+
+
+def sqitch(_candidates: Sequence[Candidate], files: Mapping[str, Path]) -> Arranged:
     """As ``sqitch.plan`` has it; the scripts of a reworked change have a tag in their names."""
-    by_name_ = {file.name: file for file in candidates}
     if "sqitch.plan" not in files:
         raise Unfit("There is no sqitch.plan", "the directory does not have one", "name the directory that has it")
     conf = files["sqitch.conf"].read_text(encoding="utf-8") if "sqitch.conf" in files else ""
     options = dict(re.findall(r"^\s*(deploy_dir|extension)\s*=\s*(\S+)", conf, re.MULTILINE))
     place, suffix = options.get("deploy_dir", "deploy").rstrip("/"), options.get("extension", "sql")
-    changes: list[tuple[str, list[str]]] = []
-    for line in files["sqitch.plan"].read_text(encoding="utf-8").splitlines():
-        words = line.partition("#")[0].split()
-        if words and words[0].startswith("@"):
-            for _, tags in changes:
-                tags.append(words[0])
-        elif words and not words[0].startswith("%"):
-            changes.append((words[0].lstrip("+"), []))
     used: list[Candidate] = []
-    for at, (name, tags) in enumerate(changes):
-        later = next((tags_ for other, tags_ in changes[at + 1 :] if other == name), None)  # where it is reworked
+    for at, (name, tags) in enumerate(planned := changes(files["sqitch.plan"])):
+        later = next((tags_ for other, tags_ in planned[at + 1 :] if other == name), None)  # where it is reworked
         between = [""] if later is None else tags[: len(tags) - len(later)]
         scripts = [f"{place}/{name}{tag}.{suffix}" for tag in between]
-        script = next((script for script in scripts if script in by_name_), None)
+        script = next((script for script in scripts if script in files), None)
         if script is None:
             raise Unfit(
                 f"The change {name} of sqitch.plan has no script", " ".join(scripts), "add it, or correct the plan"
             )
-        used.append(by_name_[script])
+        used.append(Candidate(script, files[script], script))
     reasons = {"verify": "a verify script", "revert": "a down migration"}
     names = {file.name for file in used}
     left_out = {

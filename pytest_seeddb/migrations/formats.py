@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.places import is_ignored
 from pytest_seeddb.migrations import arranging
 from pytest_seeddb.migrations.arranging import Arranged, Candidate, by_name, leading_number, number, numbers, text
+from pytest_seeddb.migrations.directions import is_down, names_a_way_back
 from pytest_seeddb.migrations.parts import MARKS, read_head, tools_in
 from pytest_seeddb.settings.converters import did_you_mean
 
@@ -26,15 +29,9 @@ _COMPANION: Final = re.compile(
     r"|(?:embed|migrations?|fs|doc)\.go|mod\.rs)$",
     re.IGNORECASE,
 )
-_BACK_WORDS: Final = "down|dn|undo|rollbacks?|revert|downgrade"
-_BACK_PLACES: Final = f"{_BACK_WORDS}|backward|backout|reverse|teardown|uninstall"
-_BACK_SEGMENT: Final = re.compile(rf"(?:^|[./])(?:{_BACK_PLACES})(?=[./])", re.IGNORECASE)
 _UNDO: Final = re.compile(r"(?:^|/)U\d[\d._]*__", re.IGNORECASE)
-_BACK_ENDING: Final = re.compile(
-    rf"(?:^|/)(?P<stem>[^/]*?)[-_ ](?:{_BACK_WORDS})\.sql$|(?:^|/)(?:{_BACK_WORDS})[-_ ]?\d[^/]*\.sql$", re.IGNORECASE
-)
 _NUMBERED: Final = re.compile(r"\d+(?:[-_.][^/]*)?\.sql")
-_BELOW: Final = re.compile(r"(?:.*/)?(?:\d+(?:[-_.][^/]*)?|\d[^/]*/migration)\.sql")
+_BELOW: Final = re.compile(r"(?:.*/)?(?:\d+(?:[-_.][^/]*)?|\d[^/]*/(?:migration|up))\.sql")
 _NOT_SQL: Final = "its name does not end in .sql"
 _WAY_BACK: Final = "a down migration"
 _MOST_SHOWN: Final = 5
@@ -54,8 +51,9 @@ class Format:
     marks: str = ""
     """The marks in files by which it is recognised: their name in `MARKS`."""
     signs: tuple[str, ...] = ()
-    """Files in the directory (``./``) or above by which it is recognised, with a word in them: ``Cargo.toml:sqlx``.
+    """Files in the directory (``./``) or above by which it is recognised, with a word in them: ``structure.sql:x``.
 
+    In a ``Cargo.toml`` the word is a dependency.
     One that begins with a slash is the end of the directory's path.
     """
     over: tuple[str, ...] = ("plain",)
@@ -163,7 +161,6 @@ FORMATS: Final = (
         "yoyo",
         "yoyo",
         r"[^/]+\.sql",
-        names=r"[^/]+\.rollback\.sql",
         marks="yoyo",
         signs=("yoyo.ini",),
         code=r"(?!__init__|conftest)[^/]+\.py",
@@ -202,7 +199,7 @@ FORMATS: Final = (
         "postgrator",
         r"(?P<version>\d+)\.do(?:\.[^/]*)?\.sql",
         number,
-        names=r"\d+\.(?:do|undo)(?:\.[^/]*)?\.sql",
+        names=r"\d+\.do(?:\.[^/]*)?\.sql",
         code=r"\d+\.do(?:\.[^/]*)?\.[cm]?js",
         names_decide=True,
         is_numbered=True,
@@ -257,6 +254,16 @@ class Directory:
         """The beginnings of its SQL files."""
         return {name: read_head(path) for name, path in self.files.items() if name.endswith(".sql")}
 
+    @cached_property
+    def _sql_names(self) -> Mapping[str, frozenset[str]]:
+        """The names of its SQL files, by their directories."""
+        places: dict[str, set[str]] = {}
+        for name in self.files:
+            place, _, file = name.rpartition("/")
+            if file.lower().endswith(".sql"):
+                places.setdefault(place, set()).add(file)
+        return {place: frozenset(names) for place, names in places.items()}
+
     def arranged(self) -> Arranged:
         """The files to run, in order, and those that are left out; raises `ConfigError`."""
         format_ = self._insisted() if self.format else self._recognised()
@@ -289,12 +296,14 @@ class Directory:
             raise self.refusal(
                 f"The migrations of {self.inside('').rstrip('/')} seem to be in a directory below",
                 f"{self._list(lower)}; at the top are {self._list(sorted(used)) or 'none'}",
-                f'name it: "{self.inside(lower[0].rpartition("/")[0])}"',
+                f'name it: "{self.inside(re.sub(r"/[^/]+/(?:migration|up)[.]sql$|/[^/]+$", "", lower[0]))}"',
             )
         strange = [name for name in left_out if name not in back and _NUMBERED.fullmatch(name)]
         if format_.is_numbered and used and strange and not self.format:
             raise self._mixture({format_.title: sorted(used), "numbered files": strange})
         order = [candidate.name for candidate in arranged.used]
+        if format_ is PLAIN and not self.format:
+            self._check_plain(order)
         marks = MARKS[format_.marks] if format_.marks and not self.format else None
         if marks and marks.up and order != sorted(order, key=arranging.natural):
             bare = [name for name in order if format_.marks not in tools_in(self.heads[name])]
@@ -312,7 +321,7 @@ class Directory:
 
     def _recognised(self) -> Format:
         examples: dict[str, list[str]] = {}
-        marked = {name: tools for name, head in self.heads.items() if (tools := tools_in(head))}
+        marked = {name: tools for name in self.heads if (tools := self._tools(name))}
         for format_ in FORMATS:
             names, files = re.compile(format_.names or "(?!)"), re.compile(format_.files)
             own = [name for name in self.files if names.fullmatch(name)] if format_.names else []
@@ -324,6 +333,8 @@ class Directory:
             name: own for name, own in examples.items() if not any(name in _BY_NAME[other].over for other in examples)
         }
         sure = {name: own for name, own in examples.items() if own} or examples
+        if len(sure) > 1 and "yoyo" in sure and not any(self._dependencies(name) & self._ids for name in sure["yoyo"]):
+            del sure["yoyo"]  # another format's file says `-- depends:` in its own words
         if len(sure) > 1:
             raise self._mixture({_BY_NAME[name].title: own for name, own in sure.items()})
         if sure:
@@ -332,6 +343,49 @@ class Directory:
             return next((f for f in (_BY_NAME["diesel"],) if any(re.fullmatch(f.files, n) for n in self.files)), PLAIN)
         return PLAIN
 
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        """What yoyo calls its migrations."""
+        return frozenset(name.removesuffix(".sql") for name in self.heads)
+
+    def _dependencies(self, name: str) -> set[str]:
+        return arranging.dependencies(self.files[name])
+
+    def _tools(self, name: str) -> frozenset[str]:
+        """The tools whose marks are in the file. After ``-- depends:``, words that name no file are prose."""
+        tools = tools_in(self.heads[name])
+        if "yoyo" in tools:
+            wanted = self._dependencies(name)
+            if not wanted or (len(wanted) > 1 and not wanted & self._ids):
+                tools -= {"yoyo"}
+        return tools
+
+    def _check_plain(self, order: Sequence[str]) -> None:
+        """Raise `ConfigError` where plain SQL files may be Sqitch's or yoyo's, or down migrations."""
+        name = self.inside("").rstrip("/")
+        plan = self.path.parent / "sqitch.plan"
+        if plan.is_file() and {f"{change}.sql" for change, _ in arranging.changes(plan)} & self.files.keys():
+            raise self.refusal(
+                f"{name} holds scripts of Sqitch, whose plan has their order",
+                f"{plan}",
+                f'name the directory of the plan: "{relative_name(plan.parent, self.root)}"',
+            )
+        choices = f'{{directory = "{name}", format = "plain"}}'
+        if names_a_way_back(self.path.name):
+            raise self.refusal(
+                f"The directory {name} seems to hold down migrations",
+                f"its name is {self.path.name}",
+                f"name the directory of the up migrations. If these are to run: migrations = {choices}",
+            )
+        rollbacks = [file for file in self.files if re.fullmatch(r"[^/]+\.rollback\.sql", file)]
+        code = [file for file in self.files if re.fullmatch(_BY_NAME["yoyo"].code, file)]
+        if rollbacks and (code or order != sorted(order)):
+            raise self.refusal(
+                f"The directory {name} may hold migrations of yoyo or plain SQL files",
+                f"{self._list(rollbacks)} has a name of yoyo's; yoyo would run {self._list(sorted([*order, *code]))}",
+                f'write which: migrations = {choices}, or format = "yoyo"',
+            )
+
     def _has_sign(self, sign: str) -> bool:
         if sign.startswith("/"):
             return self.path.as_posix().endswith(sign)
@@ -339,8 +393,9 @@ class Directory:
         above = () if name.startswith("./") else self.path.parents
         places = [self.path, *(place for place in above if place.is_relative_to(self.root))]
         paths = [place / name for place in places if (place / name).exists()]
-        pattern = re.compile(rf"\b{word}\b")
-        return any(not word or pattern.search(path.read_text(encoding="utf-8", errors="replace")) for path in paths)
+        if name == "Cargo.toml":
+            return any(_depends_on(word, path) for path in paths)
+        return any(word in path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
     def _is_back(self, name: str, format_: Format, matched: Mapping[str, object]) -> bool:
         """Whether the file is a down migration; raises `ConfigError` where nobody can tell."""
@@ -348,21 +403,20 @@ class Directory:
             return bool(re.fullmatch(format_.back, name))
         if not name.lower().endswith(".sql"):
             return False
-        decides = format_.names_decide and name in matched
-        if _BACK_SEGMENT.search(name) or (_UNDO.search(name) and not decides):
+        tools = tools_in(self.heads[name]) if name in self.heads else frozenset()
+        decides = format_.names_decide and name in matched and (not format_.marks or format_.marks in tools)
+        place, _, file = name.rpartition("/")
+        if not decides and (_UNDO.search(name) or any(map(names_a_way_back, place.split("/")))):
             return True
-        ending = None if decides else _BACK_ENDING.search(name)
-        if ending is None or (name in matched and any(MARKS[tool].up for tool in tools_in(self.heads[name]))):
+        is_told = any(map(names_a_way_back, file.split(".")[:-1]))
+        if not is_told and (decides or (name in matched and any(MARKS[tool].up for tool in tools))):
             return False
-        number = re.search(r"^\d+(?=[-_.])" if ending["stem"] is not None else r"\d+", name)
-        forward = rf"{re.escape((ending['stem'] or '').lower())}(?:[-_. ](?:up|do|apply|deploy))?\.sql"
-        same = rf"|0*{int(number.group())}[-_.].*" if number else ""
-        others = (other for other in self.files if other != name and not _BACK_ENDING.search(other))
-        if name not in matched or any(re.fullmatch(f"{forward}{same}", other.lower()) for other in others):
-            return True
+        answer = is_down(file, self._sql_names[place])
+        if answer is not None or name not in matched:
+            return answer is not False
         raise self.refusal(
             f"{self.inside(name)} may be an up or a down migration",
-            "its name ends like a down migration's, but the directory has no up migration for it",
+            "its name is like a down migration's, but the directory has no up migration for it",
             "rename it, or move it out of the directory if it should not run",
         )
 
@@ -393,6 +447,23 @@ class Directory:
     def _list(self, names: Sequence[str]) -> str:
         more = len(names) - _MOST_SHOWN
         return ", ".join([*map(self.inside, names[:_MOST_SHOWN]), *([f"and {more} more"] if more > 0 else [])])
+
+
+def _depends_on(package: str, manifest: Path) -> bool:
+    """Whether a ``Cargo.toml`` has the package among its dependencies, of whatever kind."""
+    try:
+        tables: list[Any] = [tomllib.loads(manifest.read_text(encoding="utf-8", errors="replace"))]
+    except tomllib.TOMLDecodeError:
+        return False
+    for table in tables:  # it grows
+        for key, value in table.items():
+            if key.endswith("dependencies") and isinstance(value, dict):
+                packages = {entry.get("package") for entry in value.values() if isinstance(entry, dict)} | value.keys()
+                if {package, f"{package}-core"} & packages:
+                    return True
+            elif isinstance(value, dict):
+                tables.append(value)
+    return False
 
 
 def _summarised(left_out: Mapping[str, str]) -> dict[str, str]:

@@ -87,7 +87,7 @@ def read_steps(
     beside = {file.path: file.beside for file in arranged.used if file.beside}
     count = f"{len(arranged.used)} file{'s' if len(arranged.used) > 1 else ''}"
     text = f"{relative_name(path, root)}: {arranged.title}, {'as set' if format_ else 'recognised'}, {count}"
-    whole = {file.path: head for file in arranged.used if len(head := directory.heads[file.name]) < HEAD_BYTES}
+    whole = {file.path: head for file in arranged.used if len(head := directory.heads.get(file.name, b"")) < HEAD_BYTES}
     work = _work([file.path for file in arranged.used], beside, whole, root, reading, source)
     included = {part.name for step in work.steps for part in step.parts}
     left_out = {relative_name(path / name, root): why for name, why in sorted(arranged.left_out.items())}

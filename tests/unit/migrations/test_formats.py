@@ -106,7 +106,11 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
         ("prisma", ["2020_init/migration.sql"], {"2020_init/down.sql": "a down migration"}),
         ("hasura", ["1654696186008_a/up.sql"], {"1654696186008_a/down.sql": "a down migration"}),
         ("postgrator", ["001.do.a.sql"], {"001.undo.a.sql": "a down migration", "001.UNDO.b.SQL": "a down migration"}),
-        ("yoyo", ["0001.a.sql"], {"0001.a.rollback.sql": "a down migration"}),
+        ("plain", ["0001.a.sql"], {"0001.a.rollback.sql": "a down migration"}),
+        ("plain", ["1.a.sql"], {"1.undo.a.sql": "a down migration"}),
+        ("goose", {"1_a.sql": GOOSE}, {"1_a.rollback.sql": "a down migration"}),
+        ("flyway", ["V1__a.sql"], {"v2__b.sql": "Flyway's names begin with an upper-case V"}),
+        ("flyway", ["V1__a.sql", "reverse/V2__b.sql", "teardown/V3__c.sql"], {"undo/b.sql": "a down migration"}),
         ("plain", ["001_a_up.sql"], {"001_a_down.sql": "a down migration"}),
         ("plain", ["001-a.sql"], {"001-a-down.sql": "a down migration"}),
         ("plain", ["1.sql"], {"1_DOWN.sql": "a down migration"}),
@@ -123,7 +127,66 @@ def test_files_come_in_the_order_of_their_tool(name, files, read):
     ],
 )
 def test_what_is_left_out_is_told_with_the_reason(name, files, left_out, read):
-    assert read([*files, *left_out]) == (name, files, left_out)
+    given = {**(files if isinstance(files, dict) else dict.fromkeys(files, CREATE)), **dict.fromkeys(left_out, CREATE)}
+    assert read(given) == (name, list(files), left_out)
+
+
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [
+        ("001_users", "001_users_backout 001_users_reverse 001_users_backward 1_users_teardown 001_users_unapply"),
+        ("001_users", "001_users.unapply 001_users_roll_back 001_users.roll-back 001_users.rev 001_users.back"),
+        ("001_users", "001_users.rb 001_usersDown 001_usersRollback 001_rollback_users 1-down-users 001_rollback"),
+        ("001_add_users", "001_rollback_users 001_undo_add_users 001_add_users_tear_down"),
+        ("001_users.create", "001_users.drop"),
+        ("001_create_users", "001_drop_users 001_rollback_users"),
+        ("001.u", "001.d"),
+        ("001_up_users", "001_down_users 001_revert_users"),
+        ("users", "undo_users rollback_users users_down usersUndo"),
+        ("up-users", "down-users undo-users"),
+        ("install_shop", "uninstall_shop"),
+    ],
+)
+def test_a_name_that_says_down_beside_its_up_migration_is_left_out(up, down, read):
+    down = [f"{name}.sql" for name in down.split()]
+    assert read([f"{up}.sql", *down]) == ("plain", [f"{up}.sql"], dict.fromkeys(down, "a down migration"))
+
+
+def test_words_of_down_migrations_in_other_names_are_no_matter(read):
+    files = ["1_a.sql", "2_drop_orders.sql", "3_feed_back.sql", "4_string_reverse.sql", "5_down_payments.sql"]
+    files += ["6_rollback_policy.sql", "7_break_down_costs.sql", "20240101_add_x.sql", "20240101_reverse_geocoding.sql"]
+    assert read(files) == ("plain", files, {})
+
+
+@pytest.mark.parametrize("files", [["1_a.sql", "2_b.sql", "10_c.sql"], ["1_a.sql", "2_b.py"]])
+def test_rollback_in_names_is_no_sign_of_yoyo_but_a_question_where_it_would_run_others(files, read):
+    files = [*files, "1_a.rollback.sql"]
+    with pytest.raises(ConfigError, match="may hold migrations of yoyo or plain SQL files"):
+        read(files)
+    assert read(files, format_="plain")[1] == [name for name in files[:-1] if name.endswith(".sql")]
+
+
+def test_what_reads_like_the_header_of_yoyo_is_none_below_the_head_or_in_prose(read):
+    prose = "-- depends: on the users table\nSELECT 1;"
+    assert read({"1.sql": CREATE, "2.sql": prose})[0] == "plain"
+    assert read({"1.sql": CREATE, "2.sql": f"{CREATE}\n-- depends: 1"}, place="below")[0] == "plain"
+    assert read({"1_a.up.sql": prose, "2_b.up.sql": depends("users")}, place="golang")[0] == "golang-migrate"
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [
+        ("sql/down", "the directory of the up migrations"),
+        ("deploy", 'of the plan: "."'),
+        ("revert", 'of the plan: "."'),
+    ],
+)
+def test_a_directory_of_scripts_that_do_not_run_by_themselves_is_refused(place, remedy, directory):
+    given = directory(["users.sql"], place)
+    if place != "sql/down":
+        (given.path.parent / "sqitch.plan").write_text(PLAN)
+    with pytest.raises(ConfigError, match=remedy):
+        given.arranged()
 
 
 def test_each_file_that_is_not_run_is_told_but_for_companions(read):
@@ -142,12 +205,19 @@ def test_many_files_that_are_not_sql_are_one_line(read):
 
 @pytest.mark.parametrize(
     "below",
-    ["up/001.sql", "committed/000001.sql", "migrations/1_a.sql", "migrations/20200101_a/migration.sql", "v1/001-b.sql"],
+    [
+        "up/001.sql",
+        "committed/000001.sql",
+        "migrations/1_a.sql",
+        "migrations/20200101_a/migration.sql",
+        "migrations/2020-01-01-000000_a/up.sql",
+        "v1/001-b.sql",
+    ],
 )
 def test_migrations_that_lie_in_a_directory_below_are_named(below, read):
     with pytest.raises(ConfigError, match="seem to be in a directory below") as caught:
         read(["seed.sql", below])
-    assert f'name it: "db/{below.rpartition("/")[0]}"' in str(caught.value)
+    assert f'name it: "db/{below.split("/")[0]}"' in str(caught.value)
     assert read(["0.sql", below], place="other")[1] == ["0.sql"]
 
 
@@ -162,12 +232,18 @@ def test_a_word_in_another_tools_file_is_no_sign_without_files_of_the_tool(direc
     assert read([]) == ("plain", ["a.sql"], {})
 
 
+@pytest.mark.parametrize("text", ["# not sqlx\n[dependencies]\ntokio-postgres = '1'", "[dependencies]\nsqlxy = '1'"])
+def test_the_name_of_a_package_that_is_no_dependency_is_no_sign(text, directory, read):
+    (directory(["2_a.sql"]).path / "../Cargo.toml").write_text(text)
+    assert read([])[0] == "plain"
+
+
 def test_a_name_that_ends_as_a_way_back_is_a_migration_where_the_file_says_so(read):
     files = {"1_a.sql": DBMATE, "2_scale_down.sql": DBMATE}
     assert read(files) == ("dbmate", list(files), {})
 
 
-@pytest.mark.parametrize("name", ["2_scale_down.sql", "2-roll-undo.sql", "undo_2.sql"])
+@pytest.mark.parametrize("name", ["2_scale_down.sql", "2-roll-undo.sql", "undo_2.sql", "1_rollback_orders.sql"])
 def test_a_name_that_nobody_can_tell_is_refused(name, read):
     with pytest.raises(ConfigError, match=rf"db/{name} may be an up or a down migration"):
         read(["1_a.sql", name])
@@ -213,6 +289,8 @@ def test_an_unknown_format_is_refused(read):
     ("sign", "text", "name", "files"),
     [
         ("../Cargo.toml", '[dependencies]\nsqlx = "0.8"', "sqlx", ["1_a.sql", "2_b.up.sql", "10_c.sql"]),
+        ("../Cargo.toml", '[workspace.dependencies]\ndb = {package = "sqlx"}', "sqlx", ["2_a.sql", "10_b.sql"]),
+        ("../Cargo.toml", "[target.'cfg(unix)'.dependencies.sqlx]\nversion = '1'", "sqlx", ["2_a.sql", "10_b.sql"]),
         ("../Cargo.toml", '[dependencies]\nrefinery = "0.8"', "refinery", ["V1__a.sql", "U2__b.sql", "V10__c.sql"]),
         ("atlas.sum", "h1:x", "atlas", ["10_c.sql", "1_a.sql", "2_b.sql"]),
         ("../yoyo.ini", "[DEFAULT]", "yoyo", ["1.sql", "10.sql", "2.sql"]),
@@ -256,6 +334,11 @@ def test_sqitch_follows_its_plan(read):
     }
     files = {"sqitch.plan": PLAN, "app.py": "", "other/1.sql": "", **dict.fromkeys([*used, *left_out], CREATE)}
     assert read(files) == ("sqitch", used, left_out)
+
+
+def test_sqitch_may_have_another_extension(read):
+    files = {"sqitch.plan": "late 2026-01-02T00:00:00Z A B <a@b>\n", "sqitch.conf": "[core]\n extension = ddl\n"}
+    assert read({**files, "deploy/late.ddl": CREATE}) == ("sqitch", ["deploy/late.ddl"], {})
 
 
 def test_a_change_of_sqitch_without_a_script_is_refused(read):
