@@ -4,7 +4,8 @@
 
 Generates a project whose one seeder imports all of its modules, each of 60 lines, and notes what takes part in a run
 of it. Then, in new processes, measures planning (what the steps declare, and the files that they may run) and the
-comparison of what took part, beside the time of reading the files alone. Nothing connects to a server.
+comparison of what took part, beside reading the files alone. Nothing connects to a server. Times are the process's own,
+so that others on the machine do not count.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ Path("ran.json").write_text(json.dumps(ran.after(Participation()).to_json()))
 LOOK = """
 import json, os, sys
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 sys.path.insert(0, os.getcwd())
 from pytest_seeddb.fingerprint.participation import Participation, compare
 from pytest_seeddb.seeds.planning import plan_of
@@ -65,9 +66,9 @@ ran = Participation.from_json(json.loads(Path("ran.json").read_text()))
 settings = load_settings(root)
 
 def measure(function):
-    started = perf_counter()
+    started = process_time()
     value = function()
-    times.append(perf_counter() - started)
+    times.append(process_time() - started)
     return value
 
 if len(sys.argv) > 1:

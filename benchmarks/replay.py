@@ -9,7 +9,7 @@ directory if it needs some. Says of each commit
 - `old`: whether the rule of version 0.1.0 builds: any module changed that a step imports, however far away;
 - `now`: whether this version builds, and why;
 - `db`: whether the database is another than before: built from scratch, apart from the walk. Columns that differ
-  between two builds of one commit do not count;
+  between two builds of one commit do not count, nor does the order in which Django noted its migrations;
 - STALE, if the template of the walk is not what a build from scratch makes.
 
 PYTHON has pytest-seeddb and the packages that the project needs; they are the same for all commits. Commits that cannot
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from time import perf_counter
@@ -77,12 +77,17 @@ with open_server(settings) as server:
                 connection.execute(sql.SQL("CREATE DATABASE replayed TEMPLATE {}").format(template))
         with psycopg.connect(address.conninfo) as connection:
             for table, columns in connection.execute(COLUMNS).fetchall():
+                if table == "public.django_migrations":  # which notes in what order and when they were applied
+                    names = connection.execute("SELECT app, name FROM django_migrations ORDER BY 1, 2").fetchall()
+                    contents["migrations"] = str(names)
+                    continue
                 value = "md5(coalesce(string_agg(coalesce({}::text, 'NULL'), '|' ORDER BY ctid), ''))"
                 values = sql.SQL(", ").join(sql.SQL(value).format(sql.Identifier(column)) for column in columns)
                 row = connection.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.SQL(table))).fetchone()
                 contents |= {f"{table}.{column}": digest for column, digest in zip(columns, row)}
             sequences = "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"
             contents |= {name: str(value) for name, value in connection.execute(sequences)}
+            contents.pop("public.django_migrations_id_seq", None)
         program = find_program(settings, "pg_dump", wanted=server.major, least=server.major, why="comparing")
         command = [*program.command, "--schema-only", "--no-owner", "-d", address.conninfo]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -113,7 +118,7 @@ class Seen:
     old: bool = False
     now: bool = False
     db: bool = False
-    stale: bool = False
+    stale: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
 
@@ -125,7 +130,7 @@ class Seen:
             name if is_so else " " * len(name)
             for name, is_so in (("old", self.old), ("now", self.now), ("db", self.db))
         ]
-        stale = "  STALE" if self.stale else ""
+        stale = f"  STALE: {', '.join(self.stale[:3])}" if self.stale else ""
         said = f"{self.seconds:6.1f} s  {self.subject[:50]:<50}  {self.reason}"
         return f"{self.commit[:8]}  {' '.join(marks)}{stale}  {said}"
 
@@ -194,8 +199,9 @@ class Walk:
         for server in self.servers.values():
             server.communicate()
 
-    def differ(self, one: dict[str, str], other: dict[str, str]) -> bool:
-        return any(one.get(name) != other.get(name) for name in (one.keys() | other.keys()) - self.varying)
+    def differ(self, one: dict[str, str], other: dict[str, str]) -> list[str]:
+        names = (one.keys() | other.keys()) - self.varying
+        return sorted(name for name in names if one.get(name) != other.get(name))
 
     def begin(self, commit: str) -> None:
         """Build the commit before the first one: once in the walk, twice from scratch."""
@@ -228,7 +234,7 @@ class Walk:
         seen.old = key not in self.keys
         self.keys.add(key)
         seen.now, seen.reason = bool(built["built"]), str(built["reason"])
-        seen.db = self.differ(truth, self.truths[before])
+        seen.db = bool(self.differ(truth, self.truths[before]))
         seen.stale = self.differ(truth, contents)
         seen.seconds = perf_counter() - started
         return seen
@@ -263,9 +269,9 @@ def summary(forth: list[Seen], back: list[Seen]) -> str:
         ("old rule: needless builds", sum(seen.old for seen in same)),
         ("this version: builds", sum(seen.now for seen in built)),
         ("this version: needless builds", sum(seen.now for seen in same)),
-        ("stale", sum(seen.stale for seen in built)),
+        ("stale", sum(bool(seen.stale) for seen in built)),
         ("backwards: builds", sum(seen.now for seen in back)),
-        ("backwards: stale", sum(seen.stale for seen in back)),
+        ("backwards: stale", sum(bool(seen.stale) for seen in back)),
     ]
     return "\n".join(f"{name:<32}{number:>5}" for name, number in rows)
 

@@ -221,7 +221,7 @@ class _Now:
         data = state if isinstance(state, bytes) else self._data(file)
         if name.encode() not in data:
             return False
-        outline = self.outlines.of(data, docs=DOCS in self._before.asks)
+        outline = self.outlines.of(data, docs=False)  # as a build does: a docstring asks for nothing
         if outline is None:
             return True
         parts = [part for _, step in self._before.steps for part in step if file_of(part.name) == file]

@@ -277,6 +277,16 @@ def test_whatever_the_way_code_took_part_it_counts(project, case):
     assert Build(root, before).rows != build.rows, "the case itself"
 
 
+def test_a_docstring_that_counts_asks_for_no_function_that_it_mentions(project):
+    one = '"""See other."""\ndef used():\n    "SELECT 1"\n\ndef other():\n    return 1\n'
+    root = project(entry="from shop.one import used\ndef rows():\n    return [used.__doc__]\n", shop__one=one)
+    build = Build(root)
+    edit(root, "shop/one.py", "return 1", "return 2")
+    assert bool(build.changes()) != IS_EXACT
+    edit(root, "shop/one.py", "See other.", "See.")
+    assert build.changes(), "its text counts"
+
+
 def test_a_second_build_in_one_process_depends_on_the_same(project):
     root = project()
     first, second = Build(root), Build(root, builds=2)
