@@ -40,14 +40,17 @@ def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None 
     """
     if settings.migrations == DJANGO and not url:
         set_up(settings.root, source=settings.source("migrations"))
-        if is_postgres(DEFAULT):
-            return Address(address_of(DEFAULT))
-        raise ConfigError(
-            "Django's default database is not a PostgreSQL database",
-            saw=f"DATABASES[{DEFAULT!r}] has another backend",
-            source="Django's settings",
-            remedy="name a database: --url postgresql://user@host/database",
-        )
+        if not is_postgres(DEFAULT):
+            raise ConfigError(
+                "Django's default database is not a PostgreSQL database",
+                saw=f"DATABASES[{DEFAULT!r}] has another backend",
+                source="Django's settings",
+                remedy="name a database: --url postgresql://user@host/database",
+            )
+        address = Address(address_of(DEFAULT))
+        if dotenv is not None:
+            _refuse_without_name(address.resolved, "Django's settings", f"DATABASES[{DEFAULT!r}]['NAME']")
+        return address
     names = dict.fromkeys((*settings.env, "DATABASE_URL"))
     urls = [(url, "the option --url"), *((os.environ.get(name), f"the environment variable {name}") for name in names)]
     text, source = next(((text, source) for text, source in urls if text), ("", ""))
@@ -64,17 +67,29 @@ def database_of(settings: Settings, url: str, dotenv: Iterable[Variable] | None 
             remedy="set DATABASE_URL, or give --url postgresql://user@host/database (the process list shows it)",
         )
     address = Address.parse(text, source=source)
-    if dotenv is not None and not address.database and "service" not in address.params:
-        raise ConfigError(
-            "The URL names a server, but no database",
-            saw=address.masked,
-            source=source,
-            remedy="write the database's name after the host: postgresql://user@host:port/database",
-        )
+    if dotenv is not None:
+        _refuse_without_name(address, source, "")
     if line is not None:
         host = ",".join(address.hosts) or "localhost"
         say(f"URL from .env, line {line.line}: {host}/{address.database}")
     return address
+
+
+def _refuse_without_name(address: Address, source: str, setting: str) -> None:
+    """Refuse an address that names no database, and whose service does not either: libpq takes the role's name."""
+    if address.database:
+        return
+    saw, service = address.masked, address.params.get("service")
+    if service:
+        saw += f"\nthe service {service!r} is not in libpq's service file, or names no database"
+    subject = "Django's default database" if setting else "The URL"
+    place = f"into {setting}" if setting else "after the host: postgresql://user@host:port/database"
+    raise ConfigError(
+        f"{subject} names a server, but no database",
+        saw=saw,
+        source=source,
+        remedy=f"write the database's name {place}",
+    )
 
 
 def further_databases(settings: Settings) -> dict[str, Address]:

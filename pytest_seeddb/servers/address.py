@@ -25,6 +25,8 @@ _VARIABLES: Final = dict(zip(_IN_URL, ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD
 _ESCAPES: Final = (
     "correct the URL; in its user and password write %40 for @, %3A for :, %2F for /, %3F for ?, %25 for %"
 )
+_WRONG: Final = "-"
+"""A value that libpq takes for no parameter of `_service`, and a role's name that nobody has."""
 # Variables that libpq would follow instead of, or beside, what the address says.
 _MISLEADING: Final = {"host": ("PGHOSTADDR", "PGSERVICE"), "dbname": ("PGSERVICE",)}
 
@@ -100,9 +102,14 @@ class Address:
         return self.params.get("dbname", "")
 
     @property
+    def resolved(self) -> Address:
+        """The same with what the service file says of its service, or of the environment's."""
+        return replace(self, params=_with_service(dict(self.params)))
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """All that it may lead to: names, IP addresses, socket directories; none where libpq's default is a socket."""
-        params = _with_service(dict(self.params))
+        params = self.resolved.params
         host = params.get("host") or os.environ.get("PGHOST", "")
         number = params.get("hostaddr") or ("" if "host" in params else os.environ.get("PGHOSTADDR", ""))
         return tuple(filter(None, f"{host},{number}".split(",")))
@@ -173,18 +180,23 @@ def _service(name: str) -> Iterator[tuple[str, str]]:
     """What libpq takes from its service file, and from nowhere else.
 
     It reads the file and connects to nothing, because one parameter is wrong. Two of them are tried, since each
-    hides what the service says of it.
+    hides what the service says of it. Where no database is named, libpq takes the role's name for it, so one attempt
+    has a role of its own: only there, a database of another name is the service's.
     """
     from psycopg import pq
     from psycopg.conninfo import make_conninfo
 
-    for wrong in ("sslmode", "channel_binding"):
-        connection = pq.PGconn.connect_start(make_conninfo(service=name, **{wrong: "-"}).encode())
+    attempts: tuple[tuple[dict[str, str], str], ...] = (
+        ({"sslmode": _WRONG}, "dbname"),
+        ({"channel_binding": _WRONG, "user": _WRONG}, ""),
+    )
+    for given, derived in attempts:
+        connection = pq.PGconn.connect_start(make_conninfo(service=name, **given).encode())
         for option in connection.info:
             key, value = option.keyword.decode(), (option.val or b"").decode()
             defaults = {"", (option.compiled or b"").decode(), os.environ.get((option.envvar or b"").decode(), "")}
-            defaults |= {getpass.getuser()} if key in {"user", "dbname"} else {str(Path.home() / ".pgpass")}
-            if key not in {wrong, "service"} and value not in defaults:
+            defaults |= {getpass.getuser() if key == "user" else str(Path.home() / ".pgpass"), _WRONG}
+            if key not in {*given, derived, "service"} and value not in defaults:
                 yield key, value
         connection.finish()
 

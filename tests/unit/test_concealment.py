@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import json
 from urllib.parse import quote, quote_plus
 
@@ -135,6 +136,23 @@ def test_reading_a_service_leaves_the_environment_alone(tmp_path, monkeypatch):
         "sslmode": "verify-full",
         "channel_binding": "require",
     }
+
+
+@pytest.mark.parametrize(
+    ("service", "database"),
+    [
+        ("host=db.example\nuser=app", ""),
+        (f"user={getpass.getuser()}", ""),
+        ("user=app\ndbname=app", "app"),
+        (f"user={getpass.getuser()}\ndbname={getpass.getuser()}", getpass.getuser()),
+    ],
+)
+def test_a_service_names_a_database_only_where_its_file_does(tmp_path, monkeypatch, service, database):
+    (tmp_path / "services").write_text(f"[shop]\n{service}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    assert Address.parse("postgresql:///?service=shop", source="here").database == database
+    monkeypatch.setenv("PGSERVICE", "shop")
+    assert Address.parse("postgresql:///", source="here").database == database
 
 
 def test_a_service_that_is_not_there_is_left_to_libpq_to_complain_about(tmp_path, monkeypatch):

@@ -659,6 +659,18 @@ def test_a_url_without_a_database_is_refused_wherever_it_comes_from(unnamed, url
     assert f"from: DATABASE_URL in {unnamed.project.path / '.env'}, line 2" in errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["host=127.0.0.1\nport=1\nuser=postgres", "user=postgres", ""])
+def test_a_service_without_a_database_is_refused(unnamed, service):
+    file = unnamed.project.write("services", f"[shop]\n{service}\n")
+    _, errors = unnamed.apply("--url", "postgresql:///?service=shop", code=2, PGSERVICEFILE=str(file))
+    assert "The URL names a server, but no database" in errors
+    named = {"PGSERVICEFILE": str(file), "PGSERVICE": "shop"}
+    assert "names a server, but no database" in unnamed.apply("--url", "postgresql:///", code=2, **named)[1]
+    _, errors = unnamed.apply("--url", "postgresql:///?service=none", code=2, PGSERVICEFILE=str(file))
+    assert "the service 'none' is not in libpq's service file" in errors
+
+
 # -- the application's own value -------------------------------------------------------------------
 
 CONFIG = """
