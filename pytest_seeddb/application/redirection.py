@@ -36,7 +36,7 @@ from pytest_seeddb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
@@ -178,6 +178,7 @@ def _listen() -> None:
     event.listen(Engine, "do_connect", _on_connect, insert=True)
     event.listen(Pool, "checkout", _on_checkout, insert=True)
     event.listen(Pool, "checkin", close_if_cut)
+    event.listen(Engine, "before_cursor_execute", _on_execute)
 
 
 def _covering(dialect: Dialect) -> Redirection | None:
@@ -224,6 +225,14 @@ def _on_checkout(_connection: DBAPIConnection, entry: ConnectionPoolEntry, proxy
     if dialect.is_async:
         hang_up(entry.driver_connection)
     raise DisconnectionError("opened for another database")
+
+
+def _on_execute(connection: Connection, *_more: object) -> None:
+    """Have a connection that is held since before the redirection heard of: it leads to the application's database."""
+    if _watching and _covering(connection.dialect) is not None:
+        entry = getattr(connection.connection, "_connection_record", None)
+        if entry is not None and _OPENED_BY not in entry.info:
+            _watching[-1].check_checkout(connection.dialect)
 
 
 def bound_session(session: Callable[[], Any], model: object) -> tuple[Any, Engine] | None:

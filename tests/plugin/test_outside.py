@@ -210,6 +210,34 @@ def test_a_thread_that_outlives_its_seeded_test_gets_an_error_of_its_own(project
     assert own_rows() == []
 
 
+HELD = """
+    import app, pytest
+    from sqlalchemy import text
+    from sqlalchemy.orm import Session
+    held = app.engine.connect()
+    automatic = app.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    session = Session(app.engine)
+    for connection in (held, automatic, session):
+        connection.execute(text("SELECT 1"))
+    @pytest.mark.seeded
+    @pytest.mark.parametrize("connection", [held, automatic, session], ids=["held", "automatic", "session"])
+    def test_it(connection):
+        connection.execute(text("INSERT INTO shop (name) VALUES ('held')"))
+        getattr(connection, "commit", int)()
+    def test_not_seeded():
+        held.execute(text("INSERT INTO shop (name) VALUES ('not seeded')"))
+        held.commit()
+"""
+
+
+def test_a_connection_that_is_held_since_before_the_test_is_refused(project, own_rows):
+    project.table('engines = ["app:engine"]')
+    result = project.test(HELD)
+    result.assert_outcomes(passed=2, failed=2)  # what the session held was closed with the first test
+    result.stdout.fnmatch_lines(["*app:engine was about to connect to its own database instead of a seeded test's*"])
+    assert own_rows() == ["not seeded"]
+
+
 LATE = """
     import pytest, queue, threading, time, app
     from concurrent.futures import ThreadPoolExecutor
