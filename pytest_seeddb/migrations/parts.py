@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.dumps.lexer import statements
 from pytest_seeddb.errors import BuildError
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ MARKS: Final[Mapping[str, Marks]] = {
     "liquibase": _marks(recognition=r" liquibase~formatted~sql\b"),
 }
 """By the name of the tool."""
+# Their tools refuse a file without marks.
+_MUST_MARK: Final = {"dbmate": "-- migrate:up", "goose": "-- +goose Up", "sql-migrate": "-- +migrate Up"}
 _TOLD: Final = {tool.replace("-", "_"): marks.recognition for tool, marks in MARKS.items() if marks.recognition}
 # All of them at once: a group for each, behind the dashes that a search looks for first.
 _RECOGNIZED: Final = re.compile(
@@ -80,9 +83,16 @@ _ANY: Final = re.compile(
     ),
     re.IGNORECASE,
 )
+# An author may have blanks. Liquibase stops at a line that looks like this and names no author or no id.
 _CHANGESET: Final = re.compile(
-    rb"^[ \t]*--[ \t]*changeset[ \t]+(?P<id>(?:\"[^\"\n]*\"|[^\s:\"]+):(?:\"[^\"\n]*\"|\S+))(?P<attributes>[^\n]*)$",
+    rb"^[ \t]*--[ \t]*changeset(?=\s)(?P<id>[ \t]+(?:\"[^\"\n]+\"|[^:\n]+):[ \t]*(?:\"[^\"\n]+\"|\S+))?"
+    rb"(?P<attributes>[^\n]*)$",
     re.MULTILINE | re.IGNORECASE,
+)
+# Liquibase takes the lines out, wherever they stand.
+_CHANGESET_BACK: Final = re.compile(
+    rb"^[ \t]*--[ \t]*rollback\b[^\n]*|^[ \t]*/\*\s*liquibase\s+rollback\b.*?\*/",
+    re.MULTILINE | re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE: Final = re.compile(rb"(\w+):(\"[^\"]*\"|'[^']*'|\S+)")
 _ONLY_LIQUIBASE: Final = re.compile(
@@ -158,10 +168,11 @@ class Part:
     before: int
 
 
-def upward(script: bytes, name: str, format_: str = "") -> tuple[list[Part], bool]:
+def upward(script: bytes, name: str, format_: str = "", *, is_included: bool = False) -> tuple[list[Part], bool]:
     """The parts of a script that migrate upward, all of it where nothing is marked; and whether it wants a transaction.
 
-    Raises `BuildError` where the marks are of several tools, or where the tool itself is needed.
+    Raises `BuildError` where the marks are of several tools, where a statement has none, or where the tool itself is
+    needed.
     """
     if "liquibase" in tools_in(script[:HEAD_BYTES]):
         return _changesets(script, name)
@@ -186,6 +197,14 @@ def upward(script: bytes, name: str, format_: str = "") -> tuple[list[Part], boo
     tool = next(iter(tools), format_)
     if tool == "tern" and (at := script.find(b"{{")) >= 0:
         raise _only_the_tool(tool, name, _line(script, at), script[at : at + 40].partition(b"\n")[0])
+    if not found and tool in _MUST_MARK and not is_included and (lost := statements(script)):
+        raise BuildError(
+            f"{name} has no {_MUST_MARK[tool]}",
+            saw=_first_line(lost[0].text),
+            source=f"{name}:{lost[0].line}",
+            remedy=f"write it above the statements: {tool} does not run a file without it. If no tool runs these "
+            'files, set migrations = {directory = "...", format = "plain"}',
+        )
     return list(_parts(script, name, [mark for _, mark in found], begins_upward=tool == "tern")), has_transaction
 
 
@@ -214,6 +233,8 @@ def _parts(script: bytes, name: str, marks: Sequence[Mark], *, begins_upward: bo
             source=f"{name}:{_line(script, marks[0].start)}",
             remedy="mark the start of the up migration as the same tool does, for example -- migrate:up",
         )
+    if marks and not begins_upward:
+        _check_before(script[: marks[0].start], name, marks[0].text)
     starts = [0] if begins_upward or not marks else []
     for mark in marks:
         if starts:
@@ -221,6 +242,22 @@ def _parts(script: bytes, name: str, marks: Sequence[Mark], *, begins_upward: bo
         starts = [mark.end] if mark.is_up else []
     if starts:
         yield Part(script[starts[0] :], script.count(b"\n", 0, starts[0]))
+
+
+def _check_before(script: bytes, name: str, mark: bytes) -> None:
+    """Raise `BuildError` where a statement stands before the first mark, so that no tool would run it."""
+    if lost := statements(script):
+        text = mark.strip().decode(errors="replace")
+        raise BuildError(
+            f"{name}, line {lost[0].line}: this statement would not run, because it stands before the first mark",
+            saw=_first_line(lost[0].text),
+            source=f"{name}:{lost[0].line}",
+            remedy=f"move it below the line {text!r}",
+        )
+
+
+def _first_line(text: bytes) -> str:
+    return text.partition(b"\n")[0].strip().decode(errors="replace")
 
 
 def _line(script: bytes, at: int) -> int:
@@ -238,10 +275,21 @@ def _only_the_tool(tool: str, name: str, line: int, saw: bytes) -> BuildError:
 
 def _changesets(script: bytes, name: str) -> tuple[list[Part], bool]:
     """The changesets of Liquibase's formatted SQL that are for PostgreSQL."""
+    script = _CHANGESET_BACK.sub(lambda back: b"\n" * back.group().count(b"\n"), script)
     sets = list(_CHANGESET.finditer(script))
     parts, has_transaction = [], True
     refused = _ONLY_LIQUIBASE.search(script)
-    for change, after in zip(sets, [*sets[1:], None], strict=True):
+    for change in sets:
+        if change["id"] is None:
+            raise BuildError(
+                f"{name}, line {_line(script, change.start())}: the changeset has no author and id",
+                saw=change.group().strip().decode(errors="replace"),
+                source=f"{name}:{_line(script, change.start())}",
+                remedy="write --changeset AUTHOR:ID. If the line is a comment, begin it with another word",
+            )
+    _check_before(script[: sets[0].start() if sets else None], name, b"--changeset AUTHOR:ID")
+    ends = [*(change.start() for change in sets[1:]), len(script)]
+    for change, end in zip(sets, ends, strict=False):
         attributes = {
             key.decode().lower(): value.strip(b"\"'").decode(errors="replace").lower()
             for key, value in _ATTRIBUTE.findall(change["attributes"])
@@ -253,7 +301,6 @@ def _changesets(script: bytes, name: str) -> tuple[list[Part], bool]:
         is_meant |= bool(dbms) and all(word.startswith("!") and word != "!postgresql" for word in dbms)
         has_transaction &= attributes.get("runintransaction") != "false"
         if is_meant and attributes.get("ignore") != "true":
-            end = after.start() if after else len(script)
             parts.append(Part(script[change.end() : end], script.count(b"\n", 0, change.end())))
     if refused:
         raise _only_the_tool("Liquibase", name, _line(script, refused.start()), refused.group())

@@ -97,7 +97,7 @@ class _Reader:
             raise _unreadable(name, path, "text in UTF-16", "save it as UTF-8")
         if self.reading.placeholders is not None:
             content = replaced(content, self.reading.placeholders, name)
-        parts, has_transaction = upward(content, name, self.reading.format)
+        parts, has_transaction = upward(content, name, self.reading.format, is_included=bool(self.open_files))
         self.has_transaction &= has_transaction and path not in self.reading.alone
         self.open_files.append(path)
         for part in parts:

@@ -33,6 +33,9 @@ UP = [
     ("--liquibase formatted sql\n--changeset me:1\nA;\n--rollback B;\n--changeset me:2 dbms:mysql\nC;", 3),
     ('--liquibase formatted sql\n--changeset "a b":"1 2" dbms:mysql,postgresql\nA;\n/* liquibase rollback\nB;\n*/', 3),
     ("--liquibase formatted sql\n--changeset me:1 dbms:!oracle context:test\nA;\n--changeset x:2 ignore:true\nB;", 3),
+    ("--liquibase formatted sql\n--changeset John Doe:1\nA;\n--changeset John Doe: 2 dbms:h2\nB;", 3),
+    ('--liquibase formatted sql\n--changeset a b: "1 2"\n--rollback\n--rollback ;\n/* liquibase rollback\nB;*/\nA;', 7),
+    ("-- The customers\n/* migrate:up\n*/\n-- migrate:up\nA;", 5),
     ("A;\n-- Rollback:\n-- DROP TABLE a;\n", 1),
     ("A;\n-- DOWN\n", 1),
     ("-- undo what 3 did\nA;", 2),
@@ -81,6 +84,12 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
         ("A;\nSELECT {{ .x }};\n---- create above / drop below ----\n", "line 2: only tern itself can run this file"),
         ("--liquibase formatted sql\n--changeset a:1 endDelimiter:/\nA/", "line 2: only Liquibase itself"),
         ("--liquibase formatted sql\n--changeset a:1\n--preconditions onFail:MARK_RAN\nA;", "line 3: only Liquibase"),
+        ("--liquibase formatted sql\n--changeset me\nA;", "line 2: the changeset has no author and id"),
+        ("--liquibase formatted sql\n-- changeset for t\nA;", "line 2: the changeset has no author and id"),
+        ("--liquibase formatted sql\nB;\n--changeset a:1\nA;", "line 2: this statement would not run"),
+        ("--liquibase formatted sql\n\nA;", "line 3: this statement would not run"),
+        ("-- x\nB;\n-- migrate:up\nA;", "line 2: this statement would not run"),
+        ("B\n(1);\n-- +goose Up\nA;\n-- +goose Down", "line 1: this statement would not run"),
         ("\\connect other\n", r"line 1: \\connect connects to another database"),
         ("A;\n\\c - other\n", r"line 2: \\c connects to another database"),
         ("A;\nCREATE DATABASE x;", "line 2: CREATE DATABASE affects the whole server"),
@@ -108,6 +117,25 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
 def test_what_cannot_run_is_refused_by_name(text, what, read):
     with pytest.raises(BuildError, match=what):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("tool", "mark"), [("dbmate", "migrate:up"), ("goose", r"\+goose Up"), ("sql-migrate", r"\+migrate Up")]
+)
+def test_a_file_without_marks_is_refused_where_its_tool_refuses_it(tool, mark, read):
+    with pytest.raises(BuildError, match=rf"1\.sql has no -- {mark}"):
+        read("-- x\nA;", Reading(tool))
+    assert read("-- nothing yet", Reading(tool))[0] == []
+    assert read("A;", Reading("tern"))[0] == [("A", 1)]
+
+
+def test_a_file_that_a_migration_includes_needs_no_marks(read, tmp_path):
+    (tmp_path / "2.sql").write_text("A;")
+    assert read("-- migrate:up\n\\i 2.sql\n-- migrate:down\nB;", Reading("dbmate"))[0] == [("A", 1)]
+
+
+def test_a_liquibase_file_may_have_no_changeset_yet(read):
+    assert read("--liquibase formatted sql\n", Reading("liquibase", {})) == ([], True)
 
 
 @pytest.mark.parametrize("text", ["-- up\nA;\n-- down\nB;", "A;\n-- Undo\nB;", "A;\n/* rollback */\nB;"])
