@@ -24,10 +24,27 @@ _ALIKE: Final = {
     "p": "\u0440\u03c1", "o": "\u043e\u03bf", "d": "\u0501", "u": "\u03c5", "c": "\u0441\u03f2", "t": "\u0442\u03c4",
     "i": "\u0456\u03b9\u0131", "n": "\u03bd", "l": "\u04cf", "v": "\u03bd\u0475", "e": "\u0435\u03b5",
 }  # fmt: skip
-_WORDS: Final = ("production", "prod", "prd", "live")
-_SPELT: Final = "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for letter in word) for word in _WORDS)
-# A whole word anywhere in the name; "pre-production" and "non-prod" are not production.
-_PRODUCTION: Final = re.compile(rf"(?<![^\W\d_])(?P<but_not>(?:pre|non|not)[\W_]*)?(?:{_SPELT})(?![^\W\d_])")
+_PRODUCTIONS: Final = (
+    *("production", "productive", "prod", "prd"),
+    *("produktion", "produktiv", "produccion", "producao", "produzione", "productie"),
+)
+
+
+def _spelt(*words: str) -> str:
+    return "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for letter in word) for word in words)
+
+
+# A whole word anywhere in the name, or the end of one ("euprod"); "pre-production" and "nonprod" are not production.
+_PRODUCTION: Final = re.compile(
+    rf"""(?: (?<![^\W\d_])(?P<but_not>(?:pre|non|not)[\W_]*)?(?:{_spelt(*_PRODUCTIONS, "live")})
+    | (?<=[^\W\d_])(?<!pre|non|not)(?:{_spelt(*_PRODUCTIONS)}) )(?![^\W\d_])""",
+    re.VERBOSE,
+)
+# Usual names of variables that may say production. What else they say is not asked for.
+_NAMES_ENVIRONMENT: Final = re.compile(
+    r"(?!SEEDDB_|VIRTUAL_ENV$|CONDA_)(?:.*_)?(?:ENV|ENVIRONMENT|STAGE|CONFIGURATION)", re.IGNORECASE
+)
+_SETTINGS_MODULE: Final = "DJANGO_SETTINGS_MODULE"
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ELSEWHERE: Final = frozenset(
     {"demo", "dev", "development", "local", "test", "testing", "ci", "qa", "sandbox", "review", "preview", "staging"}
@@ -50,6 +67,8 @@ class Environment:
     @property
     def is_production(self) -> bool:
         """Whether a word of the name is ``production``, ``prod``, ``prd`` or ``live``: ``Prod``, ``eu-live``.
+
+        A word may also end in one of the first three (``euprod``), or be that of another language (``produktion``).
 
         Quotes that a shell or a file left around the name make no difference, nor do letters of another width or
         script, accents and invisible characters.
@@ -99,6 +118,14 @@ def environment_of(
         switches = {value.strip().lower() for variable, value, _ in alike if variable == name}
         if (own.is_production and not (switches and switches <= _NO)) or (name in _ELSEWHERE and not alike):
             named.append(own)
+    if defaults or settings.environment == KEYS["environment"].default:
+        for name, value, source in variables:
+            if name == _SETTINGS_MODULE:
+                usual = Environment(value.rpartition(".")[2], source)
+            else:
+                is_usual = _NAMES_ENVIRONMENT.fullmatch(name) and not {"/", "\\"} & {*value}
+                usual = Environment(value, source) if is_usual else NOWHERE
+            named += [usual] if usual.is_production else []
     production = [environment for environment in named if environment.is_production]
     return next((environment for environment in (*production, *doubtful, *named) if environment != NOWHERE), NOWHERE)
 

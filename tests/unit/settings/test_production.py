@@ -123,3 +123,33 @@ def test_a_value_that_names_nothing_is_a_doubt_and_is_not_shown(value):
     assert environment.doubt == f"its type is {type(value).__name__}, which does not name an environment"
     assert not environment.name
     assert "s3cret" not in repr(environment)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DJANGO_SETTINGS_MODULE=config.settings.production",
+        "DJANGO_SETTINGS_MODULE='shop.settings_prod'",
+        *("DJANGO_CONFIGURATION=Production", "APP_ENVIRONMENT=production", "NODE_ENV=production", "STAGE=prod"),
+        *("DEPLOY_ENV=prod", "SENTRY_ENVIRONMENT=production", "ENV=euprod", "ENV=produktion", "env=PRODUCCI\u00d3N"),
+    ],
+)
+def test_a_usual_name_says_production_without_being_in_the_setting(tmp_path, line):
+    assert of(tmp_path, line).is_production
+    assert of(tmp_path, line, {"ENVIRONMENT": "dev"}).is_production
+    name, _, value = line.replace("'", "").partition("=")
+    assert of(tmp_path, "", {name: value}).is_production
+    assert not of(tmp_path, line, environment="DEPLOYED_TO").is_production
+    assert of(tmp_path, line, environment="demo").is_production
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("DJANGO_SETTINGS_MODULE=production.settings", "NODE_ENV=development", "STAGE=preprod", "STAGE=nonprod"),
+        *("VIRTUAL_ENV=production", "TARGET_ENV=/srv/live/env", "SEEDDB_ENVIRONMENT=IS_PROD", "MY_ENVS=production"),
+        *("DEPLOY_ENV=notproduction", "ENV_FILE=production", "STAGE=alive"),
+    ],
+)
+def test_other_names_and_values_say_nothing(tmp_path, line):
+    assert of(tmp_path, line) == NOWHERE
