@@ -231,10 +231,14 @@ class Directory:
     root: Path
     source: str
     format: str = ""
+    only: str = ""
+    """The one file of it that is named, if not all are."""
 
     @cached_property
     def files(self) -> Mapping[str, Path]:
         """All files below it but those of caches and the like, by their relative paths, sorted."""
+        if self.only:
+            return {self.only: self.path / self.only}
         names_below: list[str] = []
         seen: set[str] = set()
         start = len(str(self.path)) + 1
@@ -266,7 +270,7 @@ class Directory:
 
     def arranged(self) -> Arranged:
         """The files to run, in order, and those that are left out; raises `ConfigError`."""
-        format_ = self._insisted() if self.format else self._recognised()
+        format_ = self.chosen()
         files = re.compile(format_.files)
         matched = {name: match for name in self.files if (match := files.fullmatch(name))}
         back = {name for name in self.files if self._is_back(name, format_, matched)}
@@ -312,7 +316,10 @@ class Directory:
                 raise self._mixture({format_.title: marked, "files without its marks": bare})
         return replace(arranged, format=format_.name, title=format_.title, left_out=_summarised(left_out))
 
-    def _insisted(self) -> Format:
+    def chosen(self) -> Format:
+        """The format that is set, or that is recognised; raises `ConfigError`."""
+        if not self.format:
+            return self._recognised()
         if self.format not in _BY_NAME:
             near = did_you_mean(self.format, _BY_NAME)
             allowed = f"{near} Write one of {', '.join(_BY_NAME)}".strip()

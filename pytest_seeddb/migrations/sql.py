@@ -58,7 +58,11 @@ def read_steps(
         if names_a_secret(key):
             conceal(value)
     if path.is_file():
-        return _work([path], {}, {}, root, Reading(format_, values if _has_placeholders(format_) else None), source)
+        directory = Directory(path.parent, root, source, format_, path.name)
+        chosen = directory.chosen()
+        _check_placeholders(directory, chosen.name, chosen.title, values)
+        reading = Reading(chosen.name, values if chosen.has_placeholders else None)
+        return _work([path], {}, {}, root, reading, source)
     directory = Directory(path, root, source, format_)
     arranged = directory.arranged()
     if not arranged.used:
@@ -73,12 +77,7 @@ def read_steps(
             f"{path}: {contents or 'nothing is in it'}",
             other if is_alembic else "put the migrations there, or name their directory",
         )
-    if values and not _has_placeholders(arranged.format):
-        raise directory.refusal(
-            f"{arranged.title} has no placeholders",
-            f"placeholders = {{{', '.join(values or ())}}}",
-            'remove them, or say which format it is: {directory = "...", format = "flyway", placeholders = {...}}',
-        )
+    _check_placeholders(directory, arranged.format, arranged.title, values)
     reading = Reading(
         arranged.format,
         values if _has_placeholders(arranged.format) else None,
@@ -93,6 +92,15 @@ def read_steps(
     left_out = {relative_name(path / name, root): why for name, why in sorted(arranged.left_out.items())}
     further = [Note(f"not run: {name}: {why}") for name, why in left_out.items() if name not in included]
     return work._replace(notes=(Note(text, is_usual=arranged.format == PLAIN.name and not further), *further))
+
+
+def _check_placeholders(directory: Directory, format_: str, title: str, values: Mapping[str, str] | None) -> None:
+    if values and not _has_placeholders(format_):
+        raise directory.refusal(
+            f"{title} has no placeholders",
+            f"placeholders = {{{', '.join(values)}}}",
+            'remove them, or say which format it is: {directory = "...", format = "flyway", placeholders = {...}}',
+        )
 
 
 def _has_placeholders(format_: str) -> bool:

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_seeddb.migrations.directions import is_down, names_a_way_back
+
 _NOT_ITS_OWN: Final = re.compile(
     r"\..*|.*\.(?:egg|dist)-info|__pycache__|__pypackages__|site-packages|node_modules|build|dist|htmlcov|vendor"
     r"|tests?|testing|docs?|examples|demos|samples|benchmarks"
@@ -31,6 +33,7 @@ _TABLE: Final = re.compile(rb"\bCREATE\s+(?:UNLOGGED\s+)?TABLE\b", re.IGNORECASE
 _DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
 _ROWS: Final = re.compile(rb"^(?:COPY \S+ .*FROM stdin;|INSERT INTO )", re.MULTILINE)
 _SEEDS: Final = re.compile(r"(?:.*/)?seeds?(?:/[^/]*)?\.sql", re.IGNORECASE)
+_CHANGELOG: Final = re.compile(r"[^/]*change[-_.]?log[^/]*\.(?:xml|ya?ml|json)")
 _LEAST: Final = 20  # a directory is rated below that which holds no table, no numbers and no tool's marks
 _NOT_MIGRATIONS: Final = frozenset({"queries", "query", "fixtures", "seeds", "seed", "functions", "views", "scripts"})
 
@@ -172,18 +175,43 @@ def sql_seeds(files: Files) -> list[str]:
     return sorted(patterns, key=lambda pattern: not pattern.endswith("/*.sql"))
 
 
+def changelogs(files: Files) -> list[str]:
+    """Liquibase's changelogs that are not SQL, which say what it runs."""
+    names = [name for name in files.names if "/" in name and _CHANGELOG.fullmatch(name.rpartition("/")[2])]
+    return [name for name in names if b"databaseChangeLog" in files.beginning(name)]
+
+
 def sql_migrations(files: Files) -> list[tuple[str, str]]:
-    """The directories that look like migrations in SQL, the likeliest first, each with a description."""
+    """What looks like migrations in SQL, the likeliest first, each with a description.
+
+    Directories, or a plan of Sqitch's, or the file beside seeds and in the root.
+    """
+    plans = files.ending("/sqitch.plan")
+    others = {f"{plan.removesuffix('sqitch.plan')}{kind}/" for plan in plans for kind in ("deploy", "revert", "verify")}
+    others |= {f"{name.rpartition('/')[0]}/" for name in changelogs(files)}
+    beside: dict[str, set[str]] = defaultdict(set)
+    for name in files.ending(".sql"):
+        place, _, file = name.rpartition("/")
+        beside[place].add(file)
+    siblings = {place: frozenset(names) for place, names in beside.items()}
     directories: dict[str, dict[str, bytes]] = defaultdict(dict)
     for name in files.ending(".sql"):
         text = files.beginning(name)
         place, _, file = name.rpartition("/")
         if file in {"migration.sql", "up.sql"}:  # Prisma and Diesel have a directory for each migration
             place = place.rpartition("/")[0]
-        if place and not name.endswith(".down.sql") and not _DUMPED.search(text):
+        is_meant = not any(map(names_a_way_back, place.split("/"))) and not any(map(name.startswith, others))
+        if is_meant and not is_down(file, siblings[name.rpartition("/")[0]]) and not _DUMPED.search(text):
             directories[place][name] = text
-    rated: list[tuple[int, str, str]] = []
+    rated: list[tuple[int, str, str]] = [(1000, plan, plan) for plan in plans]
     for place, texts in directories.items():
+        tables = [name for name, text in texts.items() if _TABLE.search(text) and not _SEEDS.fullmatch(name)]
+        if not place or any(map(_SEEDS.fullmatch, texts)):
+            numbered_here = [name for name in texts if _NUMBERED.fullmatch(name.rpartition("/")[2])]
+            if len(tables) == 1 and not numbered_here:
+                rated.append((_LEAST, tables[0], tables[0]))
+            if not place or (len(tables) == 1 and not numbered_here):
+                continue
         last = place.rpartition("/")[2].lower()
         numbered = sum(bool(_NUMBERED.fullmatch(name.rpartition("/")[2])) for name in texts)
         nested = place != next(iter(texts)).rpartition("/")[0]

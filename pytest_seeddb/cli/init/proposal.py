@@ -12,9 +12,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.cli.init.code import Code
-from pytest_seeddb.cli.init.files import Files, alembic, dumps, sql_migrations, sql_seeds
+from pytest_seeddb.cli.init.files import Files, alembic, changelogs, dumps, sql_migrations, sql_seeds
 from pytest_seeddb.cli.init.trial import Trial
 from pytest_seeddb.errors import SeedDbError
+from pytest_seeddb.migrations.formats import Directory
 from pytest_seeddb.migrations.sources import DJANGO, stages
 from pytest_seeddb.settings.files import FILE_NAME
 from pytest_seeddb.settings.pytest_files import put_on_path
@@ -155,6 +156,11 @@ class Proposal:
                 f"{home} has Alembic's env.py, and no alembic.ini says so: write one with script_location"
             )
         yield from self._flask(migrations.flask)
+        for name in changelogs(self._files):
+            self.notes.append(
+                f"{name} says which of its changes Liquibase runs, so Liquibase has to run them: migrations = "
+                f'{{command = "liquibase update ...", inputs = ["{name.rpartition("/")[0]}/**"]}}'
+            )
         for directory, about in sql_migrations(self._files):
             yield Finding(_SQL, about), directory
         if path := self._metadata[0]:
@@ -241,7 +247,12 @@ class Proposal:
             for path in paths
             if path in functions
         ]
-        if seeds := [*paths, *sql_seeds(files)]:
+        migrations: set[str] = set()
+        if (self.root / self.taken).is_dir():
+            with suppress(SeedDbError):
+                arranged = Directory(self.root / self.taken, self.root, "").arranged()
+                migrations = {f"{self.taken}/{file.name}" for file in arranged.used}
+        if seeds := [*paths, *(seed for seed in sql_seeds(files) if seed not in migrations)]:
             self.found.append(Finding("seeds", ", ".join(seeds)))
             self.lines.append(f"seeds = {_toml(seeds)}")
             return

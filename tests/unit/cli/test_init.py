@@ -84,6 +84,7 @@ LITESTAR = {
     "migrations/env.py": "from alembic import context\nconfig: 'AlembicCommandConfig' = context.config\n",
     "migrations/script.py.mako": "",
 }
+PLAN = "%project=shop\n\na 2026-01-01T00:00:00Z A B <a@b>\n"
 DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n-- migrate:down\nDROP TABLE a;\n"}
 
 
@@ -112,6 +113,12 @@ DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n
         ({"sql/tables.sql": "create table a ();"}, "sql"),
         ({"prisma/migrations/1_init/migration.sql": "CREATE TABLE a ();"}, "prisma/migrations"),
         ({"migrations/1_a/up.sql": "CREATE TABLE a ();", "migrations/1_a/down.sql": "DROP TABLE a;"}, "migrations"),
+        ({"sql/up/1.sql": "CREATE TABLE a ();", "sql/down/1.sql": "CREATE TABLE b ();"}, "sql/up"),
+        ({"db/1.sql": "CREATE TABLE a ();", "db/1_undo.sql": "CREATE TABLE b ();"}, "db"),
+        ({"sqitch.plan": PLAN, "deploy/a.sql": "CREATE TABLE a ();"}, "sqitch.plan"),
+        ({"db/sqitch.plan": PLAN, "db/deploy/a.sql": "CREATE TABLE a ();"}, "db/sqitch.plan"),
+        ({"db/tables.sql": "CREATE TABLE a ();", "db/seed.sql": "INSERT INTO a DEFAULT VALUES;"}, "db/tables.sql"),
+        ({"schema.sql": "CREATE TABLE a ();"}, "schema.sql"),
         (MODELS, "shop.models:Base.metadata"),
         ({**MODELS, **ALEMBIC}, "alembic.ini"),
         ({**MODELS, **DBMATE}, "db/migrations"),
@@ -124,6 +131,19 @@ DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n
 )
 def test_what_makes_the_schema_is_recognised(project, files, migrations):
     assert table(project(files))[0]["migrations"] == migrations
+
+
+def test_sql_below_a_changelog_of_liquibase_is_left_to_liquibase(project):
+    sql = {"db/changes/1.sql": "CREATE TABLE a ();"}
+    with pytest.raises(SeedDbError, match=r"db/db\.changelog-master\.xml says which of its changes Liquibase runs"):
+        project({**sql, "db/db.changelog-master.xml": "<databaseChangeLog/>"})
+    assert table(project({**sql, "db/db.changelog-master.xml": "<other/>"}))[0]["migrations"] == "db/changes"
+
+
+def test_a_seed_that_runs_among_the_migrations_is_no_seed(project):
+    files = {"db/1_a.sql": "CREATE TABLE a ();", "db/2_b.sql": "CREATE TABLE b ();", "db/seed.sql": "SELECT 1"}
+    values = table(project(files))[0]
+    assert (values["migrations"], values["seeds"]) == ("db", ["seeds"])
 
 
 def test_a_configuration_of_advanced_alchemy_has_the_engine_too(project):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations.formats import FORMATS, Directory
+from pytest_seeddb.migrations.sql import read_steps
 
 CREATE = "CREATE TABLE t ();"
 DBMATE = "-- migrate:up\nSELECT 1;\n-- migrate:down\nSELECT 2;"
@@ -344,6 +346,20 @@ def test_sqitch_may_have_another_extension(read):
 def test_a_change_of_sqitch_without_a_script_is_refused(read):
     with pytest.raises(ConfigError, match=r"The change late of sqitch\.plan has no script"):
         read({"sqitch.plan": "late 2026-01-02T00:00:00Z A B <a@b>\n"})
+
+
+def test_one_file_is_read_like_its_format(tmp_path):
+    (tmp_path / "s.sql").write_text("SELECT '${x}';")
+    read = partial(read_steps, tmp_path / "s.sql", tmp_path, source="migrations in seeddb.toml")
+    with pytest.raises(ConfigError, match="Did you mean 'flyway'"):
+        read(format_="flywya")
+    with pytest.raises(ConfigError, match="plain SQL files has no placeholders"):
+        read(placeholders=[("x", "t")])
+    assert [part.name for part in read(format_="flyway", placeholders=[("x", "t")]).steps[0].parts][1:] == [
+        "placeholder x"
+    ]
+    (tmp_path / "s.sql").write_text(f"{LIQUIBASE}\nSELECT '${{x}}';")
+    assert len(read(placeholders=[("x", "t")]).steps[0].parts) == 2
 
 
 def test_rails_has_one_file(read):
