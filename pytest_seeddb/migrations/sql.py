@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 _LISTED: Final = 5
 
 # What PostgreSQL refuses inside a transaction (PreventInTransactionBlock in its source), by the
-# statement's words, and the use of a new enum value before its transaction is committed.
+# statement's words.
 _OUTSIDE: Final = re.compile(
     r"^(?:(?:CREATE|DROP|REINDEX)\b.*\bCONCURRENTLY\b|ALTER TABLE\b.*\bDETACH PARTITION\b.*\bCONCURRENTLY\b"
-    r"|VACUUM\b|REINDEX (?:SCHEMA|DATABASE|SYSTEM)\b|CLUSTER(?: VERBOSE)?$|ALTER SYSTEM\b|ALTER TYPE\b.*\bADD VALUE\b"
+    r"|VACUUM\b|REINDEX (?:SCHEMA|DATABASE|SYSTEM)\b|CLUSTER(?: VERBOSE)?$|ALTER SYSTEM\b"
     r"|(?:CREATE|DROP) (?:TABLESPACE|SUBSCRIPTION)\b|ALTER DATABASE\b.*\bTABLESPACE\b|ALTER SUBSCRIPTION\b"
     r"|(?:COMMIT|ROLLBACK) PREPARED\b"
     # The file's own transactions.
     r"|(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b)"
 )
-# The same as the server says it, for what words do not tell: a procedure that commits, and so on.
+# The same as the server says it, for what words do not tell: a procedure that commits, the use of an enum's value
+# before the transaction that adds it is committed, and so on.
 _REFUSED_INSIDE: Final = frozenset({"25001", "2D000", "55P04"})
 
 

@@ -151,6 +151,12 @@ def test_statements_that_cannot_run_in_a_transaction_run(statement, run, ask):
     assert rows == [(1,), (3,)], "each statement ran once"
 
 
+def test_an_enum_gets_a_value_in_the_files_transaction(run, ask):
+    run("CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('happy'); CREATE TABLE app.t ();", "first.sql")
+    run("SET LOCAL search_path TO app;\nLOCK TABLE t;\nALTER TYPE mood ADD VALUE 'sad';\nCREATE TABLE u ();")
+    assert ask("SELECT to_regclass('app.u')") == [("app.u",)]
+
+
 @pytest.mark.parametrize("mark", ["-- migrate:up transaction:false", "-- +goose NO TRANSACTION\n-- +goose Up"])
 def test_a_file_may_ask_for_no_transaction(mark, run, ask):
     with pytest.raises(BuildError):
