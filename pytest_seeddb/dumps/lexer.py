@@ -237,11 +237,11 @@ class Lexer:
 def statements(script: bytes, comments: list[Piece] | None = None) -> list[Piece]:
     """The statements of a script and psql's commands, in order: without semicolons, but with the data of ``COPY``.
 
-    The comments between them that have a line of their own are added to ``comments``.
+    The comments between them are added to ``comments``; ``is_closed`` is one behind a statement on its line.
     """
     complete: list[Piece] = []
     copies: list[int] = []
-    lexer, ended = Lexer(), 0
+    lexer, ended, goes_on = Lexer(), 0, False
     for piece in lexer.read(io.BytesIO(script)):
         if piece.kind in {"statement", "command"}:
             if piece.takes_data:
@@ -254,6 +254,12 @@ def statements(script: bytes, comments: list[Piece] | None = None) -> list[Piece
             complete[copies[0]] = copy._replace(data=(copy.data or b"") + piece.text)
         elif piece.kind == "end":
             del copies[0]
-        elif comments is not None and piece.line != ended and piece.text.lstrip()[:2] in {b"--", b"/*"}:
-            comments.append(piece)
+        elif comments is not None:
+            if goes_on:
+                comments[-1] = comments[-1]._replace(text=comments[-1].text + piece.text)
+            elif piece.text.lstrip()[:2] in {b"--", b"/*"}:
+                comments.append(piece._replace(is_closed=piece.line == ended))
+            else:
+                continue
+            goes_on = bool(lexer.open)
     return complete

@@ -25,12 +25,26 @@ _INCLUDES: Final = frozenset({"i", "include", *_RELATIVE})
 # Commands that only change what psql shows; the last two are pg_dump's, since the releases of August 2025.
 _HARMLESS: Final = frozenset(
     {"echo", "qecho", "warn", "pset", "timing", "t", "a", "x", "f", "H", "C", "T", "errverbose", "conninfo", "g"}
-    | {"restrict", "unrestrict"}
+    | {"encoding", "l", "l+", "list", "z", "sf", "sv", "h", "help", "?", "restrict", "unrestrict"}
 )
+_DESCRIBES: Final = re.compile(r"d[A-Za-z]*[+;]*")  # \d and all that begin with it
+_ENDS: Final = frozenset({b"\\q", b"\\quit"})
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"")
 _OF_PSQL: Final = frozenset(
     {"ECHO", "ECHO_HIDDEN", "FETCH_COUNT", "HISTCONTROL", "HISTFILE", "HISTSIZE", "ON_ERROR_STOP", "PROMPT1", "PROMPT2"}
-    | {"PROMPT3", "QUIET", "SHOW_ALL_RESULTS", "SHOW_CONTEXT", "VERBOSITY", "HIDE_TABLEAM", "HIDE_TOAST_COMPRESSION"}
+    | {
+        "AUTOCOMMIT",
+        "ON_ERROR_ROLLBACK",
+        "PROMPT3",
+        "QUIET",
+        "SHOW_ALL_RESULTS",
+        "SHOW_CONTEXT",
+        "VERBOSITY",
+        "HIDE_TABLEAM",
+        "HIDE_TOAST_COMPRESSION",
+    }
 )
+_MUST_BE_ON: Final = frozenset({"AUTOCOMMIT", "ON_ERROR_STOP"})
 _OFF: Final = frozenset({"0", "off", "false", "no"})
 _CONNECTS: Final = frozenset({"c", "connect"})
 _ENCODING: Final = re.compile(
@@ -103,8 +117,10 @@ class _Reader:
         for part in parts:
             comments: list[Piece] = []
             pieces = statements(part.text, comments)
+            if pieces and pieces[-1].text.strip() in _ENDS:
+                pieces.pop()
             if not self.reading.is_seed:
-                check_comments(comments, pieces[-1].line if pieces else 0, name, part.before)
+                check_comments(comments, pieces, name, part.before)
             for piece in pieces:
                 yield from self._statements(piece._replace(line=part.before + piece.line), name, path)
         self.open_files.pop()
@@ -170,15 +186,15 @@ class _Reader:
         elif word == "copy" and piece.data is not None:
             self._check_encoding(piece, name, path)
             yield Statement(piece._replace(kind="statement", text=piece.text[1:]), name)
-        elif not self._is_harmless(word, arguments) or "\\" in arguments:
+        elif not self._is_harmless(word, arguments) or "\\" in _QUOTED.sub("", arguments):
             raise _refused(f"\\{word} is a psql command, not SQL", piece, name, f"write it in SQL, {_WHOLE}")
 
     def _is_harmless(self, word: str, arguments: str) -> bool:
         if word in {"set", "unset"}:
             variable, *value = arguments.split(maxsplit=1) or [""]
-            stops = variable != "ON_ERROR_STOP" or not value or value[0].strip("' ").lower() not in _OFF
-            return not variable or (variable in _OF_PSQL and stops)
-        return word in _HARMLESS and not (word == "g" and arguments)
+            is_off = bool(value) and value[0].strip("' ").lower() in _OFF
+            return not variable or (variable in _OF_PSQL and not (variable in _MUST_BE_ON and is_off))
+        return bool(word in _HARMLESS or _DESCRIBES.fullmatch(word)) and not (word == "g" and arguments)
 
     def _include(self, piece: Piece, name: str, path: Path, is_relative: bool, arguments: str) -> Iterator[Statement]:
         included = _included(path if is_relative else None, arguments, self.root)
@@ -250,7 +266,7 @@ def _included(beside: Path | None, arguments: str, root: Path) -> Path:
         words = shlex.split(arguments)
     except ValueError:
         words = [arguments]
-    return Path(os.path.normpath((beside.parent if beside else root) / (words[0] if words else arguments)))
+    return Path(os.path.normpath((beside.parent if beside else root) / (words[0] if words else arguments).rstrip(";")))
 
 
 def _unreadable(name: str, path: Path, saw: str, remedy: str) -> BuildError:

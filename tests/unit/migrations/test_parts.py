@@ -65,6 +65,8 @@ def test_only_the_way_there_is_read(text, line, read):
         ("A;\n---- drop below ----\nB;", 2),
         ("A;\n-- Rollback plan\nB;", 2),
         ("-- migrate: up\nA;\n-- migrate: down\nB;", 3),
+        ("A;\n/*\n * DOWN\n */\nB;", 2),
+        ("-- Up: the table\nA;\n-- Down: its name\nB;", 3),
     ],
 )
 def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
@@ -72,6 +74,56 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
         BuildError, match=rf"1\.sql, line {line}: this comment looks like the start of a down migration"
     ):
         read(text)
+
+
+CREATE = "CREATE TABLE t (old int);\n"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "-- DOWN: remove the table",
+        "-- Undo: drop table t",
+        "-- Rollback users table",
+        "-- users: down",
+        "-- v1 down",
+        "-- To rollback, run:",
+        "-- How to rollback",
+        "-- Reverting",
+        "-- rollback (uncomment to run)",
+        "-- SECTION: rollback script (run manually)",
+        "-- down sql in case of rollback",
+        "/*\n * Rolling back 3\n */",
+    ],
+)
+def test_a_comment_that_announces_the_removal_of_what_the_file_made_is_refused(comment, read):
+    removals = [
+        "DROP TABLE IF EXISTS t CASCADE;",
+        "BEGIN;\nALTER TABLE u DROP COLUMN old;\nCOMMIT;",
+        'DELETE FROM "t";',
+    ]
+    for removal in removals:
+        with pytest.raises(BuildError, match=r"line 2: this comment looks like the start of a down migration"):
+            read(f"{CREATE}{comment}\n{removal}")
+        assert read(f"{CREATE}{removal}\n{comment}\n{CREATE}"), "it is no tail"
+    with pytest.raises(BuildError, match="line 1: this comment"):
+        read(f"{CREATE[:-1]} -- DOWN\nDROP TABLE t;")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CREATE}-- roll back the discount\nUPDATE t SET old = 1;",
+        f"{CREATE}-- Undo the mistake of 003\nDROP TABLE other;",
+        "-- Undo what 003 made\nDROP TABLE t;",
+        f"{CREATE}-- rollback: DROP TABLE t;\nALTER TABLE t DROP COLUMN old;",
+        f"/*\n * To roll back, run 3.down.sql\n */\n{CREATE}",
+        f"{CREATE}-- it rolls back if it fails, and then stops\nDROP TABLE t;",
+        f"{CREATE[:-1]} -- rollback\nINSERT INTO t VALUES (1);",
+    ],
+)
+def test_other_comments_about_ways_back_are_fine(text, read):
+    assert read(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +156,9 @@ def test_a_mark_that_nobody_knows_is_refused_with_its_line(text, line, read):
         ("ALTER ROLE r IN DATABASE x SET a.b = 'c';", r"line 1: ALTER ROLE \.\.\. IN DATABASE names a database"),
         ("\\! rm x", r"line 1: \\! is a psql command"),
         ("\\set x 1", r"line 1: \\set is a psql command"),
+        ("\\set AUTOCOMMIT off", r"line 1: \\set is a psql command"),
+        ("\\echo 'a\\n' \\! x", r"line 1: \\echo is a psql command"),
+        ("\\q\nA;", r"line 1: \\q is a psql command"),
         ("\\set ON_ERROR_STOP off", r"line 1: \\set is a psql command"),
         ("SELECT 1 \\gset", r"line 1: \\gset is a psql command"),
         ("\\echo a \\\\ \\! x", r"line 1: \\echo is a psql command"),
@@ -170,6 +225,9 @@ def test_advice_for_another_database_leads_nowhere_else(read):
         "\\echo hello\n\\qecho x\n\\timing on\n\\pset pager off\n\\x\n\\t\n\\a\nA;",
         "\\restrict k\nA;\n\\unrestrict k",
         "A \\g\n",
+        "\\echo 'it''s done\\n'\n\\pset null '\\\\N'\n\\f '\\t'\nA;",
+        "\\encoding\n\\d t\n\\dt\n\\dt+ public.*\n\\l\nA;\n\\q\n",
+        "\\set AUTOCOMMIT on\n\\set ON_ERROR_ROLLBACK interactive\nA;",
     ],
 )
 def test_commands_that_only_change_what_psql_shows_do_nothing(text, read):
@@ -222,7 +280,7 @@ def test_placeholders_get_their_values_or_are_refused_by_name(read):
 
 def test_included_files_are_read_in_place_and_count(tmp_path):
     (tmp_path / "sql/deep").mkdir(parents=True)
-    (tmp_path / "sql/1.sql").write_text("A;\n\\ir deep/2.sql\nE;\n")
+    (tmp_path / "sql/1.sql").write_text("A;\n\\ir deep/2.sql;\nE;\n")
     (tmp_path / "sql/deep/2.sql").write_text("B;\n\\i sql/3.sql\n\\include_relative 'a b.sql'\n")
     (tmp_path / "sql/3.sql").write_text("C;")
     (tmp_path / "sql/deep/a b.sql").write_text("D;")
