@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg import errors, sql
 
@@ -20,38 +20,50 @@ LOCK_TIMEOUT: Final = 10.0
 _INTERVAL: Final = 0.1
 """Seconds between attempts to lock everything."""
 _NAMED_OBJECTS: Final = 5
+_IS_SUPERUSER: Final[LiteralString] = "current_setting('is_superuser')::bool"
+_IS_TYPE_ALONE: Final[LiteralString] = "(typrelid = 0 OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c')"
+_OWNS_TYPE: Final[LiteralString] = (
+    "(SELECT pg_has_role(typowner, 'USAGE') AND typowner <> 10 FROM pg_type t WHERE t.oid = {})"
+)
 
-_OWN: Final = """
-NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = o.oid AND e.refobjid <> o.oid AND e.deptype IN ('e', 'i', 'a'))
+_OBJECTS: Final[tuple[tuple[LiteralString, LiteralString], ...]] = (
+    ("pg_event_trigger", "pg_has_role(evtowner, 'USAGE')"),  # first: one may forbid to drop anything
+    ("pg_extension", "extnamespace <> 'pg_catalog'::regnamespace AND pg_has_role(extowner, 'USAGE')"),
+    # public itself stays: nothing would restore its grants.
+    ("pg_namespace", "nspname NOT LIKE 'pg\\_%'"),
+    ("pg_class", "relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND relnamespace = 'public'::regnamespace"),
+    ("pg_proc", "pronamespace = 'public'::regnamespace"),
+    ("pg_type", f"typnamespace = 'public'::regnamespace AND typelem = 0 AND {_IS_TYPE_ALONE}"),
+    ("pg_collation", "collnamespace = 'public'::regnamespace"),
+    ("pg_ts_config", "cfgnamespace = 'public'::regnamespace"),
+    ("pg_ts_dict", "dictnamespace = 'public'::regnamespace"),
+    # What may be made of functions that every database has. What belongs to another role stays.
+    ("pg_publication", "pg_has_role(pubowner, 'USAGE')"),
+    ("pg_cast", f"{_IS_SUPERUSER} OR {_OWNS_TYPE.format('castsource')} OR {_OWNS_TYPE.format('casttarget')}"),
+    ("pg_transform", f"{_IS_SUPERUSER} OR {_OWNS_TYPE.format('trftype')}"),
+    ("pg_operator", "pg_has_role(oprowner, 'USAGE')"),
+    ("pg_opclass", "pg_has_role(opcowner, 'USAGE')"),
+    ("pg_opfamily", "pg_has_role(opfowner, 'USAGE')"),
+    ("pg_conversion", "pg_has_role(conowner, 'USAGE')"),
+    ("pg_foreign_server", "pg_has_role(srvowner, 'USAGE')"),
+    ("pg_foreign_data_wrapper", "pg_has_role(fdwowner, 'USAGE')"),
+    ("pg_language", "pg_has_role(lanowner, 'USAGE')"),
+    ("pg_ts_template", _IS_SUPERUSER),
+    ("pg_ts_parser", _IS_SUPERUSER),
+    ("pg_am", _IS_SUPERUSER),
+)
+"""The catalogs of what is dropped, in this order, and which of their rows."""
+# Not made by an extension, nor with another object that goes. A partitioned table depends on itself, by its key's
+# columns. PostgreSQL's names of an object and of its kind are those that DROP takes, but for a letter and a word.
+_DROPPED: Final[LiteralString] = """
+SELECT replace(upper(i.type), '-', ' '),
+       CASE i.type WHEN 'transform' THEN regexp_replace(i.identity, ' on language ', ' LANGUAGE ') ELSE i.identity END
+FROM {catalog} o CROSS JOIN pg_identify_object('{catalog}'::regclass, o.oid, 0) i
+WHERE o.oid >= 16384 AND ({condition}) AND NOT EXISTS (
+    SELECT FROM pg_depend e WHERE e.classid = '{catalog}'::regclass AND e.objid = o.oid AND e.refobjid <> o.oid
+        AND (e.deptype IN ('e', 'i') OR (e.deptype = 'a' AND e.refobjid >= 16384)))
+ORDER BY o.oid
 """
-"""Not made by an extension, nor with another object. A partitioned table depends on itself, by its key's columns."""
-
-_EXTENSIONS: Final = """
-SELECT extname FROM pg_extension
-WHERE extnamespace <> 'pg_catalog'::regnamespace AND pg_has_role(extowner, 'USAGE') ORDER BY oid
-"""
-# public itself stays: nothing would restore its grants.
-_SCHEMAS: Final = f"""
-SELECT nspname FROM pg_namespace o
-WHERE nspname NOT IN ('public', 'information_schema') AND nspname NOT LIKE 'pg\\_%' AND {_OWN} ORDER BY oid
-"""  # noqa: S608 - constants
-
-_RELATIONS: Final = """
-CASE relkind WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
-             WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, o.oid::regclass::text
-FROM pg_class o WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND relnamespace"""
-_ROUTINES: Final = """
-CASE prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, o.oid::regprocedure::text
-FROM pg_proc o WHERE pronamespace"""
-_TYPES: Final = """
-CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, o.oid::regtype::text FROM pg_type o
-WHERE typelem = 0 AND (typrelid = 0 OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c')
-  AND typnamespace"""
-_COLLATIONS: Final = "'COLLATION', o.oid::regcollation::text FROM pg_collation o WHERE collnamespace"
-_CONFIGURATIONS: Final = "'TEXT SEARCH CONFIGURATION', o.oid::regconfig::text FROM pg_ts_config o WHERE cfgnamespace"
-_DICTIONARIES: Final = "'TEXT SEARCH DICTIONARY', o.oid::regdictionary::text FROM pg_ts_dict o WHERE dictnamespace"
-_OBJECTS: Final = (_RELATIONS, _ROUTINES, _TYPES, _COLLATIONS, _CONFIGURATIONS, _DICTIONARIES)
-"""What DROP calls each object, its name as PostgreSQL quotes it, and in the end the column of its schema."""
 
 _STAYS: Final = """
 EXISTS (
@@ -88,10 +100,10 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1
 
 
 def empty(connection: psycopg.Connection[Any], lock_timeout: float, progress: Progress) -> None:
-    """Drop all schemas but ``public``, all that is in it, our role's extensions and all large objects.
+    """Drop all schemas but ``public``, all that is in it, our role's objects that are in no schema, and large objects.
 
     In one transaction: killed in the middle, everything is as before. What is granted on ``public``,
-    on the database and by default privileges stays, and so do extensions of other roles.
+    on the database and by default privileges stays, and so do extensions, publications and the like of other roles.
 
     Nobody waits behind a lock that this waits for: it takes all locks at once or none, and tries again for
     ``lock_timeout`` seconds.
@@ -123,14 +135,10 @@ def _drop_all(connection: psycopg.Connection[Any]) -> None:
         if tables:
             names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.SQL(name)) for name in tables)
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(names))
-        for word, query in (("EXTENSION", _EXTENSIONS), ("SCHEMA", _SCHEMAS)):
-            for (name,) in connection.execute(query).fetchall():
-                drop = sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.Identifier(name))
-                connection.execute(drop)
-        for objects in _OBJECTS:
-            query = f"SELECT {objects} = 'public'::regnamespace AND {_OWN} ORDER BY o.oid"
-            for word, name in connection.execute(query).fetchall():
-                connection.execute(sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(word), sql.SQL(name)))
+        for catalog, condition in _OBJECTS:
+            query = _DROPPED.format(catalog=catalog, condition=condition)
+            for kind, name in connection.execute(query).fetchall():
+                connection.execute(sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(kind), sql.SQL(name)))
         connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from separate import separate_server
 
-from pytest_seeddb.cli.emptying import empty
+from pytest_seeddb.cli.emptying import _OBJECTS, empty
 from pytest_seeddb.errors import ServerError
 from pytest_seeddb.plan.plan import Progress
 
@@ -32,10 +32,30 @@ EVERYTHING = [
     "CREATE OPERATOR @@@ (FUNCTION = twice, RIGHTARG = int)",
     'CREATE COLLATION plain FROM "C"',
     "CREATE TEXT SEARCH CONFIGURATION words (COPY = simple)",
+    "CREATE TEXT SEARCH DICTIONARY stems (TEMPLATE = simple)",
+    # Of functions that every database has, so that nothing else goes with them.
+    "CREATE PUBLICATION all_tables FOR ALL TABLES",
+    'CREATE PUBLICATION "of One" FOR TABLE "Odd ""name"',
+    "CREATE OPERATOR <+> (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)",
+    "CREATE OPERATOR FAMILY kin USING hash",
+    "CREATE OPERATOR CLASS alone FOR TYPE int USING hash AS FUNCTION 1 hashint4(int)",
+    "CREATE CAST (int AS bit varying) WITH INOUT",
+    "CREATE CONVERSION latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    "CREATE FOREIGN DATA WRAPPER nowhere",
+    'CREATE SERVER "far off" FOREIGN DATA WRAPPER nowhere',
+    'CREATE USER MAPPING FOR CURRENT_USER SERVER "far off"',
+    "CREATE ACCESS METHOD pile TYPE TABLE HANDLER heap_tableam_handler",
+    "CREATE TRANSFORM FOR int LANGUAGE plpgsql (FROM SQL WITH FUNCTION prsd_lextype(internal))",
+    "CREATE TEXT SEARCH TEMPLATE plain_words (LEXIZE = dsimple_lexize, INIT = dsimple_init)",
+    "CREATE TEXT SEARCH PARSER p (START=prsd_start, GETTOKEN=prsd_nexttoken, END=prsd_end, LEXTYPES=prsd_lextype)",
+    "CREATE LANGUAGE own_words HANDLER plpgsql_call_handler",
+    'CREATE STATISTICS together ON id, m FROM "Odd ""name"',
     "CREATE SCHEMA other",
     'CREATE TABLE other.t (id int REFERENCES "Odd ""name")',
     "SELECT lo_create(0)",
     "GRANT USAGE ON SCHEMA public TO PUBLIC",
+    "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'",
+    "CREATE EVENT TRIGGER keeps_all ON sql_drop EXECUTE FUNCTION refuse()",
 ]
 LEFT = """
 SELECT (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace),
@@ -44,6 +64,23 @@ SELECT (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg
        (SELECT count(*) FROM pg_ts_config WHERE oid >= 16384), (SELECT count(*) FROM pg_largeobject_metadata),
        (SELECT count(*) FROM pg_namespace WHERE oid >= 16384)
 """
+# What needs no other object, and only superusers make it or give away.
+OF_SUPERUSERS = (
+    "CREATE PUBLICATION all", "CREATE OPERATOR <", "CREATE OPERATOR FAMILY", "CREATE CAST", "CREATE CONVERSION",
+    "CREATE FOREIGN DATA", "CREATE SERVER", "CREATE ACCESS", "CREATE TRANSFORM", "CREATE TEXT SEARCH TEMPLATE",
+    "CREATE TEXT SEARCH PARSER", "CREATE LANGUAGE",
+)  # fmt: skip
+CATALOGS = """
+SELECT relname FROM pg_class JOIN pg_attribute a ON attrelid = pg_class.oid AND attname = 'oid'
+WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared ORDER BY 1
+"""
+
+
+def made(connection):
+    """By catalog, whatever the server's PostgreSQL has for catalogs, the objects that ``initdb`` did not make."""
+    catalogs = [name for (name,) in connection.execute(CATALOGS)]
+    objects = {name: connection.execute(f"SELECT oid FROM {name} WHERE oid >= 16384").fetchall() for name in catalogs}
+    return {name: oids for name, oids in objects.items() if oids}
 
 
 @pytest.fixture
@@ -57,8 +94,10 @@ def connection(empty_database):
 def test_nothing_that_was_made_is_left_and_grants_on_public_are(connection):
     before = connection.execute("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'").fetchone()
     assert 0 not in connection.execute(LEFT).fetchone()
+    kinds = {*made(connection)}
+    assert kinds >= {catalog for catalog, _ in _OBJECTS} - {"pg_extension"}
     empty(connection, 5, Progress())
-    assert connection.execute(LEFT).fetchone() == (0,) * 8
+    assert made(connection) == {}
     assert connection.execute("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'").fetchone() == before
     for statement in EVERYTHING:  # and all of it can be made again
         connection.execute(statement)
@@ -186,3 +225,19 @@ def test_an_extension_that_stays_may_be_in_use(connection, empty_database):
         empty(connection, 0, Progress())
     assert connection.execute("SELECT to_regclass('lookup')").fetchone() == ("lookup",)
     connection.execute("ALTER EXTENSION plpgsql DROP TABLE lookup")
+
+
+def test_a_role_that_may_not_drop_what_belongs_to_others_leaves_it_and_empties_the_rest(connection, empty_database):
+    connection.execute("DROP ROLE IF EXISTS emptier; CREATE ROLE emptier LOGIN")
+    empty(connection, 5, Progress())
+    kept = [statement for statement in EVERYTHING if statement.startswith(OF_SUPERUSERS)]
+    for statement in kept:
+        connection.execute(statement)
+    connection.execute("GRANT CREATE ON SCHEMA public TO emptier")
+    before = made(connection)
+    role = empty_database.having(user="emptier")
+    with psycopg.connect(role.conninfo, autocommit=True) as limited:
+        limited.execute("CREATE TABLE mine (id int)")
+        empty(limited, 5, Progress())
+    assert made(connection) == before
+    connection.execute("REVOKE CREATE ON SCHEMA public FROM emptier; DROP ROLE emptier")
