@@ -24,8 +24,8 @@ COUNTERS: Final = """
 SELECT pg_stat_get_db_sessions(oid), pg_stat_get_db_xact_commit(oid) - pg_stat_get_db_sessions(oid),
        pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid) + pg_stat_get_db_tuples_deleted(oid),
        (SELECT sum(pg_stat_get_tuples_inserted(of) + pg_stat_get_tuples_updated(of) + pg_stat_get_tuples_deleted(of))
-        FROM unnest(ARRAY['pg_authid', 'pg_auth_members', 'pg_parameter_acl', 'pg_shseclabel', 'pg_subscription',
-                    'pg_tablespace']::regclass[]) of),
+        FROM unnest(ARRAY['pg_authid', 'pg_auth_members', 'pg_parameter_acl', 'pg_replication_origin', 'pg_shseclabel',
+                    'pg_subscription', 'pg_tablespace']::regclass[]) of),
        concat_ws('/', xmin,
         (SELECT string_agg(xmin::text, ',' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
         (SELECT xmin FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = d.oid)),

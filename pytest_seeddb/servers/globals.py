@@ -1,4 +1,4 @@
-"""What belongs to the whole server and no database: roles, their settings and memberships, databases, ``ALTER SYSTEM``.
+"""What belongs to the whole server and no database: roles, their settings, databases, ``ALTER SYSTEM``, comments.
 
 All databases share it, so a clone that is put back or dropped leaves it as it is. `Globals` is a snapshot, `Change` one
 difference between two snapshots with the statements that undo it.
@@ -47,14 +47,18 @@ _OTHERS: Final[LiteralString] = (
 """Databases that this package, of any version, did not make; the setting `clone_name` may put text before a name."""
 _FIRST_OWN_OID: Final = 16384
 """Databases below it are those of ``initdb``."""
+_DATABASES: Final = 1262
+"""The catalog ``pg_database``."""
 
 MARK: Final[LiteralString] = f"""
 concat_ws('/',
     (SELECT string_agg(oid || '.' || xmin, ',') FROM pg_database WHERE datconnlimit < {ANY_FORMAT.start}),
-    (SELECT string_agg(setrole || '.' || xmin, ',') FROM pg_db_role_setting WHERE setdatabase < {_FIRST_OWN_OID}){{}})
+    (SELECT string_agg(setrole || '.' || xmin, ',') FROM pg_db_role_setting WHERE setdatabase < {_FIRST_OWN_OID}),
+    (SELECT string_agg(xmin::text, ',') FROM pg_shdescription
+     WHERE classoid <> {_DATABASES} OR objoid < {_FIRST_OWN_OID}){{}})
 """  # noqa: S608 - constants of this module
-"""For a text that is another after ``CREATE DATABASE``, ``ALTER ROLE ... SET`` or ``ALTER SYSTEM``, which the counters
-of the shared catalogs do not show or cannot be told from our own work. Format it with one of `MARKS`."""
+"""For a text that is another after ``CREATE DATABASE``, ``ALTER ROLE ... SET``, ``ALTER SYSTEM`` or a comment, which
+the counters of the shared catalogs do not show or cannot be told from our own work. Format it with one of `MARKS`."""
 MARKS: Final = {
     True: MARK.format(", (SELECT size || '.' || modification FROM pg_stat_file('postgresql.auto.conf'))").strip(),
     False: MARK.format("").strip(),
@@ -94,6 +98,14 @@ WITH others AS (SELECT *, xmin AS version FROM pg_database WHERE {others}), glob
     CROSS JOIN aclexplode(acl) LEFT JOIN pg_roles r ON r.oid = grantee
     WHERE NOT (kind = 'PARAMETER' AND grantee = 10)
     GROUP BY kind, name, coalesce(r.rolname, ''), privilege_type, version
+  UNION ALL
+    SELECT ARRAY['origin', roname], '{{}}', 0, xmin FROM pg_replication_origin
+  UNION ALL
+    SELECT ARRAY['comment', kind, name], jsonb_build_object('value', c.description), 0, c.xmin
+    FROM pg_shdescription c JOIN (SELECT 'pg_database'::regclass, 'DATABASE', oid, datname FROM others
+        UNION ALL SELECT 'pg_authid'::regclass, 'ROLE', oid, rolname FROM pg_roles
+        UNION ALL SELECT 'pg_tablespace'::regclass, 'TABLESPACE', oid, spcname FROM pg_tablespace
+    ) AS commented (class, kind, oid, name) ON class = c.classoid AND commented.oid = c.objoid
   {system}
 )
 SELECT key, definition, oid::bigint, CASE WHEN key[1] = 'system' THEN (definition ->> 'written')::float8
@@ -127,7 +139,7 @@ PASSES: Final = 2
 _PATIENCE: Final = 2.0
 _POLL: Final = 0.001
 _OWNERS: Final = ("role", "database", "tablespace")
-_ORDER: Final = ("role", "membership", "database", "tablespace", "grant", "setting", "system")
+_ORDER: Final = ("role", "membership", "database", "tablespace", "grant", "setting", "system", "origin", "comment")
 """What is made anew is made in this order, and what goes away goes in the opposite one."""
 
 
@@ -165,7 +177,9 @@ class Globals:
         """What a server's state directory says; ``None`` where it says nothing that can be read."""
         try:
             entries = json.loads((state / GLOBALS).read_text(encoding="utf-8"))
-            return cls({tuple(key): Item(definition, oid) for key, definition, oid in entries})
+            items = {tuple(key): Item(definition, oid) for key, definition, oid in entries}
+            # ``initdb`` makes comments: without any, a version has saved them that did not read comments yet.
+            return cls(items) if any(kind == "comment" for kind, *_ in items) else None
         except (OSError, ValueError, TypeError):
             return None
 
@@ -226,7 +240,7 @@ class Change:
 
     @property
     def kind(self) -> str:
-        """``role``, ``membership``, ``database``, ``tablespace``, ``grant``, ``setting`` or ``system``."""
+        """One of `_ORDER`."""
         return self.key[0]
 
     def __str__(self) -> str:
@@ -242,6 +256,10 @@ class Change:
                 filter(None, (names[0] and f"the role {names[0]}", names[1] and f"database {names[1]}"))
             )
             text = f"the setting {names[2]} of {whose or 'all roles'}"
+        elif kind == "origin":
+            text = f"the replication origin {names[0]}"
+        elif kind == "comment":
+            text = f"the comment on the {names[0].lower()} {names[1]}"
         elif kind == "system":
             text = f"ALTER SYSTEM SET {names[0]}"
         return text if self.after and not self.before else f"{text} ({'changed' if self.after else 'removed'})"
@@ -257,6 +275,8 @@ class Change:
             "grant": _grant,
             "setting": _setting,
             "system": _system,
+            "origin": _origin,
+            "comment": _comment,
         }[self.kind]
         return [*write(names, self)]
 
@@ -430,6 +450,17 @@ def _setting(names: list[str], change: Change) -> list[sql.Composed]:
 
 def _system(names: list[str], change: Change) -> list[sql.Composed]:
     return [_set(sql.SQL("ALTER SYSTEM"), names[0], change.before)]
+
+
+def _origin(names: list[str], change: Change) -> list[sql.Composed]:
+    verb = sql.SQL("create" if change.before else "drop")
+    return [sql.SQL("SELECT pg_replication_origin_{}({})").format(verb, sql.Literal(names[0]))]
+
+
+def _comment(names: list[str], change: Change) -> list[sql.Composed]:
+    kind, name = names
+    value = change.before and change.before.definition["value"]
+    return [sql.SQL(f"COMMENT ON {kind} {{}} IS {{}}").format(sql.Identifier(name), sql.Literal(value))]
 
 
 def _set(whose: sql.Composable, name: str, before: Item | None) -> sql.Composed:

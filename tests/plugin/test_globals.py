@@ -30,6 +30,10 @@ LEFT = {
     "the superuser's login": "ALTER ROLE postgres NOLOGIN",
     "the superuser's limit": "ALTER ROLE postgres CONNECTION LIMIT 0 VALID UNTIL '1990-01-01'",
     "the superuser's database": "ALTER DATABASE postgres WITH ALLOW_CONNECTIONS false",
+    "a replication origin": "SELECT pg_replication_origin_create('left_origin')",
+    "comments": "COMMENT ON ROLE postgres IS 'left'; COMMENT ON DATABASE postgres IS 'left'; "
+    "COMMENT ON DATABASE template1 IS NULL; COMMENT ON TABLESPACE pg_default IS 'left'",
+    "a role with a comment": "CREATE ROLE left_role; COMMENT ON ROLE left_role IS 'left'",
     "a parameter's privilege": "CREATE ROLE left_role; GRANT SET ON PARAMETER work_mem TO left_role",
 }
 LOOK = """
@@ -42,6 +46,9 @@ LOOK = """
                    (SELECT array_agg(setconfig ORDER BY 1) FROM pg_db_role_setting WHERE setdatabase < 16384),
                    (SELECT array_agg(datname ORDER BY oid) FROM pg_database WHERE datname NOT LIKE 'seeddb%'),
                    (SELECT array_agg(spcname ORDER BY oid) FROM pg_tablespace),
+                   (SELECT array_agg(roname) FROM pg_replication_origin),
+                   (SELECT array_agg((objoid, description)::text ORDER BY classoid, objoid) FROM pg_shdescription
+                    WHERE objoid < 16384),
                    (SELECT count(*) FROM pg_parameter_acl WHERE parname <> 'none' AND paracl::text LIKE '%left%'),
                    pg_read_file('postgresql.auto.conf'), current_setting('default_transaction_read_only')
         ''').fetchone()
