@@ -305,6 +305,8 @@ class Templates:
 
     def _start_from(self, plan: Plan, prints: Sequence[str], end: int) -> tuple[int, Template | None]:
         """The longest prefix that has a template, building the layers before the end that are to be kept."""
+        if not end:
+            return 0, None
         ends = [at for at, stage in plan.stage_ends() if at < end and stage.layered]
         at, stage = next((at, stage) for at, stage in plan.stage_ends() if at >= end)
         subset = self._subset(plan, prints, at - len(stage.steps), end) if stage.in_any_order else (0, None)
