@@ -40,10 +40,13 @@ _READERS: Final = frozenset(
     }
 )
 _PYDANTIC: Final = "pydantic_settings"
+_PYDANTIC_1: Final = frozenset({"pydantic.v1.env_settings", "pydantic.env_settings"})
 # Python's own functions that ask for one name on behalf of their caller.
 _BY_NAME: Final = frozenset({"getenv", "setdefault", "pop", "get", "__contains__"})
-MAPPING_MODULES: Final = frozenset({"os", "collections.abc", "_collections_abc"})
-"""The modules of ``os.environ`` and of its base class."""
+_PASS_ON: Final = frozenset({"collections", "string"})
+"""The modules of ``ChainMap`` and of ``Template``: they ask the mapping that they were given."""
+MAPPING_MODULES: Final = frozenset({"os", "collections.abc", "_collections_abc", *_PASS_ON})
+"""The modules of ``os.environ`` and of its base class, and of what stands before it."""
 
 ASIDE: Final[dict[str, str]] = {}
 """Variables that are out of ``os.environ`` for a while, and come back: they count as if they were there."""
@@ -127,8 +130,9 @@ def listen(listener: Listener) -> None:
     """
     global _listener  # noqa: PLW0603 - one for the process, as os.environ is
     _listener = listener
-    if type(os.environ) is _base:
-        os.environ.__class__ = _Environment
+    for environ in (os.environ, getattr(os, "environb", None)):
+        if type(environ) is _base:
+            environ.__class__ = _Environment
 
 
 def forget_instructions() -> None:
@@ -175,6 +179,13 @@ class _Environment(_base):  # type: ignore[misc]  # as above
         return self.encodekey(key) in self._data
 
     def __iter__(self) -> Iterator[str]:
+        caller = sys._getframe(1)  # noqa: SLF001 - as above
+        if _module(caller) in MAPPING_MODULES:  # a ChainMap has its own keys()
+            asks: FrameType | None = caller
+            while asks is not None and _module(asks) in MAPPING_MODULES:
+                asks = asks.f_back
+            if asks is not None:
+                _takes_all.add(_instruction(asks))
         try:
             for key in _base.__iter__(self):
                 _walk.last = key
@@ -207,19 +218,21 @@ def _instruction(frame: FrameType) -> tuple[CodeType, int]:
 
 
 def _ask(frame: FrameType, key: object) -> None:
-    if _listener is None or not isinstance(key, str) or key == _walk.last or _instruction(frame) in _takes_all:
+    if _listener is None or not isinstance(key, str | bytes) or key == _walk.last:
         return
     asks: FrameType | None = frame
-    while asks is not None and asks.f_code.co_name in _BY_NAME and _module(asks) in MAPPING_MODULES:
+    while asks is not None and (module := _module(asks)) in MAPPING_MODULES:
+        if asks.f_code.co_name not in _BY_NAME and module not in _PASS_ON:
+            return
         asks = asks.f_back
-    if asks is None or (module := _module(asks)) in MAPPING_MODULES:
+    if asks is None or _instruction(asks) in _takes_all:
         return
     if not reads_by_name(module):  # these ask on behalf of ever other code
         if (asked := (id(asks.f_globals), asks.f_lasti, key)) in _asked:
             return
         _asked.add(asked)
     with suppress(Exception):  # an error here would be raised by the user's own look-up
-        _listener(variable(key))
+        _listener(variable(os.fsdecode(key)))
 
 
 def _module(frame: FrameType) -> str:
@@ -228,17 +241,20 @@ def _module(frame: FrameType) -> str:
 
 def reads_by_name(module: str) -> bool:
     """Whether a module reads configuration for its caller."""
-    return module.partition(".")[0] in _READERS
+    return module.partition(".")[0] in _READERS or module in _PYDANTIC_1
 
 
 def _tell_fields(frame: FrameType | None, listener: Listener) -> None:
-    """Tell of the fields of the settings that pydantic-settings is reading: it looks at every variable."""
+    """Tell of the fields of the settings that pydantic is reading: it looks at every variable."""
     for _ in range(6):
         if frame is None:
             return
-        if _module(frame).startswith(_PYDANTIC) and hasattr(source := frame.f_locals.get("self"), "settings_cls"):
+        module, source = _module(frame), frame.f_locals.get("self")
+        if module in _PYDANTIC_1 or (module.startswith(_PYDANTIC) and hasattr(source, "settings_cls")):
             with suppress(Exception):  # as above
-                for name in _fields(source):
+                for name in (
+                    _fields_of_1(source, frame.f_locals["settings"]) if module in _PYDANTIC_1 else _fields(source)
+                ):
                     listener(name)
             return
         frame = frame.f_back
@@ -252,3 +268,12 @@ def _fields(source: Any) -> Iterator[str]:  # noqa: ANN401 - of a package that n
             yield variable(own, any_case=not source.case_sensitive)
             if delimiter:
                 yield variable(f"{own}{delimiter}*", any_case=not source.case_sensitive)
+
+
+def _fields_of_1(source: Any, settings: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+    delimiter = source.env_nested_delimiter
+    for field in settings.__fields__.values():
+        for name in field.field_info.extra["env_names"]:
+            yield variable(name.upper(), any_case=True)
+            if delimiter:
+                yield variable(f"{name.upper()}{delimiter}*", any_case=True)

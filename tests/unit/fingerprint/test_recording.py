@@ -368,7 +368,8 @@ def test_a_source_that_was_edited_after_it_was_loaded_never_matches(root, own):
 # -- environment variables ----------------------------------------------------------------------------
 
 ASKS = """
-import os
+import os, string
+from collections import ChainMap
 def subscript(): return os.environ["ASKED"]
 def get(): return os.environ.get("ASKED")
 def getenv(): return os.getenv("ASKED")
@@ -376,6 +377,23 @@ def contains(): return "ASKED" in os.environ
 def setdefault(): return os.environ.setdefault("ASKED", "1")
 def format_map(): return "{ASKED}".format_map(os.environ)
 def expandvars(): return os.path.expandvars("$ASKED")
+def bytes_(): return os.environb[b"ASKED"]
+def getenvb(): return os.getenvb(b"ASKED")
+def chained(): return ChainMap({}, os.environ, {"ASKED": "2"})["ASKED"]
+def got_of_chained(): return ChainMap({}, os.environ).get("ASKED")
+def in_chained(): return "ASKED" in ChainMap({}, os.environ)
+def template(): return string.Template("$ASKED").substitute(os.environ)
+def safe_template(): return string.Template("${ASKED}").safe_substitute(os.environ, OTHER="1")
+def formatter(): return string.Formatter().vformat("{ASKED}", (), os.environ)
+def pydantic_1():
+    from pydantic.v1 import BaseSettings
+    class Settings(BaseSettings):
+        asked: str
+        class Config:
+            case_sensitive = False
+    return Settings().asked
+def all_of_chained(): return dict(ChainMap({}, os.environ)), {**ChainMap(os.environ)}, [*ChainMap(os.environ).items()]
+def all_bytes(): return dict(os.environb), os.environb.copy()
 def items(): return [*os.environ.items()]
 def as_dict(): return dict(os.environ), {**os.environ}, os.environ | {}
 def copied(): return os.environ.copy()
@@ -398,7 +416,13 @@ def asks(root, monkeypatch):
     sys.modules.pop("asks_for_names", None)
 
 
-@pytest.mark.parametrize("how", ["subscript", "get", "getenv", "contains", "setdefault", "format_map", "expandvars"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("subscript", "get", "getenv", "contains", "setdefault", "format_map", "expandvars", "bytes_", "getenvb"),
+        *("chained", "got_of_chained", "in_chained", "template", "safe_template", "formatter"),
+    ],
+)
 def test_a_variable_that_own_code_asks_for_by_name_counts(root, asks, how):
     for _ in range(2):  # the same line again
         with Recording(root) as recording:
@@ -407,7 +431,15 @@ def test_a_variable_that_own_code_asks_for_by_name_counts(root, asks, how):
         assert current(_names(recording), root) == recording.parts()
 
 
-@pytest.mark.parametrize("how", ["items", "as_dict", "copied", "walked", "child"])
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 supports Python up to 3.13")
+def test_a_field_of_the_first_pydantics_settings_counts(root, asks):
+    pytest.importorskip("pydantic.v1")
+    with Recording(root) as recording:
+        asks.pydantic_1()
+    assert _names(recording) == ["environment variable ASKED (any case)"]
+
+
+@pytest.mark.parametrize("how", ["items", "as_dict", "copied", "walked", "child", "all_of_chained", "all_bytes"])
 def test_going_through_the_whole_environment_counts_nothing(root, asks, how):
     with Recording(root) as recording:
         getattr(asks, how)()
