@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -32,7 +33,7 @@ IGNORED_DIRECTORIES: Final = frozenset(
     }
 )
 _IGNORED_SUFFIXES: Final = (".dist-info", ".egg-info")
-_COVERAGE: Final = ".coverage"
+_COVERAGE: Final = re.compile(r"\.coverage(?:rc|[.-].*)?", re.DOTALL)
 _PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 _OURSELVES: Final = __name__.partition(".")[0]
 _OF_PYTHON: Final = tuple(
@@ -52,7 +53,7 @@ class Places:
 
     def __init__(self, root: Path) -> None:
         absolute, real = os.path.abspath(root), os.path.realpath(root)  # noqa: PTH100 - prefixes of strings
-        self.roots = tuple({_with_slash(absolute): 1, _with_slash(real): 1})
+        self.roots = tuple({with_slash(absolute): 1, with_slash(real): 1})
         self._root = root
         self._real = real
         self._sources: dict[tuple[str, str], str] = {}
@@ -63,13 +64,13 @@ class Places:
         The path of a file elsewhere to which a link may lead is returned as it is; see `linked`.
         """
         whole = os.path.abspath(path)  # noqa: PTH100 - strings: this runs for each opening
-        below = next((whole[len(root) :] for root in self.roots if _with_slash(whole).startswith(root)), None)
+        below = next((whole[len(root) :] for root in self.roots if with_slash(whole).startswith(root)), None)
         if below is not None:
             return below
         if whole.startswith((*_OF_PYTHON, *_OF_THE_SYSTEM, *self._temporary)):
             return None
         real = os.path.realpath(whole)
-        if _with_slash(real).startswith(self.roots):
+        if with_slash(real).startswith(self.roots):
             return self.name(real)
         return os.path.relpath(real, self._real) if real.startswith(self.outer) else whole
 
@@ -84,14 +85,14 @@ class Places:
 
     @cached_property
     def _temporary(self) -> tuple[str, ...]:
-        place = _with_slash(os.path.realpath(tempfile.gettempdir()))
+        place = with_slash(os.path.realpath(tempfile.gettempdir()))
         return () if self._real.startswith(place) else (place,)
 
     @cached_property
     def outer(self) -> tuple[str, ...]:
         """The places beside the root, each with a slash at the end."""
         places = {*self._repository(), *self._editable()}
-        return tuple(_with_slash(place) for place in sorted(places) if place != self._real)
+        return tuple(with_slash(place) for place in sorted(places) if place != self._real)
 
     def _repository(self) -> Iterator[str]:
         for parent in (Path(self._real), *Path(self._real).parents):
@@ -137,7 +138,7 @@ class Places:
                 for name in directories
                 if not is_ignored((name,)) and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))  # noqa: PTH110, PTH118 - strings
             ]
-        return [(target, name) for target, name in links if not _with_slash(target).startswith(self.roots)]
+        return [(target, name) for target, name in links if not with_slash(target).startswith(self.roots)]
 
     def source(self, frame: FrameType) -> str:
         """The project's file that the frame executes, named as a step's part is; "" for other code."""
@@ -168,9 +169,10 @@ class Places:
 
 def is_ignored(names: tuple[str, ...]) -> bool:
     """Whether one of these parts of a name says that tools made the file, or that it is installed."""
-    is_coverage = bool(names) and names[-1].startswith(_COVERAGE)
+    is_coverage = bool(names) and bool(_COVERAGE.fullmatch(names[-1]))
     return is_coverage or not IGNORED_DIRECTORIES.isdisjoint(names) or any(n.endswith(_IGNORED_SUFFIXES) for n in names)
 
 
-def _with_slash(path: str) -> str:
+def with_slash(path: str) -> str:
+    """The path with one slash at its end."""
     return path.rstrip(os.sep) + os.sep

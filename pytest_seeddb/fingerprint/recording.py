@@ -24,8 +24,16 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import environment, tracing
 from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, content_part, file_digest, merge
-from pytest_seeddb.fingerprint.listings import LISTING, digest_of_names, names_in, patterns_of, split
-from pytest_seeddb.fingerprint.places import Places, is_ignored
+from pytest_seeddb.fingerprint.listings import (
+    LISTING,
+    digest_of_names,
+    is_finder,
+    names_in,
+    path_of,
+    patterns_of,
+    split,
+)
+from pytest_seeddb.fingerprint.places import Places, is_ignored, with_slash
 from pytest_seeddb.fingerprint.sources import Code, is_code
 from pytest_seeddb.fingerprint.stack import frames, module_of, reader, top_of
 
@@ -42,7 +50,7 @@ _EVENTS: Final = {
     "os.rename": (0, 1),
     "os.link": (1,),
     "os.symlink": (1,),
-    **dict.fromkeys(("open", "os.mkdir", "os.remove", "os.rmdir", *_LISTINGS), (0,)),
+    **dict.fromkeys(("open", "os.mkdir", "os.remove", "os.rmdir", "sqlite3.connect", *_LISTINGS), (0,)),
 }
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
@@ -52,11 +60,6 @@ _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
 
-# These list directories to find what they were asked for by its name, or for themselves.
-_FINDERS: Final = (
-    *("importlib", "_frozen_importlib", "zipimport", "pkg_resources", "importlib_metadata", "linecache"),
-    *("_pytest", "pytest", "pluggy", "xdist", "coverage", "pytest_cov", "django.core.management"),
-)
 _State = tuple[int, int, int, int]
 _NO_FILE: Final[_State] = (0, 0, 0, 0)
 _NO_STATE: Final[_State] = (-1, -1, -1, -1)
@@ -181,12 +184,12 @@ class Recording:
         if kind == "writes":
             self._written.add(name)
         elif kind == "lists":
-            lister = reader()
-            if os.path.isabs(name) or lister is None or module_of(lister).startswith(_FINDERS):  # noqa: PTH117 - strings
+            own = self._is_own(lister := reader())
+            if lister is None or os.path.isabs(name) or (is_finder(module_of(lister)) and not own):  # noqa: PTH117 - strings
                 return
             if top_of(lister) != _OURSELVES and self._calls(_planned):
                 patterns = patterns_of(path)
-                listed = (_with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
+                listed = (with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
                 self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
         elif name.endswith(".pyc"):
             self._load(self._name(source_from_cache(path)))
@@ -294,7 +297,7 @@ class Recording:
             return None
         if name.endswith(".pyc"):  # compiled code stands for its source
             return name
-        is_unread = name.endswith(_CODE) and not is_code(name)
+        is_unread = name.endswith(_CODE) and not is_code(name) and not self._is_own(reader())
         return None if is_unread or is_ignored(Path(name).parts) else name
 
     def _path(self, name: str) -> str:
@@ -454,10 +457,6 @@ def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
     return tuple(sorted(parts))
 
 
-def _with_slash(path: str) -> str:
-    return path.rstrip(os.sep) + os.sep
-
-
 def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] = _COUNTED) -> None:
     """The audit hook: it gets every event of the process, so it looks at the name first.
 
@@ -472,18 +471,18 @@ def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] 
                 recording.note_process()
             _busy.recording = False
             return
-        kind = _kind(event, arguments)
         for position in _EVENTS[event]:
-            path = "." if arguments[position] is None else arguments[position]
-            if isinstance(path, str | bytes | os.PathLike):  # not a descriptor, whose opening was seen
+            if path := path_of(arguments[position], is_uri=event == "sqlite3.connect"):
                 for recording in _recordings:
-                    recording.note(os.fsdecode(path), kind)
+                    recording.note(path, _kind(event, arguments, path))
     _busy.recording = False
 
 
-def _kind(event: str, arguments: tuple[object, ...]) -> str:
+def _kind(event: str, arguments: tuple[object, ...], path: str) -> str:
     if event in _LISTINGS:
         return "lists"
+    if event == "sqlite3.connect":
+        return "updates" if os.path.exists(path) else "writes"  # noqa: PTH110 - strings
     flags = arguments[2] if event == "open" else _CREATES
     if not isinstance(flags, int) or not flags & (_CREATES | os.O_RDWR):
         return "reads"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -239,6 +242,25 @@ def run():
     runpy.run_path(str(HERE / "code.py"))
 def imported():
     import code_of_opened
+def listed_by_descriptor():
+    import os
+    descriptor = os.open(HERE, os.O_RDONLY)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+def walked():
+    import os
+    return [*os.fwalk(HERE)]
+def read(name):
+    return (HERE / name).read_bytes()
+def selected(name):
+    import sqlite3
+    connection = sqlite3.connect(name, uri=True)
+    try:
+        return connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    finally:
+        connection.close()
 def listed_by_text():
     exec("import os; os.listdir(HERE)", {"HERE": HERE, "__name__": "x"})
 """
@@ -274,6 +296,53 @@ def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_list
     with Recording(root) as recording:
         own.listed_by_text()
     assert recording.parts() == current(["./"], root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX system")
+@pytest.mark.parametrize("how", ["listed_by_descriptor", "walked"])
+def test_a_directory_that_is_listed_by_its_descriptor_counts(root, own, how):
+    with Recording(root) as recording:
+        getattr(own, how)()
+    assert recording.parts() == current(["./"], root)
+
+
+def test_own_code_lists_whatever_tool_its_name_begins_like(root, monkeypatch):
+    package = root / "pytest_coverages"
+    package.mkdir()
+    (package / "__init__.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(root))
+    module = __import__("pytest_coverages")
+    with Recording(root) as recording:
+        module.all_listed()
+    sys.modules.pop("pytest_coverages")
+    assert recording.parts() == current(["pytest_coverages/"], root)
+
+
+@pytest.mark.parametrize("name", ["types.pyi", "blob.dll", ".coverage_map.json"])
+def test_a_file_that_own_code_reads_is_data_whatever_its_suffix(root, own, name):
+    (root / name).write_text("x")
+    with Recording(root) as recording:
+        own.read(name)
+    assert recording.parts() == (Part(name, digest("x")),)
+    with Recording(root) as recording:
+        (root / name).read_text()
+    assert _names(recording) == ([name] if name.endswith(".json") else [])
+
+
+@pytest.mark.parametrize("form", ["{}", "file:{}?mode=ro", "file://{}"])
+def test_a_database_of_sqlite_counts_unless_it_is_made_or_changed(root, own, form):
+    path = root / "a b.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE a (b)")
+    given = form.format(quote(str(path)) if form != "{}" else path)
+    with Recording(root) as recording:
+        assert own.selected(given) == [(1,)]
+        own.selected(":memory:")
+        own.selected(str(root / "made.db"))
+    assert recording.parts() == current(["a b.db"], root)
+    with Recording(root) as recording, contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE c (d)")
+    assert recording.parts() == ()
 
 
 def test_a_directory_that_others_list_does_not(root):
