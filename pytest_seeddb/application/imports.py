@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import re
+import symtable
 import sys
 import traceback
 from importlib.machinery import PathFinder
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 _PATH: Final = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
+# What gives a module names that its statements do not show.
+_MAKES_NAMES: Final = re.compile(
+    r"import\s*\(?\s*\*|\b(?:global\s|(?:globals|vars|locals|setattr|exec)\s*\(|__getattr__|__dict__|modules\b)"
+)
 _OWN: Final = str(Path(__file__).parents[1])
 
 
@@ -53,13 +58,32 @@ def load(path: str, *, source: str, root: Path) -> object:
             value = getattr(value, attribute)
         except AttributeError:
             kind = "module" if isinstance(value, ModuleType) else "object"
-            raise ConfigError(
-                f"There is no {attribute!r} in the {kind} {getattr(value, '__name__', type(value).__name__)!r}",
-                saw=f"{path}. {did_you_mean(attribute, dir(value))}".strip(),
-                source=source,
-                remedy="name an attribute that exists",
-            ) from None
+            name = getattr(value, "__name__", type(value).__name__)
+            raise _no_attribute(attribute, f"{kind} {name!r}", path, dir(value), source) from None
     return value
+
+
+def check_attribute(path: str, *, source: str, root: Path) -> None:
+    """Raise a `ConfigError` where the module's source tells that it has no such attribute; imports nothing."""
+    name, _, attributes = path.partition(":")
+    attribute = attributes.partition(".")[0]
+    spec = find(name, root)
+    if not attribute or spec is None or not (spec.origin or "").endswith(".py") or find(f"{name}.{attribute}", root):
+        return
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        text = Path(str(spec.origin)).read_text(encoding="utf-8")
+        names = symtable.symtable(text, str(spec.origin), "exec").get_identifiers()
+        if attribute not in names and not _MAKES_NAMES.search(text):
+            raise _no_attribute(attribute, f"module {name!r}", path, names, source)
+
+
+def _no_attribute(attribute: str, of: str, path: str, known: Iterable[str], source: str) -> ConfigError:
+    return ConfigError(
+        f"There is no {attribute!r} in the {of}",
+        saw=f"{path}. {did_you_mean(attribute, known)}".strip(),
+        source=source,
+        remedy="name an attribute that exists",
+    )
 
 
 def check(path: str, *, source: str, root: Path) -> None:

@@ -92,7 +92,7 @@ def apply_to(
         todos = todos_of(plan, ledger, wish, strange_table)
         if wish.dry_run and not wish.reset:
             todos = compare_with_tools(plan, todos, connection)
-        certain = tuple(certain_errors(plan, todos, ledger, address, connection))
+        certain = tuple(certain_errors(plan, todos, ledger, address, connection, reads_files=wish.dry_run))
         if not wish.dry_run:
             if certain:
                 raise certain[0]

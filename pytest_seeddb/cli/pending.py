@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Action = Literal["done", "run", "accept", "refuse"]
 
 _CHANGED: Final = "it has changed since it was applied"
+_UNLESS: Final = ", unless the dump contains it"
 _OTHER_PROFILE: Final = "it was applied with another profile,"
 _RIGHTS: Final = f"""
 SELECT current_user, current_database(), pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
@@ -171,14 +172,20 @@ def compare_with_tools(plan: Plan, todos: list[Todo], connection: psycopg.Connec
         if todo.step in applied and todo.action == "run":
             left.append(replace(todo, action="done", reason="up to date"))
         elif restores and todo.action == "run" and not todo.step.startswith("dump "):
-            left.append(replace(todo, reason=f"{todo.reason}, unless the dump contains it"))
+            left.append(replace(todo, reason=f"{todo.reason}{_UNLESS}"))
         else:
             left.append(todo)
     return left
 
 
 def certain_errors(
-    plan: Plan, todos: list[Todo], ledger: Ledger, address: Address, connection: psycopg.Connection[Any]
+    plan: Plan,
+    todos: list[Todo],
+    ledger: Ledger,
+    address: Address,
+    connection: psycopg.Connection[Any],
+    *,
+    reads_files: bool,
 ) -> Iterator[SeedDbError]:
     """The errors with which the run is certain to fail."""
     refused = [todo for todo in todos if todo.action == "refuse"]
@@ -203,6 +210,18 @@ def certain_errors(
         if todo.action == "run" and todo.step.startswith("extension ") and plan.recipe:
             source = plan.recipe.settings.source("extensions")
             if error := extension_obstacle(connection, todo.step.removeprefix("extension "), source):
+                yield error
+    if reads_files:
+        yield from _file_errors(plan, todos)
+
+
+def _file_errors(plan: Plan, todos: list[Todo]) -> Iterator[SeedDbError]:
+    steps = {step.name: step for step in plan.steps}
+    for todo in todos:
+        if todo.action == "run" and not todo.reason.endswith(_UNLESS):
+            try:
+                steps[todo.step].check()
+            except SeedDbError as error:
                 yield error
 
 

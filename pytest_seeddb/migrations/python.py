@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.calling import call, name_of
-from pytest_seeddb.application.imports import check, load, module_of, place_of
+from pytest_seeddb.application.imports import check, check_attribute, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.participation import Root
@@ -30,7 +31,8 @@ def read_steps(path: str, root: Path, *, source: str) -> Work:
     parts = sources.of_module(module)
     before = sources.plain.of_module(module) if sources.plain else ()
     step = Step(f"schema {path}", parts, before=before, rerun="safe", code=names_of(parts))
-    step = replace(step, roots=tuple(map(Root, sources.files_of_module(module))))
+    check_it = partial(check_attribute, path, source=source, root=root)
+    step = replace(step, roots=tuple(map(Root, sources.files_of_module(module))), check=check_it)
 
     def run(target: Target, first: int) -> None:
         if first or not target.marks.wants(step):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.application.commands import check_command
 from pytest_seeddb.application.django import DEFAULT
 from pytest_seeddb.application.imports import find, is_import_path
 from pytest_seeddb.errors import BuildError, ConfigError
@@ -189,6 +191,7 @@ def _has_alembic(path: Path) -> bool:
 def _command(wanted: CommandSpec, root: Path, *, source: str) -> Work:
     inputs = glob_parts(wanted.inputs, root, source=source)
     step = Step(f"command {wanted.command}", (Part("command", digest(wanted.command)), *inputs), rerun="always")
+    step = replace(step, check=partial(check_command, wanted, root, what="migrations", source=source))
 
     def run(target: Target, first: int) -> None:
         from pytest_seeddb.application.commands import run_command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError, conceal, names_a_secret
@@ -36,6 +37,10 @@ _OUTSIDE: Final = re.compile(
     r"|(?:COMMIT|ROLLBACK) PREPARED\b"
     # The file's own transactions.
     r"|(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b)"
+)
+_TRANSACTION: Final = re.compile(
+    r"(?P<begin>BEGIN|START TRANSACTION)\b"
+    r"|(?:COMMIT|END|ABORT|ROLLBACK)(?! PREPARED)(?!.*\bTO\b)(?:.*(?P<chain>(?<!NO) CHAIN))?|PREPARE TRANSACTION\b"
 )
 # The same as the server says it, for what words do not tell: a procedure that commits, the use of an enum's value
 # before the transaction that adds it is committed, and so on.
@@ -120,7 +125,8 @@ def _work(
     for path in paths:
         parts = script_parts(path, root, reading, source=source, content=contents.get(path))
         further = (file_part(beside[path], root, source=source),) if path in beside else ()
-        steps.append(Step(f"migration {parts[0].name}", (*parts, *further)))
+        check = partial(check_sql_file, path, root, reading)
+        steps.append(Step(f"migration {parts[0].name}", (*parts, *further), check=check))
 
     def run(target: Target, first: int) -> None:
         with _connect(target, autocommit=True) as connection:
@@ -151,6 +157,16 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: 
             return
     with target.marks.around(step) if step else nullcontext():
         script.run_alone(target)
+
+
+def check_sql_file(path: Path, root: Path, reading: Reading) -> None:
+    """Raise the `BuildError` of a file that cannot be read whole, or that leaves a transaction open."""
+    script, is_open = _Script.read(path, root, reading), False
+    for statement in script.statements:
+        if edge := _TRANSACTION.match(" ".join(statement.piece.words)):
+            is_open = bool(edge["begin"] or edge["chain"])
+    if is_open:
+        raise script.unended()
 
 
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
@@ -200,12 +216,16 @@ class _Script:
             except _Refused as refused:
                 raise self.failure(refused) from refused.__cause__
             if connection.info.transaction_status is not TransactionStatus.IDLE:
-                raise BuildError(
-                    f"{self.name} begins a transaction and does not end it",
-                    saw="the connection is left inside a transaction; its work would be lost",
-                    source=self.name,
-                    remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
-                )
+                raise self.unended()
+
+    def unended(self) -> BuildError:
+        """The error of a file that leaves its transaction open."""
+        return BuildError(
+            f"{self.name} begins a transaction and does not end it",
+            saw="the connection is left inside a transaction; its work would be lost",
+            source=self.name,
+            remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
+        )
 
     def failure(self, refused: _Refused) -> BuildError:
         error, line, name = refused.error, refused.statement.line, refused.statement.file

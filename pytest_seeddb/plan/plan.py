@@ -43,6 +43,7 @@ class Step:
         roots: The files of the project that it runs.
         rerun: On such a database: ``never`` (it would do its work twice), ``safe``, or ``always`` where
             the tool that runs it knows by itself what is missing.
+        check: Raises the `SeedDbError` with which it is certain to end, as far as its files tell; runs nothing.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Step:
     rerun: Literal["never", "safe", "always"] = field(default="never", compare=False)
     code: frozenset[str] = field(default=frozenset(), compare=False)
     roots: tuple[Root, ...] = field(default=(), compare=False)
+    check: Callable[[], object] = field(default=tuple, repr=False, compare=False)
 
     @property
     def declared(self) -> tuple[Part, ...]:

@@ -8,8 +8,10 @@ import itertools
 import re
 import shlex
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pytest_seeddb.application.commands import check_command
 from pytest_seeddb.application.django import app_modules, is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts, relative_name
@@ -159,10 +161,13 @@ class _Staging:
         name = f"seed {seed.identity}"
         if isinstance(seed, SqlSeed):
             from pytest_seeddb.migrations.script import SEED, script_parts  # its patterns take their time
+            from pytest_seeddb.migrations.sql import check_sql_file
 
-            return Step(name, script_parts(seed.path, self._root, SEED, source=self._source))
+            check_file = partial(check_sql_file, seed.path, self._root, SEED)
+            return Step(name, script_parts(seed.path, self._root, SEED, source=self._source), check=check_file)
         if isinstance(seed, CommandSeed):
-            return Step(name, (Part("command", digest(seed.spec.command)), *self._inputs(seed.spec)))
+            program = partial(check_command, seed.spec, self._root, what="seeds", source=self._source)
+            return Step(name, (Part("command", digest(seed.spec.command)), *self._inputs(seed.spec)), check=program)
         random_seed = Part("random seed", str(self._settings.random_seed))
         if isinstance(seed, DjangoSeed):
             module = self._management_module(seed)

@@ -211,6 +211,35 @@ def test_a_dry_run_exits_with_1_where_the_run_is_certain_to_fail_and_says_why(da
 
 
 @pytest.mark.slow
+def test_a_dry_run_reads_the_files_that_would_run(database):
+    files = {
+        "002_mark": ("SELECT 1;\n-- DOWN\nDROP TABLE shop;", "this comment looks like the start of a down migration"),
+        "003_other": ("\\c other", "connects to another database"),
+        "004_bytes": (b"SELECT '\xff';", "db/004_bytes.sql cannot be read"),
+        "005_include": ("\\i no.sql", "the file to include does not exist"),
+        "006_open": ("BEGIN;\nSELECT 1;\nCOMMIT AND CHAIN;\nSELECT 1;", "begins a transaction and does not end it"),
+        "007_fine": ("BEGIN; SELECT 1; ROLLBACK TO SAVEPOINT a; COMMIT;", ""),
+    }
+    for name, (text, _) in files.items():
+        (database.project.path / f"db/{name}.sql").write_bytes(text if isinstance(text, bytes) else text.encode())
+    told = json.loads(database.apply("--dry-run", "--json", code=1)[0])
+    expected = [what for _, what in files.values() if what]
+    assert [what in error["title"] for what, error in zip(expected, told["errors"], strict=True)] == [True] * 5
+    commands = {
+        '{command = "nosuchtool up && true", inputs = ["db/*"]}': "The migrations command was not found",
+        '{command = "nosuchtool up || true", inputs = ["db/*"]}': "",
+        '{command = "A=1 exec true; exit", inputs = ["db/*"]}': "",
+        '"shop.schema:create"': "There is no 'create' in the module 'shop.schema'",
+        '"shop.schema:made"': "",
+    }
+    database.project.write("shop/schema.py", "if True:\n    def made(connection): ...")
+    for migrations, what in commands.items():
+        database.project.write("pyproject.toml", TABLE.replace('migrations = "db"', f"migrations = {migrations}"))
+        errors = json.loads(database.apply("--dry-run", "--json", code=1 if what else 0)[0])["errors"]
+        assert [what in error["title"] for error in errors] == [True] * bool(what)
+
+
+@pytest.mark.slow
 def test_another_profile_is_called_that_and_not_a_change(database):
     database.project.write("pyproject.toml", TABLE + "[tool.seeddb.profiles.large]\nitems = 30\n")
     database.apply()
