@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
 import threading
 import weakref
@@ -30,7 +29,7 @@ from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.django_settings import OUR_APP
-from pytest_seeddb.settings.pytest_files import pytest_file
+from pytest_seeddb.settings.pytest_files import django_settings_in, pytest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
@@ -44,7 +43,6 @@ DEFAULT: Final = "default"
 """The alias of the database that Django uses where nothing names another."""
 
 VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
-_SET_IN_CODE: Final = re.compile(rf"""["']{VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']""")
 _PLACE: Final = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
 _NOWHERE: Final = "this alias has no database here (pytest-seeddb)"
 
@@ -111,8 +109,8 @@ def find_settings(root: Path, source: str, variable: str | None = None) -> tuple
     places = (path for pattern in ("manage.py", "*/manage.py", "*/*/manage.py") for path in sorted(root.glob(pattern)))
     manage = next(filter(Path.is_file, places), None)
     module = _in_pytest(root, os.environ.get(VARIABLE, "") if variable is None else variable)
-    if not module and manage and (match := _SET_IN_CODE.search(manage.read_text(encoding="utf-8", errors="replace"))):
-        module = match[1]
+    if not module and manage:
+        module = django_settings_in(manage.read_text(encoding="utf-8", errors="replace"))
     if not module:
         raise ConfigError(
             "Django's settings are not found",
@@ -125,11 +123,11 @@ def find_settings(root: Path, source: str, variable: str | None = None) -> tuple
 
 
 def _in_pytest(root: Path, variable: str) -> str:
-    """What pytest-django takes: its option in ``addopts``, the variable, its setting."""
+    """What pytest-django takes: its option in ``addopts`` or ``PYTEST_ADDOPTS``, the variable, its setting."""
     file = pytest_file(root)
     if variable and "pytest_django.plugin" in sys.modules:  # which has set it by all of its options
         return variable
-    options = file.words("addopts")
+    options = file.command_line
     given = [word.partition("=")[2] for word in options if word.startswith("--ds=")]
     given += [after for word, after in pairwise(options) if word == "--ds"]
     return given[-1] if given else variable or file.text(VARIABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
 import re
@@ -24,9 +25,6 @@ _ALWAYS: Final = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml")
 """These are pytest's even without a table."""
 _YES: Final = {"1", "true", "yes", "on", "t", "y"}
 _DJANGO: Final = "DJANGO_SETTINGS_MODULE"
-_SET_IN_CODE: Final = re.compile(
-    rf"""environ(?:\.setdefault\(\s*["']{_DJANGO}["']\s*,|\[\s*["']{_DJANGO}["']\s*\]\s*=)\s*["'](?P<module>[\w.]+)["']"""
-)
 _FLAGGED: Final = re.compile(r"(?P<flags>([DRU]:)*)(?P<name>[^=\s]+)\s*=\s*(?P<value>.*)", re.DOTALL)
 
 
@@ -51,6 +49,13 @@ class PytestFile:
     def text(self, option: str) -> str:
         """A single value."""
         return str(self.options.get(option, "") or "")
+
+    @property
+    def command_line(self) -> list[str]:
+        """The options that stand before those of the command line: of ``addopts``, then of the variable."""
+        with suppress(ValueError):  # an unclosed quote, which pytest reports
+            return [*self.words("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+        return []
 
     @property
     def python_path(self) -> list[str]:
@@ -138,14 +143,39 @@ def _table_of_pytest_env(start: Path) -> Mapping[str, Any]:
 def set_django_settings(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:
     """Set the variable with the module of Django's settings that a ``conftest.py`` sets, where nothing else does."""
     file = pytest_file(start)
-    if _DJANGO in environ or file.text(_DJANGO) or "--ds" in file.text("addopts"):
+    if _DJANGO in environ or file.text(_DJANGO) or any(word.startswith("--ds") for word in file.command_line):
         return
     for directory in dict.fromkeys((".", *file.words("testpaths"), "tests", "test")):
         with suppress(OSError, UnicodeDecodeError):
             text = (start / directory / "conftest.py").read_text(encoding="utf-8")
-            if match := _SET_IN_CODE.search(text):
-                environ[_DJANGO] = match["module"]
+            if module := django_settings_in(text):
+                environ[_DJANGO] = module
                 return
+
+
+def django_settings_in(text: str) -> str:
+    """The module of Django's settings that Python code puts into the environment first; empty where it names none."""
+    try:
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call | ast.Assign)]
+    except (SyntaxError, ValueError):
+        return ""
+    constants: dict[str, ast.expr] = {}
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        pairs: list[tuple[ast.expr | None, ast.expr]] = []
+        if isinstance(node, ast.Assign):
+            constants |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
+            pairs = [(target.slice, node.value) for target in node.targets if isinstance(target, ast.Subscript)]
+        elif len(node.args) > 1:
+            pairs = [(node.args[0], node.args[1])]
+        elif isinstance(node.func, ast.Attribute) and node.func.attr == "update":
+            dictionary = node.args[0] if node.args else None
+            pairs = [*zip(dictionary.keys, dictionary.values, strict=True)] if isinstance(dictionary, ast.Dict) else []
+            pairs += [(ast.Constant(keyword.arg), keyword.value) for keyword in node.keywords]
+        for pair in pairs:
+            key, value = (constants.get(end.id) if isinstance(end, ast.Name) else end for end in pair)
+            if isinstance(key, ast.Constant) and key.value == _DJANGO and isinstance(value, ast.Constant):
+                return str(value.value)
+    return ""
 
 
 def _of_pytest_env(

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pytest_seeddb.application.django import find_settings
 from pytest_seeddb.settings import pytest_files
 from pytest_seeddb.settings.pytest_files import put_on_path, pytest_file, set_django_settings, set_variables
 
@@ -109,6 +110,10 @@ def test_without_the_plugins_their_settings_are_nobody_s(tmp_path, monkeypatch):
         'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.test")',
         "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings.test'",
         'environ.setdefault(\n    "DJANGO_SETTINGS_MODULE",\n    "shop.settings.test",\n)',
+        '# os.environ["DJANGO_SETTINGS_MODULE"] = "dev"\nos.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings.test"',
+        '"""a["DJANGO_SETTINGS_MODULE"] = "x"."""\nos.environ.update(DJANGO_SETTINGS_MODULE="shop.settings.test")',
+        'os.environ.update({"A": "b", "DJANGO_SETTINGS_MODULE": "shop.settings.test"})',
+        'NAME = "shop.settings.test"\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", NAME)',
     ],
 )
 @pytest.mark.parametrize("place", [".", "tests", "qa"])
@@ -121,6 +126,22 @@ def test_a_conftest_that_names_django_s_settings_counts_where_nothing_else_does(
     assert environ == {"DJANGO_SETTINGS_MODULE": "shop.settings.test"}
     set_django_settings(tmp_path, environ := {"DJANGO_SETTINGS_MODULE": "other"})
     assert environ == {"DJANGO_SETTINGS_MODULE": "other"}
+
+
+def test_options_of_the_environment_count_after_addopts(tmp_path, monkeypatch):
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --ds=dev\n")
+    (tmp_path / "manage.py").write_text('# "DJANGO_SETTINGS_MODULE", "x"\nset("DJANGO_SETTINGS_MODULE", "managed")')
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.delitem(sys.modules, "pytest_django.plugin", raising=False)
+    assert find_settings(tmp_path, "", "")[0] == "dev"
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-q --ds=test")
+    assert find_settings(tmp_path, "", "")[0] == "test"
+    (tmp_path / "pytest.ini").unlink()
+    (tmp_path / "conftest.py").write_text('import os\nos.environ["DJANGO_SETTINGS_MODULE"] = "other"')
+    set_django_settings(tmp_path, environ := {})
+    assert environ == {}
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    assert find_settings(tmp_path, "", "")[0] == "managed"
 
 
 def test_a_file_that_pytest_refuses_is_left_to_pytest(tmp_path):
