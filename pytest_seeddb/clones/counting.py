@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 # Who is connected, and whether he has told all. Who is only being let in has nothing to tell. The first column is the
 # first transaction number that nobody on the server has used: no row is written without one.
 _CONNECTED: Final = """
-SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text, application, state, query, has_told
+SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text, application, state, query, has_told, is_writing
 FROM (SELECT) AS always LEFT JOIN (
     SELECT coalesce(application_name, '') AS application, coalesce(state, 'unknown') AS state,
         CASE WHEN pid = ANY(%(told)s) AND state = 'idle' THEN '' ELSE coalesce(query, '') END AS query,
-        pid = ANY(%(told)s) OR (state = 'idle' AND clock_timestamp() - state_change > '15 s') IS TRUE AS has_told
+        pid = ANY(%(told)s) OR (state = 'idle' AND clock_timestamp() - state_change > '15 s') IS TRUE AS has_told,
+        backend_xid IS NOT NULL AS is_writing
     FROM pg_stat_get_activity(NULL)
     WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
       AND backend_type IS DISTINCT FROM 'autovacuum worker') AS connected ON true
@@ -88,8 +89,10 @@ def read_changes(observer: Observer, told: Told, deadline: float) -> Changes:
 def _read(observer: Observer, told: Told, deadline: float) -> Changes:
     connection, seeded = observer.connection, observer.seeded
     newest, others = _connections(connection, told, seeded.newest, deadline)
-    connected = tuple(other for other, _ in others)
-    silent = () if newest == seeded.newest else tuple(other for other, has_told in others if not has_told)
+    connected = tuple(other for other, *_ in others)
+    # The number is another where a transaction that wrote has ended.
+    is_another = newest != seeded.newest
+    silent = tuple(other for other, has_told, writes in others if writes or (is_another and not has_told))
     # Else nobody has locked anything.
     is_hasty = any(other.state != "idle" for other in connected)
     now = observer.sequences.counters()
@@ -131,8 +134,8 @@ def _read(observer: Observer, told: Told, deadline: float) -> Changes:
 
 def _connections(
     connection: Connection, told: Told, unwritten: str, deadline: float
-) -> tuple[str, list[tuple[OpenConnection, bool]]]:
-    """The next transaction number, and who is connected and has told all.
+) -> tuple[str, list[tuple[OpenConnection, bool, bool]]]:
+    """The next transaction number; and who is connected, whether he has told all, and is in a transaction that writes.
 
     One that is just ending is waited for, unless the number is still that of the ``unwritten`` clone.
     """
@@ -141,8 +144,10 @@ def _connections(
         rows = connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
         waited, looks = time.monotonic() - started, looks + 1
         is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE and time.monotonic() < deadline)
-        if not is_ending or rows[0][0] == unwritten or all(row[-1] in {True, None} for row in rows):
-            others = [(OpenConnection(*row), has_told) for _, *row, has_told in rows if has_told is not None]
+        if not is_ending or rows[0][0] == unwritten or all(row[-2] in {True, None} for row in rows):
+            others = [
+                (OpenConnection(*row), has_told, writes) for _, *row, has_told, writes in rows if has_told is not None
+            ]
             return str(rows[0][0]), others
         time.sleep(_POLL)
 

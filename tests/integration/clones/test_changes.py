@@ -235,6 +235,16 @@ def test_what_a_stranger_committed_is_counted_from_the_contents_at_least(
         assert database.changes().tables == (TableChange("item", *change),)
 
 
+def test_what_is_written_in_a_transaction_that_is_not_over_is_not_nothing(worker, shop):
+    with worker.database(shop) as database, psycopg.connect(database.own_address.conninfo) as connection:
+        connection.execute("SELECT * FROM item")
+        assert not database.changes()
+        connection.execute("DELETE FROM item WHERE id < 3")
+        changes = database.changes()
+        assert changes
+        assert [other.state for other in changes.not_known] == ["idle in transaction"]
+
+
 def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop, server_address):
     with worker.database(shop) as database, psycopg.connect(database.conninfo, autocommit=True) as stranger:
         stranger.execute("SELECT 1")
