@@ -228,14 +228,14 @@ def test_an_extension_that_stays_may_be_in_use(connection, empty_database):
 
 
 def test_a_role_that_may_not_drop_what_belongs_to_others_leaves_it_and_empties_the_rest(connection, empty_database):
-    connection.execute("DROP ROLE IF EXISTS emptier; CREATE ROLE emptier LOGIN")
+    connection.execute("DROP ROLE IF EXISTS emptier; CREATE ROLE emptier LOGIN PASSWORD 'in'")
     empty(connection, 5, Progress())
     kept = [statement for statement in EVERYTHING if statement.startswith(OF_SUPERUSERS)]
     for statement in kept:
         connection.execute(statement)
     connection.execute("GRANT CREATE ON SCHEMA public TO emptier")
     before = made(connection)
-    role = empty_database.having(user="emptier")
+    role = empty_database.having(user="emptier", password="in")
     with psycopg.connect(role.conninfo, autocommit=True) as limited:
         limited.execute("CREATE TABLE mine (id int)")
         empty(limited, 5, Progress())
