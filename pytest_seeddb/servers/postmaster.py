@@ -182,6 +182,7 @@ def make_data(place: Place, server_lock: int) -> None:
             place.account.take(partial)
             _initdb(place, partial, server_lock)
             partial.rename(place.data)
+        guard.remove_socket_directory(place.record().get("socket", ""))  # of a start that was killed
         _write_record(place, "")
     except OSError as error:
         raise failure("The embedded server's data directory cannot be made", place, str(error)) from error

@@ -25,7 +25,7 @@ _ALIKE: Final = {
     "i": "\u0456\u03b9\u0131", "n": "\u03bd", "l": "\u04cf", "v": "\u03bd\u0475", "e": "\u0435\u03b5",
 }  # fmt: skip
 _PRODUCTIONS: Final = (
-    *("production", "productive", "prod", "prd"),
+    *("production", "prod", "prd"),
     *("produktion", "produktiv", "produccion", "producao", "produzione", "productie"),
 )
 
@@ -34,10 +34,10 @@ def _spelt(*words: str) -> str:
     return "|".join("".join(f"[{letter}{_ALIKE.get(letter, '')}]" for letter in word) for word in words)
 
 
-# A whole word anywhere in the name, or the end of one ("euprod"); "pre-production" and "nonprod" are not production.
+# A whole word anywhere in the name, or the end of one ("euprod"), but not "pre-production", "nonprod", "reproduction".
 _PRODUCTION: Final = re.compile(
     rf"""(?: (?<![^\W\d_])(?P<but_not>(?:pre|non|not)[\W_]*)?(?:{_spelt(*_PRODUCTIONS, "live")})
-    | (?<=[^\W\d_])(?<!pre|non|not)(?:{_spelt(*_PRODUCTIONS)}) )(?![^\W\d_])""",
+    | (?<=[^\W\d_])(?<!pre|non|not)(?<!(?<![^\W\d_])re)(?:{_spelt(*_PRODUCTIONS)}) )(?![^\W\d_])""",
     re.VERBOSE,
 )
 # Usual names of variables that may say production. What else they say is not asked for.
