@@ -104,7 +104,7 @@ class SequenceWatch:
     nextval and setval are not transactional, so neither a rollback nor a deleted row brings a number back. Reading
     hundreds of sequences takes longer than most tests. But the server counts for each how often its block was
     fetched, and nobody moves a sequence without that (PostgreSQL 15 and 18: nextval, setval, ALTER SEQUENCE,
-    identity columns, RESTART IDENTITY). So `moved_by` and `settle` read only those whose count has changed.
+    identity columns, RESTART IDENTITY). So settling reads only the `suspects`, whose count has changed.
 
     The server learns what a backend has fetched when that is idle or exits. `moves` and `restore` read every
     sequence, for when a test may be in the middle of something.
@@ -116,13 +116,9 @@ class SequenceWatch:
         self.oids = list(sequences.names)
         self.fetched = self._counts()
 
-    def moved_by(self, counts: dict[int, int]) -> list[int]:
-        """Those that are not in their seeded state, as far as the counts of fetched blocks say."""
-        return self._differences(self.suspects(counts))
-
     def settle(self, counts: dict[int, int]) -> bool:
         """Set back those that moved; whether any did."""
-        moved = self.moved_by(counts)
+        moved = self.differences(self.suspects(counts))
         self._set_back(moved)
         self.fetched = counts
         return bool(moved)
@@ -139,11 +135,11 @@ class SequenceWatch:
 
     def moves(self, among: list[int] | None = None) -> list[str]:
         """The names of those that are not in their seeded state."""
-        return [self.names[oid] for oid in self._differences(self.oids if among is None else among)]
+        return [self.names[oid] for oid in self.differences(self.oids if among is None else among)]
 
     def restore(self) -> None:
         """Set back those that moved, also where the server has not been told yet."""
-        self._set_back(self._differences(self.oids))
+        self._set_back(self.differences(self.oids))
 
     def look(self) -> Look:
         """What the server says of the clone."""
@@ -160,7 +156,8 @@ class SequenceWatch:
         """Those that somebody may have moved."""
         return [oid for oid in self.oids if counts.get(oid, 0) != self.fetched.get(oid, 0)]
 
-    def _differences(self, oids: list[int]) -> list[int]:
+    def differences(self, oids: list[int]) -> list[int]:
+        """Those of them that are not in their seeded state."""
         states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
 

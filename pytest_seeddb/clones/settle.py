@@ -119,8 +119,9 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
     observer.resting = now
     if now.beyond_rows(seeded):
         raise Discard("roles, settings of the database, replication slots or the server's counters changed")
-    if now.tuples == seeded.tuples and not observer.sequences.moved_by(look.fetched):
-        if observer.sequences.suspects(look.fetched):
+    suspects = observer.sequences.suspects(look.fetched)
+    if now.tuples == seeded.tuples and not observer.sequences.differences(suspects):
+        if suspects:
             observer.start_over(now)
         return "keep", "nothing was written"
     counts, shape = observer.difference(), observer.shape
