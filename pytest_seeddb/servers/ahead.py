@@ -66,7 +66,7 @@ class Ahead:
                 yield server
             return
         server, self._server = self._server, None
-        with self._use:
+        with self._use.pop_all():
             yield server
 
     def close(self) -> None:

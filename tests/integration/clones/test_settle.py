@@ -17,7 +17,6 @@ from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, 
 
 from pytest_seeddb.clones.changes import TableChange
 from pytest_seeddb.clones.pool import CloneOptions
-from pytest_seeddb.clones.settle import Costs
 from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
@@ -44,11 +43,6 @@ def preparing_server(tmp_path):
 
     with separate_server() as start, open_server(Settings(root=tmp_path, server=start(prepare).url)) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def rewinding_is_always_the_cheaper(monkeypatch):
-    monkeypatch.setattr(Costs, "prefer_clone", lambda self, estimate: False)
 
 
 @pytest.mark.parametrize("statement", READS)

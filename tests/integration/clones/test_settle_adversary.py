@@ -14,7 +14,6 @@ from attacks import times
 from handmade import Statements
 from settling import assert_same, passing_bench, run, state
 
-from pytest_seeddb.clones.settle import Costs
 from pytest_seeddb.clones.shared import writing
 
 SCHEMA = [
@@ -109,11 +108,6 @@ def bench(embedded_server, tmp_path_factory):
     plan = Plan("adversary", "default", tmp_path_factory.mktemp("plan"), stages)
     with passing_bench(embedded_server, plan) as bench:
         yield bench
-
-
-@pytest.fixture(autouse=True)
-def rewinding_is_always_the_cheaper(monkeypatch):
-    monkeypatch.setattr(Costs, "prefer_clone", lambda self, estimate: False)
 
 
 def from_test_to_test(bench, adversary, work, when):

@@ -15,8 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from random_schemas import schemas, workloads
 from settling import assert_same, passing_bench, run, state
 
-from pytest_seeddb.clones.settle import Costs
-
 RANDOM = {
     "deadline": None,
     "database": None,
@@ -77,9 +75,8 @@ class OneSchema(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def try_schemas(embedded_server, make_plan, monkeypatch):
+def try_schemas(embedded_server, make_plan):
     """Try so many schemas with so many workloads each; how often which verdict was found."""
-    monkeypatch.setattr(Costs, "prefer_clone", lambda self, estimate: False)
     verdicts = Counter()
 
     def tried(number, each):

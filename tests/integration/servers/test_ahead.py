@@ -66,6 +66,18 @@ def test_one_that_nobody_takes_over_is_let_go_and_other_settings_have_their_own(
         assert opened == {"opened": 3, "gone": 2}
 
 
+def test_settings_that_come_second_let_nobody_elses_server_go(embedded_server, opened):
+    other = SETTINGS.replace(server=embedded_server.address.url)
+    ahead = Ahead.begin(SETTINGS)
+    with ahead.open(SETTINGS) as first:
+        assert opened == {"opened": 1, "gone": 0}
+        with ahead.open(other) as second:
+            assert (first.kind, second.kind) == ("embedded", "external")
+            assert opened == {"opened": 2, "gone": 0}
+        assert is_locked(first.state / guard.SERVER)
+        assert opened == {"opened": 2, "gone": 1}
+
+
 def test_its_error_is_raised_where_the_server_is_needed(embedded_server, monkeypatch):
     monkeypatch.setattr(module, "open_server", lambda _: pytest.fail("no"))
     monkeypatch.setattr(module, "is_embedded", lambda _: (_ for _ in ()).throw(ServerError("it does not start")))
