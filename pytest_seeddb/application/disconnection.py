@@ -112,8 +112,9 @@ def close_if_cut(_connection: object, entry: ConnectionPoolEntry) -> None:
 def cut(driver: Any) -> bool:  # noqa: ANN401 - any driver's connection
     """Shut down a connection's socket, so that whoever waits for the server gets an error at once. Always false."""
     with contextlib.suppress(Exception):  # it may be closing by itself
-        number = os.dup((driver if hasattr(driver, "fileno") else driver._usock).fileno())  # noqa: SLF001 - pg8000's
-        with socket.socket(fileno=number) as shared:
+        transport = getattr(driver, "_transport", None)  # asyncpg's; that of uvloop has no `shutdown`
+        end = transport.get_extra_info("socket") if transport else getattr(driver, "_usock", driver)  # pg8000's, or own
+        with socket.socket(fileno=os.dup(end.fileno())) as shared:
             shared.shutdown(socket.SHUT_RDWR)
     return False
 
@@ -218,10 +219,7 @@ def _hang_up_asyncpg(driver: Any) -> None:  # noqa: ANN401 - an asyncpg.Connecti
     import asyncio
 
     transport, loop = driver._transport, getattr(driver, "_loop", None)  # noqa: SLF001 - asyncpg shows them nowhere
-    with contextlib.suppress(OSError, AttributeError, TypeError, ValueError):
-        number = os.dup(transport.get_extra_info("socket").fileno())  # uvloop's has no `shutdown`
-        with socket.socket(fileno=number) as shared:
-            shared.shutdown(socket.SHUT_RDWR)
+    cut(driver)
     try:
         running: object = asyncio.get_running_loop()
     except RuntimeError:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_seeddb.application.disconnection import cut
 from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.imports import describe, enter_on_import, put_on_path
+from pytest_seeddb.application.offspring import has_outlived
 from pytest_seeddb.application.redirection import says_where
 from pytest_seeddb.application.roles import Roles
-from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.django_settings import OUR_APP
 from pytest_seeddb.settings.pytest_files import django_settings_in, pytest_file

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_seeddb.application.imports import module_of
-from pytest_seeddb.application.threads import has_outlived
+from pytest_seeddb.application.offspring import has_outlived
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.naming import parse_name
 

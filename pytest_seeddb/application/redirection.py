@@ -29,8 +29,8 @@ from pytest_seeddb.application.disconnection import (
 )
 from pytest_seeddb.application.flushing import ask_entries
 from pytest_seeddb.application.imports import on_import
+from pytest_seeddb.application.offspring import has_outlived
 from pytest_seeddb.application.roles import Roles
-from pytest_seeddb.application.threads import has_outlived
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:

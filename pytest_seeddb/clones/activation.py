@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.application.django import DEFAULT, is_set_up, redirect_django
+from pytest_seeddb.application.offspring import Offspring
 from pytest_seeddb.application.surroundings import url_in_environment
-from pytest_seeddb.application.threads import own_threads
 from pytest_seeddb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def activate(
     """
     with ExitStack() as stack:
         stack.enter_context(database.own_address.alone())
-        stack.enter_context(own_threads(settings.root))
+        stack.callback(Offspring().end, settings.root)
         roles = database.application_roles(settings)
         # Before the engines are imported: their module may read its URL from the environment.
         stack.enter_context(url_in_environment(settings.env, database.own_address, roles))

@@ -9,10 +9,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.flushing import ask
+from pytest_seeddb.application.offspring import Offspring
 from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.counting import BUDGET
-from pytest_seeddb.clones.disclosure import Disclosure
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.naming import kept_name
@@ -59,7 +59,6 @@ class SeededDatabase:
         template: What it was made from.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
         own_address: Its address, for what is closed when it goes.
-        given_away: Whether somebody may come back with its address.
         roles: Those of the application's connections; the owner's where it is not activated.
         activation: Points the application at it, for a block.
         lasts: Whether its server outlives the run, so that it can be kept for somebody to look at.
@@ -78,7 +77,8 @@ class SeededDatabase:
         look_up_roles: Callable[[str], Mapping[str, Role]],
     ) -> None:
         self.own_address = clone.address
-        self.given_away = Disclosure()
+        self._offspring = Offspring()
+        self._was_read = False
         self.template = clone.template
         self.isolation = isolation
         self._env = env
@@ -100,8 +100,16 @@ class SeededDatabase:
     @property
     def address(self) -> Address:
         """Where it is. Whoever has read it, or what follows from it, finds nothing there once the test is over."""
-        self.given_away.note()
+        self._was_read = True
         return self.own_address
+
+    @property
+    def given_away(self) -> bool:
+        """Whether its address was read, or may be known to a child process or a thread that can outlive the test.
+
+        A connection that was opened here gives nothing away, as it ends with the test.
+        """
+        return self._was_read or bool(self._offspring)
 
     @property
     def name(self) -> str:

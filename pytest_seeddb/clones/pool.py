@@ -301,7 +301,7 @@ class Pool:
         self._discard(leased)
         return False
 
-    def give_back(self, leased: Leased, *, given_away: object = False) -> Settlement:
+    def give_back(self, leased: Leased, *, given_away: bool = False) -> Settlement:
         """Settle it: it goes to the next test, or away. If its address was given away, it goes under another name."""
         stock, mark = self._stocks[leased.clone.template.name], ""
         if leased.observer:

@@ -144,7 +144,7 @@ class SharedClone:
         self._discard(watched)
         return None
 
-    def settle(self, *, rolled_back: bool, given_away: object = False) -> str:
+    def settle(self, *, rolled_back: bool, given_away: bool = False) -> str:
         """After a test: end its connections, set the sequences back, and keep the clone. In doubt, give it up.
 
         ``rolled_back`` says that the test was allowed to write in transactions that are rolled back. If its address

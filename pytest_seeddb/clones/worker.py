@@ -384,8 +384,7 @@ class Worker:
         def take_back() -> None:
             database.close_connections()
             with suppress(psycopg.Error):  # a server that does not answer leaves doubt: the clone is given up
-                given_away = database.given_away
-                mark = shared.settle(rolled_back=isolation == "rollback", given_away=given_away)
+                mark = shared.settle(rolled_back=isolation == "rollback", given_away=database.given_away)
                 self._leftovers.after_test(mark, since)
 
         stack.callback(take_back)
@@ -400,7 +399,7 @@ class Worker:
         template = self._present(template)
         return self.home(template).pool.take(template)
 
-    def give_back(self, leased: Leased, *, given_away: object = False) -> Settlement:
+    def give_back(self, leased: Leased, *, given_away: bool = False) -> Settlement:
         """Settle a clone, see `Pool.give_back`."""
         return self.home(leased.clone.template).pool.give_back(leased, given_away=given_away)
 

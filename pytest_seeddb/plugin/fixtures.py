@@ -16,7 +16,6 @@ import pytest
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.plugin.markers import NAME, Wish, wish_of
-from pytest_seeddb.plugin.outside import OUTSIDE
 from pytest_seeddb.plugin.package_scope import package_of
 from pytest_seeddb.plugin.run import (
     DATABASE,
@@ -138,6 +137,7 @@ def seeded_db_factory(
     long as the block.
     """
     from pytest_seeddb.clones.activation import activate
+    from pytest_seeddb.plugin.outside import OUTSIDE
 
     @contextmanager
     def factory(

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_seeddb.application.offspring import Offspring
+from pytest_seeddb.application.outside import Asker, Outside
 from pytest_seeddb.plugin.markers import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_seeddb.application.outside import Asker
     from pytest_seeddb.settings.settings import Settings
 
 OUTSIDE: Final = pytest.StashKey["Askers"]()
@@ -28,8 +29,6 @@ class Askers:
     """A plugin that follows which test, which fixture and which thread is running."""
 
     def __init__(self, settings_of: Callable[[pytest.Item | pytest.Collector | None], Settings]) -> None:
-        from pytest_seeddb.application.outside import Outside
-
         self.outside = Outside(self.asker)
         self._settings_of = settings_of
         self._collector: pytest.Collector | None = None
@@ -37,18 +36,18 @@ class Askers:
         self._item: pytest.Item | None = None
         self._fixtures: list[tuple[pytest.FixtureDef[Any], pytest.FixtureRequest, str]] = []
         self._blocks: list[pytest.Item | None] = []
-        self._earlier: set[threading.Thread] = set()
+        self._offspring = Offspring()
         self._of_seeded: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:  # noqa: ANN401 - pytest's own
         """Remember the test, and the threads that are started for it."""
-        self._item, self._earlier = item, set(threading.enumerate())
+        self._item, self._offspring = item, Offspring()
         try:
             return (yield)
         finally:
             if _is_seeded(item):
-                self._of_seeded.update(set(threading.enumerate()) - self._earlier)
+                self._of_seeded.update(self._offspring.threads())
             self._item = None
 
     @pytest.hookimpl(wrapper=True)
@@ -89,14 +88,12 @@ class Askers:
 
     def asker(self) -> Asker:
         """What runs now in this thread, whether it does so for seeded tests alone, and the settings of its table."""
-        from pytest_seeddb.application.outside import Asker
-
         return Asker(*self._who(), self._settings_of(self._item or self._collector))
 
     def _who(self) -> tuple[str, bool]:
         thread, item = threading.current_thread(), self._item
         if thread is not self._main:
-            is_new = item is not None and _is_seeded(item) and thread not in self._earlier
+            is_new = item is not None and _is_seeded(item) and thread in self._offspring
             return f"the thread {thread.name!r}", is_new or thread in self._of_seeded
         test = item.nodeid if item else "pytest, outside of all tests"
         if self._fixtures:

@@ -107,7 +107,7 @@ class AtomicClones:
         database = self._worker.database_on(connected.leased, self._settings.env)
         database.roles = connected.roles
         is_watched, connected.backend = bool(connected.backend), 0
-        given_away: object = True
+        given_away: bool = True
         try:
             with connected.redirection.on() as redirection:
                 database.before_reset(redirection.close_connections)
@@ -142,7 +142,7 @@ class AtomicClones:
                 self._give_back(connected)
         return connected
 
-    def _give_back(self, connected: _Connected, *, given_away: object = False) -> None:
+    def _give_back(self, connected: _Connected, *, given_away: bool = False) -> None:
         connected.redirection.close()
         self._worker.give_back(connected.leased, given_away=given_away)
 
