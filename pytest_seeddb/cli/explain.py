@@ -9,11 +9,13 @@ from pytest_seeddb.cli.lines import changed_lines
 from pytest_seeddb.cli.output import show
 from pytest_seeddb.cli.parser import settings_of
 from pytest_seeddb.clones.opening import open_worker
+from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import relative_name
 from pytest_seeddb.fingerprint.environment import is_variable
 from pytest_seeddb.fingerprint.participation import file_of
 from pytest_seeddb.seeds.inputs import static_digest
 from pytest_seeddb.seeds.planning import plan_of
+from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +42,8 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.why:
         file = relative_name((parsed.directory or Path.cwd()) / parsed.why, plan.root)
         uses = _uses(file, plan, look)
+        if not uses and not (plan.root / file).exists():
+            raise _missing(file, plan, look)
         lines = [line for name, names in uses.items() for line in (name, *(f"    {used}" for used in names))]
         show(parsed, uses, lines or [f"no step depends on {file}"], with_quiet=True)
         return 0
@@ -77,6 +81,18 @@ def _uses(file: str, plan: Plan, look: Look) -> dict[str, list[str]]:
         if takes_part and not needs[name] and file in step.code:
             needs[name] = [f"{file}, through {' or '.join(root.file for root in step.roots)}"]
     return {name: names for name, names in needs.items() if names}
+
+
+def _missing(file: str, plan: Plan, look: Look) -> ConfigError:
+    parts = (part for _, some in (*look.steps, *look.code) for part in some)
+    files = {file_of(part.name) for part in parts}.union(*(step.code for step in plan.steps))
+    files |= {relative_name(path, plan.root) for path in (plan.root / file).parent.glob("*")}
+    return ConfigError(
+        f"There is no file {file}",
+        saw=f"it is not in {plan.root}, and no step depends on it. {did_you_mean(file, files)}".strip(),
+        source="the option --why",
+        remedy="name a file by its path from the directory where the command is started",
+    )
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

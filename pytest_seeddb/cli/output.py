@@ -147,6 +147,9 @@ class _Lines(Progress):
     def waiting(self, why: str) -> None:
         say(f"waiting: {why}")
 
+    def again(self, why: str) -> None:
+        say(f"  once more, {why}")
+
     def begin(self, plan: Plan, stages: str, total: int) -> None:
         self._done, self._total = 0, total
         say(f"{self._verb} {plan.name}/{plan.profile}: {stages}")

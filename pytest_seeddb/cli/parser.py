@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.cli.completion import complete
-from pytest_seeddb.cli.output import UNITS
+from pytest_seeddb.cli.output import UNITS, say
 from pytest_seeddb.errors import mask
 from pytest_seeddb.settings.converters import did_you_mean
 
@@ -61,7 +62,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version
 
-        print(f"pytest-seeddb {version('pytest-seeddb')}")
+        say(f"pytest-seeddb {version('pytest-seeddb')}", sys.stdout)
         parser.exit()
 
 

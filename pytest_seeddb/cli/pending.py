@@ -98,11 +98,12 @@ def find_seed(plan: Plan, name: str) -> str:
     if len(own) == 1:
         return own[0]
     near = "" if own else did_you_mean(name, {*names, *short.values()})
+    listed = "Name one of these, or another --profile" if steps else "Omit --only, or name a --profile that has seeders"
     raise ConfigError(
         f"There are several seeders {name!r}" if own else f"The profile {plan.profile} has no seeder {name!r}",
         saw="\n".join(step.removeprefix("seed ") for step in own or steps) or "it has no seeders",
         source="the option --only",
-        remedy=f"{near} Name one of these, or another --profile: `seeddb seeds` lists all".strip(),
+        remedy=f"{near} {listed}: `seeddb seeds` lists all".strip(),
     )
 
 

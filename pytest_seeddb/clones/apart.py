@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.clones.leftovers import Leftovers
     from pytest_seeddb.errors import SeedDbError
-    from pytest_seeddb.plan.plan import Plan
+    from pytest_seeddb.plan.plan import Plan, Progress
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.templates.templates import Template
@@ -121,15 +121,17 @@ class Watch(BuildWatch):
     Args:
         leftovers: What is known of the server's globals.
         apart: Where such a plan goes; ``None`` where the worker has no other server.
+        progress: Hears that the build begins anew.
         refuses: Whether to raise `Elsewhere` all the same, for the caller to find another.
     """
 
-    def __init__(self, leftovers: Leftovers, apart: Apart[Any] | None, *, refuses: bool) -> None:
+    def __init__(self, leftovers: Leftovers, apart: Apart[Any] | None, progress: Progress, *, refuses: bool) -> None:
         self.layers: list[int] | None = None
         """The last steps of the layers that changed globals, while that is allowed."""
         self.notes: list[str] = []
         self._leftovers = leftovers
         self._apart = apart
+        self._progress = progress
         self._refuses = refuses or apart is not None
 
     @contextmanager
@@ -151,6 +153,7 @@ class Watch(BuildWatch):
         """Try elsewhere what failed for a role that an earlier build, or another's test, has made."""
         if self._refuses and self.layers is None and is_taken(error):
             self._note(plan)
+            self._progress.again("on data of its own: its build makes what this server has already")
             raise Elsewhere from error
 
     def end(self, plan: Plan, end: int, since: float) -> None:
@@ -163,10 +166,9 @@ class Watch(BuildWatch):
         elif self._refuses:
             self._note(plan)
             self._leftovers.undo(changes)
-            made = ", ".join(map(str, changes))
-            self.notes.append(
-                f"{plan.name}/{plan.profile} has data of its own: its build makes {made}, which all databases share"
-            )
+            why = f"its build makes {', '.join(map(str, changes))}, which all databases share"
+            self.notes.append(f"{plan.name}/{plan.profile} has data of its own: {why}")
+            self._progress.again(f"on data of its own: {why}")
             raise Elsewhere
 
     def _note(self, plan: Plan) -> None:

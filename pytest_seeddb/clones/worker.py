@@ -96,7 +96,7 @@ class Worker:
         self._apart: Apart[Worker] | None = None
         if open_data and self.server.state:
             self._apart = Apart(self.server, open_data, self._make_beside, self._run)
-        self._watch = Watch(self._leftovers, self._apart, refuses=self._support.is_apart)
+        self._watch = Watch(self._leftovers, self._apart, self._support.progress, refuses=self._support.is_apart)
         self._source = self._new_source()
         self._disposal.do(sweep)
         if self.server.kind != "external":  # ours run without autovacuum; what others do with theirs is their own

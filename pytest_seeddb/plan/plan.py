@@ -370,5 +370,8 @@ class Progress:
     def waiting(self, why: str) -> None:
         """Nothing happens for a while, and why."""
 
+    def again(self, why: str) -> None:
+        """The build begins anew, and why."""
+
     def end(self) -> None:
         """The build is over, however it went."""

@@ -244,7 +244,10 @@ def remedy(message: str, sqlstate: str = "", task: Task = "step") -> str:
         )
     by_words = _first(_BY_WORDS, message)
     if task == "dump" and by_words == NO_ROLE:
-        return "create the role on the server first, or make the dump without it: pg_dump --no-owner --no-privileges"
+        return (
+            f"{NO_ROLE}. Write it at the top of the dump (`pg_restore -f FILE` makes SQL of an archive), or run it on "
+            "the server"
+        )
     if by_words:
         return by_words
     states = {**(_BY_STATE["step"] if task in {"seeder", "dump"} else {}), **_BY_STATE[task]}

@@ -283,7 +283,8 @@ def test_the_data_of_a_plan_whose_code_makes_roles_are_found_again(project):
     project.write("made.sql", "INSERT INTO made VALUES (1);")
     project.write("pyproject.toml", '[tool.seeddb]\nname = "made"\nmigrations = "alembic.ini"\nseeds = ["made.sql"]\n')
     seeddb = Command(project.path)
-    seeddb("build")
+    why = "  once more, on data of its own: its build makes the role made_role, which all databases share\n"
+    assert why in seeddb("build").stderr
     assert "is there already" in seeddb("build").stdout
     project.write("made.sql", "INSERT INTO made VALUES (2);")
     said = seeddb("build").stderr

@@ -357,7 +357,14 @@ def test_what_depends_on_the_missing_role_is_an_error_that_says_so(empty_databas
     text = f"{PLAIN}CREATE POLICY p ON public.t TO no_such_role;\n"
     error = refused(write(text), empty_database)
     assert 'role "no_such_role" does not exist' in error
-    assert "create the role on the server first" in error
+    assert "create the role first, in a statement that can run again" in error
+    statement = (
+        error.partition("again: ")[2].partition(". Write")[0].replace("CREATE ROLE ...", "CREATE ROLE no_such_role")
+    )
+    with psycopg.connect(empty_database.conninfo, autocommit=True) as connection:
+        connection.execute("DROP TABLE t")
+        restored(write(f"{statement};\n{text}"), empty_database)
+        connection.execute("DROP POLICY p ON t; DROP ROLE no_such_role")
 
 
 def test_a_missing_extension_is_named(empty_database, write):

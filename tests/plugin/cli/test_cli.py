@@ -183,6 +183,8 @@ def test_explain_shows_changed_lines_and_each_step_that_depends_on_a_file(seeddb
     ]
     why = seeddb("explain", "--why", "little/names.py").stdout
     assert why.endswith("seed little.two:two\n    little/names.py, through little/two.py\n")
+    missing = json.loads(seeddb("explain", "--why", "little/nams.py", "--json", code=2).stdout)["error"]["saw"]
+    assert missing.endswith("no step depends on it. Did you mean 'little/names.py'?")
     project.write("little/names.py", "def name():\n    return 'b'\n")
     unit = ": name()" if IS_EXACT else ""
     expected = f"changed     little/names.py{unit}  (seed little.one:one)\n"

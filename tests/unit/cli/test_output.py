@@ -118,8 +118,9 @@ def run(*arguments, **options):
     return subprocess.Popen([sys.executable, "-m", "pytest_seeddb.cli", *arguments], stderr=subprocess.PIPE, **options)
 
 
-@pytest.mark.parametrize("arguments", [["seeds", "--json"], ["seeds"], ["apply", "--help"]])
-def test_a_pipe_that_its_reader_has_closed_ends_quietly(shop, arguments):
+@pytest.mark.parametrize("arguments", [["seeds", "--json"], ["seeds"], ["apply", "--help"], ["--version"]])
+def test_a_pipe_that_its_reader_has_closed_ends_quietly(shop, arguments, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     reading, writing = os.pipe()
     os.close(reading)
     process = run(*arguments, stdout=writing)
