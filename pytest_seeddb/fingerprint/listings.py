@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import sys
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from pytest_seeddb.fingerprint.digests import digest
 from pytest_seeddb.fingerprint.modules import is_test
 from pytest_seeddb.fingerprint.places import is_ignored
 from pytest_seeddb.fingerprint.stack import MEANS, frames, module_of, top_of
-
-if sys.platform == "darwin":
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,27 +36,6 @@ _MODULES: Final = ("*.py", "*.so", "*.pyd", _DIRECTORIES)
 def is_finder(module: str) -> bool:
     """Whether what this module lists is not input, unless it is the project's own."""
     return f"{module}.".startswith(_FINDERS)
-
-
-def path_of(argument: object, *, is_uri: bool = False) -> str:
-    """The path that an audit event names, also by a directory's descriptor; empty if it names none."""
-    if argument is None:
-        return "."
-    if isinstance(argument, int):
-        return _path_of_descriptor(argument)
-    path = os.fsdecode(argument) if isinstance(argument, str | bytes | os.PathLike) else ""
-    if is_uri and path.startswith("file:"):
-        path = unquote(urlsplit(path).path)
-    return "" if is_uri and path == ":memory:" else path
-
-
-def _path_of_descriptor(descriptor: int) -> str:
-    with suppress(OSError, ValueError):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            if sys.platform == "darwin":
-                return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
-            return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - strings
-    return ""
 
 
 def names_in(directory: str, patterns: Sequence[str] = ()) -> frozenset[str]:

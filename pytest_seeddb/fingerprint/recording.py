@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import environment, tracing
 from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, content_part, file_digest, merge
+from pytest_seeddb.fingerprint.events import PATHS, files_of
 from pytest_seeddb.fingerprint.listings import (
     LISTING,
     digest_of_names,
     is_finder,
     names_in,
-    path_of,
     patterns_of,
     split,
 )
@@ -43,19 +43,10 @@ if TYPE_CHECKING:
 
 # Code is followed by its imports, see `pytest_seeddb.fingerprint.sources`.
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", ".pth")
-_CREATES: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_LISTINGS: Final = frozenset({"os.listdir", "os.scandir"})
-# With the positions of the paths among each event's arguments.
-_EVENTS: Final = {
-    "os.rename": (0, 1),
-    "os.link": (1,),
-    "os.symlink": (1,),
-    **dict.fromkeys(("open", "os.mkdir", "os.remove", "os.rmdir", "sqlite3.connect", *_LISTINGS), (0,)),
-}
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
 )
-_COUNTED: Final = frozenset({*_EVENTS, *_PROCESSES})
+_COUNTED: Final = frozenset({*PATHS, *_PROCESSES})
 _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
@@ -471,22 +462,10 @@ def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] 
                 recording.note_process()
             _busy.recording = False
             return
-        for position in _EVENTS[event]:
-            if path := path_of(arguments[position], is_uri=event == "sqlite3.connect"):
-                for recording in _recordings:
-                    recording.note(path, _kind(event, arguments, path))
+        for path, kind in files_of(event, arguments):
+            for recording in _recordings:
+                recording.note(path, kind)
     _busy.recording = False
-
-
-def _kind(event: str, arguments: tuple[object, ...], path: str) -> str:
-    if event in _LISTINGS:
-        return "lists"
-    if event == "sqlite3.connect":
-        return "updates" if os.path.exists(path) else "writes"  # noqa: PTH110 - strings
-    flags = arguments[2] if event == "open" else _CREATES
-    if not isinstance(flags, int) or not flags & (_CREATES | os.O_RDWR):
-        return "reads"
-    return "writes" if flags & _CREATES else "updates"
 
 
 def _note_variable(name: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -50,6 +51,34 @@ def test_every_way_to_open_is_seen(root, reading):
     with Recording(root) as recording:
         reading(str(root / "a.json"))
     assert _names(recording) == ["a.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX system")
+def test_a_path_begins_at_the_descriptor_of_its_directory(root, tmp_path, monkeypatch):
+    (root / "b.json").write_text("b")
+    (tmp_path / "a.json").write_text("not the root's")
+    monkeypatch.chdir(tmp_path)
+    with Recording(root) as recording:
+        directory = os.open(root, os.O_RDONLY)
+        os.close(os.open("a.json", os.O_RDONLY, dir_fd=directory))
+        with contextlib.suppress(FileNotFoundError):
+            os.open("missing.json", os.O_RDONLY, dir_fd=directory)
+        os.close(os.open("new.json", os.O_WRONLY | os.O_CREAT, dir_fd=directory))
+        Path(root, "new.json").read_text()
+        os.rename("b.json", "c.json", src_dir_fd=directory, dst_dir_fd=directory)
+        Path(root, "c.json").read_text()
+        os.close(directory)
+    assert recording.parts() == (Part("a.json", digest("a")), Part("missing.json", MISSING))
+
+
+def test_a_tree_that_is_removed_elsewhere_writes_nothing_here(root, tmp_path, monkeypatch):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/a.json").write_text("a")
+    monkeypatch.chdir(root)
+    with Recording(root) as recording:
+        (root / "a.json").read_text()
+        shutil.rmtree(tmp_path / "copy")  # by names in its directory's descriptor
+    assert recording.parts() == (Part("a.json", digest("a")),)
 
 
 def test_other_threads_are_seen(root):
