@@ -41,7 +41,8 @@ import json, os, sys
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
 from pytest_seeddb.fingerprint import recording, tracing
-from pytest_seeddb.fingerprint.participation import Closure, Participation, Root
+from pytest_seeddb.fingerprint.closure import Closure
+from pytest_seeddb.fingerprint.participation import Participation, Root
 root = Path.cwd()
 recording.begin(root)
 trace = tracing.Tracing()

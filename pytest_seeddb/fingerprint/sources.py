@@ -219,7 +219,7 @@ class Sources:
     def _content(self, path: str) -> tuple[str, Imports]:
         """The digest of a file and what it imports."""
         try:
-            data = _bytes(path)
+            data = read_bytes(path)
         except OSError:
             return MISSING, Imports()
         key = hashlib.sha256(data).hexdigest()
@@ -236,7 +236,7 @@ class Sources:
     def resolved(self, text: str, module: Module) -> Iterator[Module | Foreign]:
         """Everything that one of `Imports.names` loads."""
         base, _, leaf = text.removeprefix("?").partition(":")
-        name = _absolute(base, module)
+        name = absolute(base, module)
         chain = self.chain(name)
         package = chain[0] if chain else None
         if text.startswith("?") and isinstance(package, Foreign):
@@ -248,7 +248,7 @@ class Sources:
         if leaf == "*":
             submodules = ()
             with suppress(OSError):
-                submodules = self.imports_of(_bytes(package.path) if package.path else b"").exports
+                submodules = self.imports_of(read_bytes(package.path) if package.path else b"").exports
         for submodule in submodules:
             if (target := self.modules.find(f"{name}.{submodule}")) is not None:
                 yield target
@@ -266,7 +266,7 @@ class Sources:
     def walked(self, module: Module, imports: Imports) -> Iterator[Module]:
         """The modules that a file may import by computed names."""
         for walk in imports.walks:
-            name = _package_of(module) if walk == OWN_PACKAGE else _absolute(walk, module)
+            name = _package_of(module) if walk == OWN_PACKAGE else absolute(walk, module)
             if not name and walk == OWN_PACKAGE:
                 yield from self.modules.siblings(module)
             package = self.modules.find(name) if name else None
@@ -317,7 +317,8 @@ class Code:
         return frozenset(part.name for part in parts if (self._root / part.name).is_file())
 
 
-def _bytes(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
+    """The file's content."""
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - a Path for each of hundreds is slow
         return stream.readall()
 
@@ -330,7 +331,7 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _absolute(name: str, module: Module) -> str:
+def absolute(name: str, module: Module) -> str:
     """A dotted name without its leading dots; "" if it leads out of every package."""
     relative = name.lstrip(".")
     level = len(name) - len(relative)

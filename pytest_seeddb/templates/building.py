@@ -14,9 +14,10 @@ from psycopg import sql
 
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
+from pytest_seeddb.fingerprint.closure import Closure
 from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, Part, differences, merge
 from pytest_seeddb.fingerprint.django_settings import PART as APPS_PART
-from pytest_seeddb.fingerprint.participation import Closure, Participation
+from pytest_seeddb.fingerprint.participation import Participation
 from pytest_seeddb.fingerprint.tracing import Tracing, is_exact
 from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Progress, Target

@@ -27,7 +27,7 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
 }
 """What `Record.from_json` checks beside its own reading: these are compared and sorted."""
 
-FORM: Final = 3
+FORM: Final = 4
 """Of how a plan's inputs become fingerprints: templates of another form are built anew, once. 0 is that of 0.1.0."""
 
 Steps = tuple[tuple[str, tuple[Part, ...]], ...]

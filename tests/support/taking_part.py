@@ -22,7 +22,8 @@ from pathlib import Path
 root = Path.cwd()
 sys.path[:0] = [str(root), str(root / "src")]
 from pytest_seeddb.fingerprint import recording, tracing
-from pytest_seeddb.fingerprint.participation import Closure, Participation, Root
+from pytest_seeddb.fingerprint.closure import Closure
+from pytest_seeddb.fingerprint.participation import Participation, Root
 
 recording.begin(root)
 exec(sys.argv[1])

@@ -198,6 +198,56 @@ CASES = {
         "import shop.two",
         ("shop/two.py", "VALUE = 1", "VALUE = 2"),
     ),
+    "data put into a registry by a module that nobody imports": (
+        {
+            "entry": "from shop.one import ITEMS\ndef rows():\n    return list(ITEMS)\n",
+            "shop__one": "ITEMS = []\n",
+            "shop__two": "from shop import one\nfor number in range(3):\n    one.ITEMS.append(number)\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "range(3)", "range(4)"),
+    ),
+    "data registered by a function of the registry's": (
+        {
+            "entry": "from shop.one import items\ndef rows():\n    return items()\n",
+            "shop__one": "KEPT = {}\ndef put(name, value):\n    KEPT[name] = value\n"
+            "def items():\n    return dict(KEPT)\n",
+            "shop__two": "from shop import one as registry\ndef load():\n    registry.put('a', 1)\nload()\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "'a', 1", "'a', 2"),
+    ),
+    "data made by a third module, in ready()": (
+        {
+            "entry": "from shop.one import ITEMS\ndef rows():\n    return dict(ITEMS)\n",
+            "shop__one": "ITEMS = {}\n",
+            "shop__two": "from shop.three import make\nMADE = make()\nclass Shop:\n    def ready(self):\n"
+            "        from .one import ITEMS\n        ITEMS['a'] = MADE\n",
+            "shop__three": "def make():\n    return 1\n",
+        },
+        "import shop.two; shop.two.Shop().ready()",
+        ("shop/three.py", "return 1", "return 2"),
+    ),
+    "classes in a registry, by a decorator": (
+        {
+            "entry": "from shop.one import register\ndef rows():\n    return [one.__name__ for one in register.all]\n",
+            "shop__one": "def register(cls):\n    register.all.append(cls)\n    return cls\nregister.all = []\n",
+            "shop__two": "import shop.one\n@shop.one.register\nclass A:\n    pass\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "class A", "class B"),
+    ),
+    "a data file that such a module read": (
+        {
+            "entry": "from shop.one import ITEMS\ndef rows():\n    return sorted(ITEMS)\n",
+            "shop__one": "ITEMS = set()\n",
+            "shop__two": "from pathlib import Path\nimport shop.one as kept\n"
+            "kept.ITEMS |= {*Path(__file__).with_name('data.py').read_text().split()}\n",
+            "shop__data": "a\n",
+        },
+        "import shop.two",
+        ("shop/data.py", "a", "b"),
+    ),
     "imported by a computed name": (
         {
             "entry": "from shop.one import load\ndef rows():\n    return [load('two').VALUE]\n",
@@ -285,6 +335,29 @@ def test_a_docstring_that_counts_asks_for_no_function_that_it_mentions(project):
     assert bool(build.changes()) != IS_EXACT
     edit(root, "shop/one.py", "See other.", "See.")
     assert build.changes(), "its text counts"
+
+
+def test_an_application_that_changes_nothing_of_what_took_part_rebuilds_nothing(project):
+    root = project(
+        entry="from shop.config import get\nfrom shop.app import app\ndef rows():\n    return [get('a')]\n",
+        shop__config="KEPT = {'a': 1}\nLOGS = []\ndef get(name):\n    return KEPT[name]\n"
+        "def log(text):\n    LOGS.append(text)\n",
+        shop__app="app = {}\n",
+        shop__main="from shop.app import app\nfrom shop.config import get, log, LOGS\nfrom shop.views import VALUE\n"
+        "A = get('a')\nOWN = []\nOWN.append(A)\nprint(len(LOGS))\ndef start():\n    log('started')\n"
+        "    app['x'] = 1\nif __name__ == '__main__':\n    log('x')\n",
+        shop__views="VALUE = 1\n",
+        shop__fills="from shop.config import LOGS\nfrom shop.views import VALUE\nLOGS.append('x')\n"
+        "def used(): \n    return VALUE\n",
+    )
+    build = Build(root, "import shop.main, shop.fills; shop.main.start(); shop.fills.used()")
+    edit(root, "shop/main.py", "len(LOGS)", "1")
+    edit(root, "shop/views.py", "1", "2")
+    assert not build.changes(), "neither what uses it, nor what else is imported by what fills it"
+    edit(root, "shop/fills.py", "return VALUE", "return VALUE + 1")
+    assert bool(build.changes()) != IS_EXACT
+    edit(root, "shop/fills.py", "'x'", "'y'")
+    assert build.changes()
 
 
 def test_a_second_build_in_one_process_depends_on_the_same(project):
