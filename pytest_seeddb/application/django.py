@@ -17,7 +17,6 @@ import threading
 import weakref
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +70,7 @@ def is_set_up() -> bool:
 def has_settings(root: Path) -> bool:
     """Whether the settings are loaded, or the environment or pytest's configuration names them: not ``manage.py``."""
     conf: Any = sys.modules.get("django.conf")
-    return bool((conf and conf.settings.configured) or _in_pytest(root, os.environ.get(VARIABLE, "")))
+    return bool((conf and conf.settings.configured) or os.environ.get(VARIABLE) or pytest_file(root).django_settings)
 
 
 def set_up(root: Path, *, source: str) -> None:
@@ -108,7 +107,7 @@ def find_settings(root: Path, source: str, variable: str | None = None) -> tuple
     """The settings' module and the directory of ``manage.py``, or the root; imports nothing. Raises `ConfigError`."""
     places = (path for pattern in ("manage.py", "*/manage.py", "*/*/manage.py") for path in sorted(root.glob(pattern)))
     manage = next(filter(Path.is_file, places), None)
-    module = _in_pytest(root, os.environ.get(VARIABLE, "") if variable is None else variable)
+    module = (os.environ.get(VARIABLE, "") if variable is None else variable) or pytest_file(root).django_settings
     if not module and manage:
         module = django_settings_in(manage.read_text(encoding="utf-8", errors="replace"))
     if not module:
@@ -120,17 +119,6 @@ def find_settings(root: Path, source: str, variable: str | None = None) -> tuple
             remedy=f"set {VARIABLE} in the environment or in pytest's configuration, or start where manage.py is",
         )
     return module, manage.parent if manage else root
-
-
-def _in_pytest(root: Path, variable: str) -> str:
-    """What pytest-django takes: its option in ``addopts`` or ``PYTEST_ADDOPTS``, the variable, its setting."""
-    file = pytest_file(root)
-    if variable and "pytest_django.plugin" in sys.modules:  # which has set it by all of its options
-        return variable
-    options = file.command_line
-    given = [word.partition("=")[2] for word in options if word.startswith("--ds=")]
-    given += [after for word, after in pairwise(options) if word == "--ds"]
-    return given[-1] if given else variable or file.text(VARIABLE)
 
 
 def settings_module() -> str:

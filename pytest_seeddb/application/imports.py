@@ -113,7 +113,8 @@ def check(path: str, *, source: str, root: Path) -> None:
         f"There is no module {name!r}",
         saw=f"no {last!r} in {where}. {did_you_mean(last, filter(str.isidentifier, siblings))}".strip(),
         source=source,
-        remedy="name a module that can be imported, or install its package into this environment",
+        remedy="name a module that can be imported, or install its package into this environment. seeddb runs no "
+        "conftest.py: if one changes sys.path, name the directory in pytest's setting `pythonpath`",
     )
 
 

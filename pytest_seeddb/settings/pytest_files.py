@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import configparser
 import os
@@ -11,7 +12,9 @@ import sys
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import glob
 from importlib.util import find_spec
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -51,11 +54,20 @@ class PytestFile:
         return str(self.options.get(option, "") or "")
 
     @property
-    def command_line(self) -> list[str]:
+    def command_line(self) -> argparse.Namespace:
         """The options that stand before those of the command line: of ``addopts``, then of the variable."""
-        with suppress(ValueError):  # an unclosed quote, which pytest reports
-            return [*self.words("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
-        return []
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--ds", default="")
+        parser.add_argument("--import-mode", default="prepend")
+        with suppress(ValueError, argparse.ArgumentError):  # such as an unclosed quote, which pytest reports
+            words = [*self.words("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+            return parser.parse_known_args(words)[0]
+        return parser.parse_args([])
+
+    @property
+    def django_settings(self) -> str:
+        """The module that pytest-django's option or its setting names."""
+        return str(self.command_line.ds) or self.text(_DJANGO)
 
     @property
     def python_path(self) -> list[str]:
@@ -93,10 +105,30 @@ def _read(path: Path) -> PytestFile | None:
 
 
 def put_on_path(start: Path) -> None:
-    """Put the directories of pytest's ``pythonpath`` first on ``sys.path``, as pytest does."""
-    for place in reversed(pytest_file(start).python_path):
+    """Put the directories of ``pythonpath``, and those of the conftests, on ``sys.path``, as pytest does."""
+    file = pytest_file(start)
+    mode = file.command_line.import_mode
+    for place in reversed(file.python_path):
         if place not in sys.path:
             sys.path.insert(0, place)
+    for conftest in () if mode == "importlib" else _conftests(start):
+        packages = takewhile(lambda place: (place / "__init__.py").is_file(), conftest.parents)
+        place = str([conftest, *packages][-1].parent)
+        if place not in sys.path:
+            sys.path.insert(len(sys.path) if mode == "append" else 0, place)
+
+
+def _conftests(start: Path) -> list[Path]:
+    """The files that pytest imports before it collects, in its order, when it is started without arguments."""
+    file = pytest_file(start)
+    top = file.path.parent if file.path else start
+    patterns = file.words("testpaths") if start == top else []
+    names = [sorted(glob(pattern, root_dir=top, recursive=True)) for pattern in patterns]  # noqa: PTH207 - as pytest
+    places: list[Path] = []
+    for anchor in [top / name for some in names for name in some] or [start]:
+        places += [place for place in (*reversed(anchor.parents), anchor) if place.is_relative_to(top)]
+        places += sorted(anchor.glob("test*"))
+    return [path for place in dict.fromkeys(places) if (path := place / "conftest.py").is_file()]
 
 
 def set_variables(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -141,16 +173,17 @@ def _table_of_pytest_env(start: Path) -> Mapping[str, Any]:
 
 
 def set_django_settings(start: Path, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set the variable with the module of Django's settings that a ``conftest.py`` sets, where nothing else does."""
-    file = pytest_file(start)
-    if _DJANGO in environ or file.text(_DJANGO) or any(word.startswith("--ds") for word in file.command_line):
+    """Set the variable with the module of Django's settings as pytest-django does, or as a ``conftest.py`` does."""
+    conf: Any = sys.modules.get("django.conf")
+    if conf and conf.settings.configured:  # as under manage.py
         return
-    for directory in dict.fromkeys((".", *file.words("testpaths"), "tests", "test")):
+    file = pytest_file(start)
+    module = file.command_line.ds or environ.get(_DJANGO) or file.text(_DJANGO)
+    for conftest in () if module else _conftests(start):
         with suppress(OSError, UnicodeDecodeError):
-            text = (start / directory / "conftest.py").read_text(encoding="utf-8")
-            if module := django_settings_in(text):
-                environ[_DJANGO] = module
-                return
+            module = module or django_settings_in(conftest.read_text(encoding="utf-8"))
+    if module:
+        environ[_DJANGO] = module
 
 
 def django_settings_in(text: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from pytest_seeddb.application.django import VARIABLE, find_settings, has_settings, is_set_up, set_up, settings_module
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.plugin.run import RUN, is_enabled
+from pytest_seeddb.settings.pytest_files import pytest_file
 
 if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
@@ -40,6 +41,9 @@ def set_up_models(config: pytest.Config, settings: Settings) -> None:
         pytest.UsageError: Seeded tests are enabled, and the settings or a model fail.
     """
     source = settings.source("migrations")
+    file = pytest_file(config.inipath.parent if config.inipath else settings.root)
+    if file.django_settings and not has_pytest_django(config):  # which has set it
+        os.environ.setdefault(VARIABLE, file.django_settings)
     try:
         if not is_set_up():
             find_settings(settings.root, source)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pytest_seeddb.application.django import find_settings
 from pytest_seeddb.cli.parser import make_parser, settings_of
 from pytest_seeddb.settings import pytest_files
 
@@ -37,3 +38,23 @@ def test_the_variables_of_tests_say_nothing_about_a_database_of_a_url(command, i
 
     assert sys.path[0] == str(tmp_path / "lib")
     assert settings.profile == ("of_tests" if is_of_tests else "of the shell")
+
+
+def test_django_s_settings_are_those_of_pytest_in_the_same_directory(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("""
+        [tool.seeddb]
+        migrations = "django"
+        [tool.pytest.ini_options]
+        addopts = "--ds=config.root"
+    """)
+    backend = tmp_path / "backend"
+    backend.mkdir()
+    (backend / "pytest.ini").write_text("[pytest]\nDJANGO_SETTINGS_MODULE = config.test\n")
+    (backend / "manage.py").write_text('os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.dev")\n')
+    monkeypatch.setitem(sys.modules, "django.conf", None)  # as in a new process
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for place, expected in ((backend, "config.test"), (tmp_path, "config.root")):
+        monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "")
+        settings = settings_of(make_parser().parse_args(["build", "-C", str(place)]))
+        assert find_settings(settings.root, "the test") == (expected, backend)

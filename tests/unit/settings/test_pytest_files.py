@@ -116,10 +116,15 @@ def test_without_the_plugins_their_settings_are_nobody_s(tmp_path, monkeypatch):
         'NAME = "shop.settings.test"\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", NAME)',
     ],
 )
-@pytest.mark.parametrize("place", [".", "tests", "qa"])
-def test_a_conftest_that_names_django_s_settings_counts_where_nothing_else_does(line, place, tmp_path):
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = qa\n")
-    (tmp_path / place).mkdir(exist_ok=True)
+@pytest.mark.parametrize(
+    ("place", "testpaths"), [(".", "qa"), ("tests", ""), ("qa", "qa"), ("qa", "q*"), ("backend", "backend/t?sts")]
+)
+def test_a_conftest_that_names_django_s_settings_counts_where_nothing_else_does(
+    line, place, testpaths, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "django.conf", None)  # as in a new process
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\ntestpaths = {testpaths}\n")
+    (tmp_path / place / "tests").mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "conftest.py").write_text(f"import os\n{line}\n")
     environ = {}
     set_django_settings(tmp_path, environ)
@@ -132,16 +137,37 @@ def test_options_of_the_environment_count_after_addopts(tmp_path, monkeypatch):
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --ds=dev\n")
     (tmp_path / "manage.py").write_text('# "DJANGO_SETTINGS_MODULE", "x"\nset("DJANGO_SETTINGS_MODULE", "managed")')
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    monkeypatch.delitem(sys.modules, "pytest_django.plugin", raising=False)
+    monkeypatch.setitem(sys.modules, "django.conf", None)
     assert find_settings(tmp_path, "", "")[0] == "dev"
     monkeypatch.setenv("PYTEST_ADDOPTS", "-q --ds=test")
     assert find_settings(tmp_path, "", "")[0] == "test"
     (tmp_path / "pytest.ini").unlink()
     (tmp_path / "conftest.py").write_text('import os\nos.environ["DJANGO_SETTINGS_MODULE"] = "other"')
-    set_django_settings(tmp_path, environ := {})
-    assert environ == {}
+    set_django_settings(tmp_path, environ := {"DJANGO_SETTINGS_MODULE": "the shell's"})
+    assert environ == {"DJANGO_SETTINGS_MODULE": "test"}
     monkeypatch.delenv("PYTEST_ADDOPTS")
     assert find_settings(tmp_path, "", "")[0] == "managed"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ["tests", "", "lib", "before"]),
+        ("--import-mode append", ["lib", "before", "", "tests"]),
+        ("--import-mode=importlib", ["lib", "before"]),
+    ],
+)
+def test_the_directories_of_conftests_are_on_the_path_as_in_pytest(options, expected, tmp_path, monkeypatch):
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = lib\naddopts = {options}\n")
+    for place in (".", "tests", "test_package/inner", "others"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "conftest.py").touch()
+    (tmp_path / "test_package" / "__init__.py").touch()
+    (tmp_path / "test_package" / "conftest.py").touch()  # belongs to a package that is in the root
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setattr(sys, "path", ["before"])
+    put_on_path(tmp_path)
+    assert sys.path == [place if place == "before" else str(tmp_path / place) for place in expected]
 
 
 def test_a_file_that_pytest_refuses_is_left_to_pytest(tmp_path):
