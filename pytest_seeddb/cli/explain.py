@@ -136,7 +136,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _difference_lines(result: dict[str, Any]) -> Iterator[str]:
     yield from (f"{key:<11} {result[key]}" for key in ("plan", "profile"))
     if not result["built"]:
-        yield "last build  none: the next run builds this plan and profile for the first time"
+        yield "last build  none: the server knows no build of this plan and profile by this project"
         return
     yield f"last build  {result['built'][:19].replace('T', ' ')} UTC"
     for difference in result["differences"]:

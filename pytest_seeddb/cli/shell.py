@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.cli.output import make_progress
 from pytest_seeddb.cli.parser import settings_of
+from pytest_seeddb.cli.status import own_entries
 from pytest_seeddb.clones.apart import own_data
 from pytest_seeddb.clones.opening import open_worker
 from pytest_seeddb.errors import ConfigError
@@ -20,7 +21,7 @@ from pytest_seeddb.servers.address import environment_for
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.opening import open_server
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.templates.inventory import kept_databases
+from pytest_seeddb.templates.inventory import inventory, kept_databases
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 @contextmanager
 def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Address]:
-    """A database of a failed test, by default the newest; the server runs for the block."""
+    """A database of a failed test, by default the project's newest; the server runs for the block."""
     with ExitStack() as stack:
         server = stack.enter_context(open_server(settings))
         addresses: dict[str, Address] = {}
@@ -58,7 +59,8 @@ def _database_of_failed_test(settings: Settings, database: str) -> Iterator[Addr
         for key in ("", *own_data(server, settings.root)):
             place = stack.enter_context(open_server(settings, key)) if key else server
             admin = stack.enter_context(Admin(place.address))
-            names = [entry.name for entry in kept_databases(admin)]
+            own = {entry.name for entry in own_entries(inventory(admin), settings)}
+            names = [kept.name for kept in kept_databases(admin) if kept.name in own]
             if database and database not in names and admin.exists(database):
                 names.insert(0, database)
             addresses |= {name: place.address.with_database(name) for name in names}

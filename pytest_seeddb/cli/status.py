@@ -12,6 +12,7 @@ from pytest_seeddb.migrations.sources import DJANGO
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.opening import describe, embedded_status, open_server
+from pytest_seeddb.settings.files import project_identity
 from pytest_seeddb.templates.inventory import inventory
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _STATES: Final = {
     "started": "was stopped; started for this command, and will stop again",
     "new": "never started; the first build or test run makes it",
 }
+_PROJECTS: Final = {True: "own", False: "other", None: "unknown"}
+_MARKS: Final = {"own": "", "other": "of another project", "unknown": "of an unknown project"}
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -45,12 +48,12 @@ def _status(settings: Settings, *, every: bool) -> dict[str, Any]:
         from pytest_seeddb.servers.container import is_running  # not on Windows
 
         if not is_running(settings):
-            return _result(_server("new", "container", "", describe(settings)))
+            return _result(settings, _server("new", "container", "", describe(settings)))
     embedded = embedded_status(settings)
     if embedded and not (embedded.running or embedded.kept):
         binaries = embedded.binaries
         server = _server("new", "embedded", binaries.version, binaries.origin, str(embedded.state))
-        return _result(server, remains=_remains(embedded) if every else ())
+        return _result(settings, server, remains=_remains(embedded) if every else ())
     with open_server(settings) as opened, Admin(opened.address) as admin:
         with server_errors("The databases could not be listed", opened.address):
             entries = inventory(admin)
@@ -64,23 +67,27 @@ def _status(settings: Settings, *, every: bool) -> dict[str, Any]:
         server = _server(state, opened.kind, opened.version, origin, str(embedded.state) if embedded else "")
         server["own"] = own
         ours = entries if every else own_entries(entries, settings)
-        status = _result(server, ours, _remains(embedded, own) if embedded and every else ())
+        status = _result(settings, server, ours, _remains(embedded, own) if embedded and every else ())
         others = [entry for entry in entries if entry not in ours]
         return {**status, "others": {"number": len(others), "size": sum(entry.size or 0 for entry in others)}}
 
 
 def own_entries(entries: Sequence[Entry], settings: Settings) -> list[Entry]:
     """Those of the project, and those of which nothing says whose they are; of clones in use, their users say it."""
+    ownership = _ownership(entries, settings)
+    may_be_own = {name for name, is_own in ownership.items() if is_own is not False}
     users: dict[bool, set[Owner]] = {True: set(), False: set()}
     for entry in entries:
         if entry.kind == "template":
-            users[_is_own(entry, settings)].update(entry.users)
+            users[entry.name in may_be_own].update(entry.users)
     strangers = users[False] - users[True]
-    return [entry for entry in entries if _is_own(entry, settings) and strangers.isdisjoint(entry.users)]
+    return [entry for entry in entries if entry.name in may_be_own and strangers.isdisjoint(entry.users)]
 
 
-def _is_own(entry: Entry, settings: Settings) -> bool:
-    return entry.is_of(settings.name, is_django=settings.migrations == DJANGO)
+def _ownership(entries: Sequence[Entry], settings: Settings) -> dict[str, bool | None]:
+    """Whether each entry belongs to the project, by name; see `Entry.is_of`."""
+    project, is_django = project_identity(settings.root), settings.migrations == DJANGO
+    return {entry.name: entry.is_of(settings.name, project, is_django=is_django) for entry in entries}
 
 
 def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
@@ -98,10 +105,18 @@ def _remains(embedded: EmbeddedStatus, own: Collection[str] = ()) -> list[Row]:
     ]
 
 
-def _result(server: Row, entries: Sequence[Entry] = (), remains: Sequence[Row] = ()) -> dict[str, Any]:
+def _result(
+    settings: Settings, server: Row, entries: Sequence[Entry] = (), remains: Sequence[Row] = ()
+) -> dict[str, Any]:
+    ownership = _ownership(entries, settings)
     leased = [_clone(entry, entries) for entry in entries if entry.kind in {"clone", "build"}]
+    # Those of processes that use no other template.
     clones = Counter(row["templates"] for row in leased)
-    templates = [_template(entry, clones[(entry.name,)]) for entry in entries if entry.kind == "template"]
+    templates = [
+        {**_template(entry), "clones": clones[(entry.name,)], "project": _PROJECTS[ownership[entry.name]]}
+        for entry in entries
+        if entry.kind == "template"
+    ]
     templates.sort(key=lambda row: (row["plan"], row["profile"], not row["layer"], row["created"]))
     kept = [
         {"name": entry.name, "size": entry.size, "created": entry.created, "connections": entry.connections}
@@ -136,8 +151,7 @@ def _clone(entry: Entry, entries: Sequence[Entry]) -> Row:
     }
 
 
-def _template(entry: Entry, clones: int) -> Row:
-    """A template, with the clones of processes that use no other template."""
+def _template(entry: Entry) -> Row:
     record = entry.record
     return {
         "name": entry.name,
@@ -149,7 +163,6 @@ def _template(entry: Entry, clones: int) -> Row:
         "used": entry.used,
         "days": record.days if record else 0,
         "users": entry.users,
-        "clones": clones,
     }
 
 
@@ -160,7 +173,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if server["data"]:
         yield f"data       {server['data']}"
     yield from (f"           {directory}, of {plan} alone" for directory, plan in server["own"].items())
-    headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE")
+    headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE", "")
     yield from _section("templates", status["templates"], headings, _template_cells)
     for name in ("clones", "orphans"):
         yield from _section(
@@ -198,7 +211,8 @@ def _section(name: str, rows: Sequence[Row], headings: tuple[str, ...], cells: C
 def _template_cells(row: Row, size: str) -> tuple[str, ...]:
     label = f"{row['plan']}/{row['profile']}" if row["plan"] else "unknown"
     used = (ago(row["created"]), row["used"] or "?", str(row["days"]), str(len(row["users"])), str(row["clones"]))
-    return (label, "layer" if row["layer"] else "", size, *used, row["name"])
+    mark = _MARKS[row["project"]] if row["plan"] else ""
+    return (label, "layer" if row["layer"] else "", size, *used, row["name"], mark)
 
 
 def _owner(owner: Owner | None) -> str:

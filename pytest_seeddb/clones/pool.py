@@ -22,7 +22,7 @@ from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import CloneError, SeedDbError
 from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import clone_name
-from pytest_seeddb.templates.inventory import drop_oldest_kept, plan_note
+from pytest_seeddb.templates.inventory import drop_oldest_kept, owner_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ class Clones:
         """Keep the clone on the server under another name, after this lease and this run."""
         with server_errors("The database of a failed test could not be kept", self._admin.address):
             self._admin.move(clone.name, name)
-            self._admin.comment(name, plan_note(clone.template.record.plan))
+            self._admin.comment(name, owner_note(clone.template.record.plan, clone.template.project))
         self._living.pop(clone.name, None)
         self._disposal.do(drop_oldest_kept)
 

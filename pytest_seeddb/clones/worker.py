@@ -251,7 +251,7 @@ class Worker:
             else:
                 self._templates[plan.key] = template
                 if template.built:
-                    self._disposal.do(partial(prune, plan=plan.name))
+                    self._disposal.do(partial(prune, plan=plan.name, project=plan.project))
         stored = self._templates[plan.key]
         if isinstance(stored, StoredError):
             stored.raise_again()

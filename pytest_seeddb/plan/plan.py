@@ -12,6 +12,7 @@ from pytest_seeddb.errors import HIDDEN, names_a_secret
 from pytest_seeddb.fingerprint.digests import Part, chain, chain_of_set, digest, seal
 from pytest_seeddb.fingerprint.participation import Participation, Root
 from pytest_seeddb.plan.numbering import Numbering
+from pytest_seeddb.settings.files import project_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -255,6 +256,11 @@ class Plan:
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
     imported: Participation = field(default_factory=Participation, repr=False, compare=False)
     salt: str = ""
+
+    @cached_property
+    def project(self) -> str:
+        """Tells the project from others of its name; see `project_identity`."""
+        return project_identity(self.root)
 
     @property
     def ignored_variables(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "seeddb.toml"
-_ORIGIN: Final = re.compile(r'^\[remote "origin"\][^\[]*?^\s*url\s*=.*?([^/:\s]+?)(?:\.git)?/?\s*$', re.MULTILINE)
+_ORIGIN: Final = re.compile(
+    r'^\[remote "origin"\][^\[]*?^\s*url[ \t]*=[ \t]*"?(?:file://)?(.+?)(?:\.git)?/*"?\s*$', re.MULTILINE
+)
+_ELSEWHERE: Final = re.compile(r"(?:\w[\w+]*://(?:[^/]*@)?([^/:]+)(?::\d+)?/|(?:[^/]*@)?([^/:]+):)/*(.+)")
+"""An origin on another machine: host and path, without the protocol, the user, a password and the port."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,40 @@ def has_table(directory: Path) -> bool:
 
 def checkout_name(root: Path) -> str:
     """The name of a project that has not declared one: the same in each clone and work tree of its repository."""
-    git = root / ".git"
+    git, origin = _repository(root)
+    if origin:
+        return re.split(r"[/:\s]", origin)[-1] or root.name
+    return git.parent.name if git and git.name == ".git" else root.name
+
+
+def project_identity(root: Path) -> str:
+    """A digest that tells the project with this root from others of its name.
+
+    It is the same in each clone and work tree of a repository: made of the origin, and of the root's path within it.
+    """
+    root = root.resolve()
+    top = next((place for place in (root, *root.parents) if (place / ".git").exists()), root)
+    git, origin = _repository(top)
+    if elsewhere := _ELSEWHERE.fullmatch(origin):
+        place = "/".join(filter(None, elsewhere.groups())).casefold()
+    else:
+        place = str((top / origin).resolve()) if origin else str(git.parent if git and git.name == ".git" else git)
+    words = (place, root.relative_to(top).as_posix()) if git else (str(root),)
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _repository(top: Path) -> tuple[Path | None, str]:
+    """The directory that all work trees of a repository share, if it can be read, and the origin's URL, if there is."""
+    git = top / ".git"
     try:
         if git.is_file():  # a further work tree, or a submodule
-            git = root / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+            git = top / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
             common = git / "commondir"
-            git = (git / common.read_text(encoding="utf-8").strip()).resolve() if common.is_file() else git
+            git = (git / common.read_text(encoding="utf-8").strip() if common.is_file() else git).resolve()
         origin = _ORIGIN.search((git / "config").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return root.name
-    return origin[1] if origin else git.parent.name if git.name == ".git" else root.name
+        return None, ""
+    return git, origin[1] if origin else ""
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -239,7 +239,8 @@ class Settings:
     name: str = _setting(
         converters.text,
         "The plan's name in messages and in the names of databases. By default it is the project's name. Projects with "
-        "different names never share a template.",
+        "different names never share a template; those with the same name share one only if all its inputs are the "
+        "same.",
         "",
     )
     reset: str = _setting(

@@ -238,8 +238,6 @@ class KeptDumps:
 def _is_outdated(dump: Path, template: Template) -> bool:
     """Whether an earlier version wrote the dump for the template's plan and profile."""
     try:
-        record = Tail.read(dump).record
+        return Tail.read(dump).record.is_outdated_by(template.record)
     except Unusable:
         return False
-    same = (template.record.plan, template.record.profile)
-    return record.form < FORM and (record.plan, record.profile) == same

@@ -21,31 +21,43 @@ ANOTHER_BASE: Final = "the server's version, locale or role changed"
 """What is left where neither a step nor a file of the build differs."""
 
 
-OLDER_FORM: Final = "an earlier version of pytest-seeddb built the last one, in a form of its own"
-"""What makes all else that differs meaningless."""
+FIRST: Final = "first build of this plan and profile"
+OLDER_FORM: Final = "an earlier version of pytest-seeddb built the last one of this name, in a form of its own"
+"""What makes all else that differs meaningless; it may not say for which project."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A plan beside the last build of the same name and profile; no differences if that is up to date."""
+    """A plan beside the project's last build of it; no differences if that is up to date."""
 
     before: Record
     differences: tuple[Difference, ...]
 
 
 def last_build(admin: Admin, plan: Plan) -> Record | None:
-    """The newest complete build of the same plan and profile, whatever its fingerprint."""
+    """The newest complete build of the same plan and profile that the project knows, whatever its fingerprint."""
     return next((r for r in _builds(admin, plan) if (r.profile, r.layer) == (plan.profile, False)), None)
 
 
+def reason_without_build(admin: Admin, plan: Plan) -> str:
+    """Why the plan is built if the project knows no build of it."""
+    is_older = any((r.profile, r.projects) == (plan.profile, ()) for r in _records(admin, plan))
+    return OLDER_FORM if is_older else FIRST
+
+
 def _builds(admin: Admin, plan: Plan) -> list[Record]:
-    """The plan's templates for any profile, newest first."""
-    builds = [
+    """The project's own templates of the plan for any profile, newest first; not those of others of its name."""
+    return [record for record in _records(admin, plan) if plan.project in record.projects]
+
+
+def _records(admin: Admin, plan: Plan) -> list[Record]:
+    """All templates of the plan's name, newest first."""
+    records = [
         (database.number, record)
         for database in admin.databases(f"seeddb\\_t\\_{slug(plan.name).replace('_', chr(92) + '_')}\\_%")
         if (record := Record.from_json(database.comment)) and record.plan == plan.name
     ]
-    return [record for _, record in sorted(builds, key=lambda pair: pair[0], reverse=True)]
+    return [record for _, record in sorted(records, key=lambda pair: pair[0], reverse=True)]
 
 
 def steps_that_hold(admin: Admin, plan: Plan, end: int) -> int:
@@ -68,8 +80,7 @@ def of_older_form(admin: Admin, built: Record) -> list[str]:
     if built.layer:
         return []
     records = [(database.name, Record.from_json(database.comment)) for database in admin.databases(r"seeddb\_t\_%")]
-    same = (built.plan, built.profile)
-    return [name for name, record in records if record and record.form < FORM and (record.plan, record.profile) == same]
+    return [name for name, record in records if record and record.is_outdated_by(built)]
 
 
 def compare(before: Record, plan: Plan, fingerprint: str) -> Comparison:

@@ -83,10 +83,13 @@ class Entry:
     created: str = ""  # when it was finished or kept, ISO 8601; empty if nothing says so
     used: str = ""  # the day of its last use
     plan: str = ""  # empty where nothing says which
+    projects: tuple[str, ...] = ()  # that made or used it, see `project_identity`; empty where nothing says which
 
-    def is_of(self, project: str, *, is_django: bool = False) -> bool:
-        """Whether it belongs to the project, or may: nothing says whose an orphan is."""
-        return self.plan in {"", project} or (is_django and self.plan.startswith(f"{project}-"))
+    def is_of(self, name: str, project: str, *, is_django: bool = False) -> bool | None:
+        """Whether it belongs to the project of this name; ``None`` where nothing says so: an orphan, say."""
+        if self.plan and self.plan != name and not (is_django and self.plan.startswith(f"{name}-")):
+            return False
+        return project in self.projects if self.projects else None
 
     @property
     def in_use(self) -> bool:
@@ -129,20 +132,21 @@ def _entry(admin: Admin, database: Database, holders: Mapping[int, Sequence[Owne
         moment = dt.datetime.strptime(f"{name.moment}+0000", "%Y%m%d%H%M%S%z").isoformat()
     users = tuple(holders.get(lock_key("lease", name.lease) if name.lease else lock_key("use", database.name), ()))
     created, used = (record.created, record.used) if record else (moment, moment[:10])
-    plan = record.plan if record else _plan_in(database.comment)
-    return Entry(database.name, name.kind, size, database.connections, users, record, created, used, plan)
+    owner = (record.plan, record.projects) if record else _owner_in(database.comment)
+    return Entry(database.name, name.kind, size, database.connections, users, record, created, used, *owner)
 
 
-def plan_note(plan: str) -> str:
+def owner_note(plan: str, project: str) -> str:
     """The comment on the database of a failed test."""
-    return json.dumps({"seeddb": FORMAT, "plan": plan})
+    return json.dumps({"seeddb": FORMAT, "plan": plan, "project": project})
 
 
-def _plan_in(comment: str) -> str:
+def _owner_in(comment: str) -> tuple[str, tuple[str, ...]]:
     try:
-        return str(json.loads(comment)["plan"])
-    except (ValueError, TypeError, KeyError):
-        return ""
+        note = json.loads(comment)
+        return str(note["plan"]), tuple(filter(None, (str(note.get("project", "")),)))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", ()
 
 
 # -- what a run drops by itself --------------------------------------------------------------------
@@ -178,15 +182,15 @@ def sweep(admin: Admin) -> list[str]:
     return dropped
 
 
-def prune(admin: Admin, plan: str) -> list[str]:
-    """Drop the templates of a plan that nobody uses and nobody has used for long, and layers that are too many.
+def prune(admin: Admin, plan: str, project: str) -> list[str]:
+    """Drop a project's templates of a plan that nobody uses and nobody has used for long, and layers that are too many.
 
     Returns their names.
     """
     templates = [
         (record, database.name)
         for database in admin.databases(r"seeddb\_t\_%")
-        if (record := Record.from_json(database.comment)) and record.plan == plan
+        if (record := Record.from_json(database.comment)) and record.plan == plan and project in record.projects
     ]
     templates.sort(key=lambda pair: (pair[0].used, pair[0].created), reverse=True)
     limit = _day_before(KEPT_DAYS)

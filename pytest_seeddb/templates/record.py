@@ -30,6 +30,9 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
 FORM: Final = 4
 """Of how a plan's inputs become fingerprints: templates of another form are built anew, once. 0 is that of 0.1.0."""
 
+_PROJECTS: Final = 16
+"""Projects that a record names at most: checkouts without a repository, in directories that do not last, are many."""
+
 Steps = tuple[tuple[str, tuple[Part, ...]], ...]
 
 
@@ -54,6 +57,8 @@ class Record:
         roles: The roles that its build made.
         form: See `FORM`.
         salt: That of the secrets among its parts; see `pytest_seeddb.fingerprint.digests.seal`.
+        projects: Those that built or used it, see `pytest_seeddb.settings.files.project_identity`; earlier versions
+            noted none.
     """
 
     plan: str
@@ -77,6 +82,7 @@ class Record:
     unlogged: str = ""
     roles: tuple[str, ...] = ()
     salt: str = ""
+    projects: tuple[str, ...] = ()
     form: int = 0
 
     def to_json(self) -> str:
@@ -95,7 +101,7 @@ class Record:
             steps = tuple((str(name), parts_from(parts)) for name, parts in fields.pop("steps"))
             if not all(isinstance(fields[name], kind) for name, kind in _PLAIN.items() if name in fields):
                 return None
-            fields["roles"] = tuple(map(str, fields.get("roles", ())))
+            fields |= {name: tuple(map(str, fields.get(name, ()))) for name in ("roles", "projects")}
             numbering = Numbering({name: drawn_from(drawn) for name, drawn in fields.pop("numbering", {}).items()})
             fields["ran"] = Participation.from_json(fields.get("ran"))
             return cls(**{**fields, "steps": steps, "opened": parts_from(fields["opened"]), "numbering": numbering})
@@ -109,3 +115,14 @@ class Record:
     def used_on(self, day: str) -> Record:
         """The same record with one more day of use."""
         return dataclasses.replace(self, used=day, days=self.days + 1)
+
+    def used_by(self, project: str) -> Record:
+        """The same record, which names the project."""
+        if project in self.projects:
+            return self
+        return dataclasses.replace(self, projects=(*self.projects[1 - _PROJECTS :], project))
+
+    def is_outdated_by(self, new: Record) -> bool:
+        """Whether an earlier version made it of the same plan and profile, and it names no other project."""
+        same = (self.plan, self.profile) == (new.plan, new.profile)
+        return same and self.form < FORM and (not self.projects or not {*self.projects}.isdisjoint(new.projects))

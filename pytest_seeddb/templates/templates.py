@@ -59,12 +59,14 @@ class Template:
         record: What it says of itself.
         carried: The settings and grants that each clone gets.
         built: Whether this process built it just now; else it was there.
+        project: The project that asked for it, in this process.
         reason: Why it was built, in one line.
     """
 
     name: str
     record: Record
     carried: Carried
+    project: str
     built: bool = False
     reason: str = ""
 
@@ -179,7 +181,7 @@ class Templates:
     def _reason(self, plan: Plan, steps: Steps, fingerprint: str) -> str:
         before = history.last_build(self._admin, plan)
         if before is None:
-            return "first build of this plan and profile"
+            return history.reason_without_build(self._admin, plan)
         if why := next((why for name, why in self._staleness.items() if why and before.fingerprint[:24] in name), ""):
             return why
         if before.form != FORM and before.fingerprint != fingerprint and not self._token:
@@ -190,11 +192,13 @@ class Templates:
         return change or ("it was asked for" if self._token else history.ANOTHER_BASE)
 
     def compare(self, plan: Plan) -> Comparison | None:
-        """How the plan differs from the last build of its name and profile; ``None`` where there is none."""
+        """How the plan differs from the project's last build of it; ``None`` where there is none."""
         with server_errors("The templates could not be listed", self._admin.address):
-            plan = self._seal(plan)
+            plan, prints = self._fingerprints_of(plan)
             before = history.last_build(self._admin, plan)
-        return None if before is None else history.compare(before, plan, plan.keys(self.base)[-1])
+            if before is None and (template := self._find(plan, prints[-1])):  # another checkout's
+                before = template.record
+        return None if before is None else history.compare(before, plan, prints[-1])
 
     def _fingerprints_of(self, plan: Plan) -> tuple[Plan, list[str]]:
         """The plan with its secrets sealed, and the fingerprint of each of its prefixes."""
@@ -225,9 +229,11 @@ class Templates:
                 continue
             carried = Carried.of(self._admin, database.name)
             if carried.digest == record.carried:
-                if record.used != (today := _now()[:10]):  # the day of the last use, for pruning: one write a day
-                    self._admin.comment(database.name, record.used_on(today).to_json())
-                return Template(database.name, record, carried)
+                today = _now()[:10]  # the day of the last use, for pruning: one write a day
+                used = (record if record.used == today else record.used_on(today)).used_by(plan.project)
+                if used != record:
+                    self._admin.comment(database.name, used.to_json())
+                return Template(database.name, used, carried, plan.project)
         return None
 
     def _fits(self, record: Record, plan: Plan, fingerprint: str) -> bool:
@@ -405,6 +411,7 @@ class Templates:
                 salt=salt,
                 form=FORM,
                 roles=tuple(sorted(made | (self._roles() - before))),
+                projects=(plan.project,),
             )
             record = finish(build, draft, span.started)
             return self._publish(build, record, reason)
@@ -441,7 +448,7 @@ class Templates:
         if reason == history.OLDER_FORM:
             for older in history.of_older_form(self._admin, record):
                 drop_unused(self._admin, older)
-        return Template(final, replace(record, sealed=sealed), carried, built=True, reason=reason)
+        return Template(final, replace(record, sealed=sealed), carried, build.plan.project, built=True, reason=reason)
 
     def _drop_if_there(self, name: str) -> None:
         if not self._admin.is_broken:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 
 import psycopg
 import pytest
 from separate import separate_server
+
+from pytest_seeddb.settings.files import project_identity
 
 FAILING = """
     import psycopg, pytest
@@ -63,6 +66,8 @@ def test_a_failed_tests_database_is_kept_and_the_report_says_how_to_open_it_and_
     assert "sequences moved: public.shop_id_seq" in output or "sequences moved: shop_id_seq" in output
     with psycopg.connect(shown(result)[1]) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM shop ORDER BY id")]
+        note = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+        assert json.loads(connection.execute(note).fetchone()[0])["project"] == project_identity(project.path)
     assert names[-1] == "left by the test"
     drop(shown(result)[1])
 

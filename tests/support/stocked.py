@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import count
 
 from pytest_seeddb.servers.naming import build_name, clone_name, kept_name, new_lease, template_name
-from pytest_seeddb.templates.inventory import plan_note
+from pytest_seeddb.templates.inventory import owner_note
 from pytest_seeddb.templates.record import Record
 
 _numbers = count(1)
@@ -16,13 +16,12 @@ def day(ago):
     return (dt.datetime.now(dt.UTC) - dt.timedelta(days=ago)).date().isoformat()
 
 
-def make_template(admin, plan="shop", *, used=0, comment=None, layer=False, inner=False, size=0):
-    """A template that was last used so many days ago."""
+def make_template(admin, plan="shop", *, used=0, comment=None, projects=(), **fields):
+    """A template that was last used so many days ago; no projects is what earlier versions noted."""
     fingerprint = f"{next(_numbers):064x}"
     name = template_name(plan, fingerprint, new_lease())
     created = f"{day(used)}T00:00:00.{next(_numbers):06}+00:00"
-    fields = {"created": created, "used": day(used), "layer": layer, "inner": inner, "size": size}
-    record = Record(plan, "default", fingerprint, (), **fields)
+    record = Record(plan, "default", fingerprint, (), created=created, used=day(used), projects=projects, **fields)
     admin.create(build := build_name(new_lease(), 1))
     admin.publish(build, name, lambda _: record.to_json() if comment is None else comment)
     return name
@@ -35,11 +34,11 @@ def make_orphan(admin, kind=clone_name, lease=None):
     return name
 
 
-def make_kept(admin, *, ago=0, plan=""):
+def make_kept(admin, *, ago=0, plan="", project=""):
     """The database of a test that failed so many days ago; empty is what earlier versions noted of its plan."""
     moment = day(ago).replace("-", "") + "010203"
     name = kept_name(moment, clone_name(new_lease(), next(_numbers)))
     admin.create(name)
     if plan:
-        admin.comment(name, plan_note(plan))
+        admin.comment(name, owner_note(plan, project))
     return name

@@ -56,7 +56,7 @@ def template(admin, made):
     """Makes templates of any plan and age."""
 
     def make(plan="shop", **options):
-        made.append(make_template(admin, plan, **options))
+        made.append(make_template(admin, plan, **{"projects": ("ours",), **options}))
         return made[-1]
 
     return make
@@ -74,8 +74,8 @@ def few_kept(monkeypatch, number):
 def test_the_newest_thirty_stay_however_old_and_those_used_within_fourteen_days_however_many(admin, template):
     assert (KEPT_TEMPLATES, KEPT_DAYS) == (30, 14)
     old = [template("thirty", used=100 - number) for number in range(32)]
-    assert prune(admin, "thirty") == [old[1], old[0]]
-    assert prune(admin, "thirty") == []
+    assert prune(admin, "thirty", "ours") == [old[1], old[0]]
+    assert prune(admin, "thirty", "ours") == []
     assert not {old[0], old[1]} & {each.name for each in admin.databases()}
     assert set(old[2:]) <= {each.name for each in admin.databases()}
 
@@ -84,15 +84,16 @@ def test_what_was_used_within_fourteen_days_stays_however_many_there_are(admin, 
     young = [template("busy", used=ago) for ago in (0, 1, 13, 14)]
     gone = template("busy", used=15)
     with few_kept(monkeypatch, 1):
-        assert prune(admin, "busy") == [gone]
+        assert prune(admin, "busy", "ours") == [gone]
     assert set(young) <= {each.name for each in admin.databases()}
 
 
-def test_templates_of_other_plans_stay_also_with_names_that_look_alike(admin, template, monkeypatch):
-    mine = template("pruned", used=50)
+def test_templates_of_other_plans_and_projects_stay_also_with_names_that_look_alike(admin, template, monkeypatch):
+    mine = [template("pruned", used=50), template("pruned", used=49, projects=("another", "ours"))]
     others = [template(plan, used=50) for plan in ("pruned_2", "Pruned", "prune", "other")]
+    others += [template("pruned", used=50, projects=projects) for projects in ((), ("another",))]
     with few_kept(monkeypatch, 0):
-        assert prune(admin, "pruned") == [mine]
+        assert prune(admin, "pruned", "ours") == mine[::-1]
     assert set(others) <= {each.name for each in admin.databases()}
 
 
@@ -100,9 +101,9 @@ def test_of_the_layers_in_the_middle_of_a_stage_the_newest_stay_as_long_as_they_
     monkeypatch.setattr("pytest_seeddb.templates.inventory.KEPT_INNER_LAYERS", 3)
     layers = [template("long", layer=True, inner=True, size=2**28) for _ in range(5)]
     others = [template("long"), template("long", layer=True)]
-    assert set(prune(admin, "long")) == set(layers[:2])
+    assert set(prune(admin, "long", "ours")) == set(layers[:2])
     large = [template("long", layer=True, inner=True, size=2**29 + number) for number in range(2)]
-    assert set(prune(admin, "long")) == {*layers[2:], large[0]}
+    assert set(prune(admin, "long", "ours")) == {*layers[2:], large[0]}
     assert {*others, large[1]} <= {each.name for each in admin.databases()}
 
 
@@ -111,7 +112,7 @@ def test_a_template_that_another_process_holds_stays(admin, template, server_add
     with Admin(server_address) as user:
         user.lock(lock_key("use", held), shared=True)
         with few_kept(monkeypatch, 0):
-            assert prune(admin, "held") == [free]
+            assert prune(admin, "held", "ours") == [free]
         assert not drop_unused(admin, held)
         assert admin.exists(held)
     assert soon_dropped(admin, held)
@@ -152,7 +153,7 @@ def test_a_template_that_was_pruned_while_somebody_looked_is_built_again(server,
 def test_templates_that_say_nothing_or_nonsense_of_themselves_are_not_pruned(admin, template, monkeypatch):
     names = [template("strange", comment=text) for text in ("", "{}", "[1]", '{"seeddb": 99, "plan": "strange"}')]
     with few_kept(monkeypatch, 0):
-        assert prune(admin, "strange") == []
+        assert prune(admin, "strange", "ours") == []
     assert set(names) <= {each.name for each in admin.databases()}
 
 

@@ -10,6 +10,7 @@ from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.servers.naming import parse_name
 from pytest_seeddb.templates import building
+from pytest_seeddb.templates.history import FIRST, OLDER_FORM
 
 SCHEMA = ("CREATE TABLE shop (id serial PRIMARY KEY, name text)", "CREATE INDEX ON shop (name)")
 ROWS = ("INSERT INTO shop (name) SELECT 'shop ' || n FROM generate_series(1, 5) n",)
@@ -64,6 +65,44 @@ def test_the_checkouts_of_a_project_share_its_templates_wherever_they_lie(server
         found = worker.template(checkout)
     assert (built.built, found.built) == (True, False)
     assert found.name == built.name
+
+
+def test_two_projects_of_one_name_hear_nothing_of_each_other_and_share_what_is_the_same(server, make_plan, tmp_path):
+    def plan(root, *stages):
+        (tmp_path / root).mkdir(exist_ok=True)
+        return dataclasses.replace(make_plan(*stages), root=tmp_path / root)
+
+    def last(templates, plan):
+        comparison = templates.compare(plan)
+        return comparison and [(difference.kind, difference.name) for difference in comparison.differences]
+
+    one, two = (plan(name, Statements(f"billing {name}", SCHEMA)) for name in ("one", "two"))
+    with Worker(server) as worker:
+        assert worker.template(one).reason == FIRST
+    with Worker(server) as worker:
+        look = worker.look(two)
+        assert (look.reason, look.opened, last(worker, two)) == (FIRST, (), None), "not how it differs from the other"
+        assert worker.template(two).reason == FIRST
+    edited = Statements("billing one", [*SCHEMA, "SELECT 1"])
+    checkout, changed = dataclasses.replace(one, root=plan("checkout").root), plan("checkout", edited)
+    with Worker(server) as worker:
+        assert last(worker, plan("one", edited)) == [("added", "billing one 2")]
+        assert last(worker, changed) is None
+        assert last(worker, checkout) == [], "it is there already"
+        shared = worker.template(checkout)
+        assert (shared.built, shared.record.projects) == (False, (one.project, checkout.project))
+        assert last(worker, changed) == [("added", "billing one 2")], "what a checkout has used is its last build, too"
+        assert "billing one 2" in worker.look(changed).reason
+
+
+def test_a_build_that_does_not_say_for_which_project_is_no_ones_last(server, make_plan):
+    plan = make_plan(Statements("migration", SCHEMA))
+    with Worker(server) as worker:
+        template = worker.template(plan)
+        unnamed = dataclasses.replace(template.record, projects=())
+        worker.admin.comment(template.name, unnamed.to_json())
+        look = worker.look(make_plan(Statements("migration", ["SELECT 1"])))
+    assert (look.reason, look.opened) == (OLDER_FORM, ())
 
 
 def test_a_clone_holds_what_the_plan_made(worker, make_plan):

@@ -21,6 +21,7 @@ from stocked import make_template as make_template_of
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.naming import MARK, build_name, clone_name, lock_key, new_lease
 from pytest_seeddb.servers.places import state_place
+from pytest_seeddb.settings.files import project_identity
 
 make_template = partial(make_template_of, plan="little-shop")
 
@@ -141,16 +142,26 @@ def test_all_is_all_that_nobody_uses(admin, seeddb, server):
 
 
 @pytest.mark.slow
-def test_databases_of_other_projects_go_only_with_all(admin, pruned, seeddb):
+def test_databases_of_other_projects_go_only_with_all_also_if_they_have_the_same_name(admin, pruned, seeddb, project):
+    identity = project_identity(project.path)
+    named = {"plan": "little-shop", "project": "another of this name"}
     others = {make_template_of(admin, "little-shop-2", used=50), make_kept(admin, ago=50, plan="another")}
-    own = {make_template(admin, used=50), make_kept(admin, ago=50, plan="little-shop")}
+    others |= {namesake := make_template(admin, used=50, projects=("another",)), make_kept(admin, ago=50, **named)}
+    own = {make_template(admin, used=50, projects=("another", identity)), unknown := make_template(admin, used=50)}
+    own |= {make_kept(admin, ago=50, plan="little-shop", project=of) for of in ("", identity)}
     recent = make_template_of(admin, "another")
     shown = json.loads(seeddb("status", "--json").stdout)
     assert {one["name"] for one in (*shown["templates"], *shown["kept"])} == own
-    assert shown["others"]["number"] == 3
-    assert "3 databases of other projects" in seeddb("status").stdout
+    assert {one["name"]: one["project"] for one in shown["templates"]}[unknown] == "unknown"
+    assert shown["others"]["number"] == 5
+    assert "5 databases of other projects" in seeddb("status").stdout
     everything = json.loads(seeddb("status", "--json", "--all").stdout)
     assert {one["name"] for one in (*everything["templates"], *everything["kept"])} == {*own, *others, recent}
+    lines = seeddb("status", "--all").stdout.splitlines()
+    assert [line.split(name)[1].strip() for name in (namesake, unknown) for line in lines if name in line] == [
+        "of another project",
+        "of an unknown project",
+    ]
     assert set(pruned()) == own
     assert set(pruned("--older-than", "40d")) == set()
     assert set(pruned("--older-than", "40d", "--all")) == others

@@ -102,12 +102,15 @@ def test_python_opens_kept_databases_too(seeddb, admin):
 def test_the_database_made_last_is_opened_also_where_the_clock_was_set_back(seeddb, admin):
     make_kept(admin, ago=1)
     latest = make_kept(admin, ago=2)
+    make_kept(admin, plan="little-shop", project="another of this name")
     done = seeddb("shell", "--python", input="print(url)\n")
     assert latest in done.stdout
 
 
 def test_without_kept_databases_the_error_says_how_to_have_a_clone(seeddb, admin):
+    other = make_kept(admin, plan="another")
     done = seeddb("shell", code=2)
+    assert other not in done.stderr, "another project's"
     assert "No database of a failed test was kept" in done.stderr
     assert "--fresh" in done.stderr
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.settings.converters import VerifySpec
 from pytest_seeddb.settings.dotenv import read_dotenv
-from pytest_seeddb.settings.files import find_table
+from pytest_seeddb.settings.files import find_table, project_identity
 from pytest_seeddb.settings.settings import KEYS, CommandSpec, Found, Settings, load_settings
 
 # For each key: its spelling in the table, that in the environment, the values of the two, the
@@ -196,6 +197,54 @@ def test_each_work_tree_has_the_name_of_its_repository(project, tmp_path_factory
     (root / ".git").rmdir()
     (root / ".git").write_text(f"gitdir: {own}\n")
     assert load(root).name == "shop"
+
+
+def identity(path, url, inner="apps/api"):
+    (path / inner).mkdir(parents=True)
+    (path / ".git").mkdir()
+    (path / ".git/config").write_text(ORIGIN.format(url))
+    return project_identity(path / inner)
+
+
+def test_a_project_is_the_same_in_each_clone_of_its_repository_and_none_other(tmp_path):
+    urls = [
+        "https://forge.example/acme/store.git",
+        "https://ci-token:w0rd@forge.example/acme/store",
+        "https://Forge.example:8443/acme/store/",
+        "git@forge.example:acme/store.git",
+        "ssh://git@forge.example:22/acme/store",
+    ]
+    assert len({identity(tmp_path / str(number), url) for number, url in enumerate(urls)}) == 1
+    others = [("https://other.example/acme/store", "apps/api"), ("git@forge.example:acme/shop", "apps/api")]
+    others += [(urls[0], "apps/web"), ("/srv/git/acme/store.git", "apps/api"), ("../store", "apps/api")]
+    others = [identity(tmp_path / f"other {number}", *other) for number, other in enumerate(others)]
+    assert len({*others, project_identity(tmp_path / "0/apps/api")}) == 6
+    assert identity(tmp_path / "local", "file:///srv/git/acme/store/") == others[3]
+    assert identity(tmp_path / "elsewhere/clone", "../store") != others[4], "another directory's neighbour"
+    assert all(re.fullmatch("[0-9a-f]{16}", text) for text in others)
+
+
+def test_a_project_without_an_origin_is_the_same_in_its_work_trees_and_in_clones_of_it(tmp_path):
+    shop, tree, module = (tmp_path / name for name in ("shop", "tree", "module"))
+    (own := shop / ".git/worktrees/tree").mkdir(parents=True)
+    (own / "commondir").write_text("../..\n")
+    (shop / ".git/config").write_text("[core]\n\tbare = false\n")
+    (tree / "app").mkdir(parents=True)
+    (tree / ".git").write_text(f"gitdir: {own}\n")
+    assert project_identity(tree / "app") == project_identity(shop / "app") == identity(tmp_path / "b", shop, "app")
+    (shop / ".git/modules/module").mkdir(parents=True)
+    (shop / ".git/modules/module/config").write_text(ORIGIN.format("git@forge.example:acme/module"))
+    module.mkdir()
+    (module / ".git").write_text("gitdir: ../shop/.git/modules/module\n")
+    assert project_identity(module) == identity(tmp_path / "c", "https://forge.example/acme/module", ".")
+
+
+def test_a_project_without_a_repository_is_its_directory(tmp_path):
+    places = [tmp_path / name / "backend" for name in ("one", "two", "three")]
+    (places[2] / ".git").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    assert len(set(map(project_identity, places))) == 3
+    assert project_identity(tmp_path / "link/backend") == project_identity(places[0])
 
 
 def test_a_declared_name_goes_before_that_of_the_repository(project):

@@ -7,7 +7,7 @@ import pytest
 
 from pytest_seeddb.fingerprint.digests import FORMAT, Part
 from pytest_seeddb.plan.numbering import Numbering
-from pytest_seeddb.templates.record import Record
+from pytest_seeddb.templates.record import FORM, Record
 
 RECORD = Record(
     plan='a "shop" in ünïcödé',
@@ -45,6 +45,23 @@ def test_the_format_is_told_first_so_that_any_version_can_see_whose_it_is():
 
 def test_another_day_of_use_is_counted_and_changes_nothing_else():
     assert RECORD.used_on("2026-05-05") == dataclasses.replace(RECORD, used="2026-05-05", days=2)
+
+
+def test_the_projects_that_used_it_are_noted_once_each_and_the_latest_if_they_are_many():
+    record = RECORD.used_by("a").used_by("b").used_by("a")
+    assert record == dataclasses.replace(RECORD, projects=("a", "b"))
+    assert Record.from_json(record.to_json()) == record
+    for number in range(16):
+        record = record.used_by(str(number))
+    assert record.projects == tuple(map(str, range(16)))
+
+
+def test_an_older_one_is_outdated_unless_it_is_of_another_project():
+    new = dataclasses.replace(RECORD, projects=("a",), form=FORM)
+    older = [dataclasses.replace(RECORD, projects=projects) for projects in ((), ("b", "a"), ("b",))]
+    assert [record.is_outdated_by(new) for record in older] == [True, True, False]
+    assert not dataclasses.replace(new, projects=()).is_outdated_by(new)
+    assert not dataclasses.replace(older[0], profile="another").is_outdated_by(new)
 
 
 def test_a_comment_from_before_days_were_counted_is_read_as_one_day():
