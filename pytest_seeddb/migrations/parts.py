@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_seeddb.dumps.lexer import Piece
-
 HEAD_BYTES: Final = 1 << 16
 """What is read of a file to recognise its tool."""
 _COMMENT: Final = re.compile(rb"--[^\n]*")
@@ -98,59 +96,6 @@ _ATTRIBUTE: Final = re.compile(rb"(\w+):(\"[^\"]*\"|'[^']*'|\S+)")
 _ONLY_LIQUIBASE: Final = re.compile(
     rb"^[ \t]*--[ \t]*(?:precondition|ignoreLines|property|include)[^\n]*$", re.MULTILINE | re.IGNORECASE
 )
-_BACK: Final = frozenset(
-    {"down", "downs", "dn", "downgrade", "rollback", "rollbacks", "revert", "reverse", "undo", "undos", "backward"}
-    | {"backwards", "backout", "teardown", "unapply"}
-)
-_UP: Final = {
-    "up": "down",
-    "ups": "downs",
-    "upgrade": "downgrade",
-    "apply": "rollback",
-    "forward": "backward",
-    "forwards": "backwards",
-    "do": "undo",
-    "setup": "teardown",
-    "deploy": "revert",
-    "commit": "rollback",
-}
-_BESIDE: Final = frozenset(
-    {"migrate", "migration", "migrations", "script", "scripts", "section", "sql", "part", "step", "steps", "begin"}
-    | {
-        "start",
-        "below",
-        "here",
-        "change",
-        "changes",
-        "the",
-        "to",
-        "of",
-        "this",
-        "schema",
-        "for",
-        "plan",
-        "code",
-        "only",
-    }
-    | {"statement", "statements", "procedure", "instructions", "commands", "query", "queries", "if", "needed", "and"}
-    | {"manual", "manually", "version", "all", "end", *_UP}
-)
-_PAIRS: Final = (frozenset({"roll", "back"}), frozenset({"drop", "below"}))
-_MARK_WORDS: Final = 3  # more of them are a sentence
-_WORDS: Final = re.compile(r"[A-Za-z]+")
-_ATTACHED: Final = re.compile(r"[@+!#:/](?:downs?|downgrade|rollback|revert|undo)\b", re.IGNORECASE)
-
-
-# In a sentence, too.
-_GOES_BACK: Final = re.compile(
-    rf"(?<![a-z])(?:{'|'.join(sorted(_BACK))}|roll(?:s|ed|ing)?[ _-]*backs?|revert(?:s|ed|ing)|revers(?:al|es|ed|ing)"
-    r"|undo(?:es|ing)|downgrad(?:es|ed|ing)|back(?:s|ed|ing)?[ _-]*out|(?:tear|tears|tearing)[ _-]*down"
-    r"|un-?appl(?:y|ies|ied|ying))(?![a-z])"
-)
-_LABEL: Final = re.compile(r"[\W_]*([a-z]+)\s*:")
-_FILLERS: Final = _BESIDE | {"how", "run", "uncomment", "instructions", "in", "case", "a", "an"}
-_NEUTRAL: Final = frozenset({"BEGIN", "START", "COMMIT", "END", "SET", "RESET"})
-_TARGET: Final = re.compile(r"(?:(?!\b(?:CASCADE|RESTRICT|WHERE|ON|USING)\b)[^(,;])*", re.IGNORECASE)
 
 
 def read_head(path: Path) -> bytes:
@@ -317,68 +262,6 @@ def _changesets(script: bytes, name: str) -> tuple[list[Part], bool]:
     if refused:
         raise _only_the_tool("Liquibase", name, _line(script, refused.start()), refused.group())
     return parts, has_transaction
-
-
-def check_comments(comments: Sequence[Piece], pieces: Sequence[Piece], name: str, before: int) -> None:
-    """Raise `BuildError` where a comment before the last of the statements looks like the mark of a down part."""
-    others: set[tuple[str, ...]] = set()
-    last = pieces[-1].line if pieces else 0
-    removal = len(pieces)  # where nothing follows that does not remove
-    while removal and _removes(pieces[removal - 1]):
-        removal -= 1
-    for comment in comments:
-        text = comment.text.strip().decode(errors="replace")
-        words = tuple(_WORDS.findall(text.lower()))
-        label = _LABEL.match(text.lower())
-        labels = (label[1], ":") if label else ()
-        is_mark = comment.line < last and not comment.is_closed and _is_mark(text, words, others)
-        is_mark |= comment.line < last and label is not None and label[1] in _BACK and labels in others
-        if is_mark or (_announces(text) and _takes_back(comment, pieces, removal)):
-            raise BuildError(
-                f"{name}, line {before + comment.line}: this comment looks like the start of a down migration",
-                saw=text,
-                source=f"{name}:{before + comment.line}",
-                remedy="move the down migration to its own file, NAME.down.sql. If it is not one, reword the comment",
-            )
-        others |= {tuple(_UP.get(word, word) for word in some) for some in (words, labels)}
-
-
-def _removes(piece: Piece) -> bool:
-    word = piece.words[0] if piece.words else ""
-    return word in {"DROP", "DELETE", "TRUNCATE", *_NEUTRAL} or (
-        word == "ALTER" and "DROP" in piece.words and "ADD" not in piece.words
-    )
-
-
-def _announces(comment: str) -> bool:
-    """Whether a line of the comment begins or ends with a word for the way back, and holds no statement itself."""
-    for line in comment.lower().splitlines():
-        words = [word for word in _WORDS.findall(_GOES_BACK.sub(" rollback ", line)) if word not in _FILLERS]
-        if words and "rollback" in {words[0], words[-1]} and not line.rstrip(" */").endswith(";"):
-            return True
-    return False
-
-
-def _takes_back(comment: Piece, pieces: Sequence[Piece], removal: int) -> bool:
-    """Whether the comment stands before statements that only remove, one of them what an earlier one names."""
-    if not 0 < removal < len(pieces) or comment.line + comment.is_closed <= pieces[removal - 1].line:
-        return False
-    earlier = [piece.text.decode(errors="replace") for piece in pieces[:removal]]
-    for piece in pieces[removal:]:
-        if piece.line + (not comment.is_closed) > comment.line and piece.words[0] not in _NEUTRAL:
-            target = _TARGET.match(piece.text.decode(errors="replace"))
-            names = re.findall(r"[\w$]+", target.group()) if target else []
-            if any(re.search(rf"(?<![\w$]){re.escape(names[-1])}(?![\w$])", text, re.IGNORECASE) for text in earlier):
-                return True
-    return False
-
-
-def _is_mark(line: str, words: tuple[str, ...], comments: set[tuple[str, ...]]) -> bool:
-    pairs = {pair for pair in _PAIRS if pair <= set(words)}
-    if not _BACK.intersection(words) and not pairs:
-        return False
-    rest = set(words) - _BACK - _BESIDE - frozenset().union(*pairs)
-    return not rest or _ATTACHED.search(line) is not None or (words in comments and len(words) <= _MARK_WORDS)
 
 
 PLACEHOLDER: Final = re.compile(rb"\$\{([\w:.\-]+)\}")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.dumps.lexer import Piece, statements
 from pytest_seeddb.errors import BuildError, names_a_secret
 from pytest_seeddb.fingerprint.digests import MISSING, SET, Part, content_part, digest, file_part, relative_name
-from pytest_seeddb.migrations.parts import PLACEHOLDER, check_comments, replaced, upward
+from pytest_seeddb.migrations.directions import check_comments
+from pytest_seeddb.migrations.parts import PLACEHOLDER, replaced, upward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

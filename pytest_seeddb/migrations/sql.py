@@ -33,13 +33,12 @@ _LISTED: Final = 5
 _OUTSIDE: Final = re.compile(
     r"^(?:(?:CREATE|DROP|REINDEX)\b.*\bCONCURRENTLY\b|ALTER TABLE\b.*\bDETACH PARTITION\b.*\bCONCURRENTLY\b"
     r"|VACUUM\b|REINDEX (?:SCHEMA|DATABASE|SYSTEM)\b|CLUSTER(?: VERBOSE)?$"
-    r"|(?:CREATE|DROP|ALTER) SUBSCRIPTION\b|(?:COMMIT|ROLLBACK) PREPARED\b"
-    # The file's own transactions.
-    r"|(?:BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?! TO\b)(?!.* TO\b)|PREPARE TRANSACTION)\b)"
+    r"|(?:CREATE|DROP|ALTER) SUBSCRIPTION\b|(?:COMMIT|ROLLBACK) PREPARED\b)"
 )
-_TRANSACTION: Final = re.compile(
+# Where the file's own transactions begin and end.
+_EDGE: Final = re.compile(
     r"(?P<begin>BEGIN|START TRANSACTION)\b"
-    r"|(?:COMMIT|END|ABORT|ROLLBACK)(?! PREPARED)(?!.*\bTO\b)(?:.*(?P<chain>(?<!NO) CHAIN))?|PREPARE TRANSACTION\b"
+    r"|(?:COMMIT|END|ABORT|ROLLBACK)\b(?! PREPARED)(?!.*\bTO\b)(?:.*(?P<chain>(?<!NO) CHAIN))?|PREPARE TRANSACTION\b"
 )
 # The same as the server says it, for what words do not tell: a procedure that commits, the use of an enum's value
 # before the transaction that adds it is committed, and so on.
@@ -124,7 +123,7 @@ def _work(
     for path in paths:
         parts = script_parts(path, root, reading, source=source, content=contents.get(path))
         further = (file_part(beside[path], root, source=source),) if path in beside else ()
-        check = partial(check_sql_file, path, root, reading)
+        check = partial(SqlFile.read, path, root, reading)
         steps.append(Step(f"migration {parts[0].name}", (*parts, *further), check=check))
 
     def run(target: Target, first: int) -> None:
@@ -145,7 +144,7 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: 
     It runs in one transaction, with the step's mark in it; statement by statement where one cannot run in a
     transaction, or the file has transactions of its own. Then after a failure, what ran before stays.
     """
-    script = _Script.read(path, target.root, reading)
+    script = SqlFile.read(path, target.root, reading)
     if script.statements and not script.runs_alone:
         try:
             script.run_together(target, target.marks.mark(step) if step else None)
@@ -158,16 +157,6 @@ def run_sql_file(path: Path, target: Target, step: Step | None = None, reading: 
         script.run_alone(target)
 
 
-def check_sql_file(path: Path, root: Path, reading: Reading) -> None:
-    """Raise the `BuildError` of a file that cannot be read whole, or that leaves a transaction open."""
-    script, is_open = _Script.read(path, root, reading), False
-    for statement in script.statements:
-        if edge := _TRANSACTION.match(" ".join(statement.piece.words)):
-            is_open = bool(edge["begin"] or edge["chain"])
-    if is_open:
-        raise script.unended()
-
-
 class _Refused(Exception):  # noqa: N818 - it is caught in this module only
     def __init__(self, statement: Statement, error: Exception) -> None:
         self.statement = statement
@@ -176,7 +165,7 @@ class _Refused(Exception):  # noqa: N818 - it is caught in this module only
 
 
 @dataclass(frozen=True)
-class _Script:
+class SqlFile:
     """A file's statements that migrate upward."""
 
     name: str
@@ -184,11 +173,24 @@ class _Script:
     runs_alone: bool
 
     @classmethod
-    def read(cls, path: Path, root: Path, reading: Reading) -> _Script:
+    def read(cls, path: Path, root: Path, reading: Reading) -> SqlFile:
+        """Raises the `BuildError` of a file that cannot be read whole, or that leaves a transaction open."""
         script, has_transaction = read_script(path, root, reading)
-        lines = (" ".join(statement.piece.words) for statement in script)
-        alone = not has_transaction or any(_OUTSIDE.match(words) for words in lines)
-        return cls(relative_name(path, root), tuple(script), alone)
+        name, begun = relative_name(path, root), None
+        runs_alone = not has_transaction
+        for statement in script:
+            words = " ".join(statement.piece.words)
+            if edge := _EDGE.match(words):
+                begun = statement if edge["begin"] or edge["chain"] else None
+            runs_alone |= bool(edge or _OUTSIDE.match(words))
+        if begun:
+            raise BuildError(
+                f"{name} begins a transaction and does not end it",
+                saw=f"{begun.file}, line {begun.line}: {begun.piece.text.decode(errors='replace')}",
+                source=name,
+                remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
+            )
+        return cls(name, tuple(script), runs_alone)
 
     def run_together(self, target: Target, mark: Mark | None) -> None:
         """Run in one transaction, with the step's mark."""
@@ -206,27 +208,15 @@ class _Script:
 
     def run_alone(self, target: Target) -> None:
         """Run each statement in a transaction of its own, or in those of the file."""
-        from psycopg.pq import TransactionStatus
-
         with _connect(target, autocommit=True) as connection:
             try:
                 for statement in self.statements:
                     _run(connection, statement)
             except _Refused as refused:
                 raise self.failure(refused) from refused.__cause__
-            if connection.info.transaction_status is not TransactionStatus.IDLE:
-                raise self.unended()
-
-    def unended(self) -> BuildError:
-        """The error of a file that leaves its transaction open."""
-        return BuildError(
-            f"{self.name} begins a transaction and does not end it",
-            saw="the connection is left inside a transaction; its work would be lost",
-            source=self.name,
-            remedy="add COMMIT, or leave BEGIN out: each file runs in a transaction anyway",
-        )
 
     def failure(self, refused: _Refused) -> BuildError:
+        """The error of a statement, with its line."""
         error, line, name = refused.error, refused.statement.line, refused.statement.file
         text = refused.statement.piece.text.decode(errors="replace")
         lines_before = text[: max(error.position - 1, 0)].count("\n")

@@ -161,9 +161,9 @@ class _Staging:
         name = f"seed {seed.identity}"
         if isinstance(seed, SqlSeed):
             from pytest_seeddb.migrations.script import SEED, script_parts  # its patterns take their time
-            from pytest_seeddb.migrations.sql import check_sql_file
+            from pytest_seeddb.migrations.sql import SqlFile
 
-            check_file = partial(check_sql_file, seed.path, self._root, SEED)
+            check_file = partial(SqlFile.read, seed.path, self._root, SEED)
             return Step(name, script_parts(seed.path, self._root, SEED, source=self._source), check=check_file)
         if isinstance(seed, CommandSeed):
             program = partial(check_command, seed.spec, self._root, what="seeds", source=self._source)
