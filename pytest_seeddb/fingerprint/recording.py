@@ -23,12 +23,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from pytest_seeddb.fingerprint import environment, tracing
-from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, content_part, file_digest, merge
+from pytest_seeddb.fingerprint.digests import (
+    CHANGED_MEANWHILE,
+    DIRECTORY,
+    MISSING,
+    Part,
+    content_part,
+    file_digest,
+    merge,
+)
 from pytest_seeddb.fingerprint.events import PATHS, files_of
 from pytest_seeddb.fingerprint.listings import (
+    GLOBS,
     LISTING,
     digest_of_names,
     is_finder,
+    missing_of_glob,
     names_in,
     patterns_of,
     split,
@@ -46,7 +56,7 @@ _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", 
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
 )
-_COUNTED: Final = frozenset({*PATHS, *_PROCESSES})
+_COUNTED: Final = frozenset({*PATHS, *_PROCESSES, *GLOBS})
 _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
@@ -168,20 +178,17 @@ class Recording:
         return [name for name in sources if name in self._loads and self._loads[name].state != self._state(name)]
 
     def note(self, path: str, kind: str) -> None:
-        """Note an event of the kind ``reads``, ``updates``, ``writes`` or ``lists``; the hook calls this."""
+        """Note an event: something ``reads``, ``updates``, ``writes``, ``lists`` or ``misses`` the path."""
         name = self._name(path)
         if name is None:
             return
         if kind == "writes":
             self._written.add(name)
         elif kind == "lists":
-            own = self._is_own(lister := reader())
-            if lister is None or os.path.isabs(name) or (is_finder(module_of(lister)) and not own):  # noqa: PTH117 - strings
-                return
-            if top_of(lister) != _OURSELVES and self._calls(_planned):
-                patterns = patterns_of(path)
-                listed = (with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
-                self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
+            self._list(name, path)
+        elif kind == "misses":
+            if not os.path.isabs(name) and self._is_own(reader()):  # noqa: PTH117 - strings
+                self._add(self._reads, name, _Read())
         elif name.endswith(".pyc"):
             self._load(self._name(source_from_cache(path)))
         elif not is_code(name) or self._is_own(frame := reader()):
@@ -252,6 +259,18 @@ class Recording:
         """Everything that was read, with the sources whose code was being executed."""
         reads = {name.replace(os.sep, "/"): sorted(read.readers) for name, read in self._reads.items()}
         return {**reads, **{name: sorted(readers) for name, readers in self._variables.items()}}
+
+    def _list(self, name: str, path: str) -> None:
+        own = self._is_own(lister := reader())
+        if lister is None or os.path.isabs(name) or (is_finder(module_of(lister)) and not own):  # noqa: PTH117 - strings
+            return
+        if top_of(lister) != _OURSELVES and self._calls(_planned):
+            if not os.path.lexists(path):
+                self._add(self._reads, name, _Read())
+                return
+            patterns = patterns_of(path)
+            listed = (with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
+            self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
 
     def _read(self, name: str) -> None:
         if (state := self._state(name)) != _NO_FILE:
@@ -444,6 +463,8 @@ def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
             with suppress(OSError, ValueError):
                 if (path := places.path(name)) and os.path.isfile(path):  # noqa: PTH113 - strings
                     value = code.digest(name)
+                elif path and os.path.isdir(path):  # noqa: PTH112 - as above
+                    value = DIRECTORY
         parts.append(content_part(name, value))
     return tuple(sorted(parts))
 
@@ -462,7 +483,8 @@ def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] 
                 recording.note_process()
             _busy.recording = False
             return
-        for path, kind in files_of(event, arguments):
+        missing = ((path, "misses") for path in missing_of_glob(event, arguments)) if event in GLOBS else ()
+        for path, kind in missing or files_of(event, arguments):
             for recording in _recordings:
                 recording.note(path, kind)
     _busy.recording = False

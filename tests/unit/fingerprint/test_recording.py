@@ -251,7 +251,7 @@ def test_recorded_names_are_compared_with_the_files_as_they_are_now(root):
 
 def test_recorded_names_lead_nowhere_out_of_the_root(root, tmp_path):
     (tmp_path / "secret").write_text("x")
-    names = ["../secret", str(tmp_path / "secret"), "nul\0byte", ".", "sub/../../secret"]
+    names = ["../secret", str(tmp_path / "secret"), "nul\0byte", "sub/../../secret"]
     assert {part.digest for part in current(names, root)} == {"missing"}
 
 
@@ -281,6 +281,16 @@ def listed_by_descriptor():
 def walked():
     import os
     return [*os.fwalk(HERE)]
+def matched(pattern):
+    import glob
+    return glob.glob(pattern, recursive=True)
+def matched_below(pattern):
+    import glob
+    return glob.glob(pattern, root_dir=HERE)
+def matched_of_path(pattern):
+    return sorted(Path().glob(pattern))
+def matched_deep(pattern):
+    return sorted(Path("apps").rglob(pattern))
 def read(name):
     return (HERE / name).read_bytes()
 def selected(name):
@@ -319,6 +329,43 @@ def test_a_directory_that_own_code_lists_counts_by_the_names_in_it(root, own, ho
     assert current(_names(recording), root) == recording.parts(), "tests, and what is in the files, make no difference"
     (root / "test_b.json").write_text("")
     assert current(_names(recording), root) != recording.parts()
+
+
+@pytest.mark.parametrize(
+    ("how", "pattern"),
+    [
+        *(("matched", pattern) for pattern in ("apps/*/seed.csv", "apps/**/seed.csv", "apps/x/seed.csv")),
+        *(("matched", pattern) for pattern in ("*/x/seed.csv", "apps/x/*.csv", "*/x/s*.csv", "apps/x/")),
+        *(("matched_below", pattern) for pattern in ("apps/*/seed.csv", "apps/x/seed.csv")),
+        *(
+            ("matched_of_path", pattern)
+            for pattern in ("apps/*/seed.csv", "**/seed.csv", "*/x/seed.csv", "apps/x/*.csv")
+        ),
+        *(("matched_deep", pattern) for pattern in ("seed.csv", "x/seed.csv", "s*.csv")),
+    ],
+)
+@pytest.mark.parametrize("there", ["apps/y", "apps/x"])
+def test_a_file_that_a_pattern_would_find_counts_by_its_being_missing(root, own, monkeypatch, how, pattern, there):
+    monkeypatch.chdir(root)
+    Path(there).mkdir(parents=True)
+    Path("apps/y/seed.csv" if there == "apps/y" else "apps/file").write_text("")
+    with Recording(root) as recording:
+        before = getattr(own, how)(pattern)
+    assert current(_names(recording), root) == recording.parts()
+    Path("apps/x").mkdir(exist_ok=True)
+    Path("apps/x/seed.csv").touch()
+    if getattr(own, how)(pattern) != before:
+        assert current(_names(recording), root) != recording.parts()
+    assert not any("file/" in name for name in _names(recording))
+
+
+def test_a_directory_that_own_code_would_list_counts_by_its_being_missing(root, own, monkeypatch):
+    monkeypatch.setattr(own, "HERE", root / "more")
+    with Recording(root) as recording, contextlib.suppress(FileNotFoundError):
+        own.all_listed()
+    assert recording.parts() == (Part("more", MISSING),)
+    (root / "more").mkdir()
+    assert current(_names(recording), root) == (Part("more", "a directory"),)
 
 
 def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_lists(root, own):
