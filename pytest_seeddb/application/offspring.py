@@ -13,18 +13,23 @@ import os
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.fingerprint.places import Places
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _CHILDREN: Final = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"}
 )
 """The audit events (PEP 578) of another program. C code that makes one calls the hooks of `os.register_at_fork`."""
+
+listeners: Final[list[Callable[[Sequence[str], str], None]]] = []
+"""What hears of the command and the directory of each `subprocess`."""
 
 _started = 0
 _outlived: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
@@ -84,13 +89,19 @@ def _listen() -> None:
         _thread.start_new_thread = start_and_count
 
 
-def _on_event(event: str, arguments: tuple[object, ...]) -> None:
+def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     # `threading` lists its own threads; of one that is started without it nobody can say when it ends.
     is_unlisted = event == "_thread.start_new_thread" and not isinstance(
         getattr(arguments[0], "__self__", None), threading.Thread
     )
     if event in _CHILDREN or is_unlisted:
         _count()
+    if event == "subprocess.Popen" and listeners:
+        with suppress(Exception):  # an error here would be raised by the user's own call
+            words, directory = arguments[1:3]
+            command = [words] if isinstance(words, str | bytes | os.PathLike) else words
+            for hear in listeners:
+                hear([os.fsdecode(word) for word in command], os.fsdecode(directory or ""))
 
 
 def _count() -> None:

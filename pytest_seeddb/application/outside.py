@@ -14,22 +14,25 @@ from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.servers.naming import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine.interfaces import Dialect
 
     from pytest_seeddb.settings.settings import Settings
 
 _ALL: Final = "an engine"
+_ENTRY: Final = 3
+"""The words of a command that say what it runs; those behind may be others in each test."""
 _WHERE: Final = {"host": ("host", "unix_sock", "HOST"), "dbname": ("dbname", "database", "NAME", "user", "USER")}
 
 
 class Asker(NamedTuple):
-    """Who is running now, whether on behalf of seeded tests alone, and the settings of its table."""
+    """Who is running now, whether for seeded tests alone, the settings of its table, whether it knows an address."""
 
     name: str
     is_for_seeded: bool
     settings: Settings
+    knows_address: bool
 
 
 class Outside:
@@ -46,15 +49,18 @@ class Outside:
         self._names: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
         self._places: weakref.WeakKeyDictionary[Dialect, str] = weakref.WeakKeyDictionary()
         self._asking = threading.local()
+        self._children: dict[tuple[str, ...], str] = {}
         self.connected: dict[str, str] = {}
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """Watch Django in the block, also where it is imported in it, and the engines of `add`."""
+        from pytest_seeddb.application.children import watch_children
         from pytest_seeddb.application.django import watch_django
 
         with self._watching:
             self._watching.enter_context(watch_django(self.check_django))
+            self._watching.enter_context(watch_children(self.note_child))
             yield
 
     def add(self, settings: Settings) -> None:
@@ -95,6 +101,21 @@ class Outside:
         if not _is_ours(settings):
             self._check(f"Django's database {alias!r}", _place(settings), is_engine=False)
 
+    def note_child(self, command: Sequence[str], directory: str) -> None:
+        """A child process begins, which has none of what redirects connections here."""
+        from pytest_seeddb.application.children import entry_of
+
+        asker = self._asker()
+        if asker.is_for_seeded and not (asker.settings.env or asker.knows_address):
+            key = (directory, *command[:_ENTRY])
+            if key not in self._children:
+                self._children[key] = ""
+                self._children[key] = entry_of(command, directory, asker.settings)
+            if entry := self._children[key]:
+                text = f"the child process `{entry}` knows the application's own database and not the test's "
+                text += "(name the variable that it reads in `env`, or give it `seeded_db.url`)"
+                self.connected.setdefault(text, asker.name)
+
     def _name(self, dialect: Dialect) -> str:
         """The entry of a table's ``engines`` that names the dialect's engine; empty where none does."""
         from pytest_seeddb.application.redirection import engines_of
@@ -115,7 +136,7 @@ class Outside:
         return self._names.get(dialect, _ALL if is_any else "")
 
     def _check_thread(self, name: str) -> None:
-        asker, _, settings = self._asker()
+        asker, _, settings, _ = self._asker()
         if settings.outside == "say":
             self.connected.setdefault(f"{name} connected to the database of a later test", asker)
         elif settings.outside != "allow":
@@ -128,7 +149,7 @@ class Outside:
             )
 
     def _check(self, name: str, place: str, *, is_engine: bool = True) -> None:
-        asker, is_for_seeded, settings = self._asker()
+        asker, is_for_seeded, settings, _ = self._asker()
         mode = settings.outside
         if mode == "allow" or (is_engine and not {name, "all"} & {*settings.engines}):
             return

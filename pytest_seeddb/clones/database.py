@@ -58,6 +58,7 @@ class SeededDatabase:
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
+        was_read: Whether the test knows its address.
         own_address: Its address, for what is closed when it goes.
         roles: Those of the application's connections; the owner's where it is not activated.
         activation: Points the application at it, for a block.
@@ -78,7 +79,7 @@ class SeededDatabase:
     ) -> None:
         self.own_address = clone.address
         self._offspring = Offspring()
-        self._was_read = False
+        self.was_read = False
         self.template = clone.template
         self.isolation = isolation
         self._env = env
@@ -100,7 +101,7 @@ class SeededDatabase:
     @property
     def address(self) -> Address:
         """Where it is. Whoever has read it, or what follows from it, finds nothing there once the test is over."""
-        self._was_read = True
+        self.was_read = True
         return self.own_address
 
     @property
@@ -109,7 +110,7 @@ class SeededDatabase:
 
         A connection that was opened here gives nothing away, as it ends with the test.
         """
-        return self._was_read or bool(self._offspring)
+        return self.was_read or bool(self._offspring)
 
     @property
     def name(self) -> str:

@@ -28,9 +28,13 @@ _XUNIT: Final = re.compile(r"_(?:xunit|unittest)_(set\w+?)_fixture_(.+)")
 class Askers:
     """A plugin that follows which test, which fixture and which thread is running."""
 
-    def __init__(self, settings_of: Callable[[pytest.Item | pytest.Collector | None], Settings]) -> None:
+    def __init__(
+        self,
+        settings_of: Callable[[pytest.Item | pytest.Collector | None], Settings],
+        knows_address: Callable[[pytest.Item], bool],
+    ) -> None:
         self.outside = Outside(self.asker)
-        self._settings_of = settings_of
+        self._settings_of, self._knows_address = settings_of, knows_address
         self._collector: pytest.Collector | None = None
         self._main = threading.current_thread()
         self._item: pytest.Item | None = None
@@ -88,7 +92,8 @@ class Askers:
 
     def asker(self) -> Asker:
         """What runs now in this thread, whether it does so for seeded tests alone, and the settings of its table."""
-        return Asker(*self._who(), self._settings_of(self._item or self._collector))
+        settings = self._settings_of(self._item or self._collector)
+        return Asker(*self._who(), settings, self._item is not None and self._knows_address(self._item))
 
     def _who(self) -> tuple[str, bool]:
         thread, item = threading.current_thread(), self._item

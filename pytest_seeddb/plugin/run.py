@@ -273,7 +273,10 @@ def watch_outside(config: pytest.Config, settings: Settings) -> None:
             root = run.settings if run else settings
             return run.settings_of(node) if run and node else root
 
-        askers = config.stash[OUTSIDE] = Askers(settings_of)
+        def knows_address(item: pytest.Item) -> bool:
+            return any(node.stash[DATABASE].was_read for node in item.listchain() if DATABASE in node.stash)
+
+        askers = config.stash[OUTSIDE] = Askers(settings_of, knows_address)
         watching = ExitStack()
         watching.enter_context(askers.outside.on())
         config.add_cleanup(watching.close)

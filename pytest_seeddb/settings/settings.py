@@ -135,7 +135,8 @@ class Settings:
         "default that is refused on behalf of seeded tests (in fixtures, `setup_class` and the like that no other test "
         "uses, and inside `seeded_db_factory`); elsewhere it connects, and the run says so at its end. `refuse` "
         "refuses it elsewhere, too; `say` refuses nothing; `allow` does not even say it. The same holds for a thread "
-        "of the project that a seeded test left running, when it connects to the database of a later test.",
+        "of the project that a seeded test left running, when it connects to the database of a later test. Unless it "
+        "is `allow`, the run also says which child process of a seeded test knows the application's own database only.",
     )
     build: str = _setting(
         choice(*BUILDS),

@@ -328,6 +328,53 @@ def test_xdist_says_it_once(project, own_rows):
     assert result.stdout.str().count("connected to its own database") == 1
 
 
+CHILDREN = """
+    import multiprocessing, os, subprocess, sys
+    import pytest, app
+    pytestmark = pytest.mark.seeded
+    def run(*words, **more):
+        subprocess.run([sys.executable, *words], check=True, **more)
+    def test_others():
+        run("-c", "import json")
+        run("-m", "json.tool", "--help")
+        run("tool.py")
+        subprocess.run(["git", "--version"])
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            pool.map(abs, [1])
+    def test_it_has_the_url(seeded_db):
+        run("app.py", env={**os.environ, "ANY": seeded_db.url})
+    def test_fork():
+        child = multiprocessing.get_context("fork").Process(target=app.add, args=("fork",))
+        child.start()
+        child.join()
+    def test_own():
+        run("app.py")
+        run("-W", "ignore", "-m", "app")
+        subprocess.run("python app.py", shell=True)
+    def test_spawn():
+        child = multiprocessing.get_context("spawn").Process(target=app.add, args=("spawn",))
+        child.start()
+        child.join()
+"""
+
+
+def test_a_child_process_that_knows_the_applications_own_database_only_is_said_once(project, own_rows):
+    project.write("tool.py", "import json")
+    result = project.test(CHILDREN)
+    result.assert_outcomes(passed=5)
+    assert own_rows() == ["spawn"]
+    lines = [line for line in result.outlines if "the child process" in line]
+    assert [line.partition("`")[2].partition("`")[0] for line in lines] == [
+        "python app.py",
+        "python -m app",
+        "multiprocessing: app",
+    ]
+    assert "(name the variable that it reads in `env`, or give it `seeded_db.url`), first in test_it.py::" in lines[0]
+    project.table('engines = ["app:engine"]\nenv = "DATABASE_URL"')
+    only_one = CHILDREN.partition("    def test_others")[0] + "    def test_own():\n        run('app.py')\n"
+    assert "the child process" not in project.test(only_one).stdout.str()
+
+
 def test_without_the_option_nothing_is_watched(project, own_rows):
     project.write("test_it.py", "import app\ndef test_it(): app.add('x')")
     result = project.run(enabled=False)
