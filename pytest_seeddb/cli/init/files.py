@@ -8,13 +8,14 @@ import re
 import sys
 import tomllib
 import zlib
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_seeddb.migrations.directions import is_down, names_a_way_back
+from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.migrations.arranging import Arranged
+from pytest_seeddb.migrations.formats import PLAIN, Directory
 
 _NOT_ITS_OWN: Final = re.compile(
     r"\..*|.*\.(?:egg|dist)-info|__pycache__|__pypackages__|site-packages|node_modules|build|dist|htmlcov|vendor"
@@ -22,7 +23,6 @@ _NOT_ITS_OWN: Final = re.compile(
 )
 _MOST: Final = 20_000
 _BEGINNING: Final = 1_000_000
-_MARKS: Final = re.compile(rb"(?im)^[ \t]*--[ \t]*(?:(migrate:up)|\+goose[ \t]+Up|\+migrate[ \t]+Up)\b")
 _ALEMBIC: Final = re.compile(rb"^\[alembic\]", re.MULTILINE)
 _FLASK_APP: Final = re.compile(
     rb"^(app|application)\s*(?::[^=\n]+)?=\s*(?:\w+\.)?(?:create_app|make_app|Flask)\(", re.MULTILINE
@@ -34,7 +34,8 @@ _DUMPED: Final = re.compile(rb"^-- PostgreSQL database (?:cluster )?dump", re.MU
 _ROWS: Final = re.compile(rb"^(?:COPY \S+ .*FROM stdin;|INSERT INTO )", re.MULTILINE)
 _SEEDS: Final = re.compile(r"(?:.*/)?seeds?(?:/[^/]*)?\.sql", re.IGNORECASE)
 _CHANGELOG: Final = re.compile(r"[^/]*change[-_.]?log[^/]*\.(?:xml|ya?ml|json)")
-_LEAST: Final = 20  # a directory is rated below that which holds no table, no numbers and no tool's marks
+_SIGNS: Final = 3  # the most that tell a directory of migrations whose format nothing tells
+_MIGRATIONS: Final = frozenset({"migrations", "migration", "migrate"})
 _NOT_MIGRATIONS: Final = frozenset({"queries", "query", "fixtures", "seeds", "seed", "functions", "views", "scripts"})
 
 
@@ -186,45 +187,35 @@ def sql_migrations(files: Files) -> list[tuple[str, str]]:
 
     Directories, or a plan of Sqitch's, or the file beside seeds and in the root.
     """
-    plans = files.ending("/sqitch.plan")
-    others = {f"{plan.removesuffix('sqitch.plan')}{kind}/" for plan in plans for kind in ("deploy", "revert", "verify")}
-    others |= {f"{name.rpartition('/')[0]}/" for name in changelogs(files)}
-    beside: dict[str, set[str]] = defaultdict(set)
+    others = tuple(f"{name.rpartition('/')[0]}/" for name in changelogs(files))
+    rated = [((True, _SIGNS), plan, plan) for plan in files.ending("/sqitch.plan")]
+    refused: list[tuple[str, str]] = []
+    places: dict[str, list[str]] = {}
     for name in files.ending(".sql"):
-        place, _, file = name.rpartition("/")
-        beside[place].add(file)
-    siblings = {place: frozenset(names) for place, names in beside.items()}
-    directories: dict[str, dict[str, bytes]] = defaultdict(dict)
-    for name in files.ending(".sql"):
-        text = files.beginning(name)
         place, _, file = name.rpartition("/")
         if file in {"migration.sql", "up.sql"}:  # Prisma and Diesel have a directory for each migration
             place = place.rpartition("/")[0]
-        is_meant = not any(map(names_a_way_back, place.split("/"))) and not any(map(name.startswith, others))
-        if is_meant and not is_down(file, siblings[name.rpartition("/")[0]]) and not _DUMPED.search(text):
-            directories[place][name] = text
-    rated: list[tuple[int, str, str]] = [(1000, plan, plan) for plan in plans]
-    for place, texts in directories.items():
+        if not name.startswith(others):
+            places.setdefault(place, []).append(name)
+    for place, within in places.items():
+        arranged, names, last = Arranged(()), within, place.rpartition("/")[2].lower()
+        if place:
+            try:
+                arranged = Directory(files.root / place, files.root, "").arranged()
+            except ConfigError:  # the way back, another tool's files, or several formats
+                refused += [(place, place)] if last in _MIGRATIONS else []
+            names = [f"{place}/{file.name}" for file in arranged.used]
+        texts = {name: text for name in names if not _DUMPED.search(text := files.beginning(name))}
         tables = [name for name, text in texts.items() if _TABLE.search(text) and not _SEEDS.fullmatch(name)]
-        if not place or any(map(_SEEDS.fullmatch, texts)):
-            numbered_here = [name for name in texts if _NUMBERED.fullmatch(name.rpartition("/")[2])]
-            if len(tables) == 1 and not numbered_here:
-                rated.append((_LEAST, tables[0], tables[0]))
-            if not place or (len(tables) == 1 and not numbered_here):
-                continue
-        last = place.rpartition("/")[2].lower()
-        numbered = sum(bool(_NUMBERED.fullmatch(name.rpartition("/")[2])) for name in texts)
-        nested = place != next(iter(texts)).rpartition("/")[0]
-        text = b"\n".join(texts.values())
-        marks = _MARKS.search(text)
-        rating = (
-            100 * bool(marks)
-            + 50 * (last in {"migrations", "migration", "migrate"})
-            + 40 * (2 * numbered > len(texts) or nested)
-            + 20 * bool(_TABLE.search(text))
-            + 5 * (last in {"sql", "db", "schema", "database"})
-        )
-        if last not in _NOT_MIGRATIONS and rating >= _LEAST:
-            tool = f", with {'dbmate' if marks[1] else 'goose or sql-migrate'}'s marks" if marks else ""
-            rated.append((rating, place, f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"))
-    return [(place, about) for _, place, about in sorted(rated, key=lambda entry: -entry[0])]
+        numbered = [name for name in texts if _NUMBERED.fullmatch(name.rpartition("/")[2])]
+        if (not place or any(map(_SEEDS.fullmatch, texts))) and not numbered and len(tables) == 1:
+            rated.append(((False, 0), tables[0], tables[0]))
+        elif place and texts:
+            is_format = arranged.format != PLAIN.name
+            signs = sum((last in _MIGRATIONS, 2 * len(numbered) > len(texts), bool(tables)))
+            if last not in _NOT_MIGRATIONS and (is_format or signs):
+                tool = f", {arranged.title}" if is_format else ""
+                about = f"{place}: {len(texts)} file{'' if len(texts) == 1 else 's'}{tool}"
+                rated.append(((is_format, signs), place, about))
+    rated.sort(key=lambda entry: entry[0], reverse=True)
+    return [(place, about) for _, place, about in rated] or refused

@@ -88,7 +88,7 @@ def dbmate(pytester):
 @pytest.mark.slow
 def test_sql_files_without_any_python_get_a_seeddb_toml_that_builds_at_once(dbmate):
     done = dbmate("init")
-    assert "found    SQL migrations  db/migrations: 1 file, with dbmate's marks" in done.stdout
+    assert "found    SQL migrations  db/migrations: 1 file, dbmate" in done.stdout
     assert (dbmate.path / "seeddb.toml").read_text() == 'migrations = "db/migrations"\nseeds = ["seeds"]\n'
     assert dbmate("build").stdout.startswith("template ")
 

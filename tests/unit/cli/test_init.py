@@ -111,6 +111,9 @@ DBMATE = {"db/migrations/20240101_one.sql": "-- migrate:up\nCREATE TABLE a ();\n
         ({"sql/schema/1_a.sql": "-- +goose Up\nCREATE TABLE a ();", "sql/queries/a.sql": "SELECT 1"}, "sql/schema"),
         ({"migrations/V1__a.sql": "CREATE TABLE a ();", "migrations/V2__b.sql": "CREATE TABLE b ();"}, "migrations"),
         ({"sql/tables.sql": "create table a ();"}, "sql"),
+        ({"db/a.sql": "-- depends: b\nSELECT 1;", "db/b.sql": "SELECT 1;", "migrations/c.sql": "SELECT 1;"}, "db"),
+        ({"db/1.do.sql": "SELECT 1;", "migrations/c.sql": "SELECT 1;"}, "db"),
+        ({"db/1.sql": "CREATE TABLE a ();", "migrations/helpers.sql": "SELECT 1;"}, "db"),
         ({"prisma/migrations/1_init/migration.sql": "CREATE TABLE a ();"}, "prisma/migrations"),
         ({"migrations/1_a/up.sql": "CREATE TABLE a ();", "migrations/1_a/down.sql": "DROP TABLE a;"}, "migrations"),
         ({"sql/up/1.sql": "CREATE TABLE a ();", "sql/down/1.sql": "CREATE TABLE b ();"}, "sql/up"),
@@ -138,6 +141,11 @@ def test_sql_below_a_changelog_of_liquibase_is_left_to_liquibase(project):
     with pytest.raises(SeedDbError, match=r"db/db\.changelog-master\.xml says which of its changes Liquibase runs"):
         project({**sql, "db/db.changelog-master.xml": "<databaseChangeLog/>"})
     assert table(project({**sql, "db/db.changelog-master.xml": "<other/>"}))[0]["migrations"] == "db/changes"
+
+
+def test_a_directory_of_migrations_that_is_refused_is_a_note(project):
+    with pytest.raises(SeedDbError, match=r"migrations was not taken: .* holds migrations of more than one format"):
+        project({"migrations/1_a.up.sql": "SELECT 1;", "migrations/V1__a.sql": "SELECT 1;"})
 
 
 def test_a_seed_that_runs_among_the_migrations_is_no_seed(project):
