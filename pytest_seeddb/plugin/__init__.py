@@ -110,7 +110,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Any:  # noqa: ANN401 - pytest's own
     """Keep variables of the shell, which are about other servers, from a seeded test and its fixtures."""
-    if RUN not in item.config.stash or not item.get_closest_marker(markers.NAME):
+    if RUN not in item.config.stash or not item.get_closest_marker(markers.NAME) or not is_enabled(item.config):
         return (yield)
     with item.config.stash[RUN].around_test():
         return (yield)

@@ -209,8 +209,15 @@ def _only_shows(config: pytest.Config) -> bool:
 
 def is_skipped(item: pytest.Item) -> bool:
     """Whether a seeded test does not run."""
-    always = item.config.stash[RUN].settings_of(item).enabled == "always"
-    return not (always or item.config.getoption("--seed-db"))
+    settings = item.config.stash[RUN].settings_of(item)
+    if settings.enabled == "always" or item.config.getoption("--seed-db"):
+        return False
+    if settings.sources:
+        return True
+    from pytest_seeddb.plugin.clashes import overrides, uses_the_plugin
+
+    # Where nothing is set, the marker may be the project's own, from before it had the plugin.
+    return uses_the_plugin(item) or overrides(item, "seeddb_settings")
 
 
 def is_given_a_database(item: pytest.Item) -> bool:

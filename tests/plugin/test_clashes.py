@@ -63,6 +63,32 @@ def test_a_project_s_own_fixtures_are_left_alone(project, table):
         assert len(set(said)) == len(said)
 
 
+MARKED = """
+    import pytest
+
+    @pytest.mark.seeded(42)
+    def test_number(): ...
+
+    @pytest.mark.seeded(seed=42)
+    def test_keyword(): ...
+
+    @pytest.mark.seeded
+    class TestBare:
+        def test_it(self): ...
+"""
+
+
+def test_a_project_s_own_marker_of_that_name_is_left_alone(project):
+    project.write("pyproject.toml", "[project]\nname = 'clash'\n")
+    project.write("test_it.py", MARKED)
+    project.run(enabled=False).assert_outcomes(passed=3)
+
+
+def test_a_wrong_marker_is_no_internal_error_where_seeded_tests_are_skipped(project):
+    project.write("test_it.py", MARKED)
+    project.run(enabled=False).assert_outcomes(skipped=3)
+
+
 @pytest.mark.slow
 def test_a_marked_test_whose_database_is_hidden_is_a_usage_error_that_says_how_to_go_on(project):
     project.write("conftest.py", OWN)
