@@ -44,7 +44,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Prepare for the import of conftests and tests."""
     from pytest_seeddb.plugin import fixtures
 
-    run.prepare(early_config, fixtures)
+    settings = run.prepare(early_config, fixtures)
+    if settings and settings.migrations == "django":
+        from pytest_seeddb.plugin.django.models import OnDemand
+
+        OnDemand(early_config, settings)
     return (yield)
 
 

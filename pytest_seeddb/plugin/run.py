@@ -244,10 +244,11 @@ def check_settings(given: object) -> None:
         )
 
 
-def prepare(config: pytest.Config, fixtures: object) -> None:
+def prepare(config: pytest.Config, fixtures: object) -> Settings | None:
     """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
 
-    From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
+    From here on it is recorded what modules read while conftests and tests import them: no build sees that again. Gives
+    the settings, or ``None`` where they are wrong.
     """
     from pytest_seeddb.settings.settings import load_settings
 
@@ -259,6 +260,8 @@ def prepare(config: pytest.Config, fixtures: object) -> None:
 
             recording.begin(settings.root)
             watch_outside(config, settings)
+        return settings
+    return None
 
 
 def _start(config: pytest.Config) -> Path:
