@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import sql
@@ -20,12 +20,12 @@ from pytest_seeddb.clones.changes import Changes, OpenConnection, TableChange
 from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pytest_seeddb.application.flushing import Told
-    from pytest_seeddb.clones.observer import Observer
+    from pytest_seeddb.clones.looks import Counters
+    from pytest_seeddb.clones.observer import Connection, Observed
 
-    Connection = psycopg.Connection[Any]
     Written = dict[int, tuple[int, int, int]]
 
 # Who is connected, and whether he has told all. Who is only being let in has nothing to tell. The first column is the
@@ -67,81 +67,92 @@ _ALL_PAGES: Final = 2000
 """Pages of all tables whose contents are read: less than ten milliseconds."""
 
 
-def read_changes(observer: Observer, told: Told, deadline: float) -> Changes:
-    """What was committed since the clone was seeded; after the ``deadline`` nothing is read that may take long.
+def read_changes(observed: Observed, told: Told, deadline: float, is_shared: Callable[[], bool]) -> Changes:
+    """What was committed since the test has the clone; after the ``deadline`` nothing is read that may take long.
 
-    ``told`` is what connections that were asked have yet to tell the server.
+    ``told`` is what connections that were asked have yet to tell the server. ``is_shared`` says whether anybody else
+    may have changed what belongs to the whole server.
 
     Raises:
         SeedDbError: The server does not answer.
     """
     try:
-        return _read(observer, told, deadline)
+        return _read(observed, told, deadline, is_shared)
     except psycopg.Error as error:
         raise SeedDbError(
             "The changes of the test cannot be read",
             saw=str(error).splitlines()[0],
-            source=f"the plugin's own connection to {observer.connection.info.dbname}",
+            source=f"the plugin's own connection to {observed.connection.info.dbname}",
             remedy="see whether the test ended all connections, or stopped the server",
         ) from error
 
 
-def _read(observer: Observer, told: Told, deadline: float) -> Changes:
-    connection, seeded = observer.connection, observer.seeded
-    newest, others = _connections(connection, told, seeded.newest, deadline)
+def _read(observed: Observed, told: Told, deadline: float, is_shared: Callable[[], bool]) -> Changes:
+    since, tables = observed.since, observed.shape.tables
+    newest, others = _connections(observed, told, deadline)
     connected = tuple(other for other, *_ in others)
     # The number is another where a transaction that wrote has ended.
-    is_another = newest != seeded.newest
-    silent = tuple(other for other, has_told, writes in others if writes or (is_another and not has_told))
+    is_another = newest != since.newest
+    silent = tuple(other for other, has_told, writes in others if not has_told and (writes or is_another))
     # Else nobody has locked anything.
     is_hasty = any(other.state != "idle" for other in connected)
-    now = observer.sequences.counters()
-    counts = observer.difference()
+    now, counts = _counters(observed), observed.difference() if tables else {}
     # Somebody may tell the server something between the two.
-    while connected and (again := observer.sequences.counters()) != now:
+    while connected and tables and (again := _counters(observed)) != now:
         if time.monotonic() > deadline:
             silent = connected
             break
-        now, counts = again, observer.difference()
-    beyond_rows = now.beyond_rows(seeded.counters) or observer.is_more_than(counts, now)
+        now, counts = again, observed.difference()
+    beyond_rows = now.is_altered(since.counters) or observed.is_more_than(counts, now)
     written = {oid: (rows.inserted, rows.updated, rows.deleted) for oid, rows in counts.items()}
-    tables = observer.shape.tables
     for unflushed in told.values():
         for oid, more in unflushed.items():
             inserted, updated, deleted = written.get(oid, (0, 0, 0))
             written[oid] = (inserted + more[0], updated + more[1], deleted + more[2])
-            beyond_rows = beyond_rows or oid not in observer.shape.owners
+            beyond_rows = beyond_rows or oid not in observed.shape.owners
     sequences: tuple[str, ...] = ()
     all_were_read = False
-    with suppress(psycopg.errors.QueryCanceled), _in_haste(connection) if is_hasty else nullcontext():
-        sequences, all_were_read = _moved_sequences(observer)
+    with suppress(psycopg.errors.QueryCanceled), _in_haste(observed) if is_hasty else observed.reading():
+        sequences, all_were_read = _moved_sequences(observed)
     if not all_were_read:
         silent = silent or tuple(other for other in connected if other.state != "idle")
     if silent and time.monotonic() < deadline:
-        with suppress(psycopg.Error), _in_haste(connection, deadline - time.monotonic()):
-            changed_schema = _add_contents(observer, written, is_hasty=is_hasty)
+        with suppress(psycopg.Error), _in_haste(observed, deadline - time.monotonic()):
+            changed_schema = _add_contents(observed, written, is_hasty=is_hasty)
             beyond_rows = beyond_rows or changed_schema
+    # As settling does, take it for the test's where nobody else is there. Else it was not by this database's clients if
+    # they have told all, and committed nothing.
+    is_other_server = now.globals_mark != since.counters.globals_mark
+    is_others = is_other_server and is_shared()
+    committed = now.committed != since.counters.committed or not all(has_told for _, has_told, _ in others)
     return Changes(
         tables=tuple(
             TableChange(tables[oid].label, *rows, is_exact=not silent) for oid, rows in written.items() if oid in tables
         ),
         sequences=sequences,
-        beyond_rows=beyond_rows,
+        beyond_rows=beyond_rows or (is_other_server and not is_others),
         connections=connected,
         not_known=silent,
+        server_not_known=is_others and committed,
     )
 
 
+def _counters(observed: Observed) -> Counters:
+    with observed.reading():
+        return observed.sequences.counters()
+
+
 def _connections(
-    connection: Connection, told: Told, unwritten: str, deadline: float
+    observed: Observed, told: Told, deadline: float
 ) -> tuple[str, list[tuple[OpenConnection, bool, bool]]]:
     """The next transaction number; and who is connected, whether he has told all, and is in a transaction that writes.
 
-    One that is just ending is waited for, unless the number is still that of the ``unwritten`` clone.
+    One that is just ending is waited for, unless the number is still that of the unwritten clone.
     """
-    started, looks = time.monotonic(), 0
+    started, looks, unwritten = time.monotonic(), 0, observed.since.newest
     while True:
-        rows = connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
+        with observed.reading():
+            rows = observed.connection.execute(_CONNECTED, {"told": list(told)}).fetchall()
         waited, looks = time.monotonic() - started, looks + 1
         is_ending = waited < _ENDING or (looks < _LOOKS and waited < _PATIENCE and time.monotonic() < deadline)
         if not is_ending or rows[0][0] == unwritten or all(row[-2] in {True, None} for row in rows):
@@ -153,18 +164,19 @@ def _connections(
 
 
 @contextmanager
-def _in_haste(connection: Connection, seconds: float = _HASTY) -> Iterator[None]:
+def _in_haste(observed: Observed, seconds: float = _HASTY) -> Iterator[None]:
     """A transaction in which nothing waits long for a lock, and no statement takes long, or longer than ``seconds``.
 
     It has nothing to undo, and with a ROLLBACK psycopg would give up what it has prepared.
     """
+    connection = observed.connection
     try:
         limit = f"; SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}" if seconds < _HASTY else ""
         connection.execute(f"{_HASTE}{limit}".encode(), prepare=False)
         yield
     finally:
         with suppress(psycopg.errors.QueryCanceled):  # where the processor is busy, even this may take too long
-            connection.execute("COMMIT", prepare=False)
+            connection.execute("COMMIT" if observed.commits else "ROLLBACK", prepare=False)
         if connection.info.transaction_status == TransactionStatus.INERROR:
             connection.execute("ROLLBACK", prepare=False)
 
@@ -174,22 +186,22 @@ def _readable(connection: Connection, names: dict[int, str]) -> list[int]:
     return [oid for (oid,) in connection.execute(_READABLE, [list(names), list(names.values())])]
 
 
-def _moved_sequences(observer: Observer) -> tuple[tuple[str, ...], bool]:
+def _moved_sequences(observed: Observed) -> tuple[tuple[str, ...], bool]:
     """Those that moved, and whether all were read: some may be gone, or another transaction may have locked them."""
-    connection = observer.connection
+    connection = observed.connection
     is_inside = connection.info.transaction_status == TransactionStatus.INTRANS
     with suppress(psycopg.Error), connection.transaction() if is_inside else nullcontext():
-        return tuple(observer.sequences.moves()), True
+        return tuple(observed.sequences.moves()), True
     with suppress(psycopg.Error), connection.transaction():
-        return tuple(observer.sequences.moves(_readable(connection, observer.sequences.names))), False
+        return tuple(observed.sequences.moves(_readable(connection, observed.sequences.names))), False
     return (), False
 
 
-def _add_contents(observer: Observer, written: Written, *, is_hasty: bool) -> bool:
+def _add_contents(observed: Observed, written: Written, *, is_hasty: bool) -> bool:
     """Add what the contents show of rows that no counter has, at least; whether the schema was changed."""
-    connection, newest = observer.connection, observer.seeded.newest
+    connection, newest = observed.connection, observed.since.newest
     tables, pages = {}, 0
-    for table in sorted(observer.shape.tables.values(), key=lambda table: table.pages):
+    for table in sorted(observed.shape.tables.values(), key=lambda table: table.pages):
         pages += table.pages
         if table.pages <= _PAGES and pages <= _ALL_PAGES and table.tuples >= 0:
             tables[table.oid] = table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import nullcontext
-from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.offspring import Offspring
 from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.surroundings import url_variables
+from pytest_seeddb.clones.changes import Changes
 from pytest_seeddb.clones.counting import BUDGET
 from pytest_seeddb.clones.shared import writing
 from pytest_seeddb.errors import ConfigError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.application.roles import Role
-    from pytest_seeddb.clones.changes import Changes, TableChange
     from pytest_seeddb.clones.pool import Clone
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
@@ -95,7 +94,7 @@ class SeededDatabase:
         self._look_up_roles = look_up_roles
         self._before_reset: list[Callable[[], None]] = []
         self._askers: list[Callable[[], Told]] = []
-        self._uncommitted: Callable[[], tuple[TableChange, ...]] = tuple
+        self._uncommitted: Callable[[], Changes] = Changes
         self._connections: list[psycopg.Connection[Any]] = []
 
     @property
@@ -182,10 +181,14 @@ class SeededDatabase:
 
         False only where it is certain that nothing was written. A connection that the plugin did not open, and that
         is still open, may hold back what it wrote: then `Changes.not_known` names it, and the numbers of rows are
-        the least that was written.
+        the least that was written. So it does where a connection is inside a transaction that has written something,
+        as Django's is in its tests.
 
         Needs a few milliseconds and changes nothing. What a transaction wrote counts once it has ended, rolled back
-        or not. With ``rollback`` it is what the fixtures' transaction wrote so far, with ``readonly`` nothing.
+        or not. With ``rollback`` what the fixtures' transaction wrote so far counts, too. What other connections
+        wrote with ``rollback`` or ``readonly`` is not counted by tables: then `Changes.beyond_rows` is true.
+
+        A Django project's further databases count as well; their tables have the alias in front.
 
         Raises:
             SeedDbError: It cannot be told: with ``--seed-db-reset=clone``, and with ``rollback`` where
@@ -198,8 +201,9 @@ class SeededDatabase:
         for asker in self._askers:
             told |= asker()
         uncommitted = self._uncommitted()
-        changes = self._look(told, deadline)
-        return replace(changes, tables=(*changes.tables, *uncommitted))
+        looks = [(alias, other._look) for alias, other in self.beside.items()]  # noqa: SLF001 - such a database, too
+        parts = [uncommitted, *(look(told, deadline).of(alias) for alias, look in looks)]
+        return self._look(told, deadline).joined(parts)
 
     def keep(self) -> Address:
         """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
@@ -216,9 +220,9 @@ class SeededDatabase:
         """Have ``asker`` called before each look at the changes: it makes connections tell what they wrote."""
         self._askers.append(asker)
 
-    def count_uncommitted(self, rows: Callable[[], tuple[TableChange, ...]]) -> None:
-        """Have the ``rows`` that a transaction wrote so far count as changes."""
-        self._uncommitted = rows
+    def count_uncommitted(self, changes: Callable[[], Changes]) -> None:
+        """Have the ``changes`` that a transaction made so far count."""
+        self._uncommitted = changes
 
     def before_reset(self, prepare: Callable[[], None]) -> None:
         """Have ``prepare`` called before each `reset`, the latest first, to give up connections and cached rows."""

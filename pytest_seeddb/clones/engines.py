@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from pytest_seeddb.clones.changes import TableChange
+    from pytest_seeddb.clones.changes import Changes
     from pytest_seeddb.clones.database import SeededDatabase
 
 _MARK: Final = "SAVEPOINT seeddb"
@@ -82,6 +82,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
         with connection:
             database.before_reset(connection.start_again)
             database.count_uncommitted(lambda: changes_in_transaction(connection))
+            database.before_changes(lambda: {connection.info.backend_pid: {}})
             engine = create_engine(f"{_DRIVER}://", creator=lambda: connection, poolclass=StaticPool)
             event.listen(engine, "checkout", _mark)
             database.dialects.append(engine.dialect)
@@ -142,7 +143,7 @@ def _mark(connection: Any, _entry: object, _proxy: object) -> None:  # noqa: ANN
     connection.commit()
 
 
-def _refuse() -> tuple[TableChange, ...]:
+def _refuse() -> Changes:
     raise SeedDbError(
         "The changes of the test cannot be read",
         saw="its transaction is on the connection of seeded_async_engine, which belongs to the event loop",

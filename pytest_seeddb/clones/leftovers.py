@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager, suppress
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.servers.globals import Change
     from pytest_seeddb.servers.server import Server
+
+_OTHERS: Final = """
+SELECT count(*) > 1 FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = %s AND granted
+"""
 
 
 class Leftovers:
@@ -59,6 +64,10 @@ class Leftovers:
 
     def _now(self) -> Globals:
         return Globals.of(self._admin.run, superuser=self._server.superuser and self._server.kind != "external")
+
+    def is_shared(self) -> bool:
+        """Whether others may change globals while tests run: another process is here, or the server is not ours."""
+        return self._server.kind == "external" or bool(self._admin.run(_OTHERS, [PRESENT])[0][0])
 
     def after_test(self, mark: str, since: float) -> None:
         """Undo what the test that began ``since`` left, if it left something. An empty ``mark`` says nothing."""
@@ -100,6 +109,8 @@ class Leftovers:
                 for _ in range(PASSES):
                     undo(self._admin, self._still_there())
                 self._left.clear()
+                # Else what was undone would count as changed a second later, for the next test.
+                self._admin.run("SELECT pg_stat_force_next_flush()")
         self._last, self.mark = self._now(), self._look()
 
     def _still_there(self) -> list[Change]:

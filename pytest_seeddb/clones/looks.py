@@ -120,9 +120,13 @@ class Counters:
         """A text that is another where something changed that belongs to the whole server."""
         return f"{self.shared}/{self.server}"
 
+    def is_altered(self, earlier: Counters) -> bool:
+        """Whether the database's own settings changed since, or its counters were reset."""
+        return (self.own, self.doubt) != (earlier.own, earlier.doubt)
+
     def beyond_rows(self, earlier: Counters) -> bool:
         """Whether something changed since that no row of this database shows: roles, its settings, the counters."""
-        return (self.shared, self.own, self.doubt) != (earlier.shared, earlier.own, earlier.doubt)
+        return self.shared != earlier.shared or self.is_altered(earlier)
 
     @property
     def is_unwritten(self) -> bool:
@@ -131,7 +135,7 @@ class Counters:
 
     def is_undisturbed(self, earlier: Counters) -> bool:
         """Whether nobody else was there since: nobody connected, or changed its settings from outside."""
-        return (self.sessions, self.own, self.doubt) == (earlier.sessions, earlier.own, earlier.doubt)
+        return self.sessions == earlier.sessions and not self.is_altered(earlier)
 
     def is_moved(self, earlier: Counters) -> bool:
         """Whether the database got another name since, its observer came back, and nothing else was done."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,8 @@ from pytest_seeddb.clones.changes import OpenConnection
 from pytest_seeddb.clones.looks import COUNTERS, FETCHED, LOOK, BackendLook, Counters, Look, rows
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import psycopg
 
     from pytest_seeddb.clones.shape import Sequences, Shape, State
@@ -147,7 +150,7 @@ class SequenceWatch:
 
     def counters(self) -> Counters:
         """What the server counts now, as far as it has been told, whoever is connected."""
-        return Counters(*self.connection.execute(COUNTERS).fetchall()[0])
+        return Counters(*rows(self.connection, COUNTERS)[0])
 
     def _counts(self) -> dict[int, int]:
         return dict(self.connection.execute(FETCHED, [self.oids]).fetchall()) if self.oids else {}
@@ -167,12 +170,46 @@ class SequenceWatch:
             self.connection.execute(_SET_BACK, [oids, list(last), list(called)])
 
 
+class Observed:
+    """A clone that a test has, and the connection that can tell what was written in it."""
+
+    connection: Connection
+    sequences: SequenceWatch
+    shape: Shape
+    """Which tables are told apart."""
+    seeded: Moment
+    since: Moment
+    """As ``seeded`` is, read when the test began."""
+    commits: bool = True
+    """Whether the connection may commit what it runs."""
+
+    def reading(self) -> AbstractContextManager[object]:
+        """For a block that reads: a transaction that is rolled back, where the connection may commit nothing."""
+        return nullcontext() if self.commits else self.connection.transaction(force_rollback=True)
+
+    def difference(self) -> dict[int, TableCounts]:
+        """Rows written since the clone was seeded, by table, those of long values included."""
+        differences = {
+            oid: counts.since(self.seeded.tables.get(oid, TableCounts()))
+            for oid, counts in self._table_counts().items()
+        }
+        return {oid: counts for oid, counts in differences.items() if counts.total}
+
+    def _table_counts(self) -> dict[int, TableCounts]:
+        """Rows written in the clone, by table; none where nothing was ever written."""
+        return {oid: TableCounts(*row) for oid, *row in self.connection.execute(_TABLES, [[*self.shape.owners]])}
+
+    def is_more_than(self, tables: dict[int, TableCounts], now: Counters) -> bool:
+        """Whether the database counts rows that stand in none of these tables."""
+        return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
+
+
 def is_crowded() -> bool:
     """Whether more processes want to run on this machine than it has processors."""
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-class Observer:
+class Observer(Observed):
     """A connection that stays on a clone from before its first test, and the clone's seeded state.
 
     The seeded state is the template's: it is read where nobody but the observer has ever been, and after a rewind
@@ -202,7 +239,7 @@ class Observer:
             if is_fresh and not look.is_untouched:
                 self._check_visited(now)
             shape.learn(reading)
-            self.seeded = Moment(now, {} if is_fresh else self._table_counts(), look.newest)
+            self.seeded = self.since = Moment(now, {} if is_fresh else self._table_counts(), look.newest)
             self.resting = now
         except BaseException:
             self.close()
@@ -239,15 +276,18 @@ class Observer:
         look = self._look()
         if look.counters is None or not look.counters.is_undisturbed(alone):
             raise Disturbed("another client connected while the rows were put back")
-        self.seeded = Moment(look.counters, self._table_counts(), look.newest)
+        self.seeded = self.since = Moment(look.counters, self._table_counts(), look.newest)
         # What was read and set of them here counts as well: else all would be read again after the next test.
         self.sequences.fetched = look.fetched
         self.resting = look.counters
 
     def is_at_rest(self) -> bool:
         """Whether nobody was in the clone since it was settled."""
-        now = self._look().counters
-        return now is not None and now.is_at_rest(self.resting)
+        look = self._look()
+        if look.counters is None or not look.counters.is_at_rest(self.resting):
+            return False
+        self.since = replace(self.seeded, counters=look.counters, newest=look.newest)
+        return True
 
     def _look(self) -> Look:
         return self.sequences.look()
@@ -278,22 +318,6 @@ class Observer:
                 idle = [pid for pid, _, state, _ in look.others if state == "idle"]
                 self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [idle])
             time.sleep(_POLL)
-
-    def difference(self) -> dict[int, TableCounts]:
-        """Rows written since the clone was seeded, by table, those of long values included."""
-        differences = {
-            oid: counts.since(self.seeded.tables.get(oid, TableCounts()))
-            for oid, counts in self._table_counts().items()
-        }
-        return {oid: counts for oid, counts in differences.items() if counts.total}
-
-    def _table_counts(self) -> dict[int, TableCounts]:
-        """Rows written in the clone, by table; none where nothing was ever written."""
-        return {oid: TableCounts(*row) for oid, *row in self.connection.execute(_TABLES, [[*self.shape.owners]])}
-
-    def is_more_than(self, tables: dict[int, TableCounts], now: Counters) -> bool:
-        """Whether the database counts rows that stand in none of these tables."""
-        return now.tuples - self.seeded.counters.tuples != sum(counts.total for counts in tables.values())
 
     def watch(self, backend: int) -> bool:
         """Take the present state for the seeded one, while one idle backend is connected that is to stay.

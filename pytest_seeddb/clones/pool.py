@@ -25,7 +25,7 @@ from pytest_seeddb.servers.naming import clone_name
 from pytest_seeddb.templates.inventory import drop_oldest_kept, owner_note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.changes import Changes
@@ -170,7 +170,9 @@ class Leased:
     since: float = 0.0
     """When its test began, in seconds of the clock."""
 
-    def changes(self, told: Told, deadline: float = float("inf")) -> Changes:
+    def changes(
+        self, told: Told, deadline: float = float("inf"), is_shared: Callable[[], bool] = lambda: True
+    ) -> Changes:
         """What was committed; see `read_changes`."""
         if self.observer is None:
             raise SeedDbError(
@@ -178,7 +180,7 @@ class Leased:
                 source='reset = "clone", or the server had no connection left',
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )
-        return read_changes(self.observer, told, deadline)
+        return read_changes(self.observer, told, deadline, is_shared)
 
     def release(self) -> None:
         """End the observer's connection, before the clone is renamed or dropped."""

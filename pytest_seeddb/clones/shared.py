@@ -9,19 +9,23 @@ test gets a new one.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from pytest_seeddb.clones.changes import Changes
+from pytest_seeddb.clones.counting import read_changes
 from pytest_seeddb.clones.looks import UnseenLook
-from pytest_seeddb.clones.observer import FLUSH, NAME, SequenceWatch
+from pytest_seeddb.clones.observer import FLUSH, NAME, Moment, Observed, SequenceWatch
 from pytest_seeddb.clones.pool import ATTEMPTS, Spare, disturbed
-from pytest_seeddb.clones.shape import Sequences
+from pytest_seeddb.clones.shape import Sequences, Shape
 from pytest_seeddb.errors import SeedDbError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.disposal import Disposal
     from pytest_seeddb.clones.looks import Counters, Look
@@ -31,14 +35,18 @@ if TYPE_CHECKING:
     from pytest_seeddb.templates.templates import Template
 
 
-class Watched:
+class Watched(Observed):
     """A clone that tests share, and the connection that stays on it.
 
-    It rolls back all that it does, so that the counters show no commit of its own.
+    It rolls back all that it does, so that the counters show no commit of its own. Tables are not told apart: what
+    earlier tests rolled back counts in them, and is not read before a test.
     """
+
+    commits = False
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
+        self.shape = Shape()
         self.resting: Counters | None = None
         self._is_moved = False
         self.connection = self._connect()
@@ -66,9 +74,11 @@ class Watched:
         before, is_moved = self.resting, self._is_moved
         self._is_moved = False
         with suppress(psycopg.Error):
-            now = self.look().counters
+            look = self.look()
+            now = look.counters
             if now and before and (now.is_moved(before) if is_moved else now.is_at_rest(before)):
                 self.resting = now
+                self.seeded = self.since = Moment(now, {}, look.newest)
                 return True
         return False
 
@@ -108,8 +118,6 @@ class SharedClone:
         self._template = template
         self._watched: Watched | None = None
         self._moving: list[Spare[Watched]] = []
-        self._counted: Counters | None = None
-        """Since when `changes` are told."""
 
     def take(self) -> Clone:
         """The clone, in the seeded state; nobody but its own connection was connected since that was found.
@@ -120,7 +128,6 @@ class SharedClone:
         for _ in range(ATTEMPTS):
             watched = self._watched = self._watched or self._next()
             if watched and watched.is_at_rest():
-                self._counted = watched.resting
                 return watched.clone
             self.settle(rolled_back=False)
         raise disturbed(self._template.name, self._admin.address)
@@ -192,20 +199,23 @@ class SharedClone:
             spare.made.set_result(moved)
 
     def restore_sequences(self) -> None:
-        """Set the sequences back while the test may be in the middle of something."""
+        """Set the sequences back while the test may be in the middle of something; `changes` are told from here on."""
         if watched := self._watched:
-            with watched.connection.transaction(force_rollback=True):
+            with watched.reading():
                 watched.sequences.restore()
-                self._counted = watched.sequences.counters()
+                counters = watched.sequences.counters()
+            # The transaction number stays: a client that is still there may have committed before.
+            watched.seeded = watched.since = replace(watched.since, counters=counters)
 
-    def changes(self, _told: Told, _deadline: float, *, rolled_back: bool) -> Changes:
-        """The sequences that moved, and whether a connection that was to be read-only committed something."""
-        if self._watched is None or self._counted is None:
+    def changes(self, told: Told, deadline: float, is_shared: Callable[[], bool]) -> Changes:
+        """What was committed in it in spite of all, and the sequences that moved; see `read_changes`.
+
+        Of the connections those that may have written, and not those of the fixtures.
+        """
+        if self._watched is None:
             return Changes()
-        with self._watched.connection.transaction(force_rollback=True):
-            names, now = self._watched.sequences.moves(), self._watched.sequences.counters()
-        wrote = now.has_committed_writes(self._counted) if rolled_back else now.wrote(self._counted)
-        return Changes(sequences=tuple(names), beyond_rows=wrote)
+        changes = read_changes(self._watched, told, deadline, is_shared)
+        return replace(changes, connections=changes.not_known)
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""

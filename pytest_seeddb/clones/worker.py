@@ -342,13 +342,13 @@ class Worker:
 
     def database_on(self, leased: Leased, env: tuple[str, ...]) -> SeededDatabase:
         """A private clone as a test sees it; it lives as long as the lease."""
-        pool = self.home(leased.clone.template).pool
+        home = self.home(leased.clone.template)
         return SeededDatabase(
             leased.clone,
             "clone",
             env,
-            go_back=lambda: pool.renew(leased),
-            look=leased.changes,
+            go_back=lambda: home.pool.renew(leased),
+            look=partial(leased.changes, is_shared=home._leftovers.is_shared),  # noqa: SLF001 - a worker, too
             look_up_roles=partial(self.roles, leased.clone.template),
         )
 
@@ -371,7 +371,7 @@ class Worker:
         shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
             clone = shared.take()
-        look = partial(shared.changes, rolled_back=isolation == "rollback")
+        look = partial(shared.changes, is_shared=self._leftovers.is_shared)
         database = SeededDatabase(
             clone,
             isolation,

@@ -52,15 +52,18 @@ _DATABASES: Final = 1262
 
 MARK: Final[LiteralString] = f"""
 concat_ws('/',
-    (SELECT string_agg(oid || '.' || xmin, ',') FROM pg_database WHERE datconnlimit < {ANY_FORMAT.start}),
+    (SELECT string_agg(oid || '.' || xmin, ',') FROM pg_database
+     WHERE datconnlimit BETWEEN -1 AND {ANY_FORMAT.start - 1}),
     (SELECT string_agg(setrole || '.' || xmin, ',') FROM pg_db_role_setting WHERE setdatabase < {_FIRST_OWN_OID}),
     (SELECT string_agg(xmin::text, ',') FROM pg_shdescription
      WHERE classoid <> {_DATABASES} OR objoid < {_FIRST_OWN_OID}){{}})
 """  # noqa: S608 - constants of this module
 """For a text that is another after ``CREATE DATABASE``, ``ALTER ROLE ... SET``, ``ALTER SYSTEM`` or a comment, which
-the counters of the shared catalogs do not show or cannot be told from our own work. Format it with one of `MARKS`."""
+the counters of the shared catalogs do not show or cannot be told from our own work. A database that is being dropped
+has a limit of -2. Format it with one of `MARKS`."""
 MARKS: Final = {
-    True: MARK.format(", (SELECT size || '.' || modification FROM pg_stat_file('postgresql.auto.conf'))").strip(),
+    # Its contents: another value can have the same length, and be written in the same second.
+    True: MARK.format(", md5(pg_read_binary_file('postgresql.auto.conf'))").strip(),
     False: MARK.format("").strip(),
 }
 """By whether the role is a superuser, who alone may look at the server's files."""

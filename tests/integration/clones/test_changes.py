@@ -6,6 +6,7 @@ import asyncio
 import random
 import statistics
 import time
+from contextlib import nullcontext, suppress
 
 import psycopg
 import pytest
@@ -89,6 +90,111 @@ def test_what_somebody_committed_to_the_shared_clone_in_spite_of_all_is_not_noth
             connection.execute("SELECT 1")
             connection.commit()
             assert database.changes().beyond_rows
+
+
+@pytest.mark.parametrize("isolation", ["readonly", "rollback"])
+def test_what_a_stranger_commits_to_the_shared_clone_is_not_nothing_from_its_first_row(
+    worker, template, isolation, server_address
+):
+    with worker.database(template, isolation) as database:
+        stranger = psycopg.connect(database.url, options="-c default_transaction_read_only=off")
+        stranger.execute("SELECT * FROM t")
+        assert not database.changes()
+        stranger.execute("INSERT INTO t (id, v) VALUES (100, 1)")
+        for end in (lambda: None, stranger.commit):
+            end()
+            assert [other.state[:4] for other in database.changes().not_known] == ["idle"]
+        close(stranger, server_address)
+        changes = database.changes()
+        assert (changes.beyond_rows, changes.not_known) == (True, ())
+
+
+def test_under_rollback_what_the_transaction_changed_beside_rows_counts(worker, template):
+    with worker.database(template, "rollback") as database, open_engine(database) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT * FROM t FOR UPDATE"))
+            assert not database.changes()
+        for statement in (
+            "CREATE TABLE other (v int)",
+            "SELECT lo_create(0)",
+            "TRUNCATE t",
+            "COMMENT ON TABLE t IS 'x'",
+        ):
+            with engine.begin() as connection:
+                connection.execute(text(statement))
+            changes = database.changes()
+            assert (changes.beyond_rows, changes.not_known, changes.tables) == (True, (), ()), statement
+            database.reset()
+            assert database.changes() == Changes()
+
+
+OF_THE_SERVER = {
+    "CREATE ROLE made_by_a_test": "DROP ROLE made_by_a_test",
+    "ALTER ROLE CURRENT_USER SET a.b = '1'": "ALTER ROLE CURRENT_USER RESET a.b",
+    "ALTER ROLE ALL SET a.b = '1'": "ALTER ROLE ALL RESET a.b",
+    "ALTER SYSTEM SET work_mem = '5MB'": "ALTER SYSTEM RESET work_mem",
+    "CREATE DATABASE made_by_a_test": "DROP DATABASE made_by_a_test",
+    "ALTER DATABASE postgres SET a.b = '1'": "ALTER DATABASE postgres RESET a.b",
+    "GRANT CONNECT ON DATABASE postgres TO pg_monitor": "REVOKE CONNECT ON DATABASE postgres FROM pg_monitor",
+    "COMMENT ON DATABASE postgres IS 'changed'": "COMMENT ON DATABASE postgres IS NULL",
+    "COMMENT ON TABLESPACE pg_default IS 'changed'": "COMMENT ON TABLESPACE pg_default IS NULL",
+    "SELECT pg_replication_origin_create('o')": "SELECT pg_replication_origin_drop('o')",
+}
+
+
+def run_alone(address, statement):
+    """Run it, and wait until the session has told the server what it did."""
+    connection = psycopg.connect(address.conninfo, autocommit=True)
+    try:
+        connection.execute(statement)
+    finally:
+        close(connection, address)
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "beside another process"])
+def test_what_belongs_to_the_server_counts_and_is_not_known_where_it_may_be_anothers(
+    worker, template, embedded_server, is_alone, server_address
+):
+    for statement, undo in OF_THE_SERVER.items():
+        try:
+            with worker.database(template) as database, nullcontext() if is_alone else Worker(embedded_server):
+                assert not database.changes(), statement
+                run_alone(database.own_address, statement)
+                changes = database.changes()
+                assert (changes.beyond_rows, changes.server_not_known) == (is_alone, not is_alone), statement
+                assert ("not known: roles, databases or settings of the server" in str(changes)) != is_alone
+        finally:
+            with suppress(psycopg.Error):  # it is undone where nobody else is there
+                run_alone(server_address, undo)
+
+
+def test_what_others_change_for_the_server_is_not_a_test_s_that_committed_nothing(
+    worker, template, embedded_server, server_address
+):
+    with Worker(embedded_server), worker.database(template, "readonly") as database, database.connect() as connection:
+        connection.execute("SELECT * FROM t")
+        run_alone(server_address, "ALTER ROLE ALL SET a.b = '1'")
+        assert not database.changes()
+        connection.commit()
+        assert database.changes().server_not_known
+        run_alone(server_address, "ALTER ROLE ALL RESET a.b")
+
+
+def test_what_was_changed_for_the_server_before_a_test_is_not_the_test_s(worker, template, server_address):
+    with worker.database(template):
+        pass
+    for statement in ("CREATE ROLE made_by_a_test", "DROP ROLE made_by_a_test"):
+        run_alone(server_address, statement)
+        with worker.database(template) as database:
+            assert not database.changes()
+
+
+def test_a_clone_that_is_being_dropped_meanwhile_changes_nothing_for_the_server(worker, template, server_address):
+    going = worker.clones.make(template)
+    with worker.database(template) as database:
+        run_alone(server_address, f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{going.name}'")
+        assert not database.changes()
+    worker.clones.discard(going)
 
 
 def test_with_reset_clone_it_is_an_error_that_says_so(embedded_server, make_plan):
@@ -243,6 +349,12 @@ def test_what_is_written_in_a_transaction_that_is_not_over_is_not_nothing(worker
         changes = database.changes()
         assert changes
         assert [other.state for other in changes.not_known] == ["idle in transaction"]
+
+
+def test_rows_that_a_transaction_locks_are_not_written(worker, shop):
+    with worker.database(shop) as database, database.connect() as connection:
+        connection.execute("SELECT pg_current_xact_id() FROM item FOR UPDATE")
+        assert not database.changes()
 
 
 def test_a_row_that_came_and_went_by_a_stranger_is_not_nothing(worker, shop, server_address):

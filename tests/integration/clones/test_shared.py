@@ -97,6 +97,10 @@ def one_test(shared, *, rolled_back):
         shared.settle(rolled_back=rolled_back)
 
 
+def changes(shared):
+    return shared.changes({}, time.monotonic() + 1, lambda: True)
+
+
 def kept(shared, clone):
     return shared.take().name == clone.name
 
@@ -190,7 +194,13 @@ def is_seeded(shared, seeded):
 @pytest.mark.parametrize("isolation", ["readonly", "rollback"])
 def test_a_committed_write_costs_the_clone_whatever_the_isolation(shared, seeded, isolation, write):
     with one_test(shared, rolled_back=isolation == "rollback") as clone:
-        execute(writing(clone.address), WRITES[write])
+        with closing(psycopg.connect(writing(clone.address).conninfo)) as connection:
+            connection.execute(WRITES[write])
+            is_told = [bool(changes(shared))]
+            connection.commit()
+            is_told.append(bool(changes(shared)))
+        is_told.append(bool(changes(shared)))
+        assert write in HARMLESS or all(is_told)
     assert kept(shared, clone) == (write in HARMLESS)
     if write == "create role":  # that is the server's, and no clone's
         with psycopg.connect(clone.address.conninfo.replace(clone.name, "postgres"), autocommit=True) as connection:
@@ -238,6 +248,7 @@ def test_pure_reads_keep_the_clone(shared, seeded, isolation):
     with one_test(shared, rolled_back=isolation == "rollback") as clone:
         execute(writing(clone.address), *READS)
         execute(clone.address, *READS[:3])
+        assert not changes(shared)
     assert kept(shared, clone)
     assert is_seeded(shared, seeded)
 

@@ -103,7 +103,9 @@ def test_seeds_that_write_to_both_are_found_in_both_and_writes_to_neither_reach_
 
     @rounds
     def test_seeded_db(seeded_db, round):
+        assert Paper.objects.exists() and not seeded_db.changes()
         use()
+        assert "other: archive_paper " in str(seeded_db.changes())
 
     @pytest.mark.django_db(databases=["default", "other"])
     @rounds

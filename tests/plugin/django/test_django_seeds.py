@@ -299,9 +299,18 @@ def test_profiles_and_parameters_of_a_marker_choose_among_the_seeds(clinic):
         @pytest.mark.parametrize("round", range(2))
         def test_isolation(db, round):
             assert Patient.objects.create(name="x").id == 2
+
+        # What Django's own transaction wrote is not nothing, and what it locked is.
+        @pytest.mark.parametrize("isolation", [pytest.param(isolation, marks=pytest.mark.seeded(isolation=isolation))
+                                               for isolation in ("clone", "rollback")])
+        def test_changes(db, seeded_db, isolation):
+            assert list(Patient.objects.select_for_update())
+            assert not seeded_db.changes()
+            Patient.objects.filter(id=1).update(name="y")
+            assert "idle in transaction" in str(seeded_db.changes().not_known[0])
         """
     )
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=7)
 
 
 @pytest.mark.slow
