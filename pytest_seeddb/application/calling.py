@@ -49,9 +49,9 @@ def call(
 
     Sessions and connections are committed when it returns, rolled back when it raises, and closed in any case. The step
     is noted as ``target.marks`` says, in the function's own transaction, in one that ``transaction`` makes where a
-    plain function asks for none, or beside it. ``around`` surrounds the call in its thread. Of the application's own
-    engines that ``target`` gives, it gets the first that fits. Raises `ConfigError` where a parameter has no
-    value, an argument fits no parameter, or the function is a generator.
+    plain function asks for none, or beside it. ``around`` surrounds the call in its thread. It gets the first
+    of the application's own engines that fits, unless ``target`` says otherwise. Raises `ConfigError` where a parameter
+    has no value, an argument fits no parameter, or the function is a generator.
     """
     given = dict(arguments or {})
     wanted = check_parameters(function, given)
@@ -66,13 +66,13 @@ def call(
         marks = target.marks.around(step)
 
     def call_plain() -> Any:  # noqa: ANN401 - what the user's function returns
-        with SyncResources(target.address, mark, target.engines) as resources:
+        with SyncResources(target, mark) as resources:
             values = {name: resources.get(resource) for name, resource in wanted.items()}
             with around(resources), within():
                 return _apply(function, {**values, **given})
 
     async def call_async() -> Any:  # noqa: ANN401 - as above
-        async with AsyncResources(target.address, mark, target.engines) as resources:
+        async with AsyncResources(target, mark) as resources:
             values = {name: await resources.get_async(resource) for name, resource in wanted.items()}
             with around(resources):
                 return await _apply(function, {**values, **given})

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from pytest_seeddb.plan.plan import Mark
-    from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.plan.plan import Mark, Target
 
 Kind = Literal[
     "url", "sqlalchemy url", "engine", "async engine", "connection", "async connection", "session", "async session",
@@ -55,7 +54,7 @@ class Resource:
     """One thing that a parameter asks for; ``factory`` is the class of a session that the annotation names."""
 
     kind: Kind
-    factory: Callable[..., Any] | None = field(default=None, compare=False)
+    factory: type[Any] | None = field(default=None, compare=False)
 
     @property
     def is_session(self) -> bool:
@@ -102,12 +101,13 @@ def resource(name: str, hint: object, *, is_async: bool) -> Resource | None:
 class SyncResources:
     """Resources of one call of a plain function: closed at its end, and committed with the mark unless it failed."""
 
-    def __init__(
-        self, address: Address, mark: Mark | None = None, engines: Callable[[], tuple[Engine, ...]] = tuple
-    ) -> None:
-        self._address = address
+    _is_async = False
+
+    def __init__(self, target: Target, mark: Mark | None = None) -> None:
+        self._address = target.address
+        self._settings = target.settings
+        self._needs_psycopg = target.needs_psycopg
         self._mark = mark
-        self._engines = engines
         self._marked: Any = None
         self._made: dict[Resource, Any] = {}
         self._more: list[Any] = []
@@ -143,9 +143,7 @@ class SyncResources:
 
     def further_session(self) -> Session:
         """A new session on a connection of its own, for another thread; committed and closed with the rest."""
-        from sqlalchemy.orm import Session
-
-        session = self._closing.enter_context(Session(self.get(Resource("engine"))))
+        session: Session = self._new_session(Resource("session"), self.get(Resource("engine")))
         self._more.append(session)
         return session
 
@@ -168,14 +166,28 @@ class SyncResources:
                 _execute(self._marked, self._mark.statement, self._mark.begun)
         return self._made[wanted]
 
-    def _engine_of_application(self, *, is_async: bool) -> Engine | None:
-        """The first of its kind that leads to the target: with the application's driver and options."""
+    def _engines_of_application(self, *, is_async: bool) -> list[Engine]:
+        """Those of a kind that lead to the target: with the application's driver and options."""
         from pytest_seeddb.application.redirection import is_redirected
+        from pytest_seeddb.application.sessions import load_engines
 
+        engines = load_engines(self._settings) if self._settings and not self._needs_psycopg else ()
+        return [
+            engine for engine in engines if engine.dialect.is_async is is_async and is_redirected(engine, self._address)
+        ]
+
+    def _engine_of_application(self, *, is_async: bool) -> Engine | None:
         # asyncpg takes neither the statement nor the values that note a step inside of its transaction.
-        usable = (engine for engine in self._engines() if not (self._mark and engine.driver == "asyncpg"))
-        usable = (engine for engine in usable if engine.dialect.is_async is is_async)
-        return next((engine for engine in usable if is_redirected(engine, self._address)), None)
+        engines = self._engines_of_application(is_async=is_async)
+        return next((engine for engine in engines if not (self._mark and engine.driver == "asyncpg")), None)
+
+    def _new_session(self, wanted: Resource, bind: Any) -> Any:  # noqa: ANN401 - of the class that is asked for
+        """A session of the application's own class, or of the one that the annotation names."""
+        from pytest_seeddb.application.sessions import new_session
+
+        session = self._closing.enter_context(new_session(self._settings, bind, wanted.factory))
+        session.autobegin = True  # it is committed at the end, also where the function did not begin anything
+        return session
 
     def _make(self, wanted: Resource) -> Any:  # noqa: ANN401 - one of many types
         made: Any = self._address.url
@@ -184,10 +196,7 @@ class SyncResources:
         elif wanted.kind == "connection":
             made = self._closing.enter_context(self.get(Resource("engine")).connect())
         elif wanted.is_session:
-            from sqlalchemy.orm import Session
-
-            bind = self._made.get(Resource("connection")) or self.get(Resource("engine"))
-            made = self._closing.enter_context((wanted.factory or Session)(bind=bind))
+            made = self._new_session(wanted, self._made.get(Resource("connection")) or self.get(Resource("engine")))
         elif wanted.kind == "engine":
             from sqlalchemy import create_engine
 
@@ -205,17 +214,19 @@ class SyncResources:
         elif wanted.kind == "sqlalchemy url":
             from sqlalchemy import make_url
 
-            made = make_url(self._address.url_for(DRIVER))
+            engines = self._engines_of_application(is_async=self._is_async)
+            engines += self._engines_of_application(is_async=not self._is_async)
+            made = make_url(self._address.url_for(engines[0].url.drivername if engines else DRIVER))
         return made
 
 
 class AsyncResources(SyncResources):
     """Resources of one call of a coroutine function, which may also use what does not wait for a loop."""
 
-    def __init__(
-        self, address: Address, mark: Mark | None = None, engines: Callable[[], tuple[Engine, ...]] = tuple
-    ) -> None:
-        super().__init__(address, mark, engines)
+    _is_async = True
+
+    def __init__(self, target: Target, mark: Mark | None = None) -> None:
+        super().__init__(target, mark)
         self._closing_async = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -237,7 +248,7 @@ class AsyncResources(SyncResources):
         """As `SyncResources.session`; of an asynchronous session the synchronous one inside of it."""
         wanted = Resource("async session")
         if wanted not in self._made and Resource("async connection") in self._made:
-            self._made[wanted] = self._new_session(wanted)
+            self._made[wanted] = self._new_async_session(wanted)
             self._closing_async.push_async_callback(self._made[wanted].close)
         return self._made[wanted].sync_session if wanted in self._made else super().session()
 
@@ -265,7 +276,7 @@ class AsyncResources(SyncResources):
         if wanted.is_session:
             if Resource("async connection") not in self._made:
                 await self.get_async(Resource("async engine"))
-            return await self._closing_async.enter_async_context(self._new_session(wanted))
+            return await self._closing_async.enter_async_context(self._new_async_session(wanted))
         from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
         if own := self._engine_of_application(is_async=True):
@@ -274,12 +285,13 @@ class AsyncResources(SyncResources):
         self._closing_async.push_async_callback(engine.dispose)
         return engine
 
-    def _new_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of the class that is asked for
-        from sqlalchemy.ext.asyncio import AsyncSession
+    def _new_async_session(self, wanted: Resource) -> Any:  # noqa: ANN401 - of the class that is asked for
+        from pytest_seeddb.application.sessions import new_async_session
 
         bind = self._made.get(Resource("async connection")) or self._made[Resource("async engine")]
-        # Objects stay readable after a commit inside the function: reloading them would need an await.
-        return (wanted.factory or AsyncSession)(bind=bind, expire_on_commit=False)
+        session = new_async_session(self._settings, bind, wanted.factory)
+        session.sync_session.autobegin = True
+        return session
 
 
 def _execute(on: Any, statement: str, parameters: tuple[object, ...]) -> None:  # noqa: ANN401 - one of three types

@@ -6,15 +6,17 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.application.imports import load
+from pytest_seeddb.application.imports import load, module_of
 from pytest_seeddb.application.redirection import engines_of
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint import tracing
+from pytest_seeddb.fingerprint.digests import Part, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
     from pytest_seeddb.settings.settings import Settings
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     Recipe = tuple[type[Any], dict[str, Any]]
 
 ALL: Final = ("all",)
-_PER_ENGINE: Final = ("bind", "binds")
+_OF_SEVERAL_ENGINES: Final = ("bind", "binds", "twophase")
 
 
 def load_engines(settings: Settings) -> tuple[Engine, ...]:
@@ -36,36 +38,63 @@ def load_engines(settings: Settings) -> tuple[Engine, ...]:
     return tuple(engines.values())
 
 
-def new_session(settings: Settings, engine: Engine) -> Session:
-    """A session of the application's own class, and with its options, on another engine."""
+def parts_of_factories(settings: Settings) -> tuple[Part, ...]:
+    """What a step depends on that may use a session: which factories the settings name."""
+    paths = (settings.session, settings.engines if settings.engines != ALL else ())
+    return (Part("session factories", digest(str(paths))),) if any(paths) else ()
+
+
+def new_session(settings: Settings | None, bind: Engine | Connection, wanted: type[Session] | None = None) -> Session:
+    """A session of the application's own class and with its options, on another engine.
+
+    It has the class that is ``wanted`` if the application's is not one of these, and its options if they fit that.
+    """
     from sqlalchemy.orm import Session
 
-    cls, options = _recipe(settings, Session)
-    session: Session = _with_one_engine(cls, Session)(bind=engine, **options)
+    cls, options = _recipe(settings, Session, wanted)
+    session: Session = _with_one_engine(cls, Session)(bind=bind, **options)
     return session
 
 
-def new_async_session(settings: Settings, engine: AsyncEngine) -> AsyncSession:
-    """The same for an asynchronous engine; ``expire_on_commit`` is false unless the application says otherwise."""
+def new_async_session(
+    settings: Settings | None, bind: AsyncEngine | AsyncConnection, wanted: type[AsyncSession] | None = None
+) -> AsyncSession:
+    """The same for an asynchronous engine; ``expire_on_commit`` is false unless the application says otherwise.
+
+    So objects stay readable after a commit: reloading them would need an await.
+    """
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    cls, options = _recipe(settings, AsyncSession)
+    cls, options = _recipe(settings, AsyncSession, wanted)
     inner = _with_one_engine(options.get("sync_session_class", cls.sync_session_class), Session)
     options = {"expire_on_commit": False, **options, "sync_session_class": inner}
-    session: AsyncSession = cls(bind=engine, **options)
+    session: AsyncSession = cls(bind=bind, **options)
     return session
 
 
-def _recipe(settings: Settings, base: type[Any]) -> Recipe:
-    """The class and the options of sessions of a kind: those of `session`, else of `engines`, else of the framework."""
+def _recipe(settings: Settings | None, base: type[Any], wanted: type[Any] | None) -> Recipe:
+    """The class and the options of sessions of a kind."""
+    if named := _named_recipe(settings, base):
+        cls, options = named
+        if wanted is None or issubclass(cls, wanted):
+            return named
+        return wanted, options if issubclass(wanted, cls.__bases__) else {}  # a factory makes a class below its own
+    if wanted is None and "sqlmodel" in sys.modules:  # whose own sessions all of its documentation uses
+        sqlmodel = import_module("sqlmodel" if base.__name__ == "Session" else "sqlmodel.ext.asyncio.session")
+        wanted = getattr(sqlmodel, base.__name__)
+    return wanted or base, {}
+
+
+def _named_recipe(settings: Settings | None, base: type[Any]) -> Recipe | None:
+    """That of the first factory of the kind in `session`, else in `engines`."""
     for path, value in _values(settings, "session"):
         recipe = _recipe_of(value)
         if recipe is None:
             raise ConfigError(
                 "This is not a session factory",
                 saw=f"a value of the type {type(value).__qualname__}",
-                source=f"{path!r} of {settings.source('session')}",
+                source=f"{path!r} of {settings.source('session') if settings else 'session'}",
                 remedy="name a sessionmaker, async_sessionmaker, scoped_session, a class of sessions, or a "
                 "configuration that makes one of them",
             )
@@ -75,16 +104,16 @@ def _recipe(settings: Settings, base: type[Any]) -> Recipe:
         recipe = _recipe_of(value)
         if recipe is not None and issubclass(recipe[0], base):
             return recipe
-    if "sqlmodel" in sys.modules:  # whose own sessions all of its documentation uses
-        sqlmodel = import_module("sqlmodel" if base.__name__ == "Session" else "sqlmodel.ext.asyncio.session")
-        return getattr(sqlmodel, base.__name__), {}
-    return base, {}
+    return None
 
 
-def _values(settings: Settings, key: str) -> Iterator[tuple[str, object]]:
-    paths: tuple[str, ...] = getattr(settings, key)
-    for path in paths if paths != ALL else ():
-        yield path, load(path, source=settings.source(key), root=settings.root)
+def _values(settings: Settings | None, key: str) -> Iterator[tuple[str, object]]:
+    if settings is None or (paths := getattr(settings, key)) == ALL:
+        return
+    for path in paths:
+        value = load(path, source=settings.source(key), root=settings.root)
+        tracing.note_module(module_of(path))
+        yield path, value
 
 
 def _recipe_of(value: Any) -> Recipe | None:  # noqa: ANN401 - whatever the application keeps in a module
@@ -100,7 +129,7 @@ def _recipe_of(value: Any) -> Recipe | None:  # noqa: ANN401 - whatever the appl
     if isinstance(value, scoped):
         return _recipe_of(value.session_factory)
     if isinstance(value, factory):
-        return value.class_, {name: option for name, option in value.kw.items() if name not in _PER_ENGINE}
+        return value.class_, {name: option for name, option in value.kw.items() if name not in _OF_SEVERAL_ENGINES}
     if hasattr(value, "create_session_maker"):  # a configuration of Advanced Alchemy
         return _recipe_of(value.create_session_maker())
     if isinstance(getattr(value, "session", None), scoped_session):  # Flask-SQLAlchemy's object

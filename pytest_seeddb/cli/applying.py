@@ -27,7 +27,6 @@ from pytest_seeddb.servers.database_errors import server_errors
 from pytest_seeddb.servers.naming import lock_key
 from pytest_seeddb.servers.remedies import connection_remedy, is_certain
 from pytest_seeddb.settings.production import Environment, refusal
-from pytest_seeddb.templates.building import engines_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,9 +99,13 @@ def apply_to(
                 empty(connection, wish.lock_timeout, progress)
             marker = _marker(own, wish, ledger, strange_table)
             ledgers.rewrite(connection, plan, ledger, marker)
-            engines = engines_of_plan(plan)
             target = Target(
-                address, plan.root, plan.env, numbering=ledger.numbering, beside=wish.beside, engines=engines
+                address,
+                plan.root,
+                plan.env,
+                numbering=ledger.numbering,
+                beside=wish.beside,
+                settings=plan.settings,
             )
             application = _Application(plan, target, connection, progress, hear)
             begun = _marker_meanwhile(marker, ledger)

@@ -31,7 +31,7 @@ from pytest_seeddb.plan.numbering import Numbering
 from pytest_seeddb.plan.plan import Marks, Progress, Target
 from pytest_seeddb.seeds.planning import plan_of
 from pytest_seeddb.servers.programs import find_program
-from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, engines_of_plan, fill
+from pytest_seeddb.templates.building import Build, BuildWatch, Elsewhere, fill
 from pytest_seeddb.templates.contents import (
     TableContents,
     describe_difference,
@@ -287,7 +287,7 @@ def _perform(settings: Settings, address: Address, only: str) -> tuple[_Performe
 
     numbering = _of_the_plan.copy() if only else _of_the_plan
     marks = _Only(only) if only else Marks()
-    target = Target(address, plan.root, plan.env, begin, marks, numbering, engines=engines_of_plan(plan))
+    target = Target(address, plan.root, plan.env, begin, marks, numbering, settings=plan.settings)
     with contextlib.chdir(plan.root):
         for stage in plan.stages:
             if not only or any(step.name == only for step in stage.steps):

@@ -73,6 +73,7 @@ _early: dict[str, str] = {}
 """The files that were imported before anything was noted, and their modules."""
 _tool: list[int | None] = []
 _profilers: list[Any] = []
+_tracings: list[Tracing] = []
 
 
 def start() -> None:
@@ -150,6 +151,14 @@ def _arm_again() -> None:
         monitoring.set_events(tool, events.PY_START | events.PY_RESUME)
 
 
+def note_module(name: str) -> None:
+    """Let a module take part in the step that is under way, if any: it made what the step works with."""
+    path = getattr(sys.modules.get(name), "__file__", None)
+    if _tracings and path:
+        code = compile("", path, "exec")
+        _log.append(Start(code, (path, name), caller=None, importing=None, is_ours=False))
+
+
 class Tracing:
     """Notes what runs in a build, by step: use it as a context, and call `begin` as each step begins."""
 
@@ -165,6 +174,7 @@ class Tracing:
 
     def __enter__(self) -> Self:
         start()
+        _tracings.append(self)
         _arm_again()
         django_settings.forget_apps()
         self._marks = [("", len(_log))]
@@ -173,6 +183,7 @@ class Tracing:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _tracings.remove(self)
         self._take()
         self.is_partial = bool(_missed) or not _CHILDREN.isdisjoint(sys.modules)
         for profiler in _profilers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,29 +9,42 @@ from pytest_seeddb.application.calling import call, name_of
 from pytest_seeddb.application.imports import check, check_attribute, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
+from pytest_seeddb.fingerprint.digests import chain
 from pytest_seeddb.fingerprint.participation import Root
 from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.migrations.execution import failure
 from pytest_seeddb.migrations.frameworks import is_migrated, migrate
-from pytest_seeddb.plan.plan import Step, Work, names_of
+from pytest_seeddb.plan.plan import Step, Work, as_before, names_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import MetaData
 
+    from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.plan.plan import Target
 
 
-def read_steps(path: str, root: Path, *, source: str) -> Work:
-    """The step for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs."""
+def read_steps(path: str, root: Path, *, source: str, beside: tuple[Part, ...] = ()) -> Work:
+    """The step for ``shop.models:Base.metadata`` or ``shop.db:migrate``, whose module is imported when it runs.
+
+    A template depends on the parts ``beside`` its code, too; a database that has the schema already does not.
+    """
     check(path, source=source, root=root)
     sources, module = Sources(root), module_of(path)
-    parts = sources.of_module(module)
-    before = sources.plain.of_module(module) if sources.plain else ()
-    step = Step(f"schema {path}", parts, before=before, rerun="safe", code=names_of(parts))
-    check_it = partial(check_attribute, path, source=source, root=root)
-    step = replace(step, roots=tuple(map(Root, sources.files_of_module(module))), check=check_it)
+    name, code = f"schema {path}", sources.of_module(module)
+    before = sources.plain.of_module(module) if sources.plain else code
+    step = Step(
+        name,
+        (*code, *beside),
+        version=chain("", name, code),
+        before=before,
+        version_before=chain("", name, as_before(before)),
+        rerun="safe",
+        code=names_of(code),
+        roots=tuple(map(Root, sources.files_of_module(module))),
+        check=partial(check_attribute, path, source=source, root=root),
+    )
 
     def run(target: Target, first: int) -> None:
         if first or not target.marks.wants(step):

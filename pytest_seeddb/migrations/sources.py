@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_seeddb.application.commands import check_command
 from pytest_seeddb.application.django import DEFAULT
 from pytest_seeddb.application.imports import find, is_import_path
+from pytest_seeddb.application.sessions import parts_of_factories
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.digests import Part, digest, glob_parts
@@ -128,7 +129,7 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
     elif isinstance(wanted, SqlSpec):
         read_steps = _sql(wanted.directory, root, source, format_=wanted.format, placeholders=wanted.placeholders)
     else:
-        read_steps = _reader_by_name(wanted, root, source)
+        read_steps = _reader_by_name(wanted, settings)
 
     def read() -> tuple[Stage, ...]:
         work = read_steps(root, source=source)
@@ -137,7 +138,8 @@ def _reader(settings: Settings, alias: str) -> Callable[[], tuple[Stage, ...]]:
     return read
 
 
-def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]:
+def _reader_by_name(wanted: str, settings: Settings) -> Callable[..., Work]:
+    root, source = settings.root, settings.source("migrations")
     path = root / wanted
     if path.is_dir() or (path.suffix == ".sql" and path.is_file()):
         return _sql(wanted, root, source)
@@ -155,7 +157,7 @@ def _reader_by_name(wanted: str, root: Path, source: str) -> Callable[..., Work]
     if ":" in wanted and is_import_path(wanted):
         from pytest_seeddb.migrations import python
 
-        return partial(python.read_steps, wanted)
+        return partial(python.read_steps, wanted, beside=parts_of_factories(settings))
     raise _missing(wanted, root, source)
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     import psycopg
-    from sqlalchemy import Engine
 
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
@@ -147,7 +146,8 @@ class Target:
             from there, and notes what it draws.
         alias: What Django calls the database.
         beside: A Django project's further databases, by alias.
-        engines: Gives the application's own engines, as far as the settings name them; it may import its code.
+        settings: Those that name the application's own engines and session factories; ``None`` without any.
+        needs_psycopg: Whether what is called gets psycopg 3 in place of the application's own engines.
         end: How many of the stage's steps are wanted.
     """
 
@@ -159,7 +159,8 @@ class Target:
     numbering: Numbering = field(default_factory=Numbering)
     alias: str = "default"
     beside: Mapping[str, Address] = field(default_factory=dict)
-    engines: Callable[[], tuple[Engine, ...]] = tuple
+    settings: Settings | None = None
+    needs_psycopg: bool = False
     end: int = _ALL
 
 
@@ -261,6 +262,11 @@ class Plan:
     def project(self) -> str:
         """Tells the project from others of its name; see `project_identity`."""
         return project_identity(self.root)
+
+    @property
+    def settings(self) -> Settings | None:
+        """What it was made from; ``None`` where it was put together by hand."""
+        return self.recipe.settings if self.recipe else None
 
     @property
     def ignored_variables(self) -> tuple[str, ...]:

@@ -101,9 +101,10 @@ class _Room:
         return _ASYNC if concurrency.in_greenlet() else _PLAIN
 
     def another(self) -> Session:
-        from sqlalchemy.orm import Session
+        from pytest_seeddb.application.sessions import new_session
 
-        self._others.append(Session(self._request.getfixturevalue("seeded_engine")))
+        settings, engine = map(self._request.getfixturevalue, ("seeddb_settings", "seeded_engine"))
+        self._others.append(new_session(settings, engine))
         return self._others[-1]
 
     def kept(self, wired: Callable[[], Any], model: object) -> Any:  # noqa: ANN401 - whatever the user wired

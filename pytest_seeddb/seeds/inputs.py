@@ -11,6 +11,7 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import find_settings
+from pytest_seeddb.application.sessions import ALL
 from pytest_seeddb.errors import SeedDbError, mask, passwords_in
 from pytest_seeddb.fingerprint.digests import FORMAT, Part, chain, glob_parts
 from pytest_seeddb.fingerprint.modules import Module, Modules
@@ -34,6 +35,8 @@ _SETTINGS: Final = (
     "name",
     "migrations",
     "seeds",
+    "session",
+    "engines",
     "extensions",
     "watch_env",
     "profile",
@@ -88,6 +91,9 @@ def _files(settings: Settings) -> Iterator[Part]:
         yield from glob_parts(map(str, values), root, source=settings.source(name))
     sources, apps = Sources(root), _Apps(settings) if settings.migrations == DJANGO else None
     yield from apps.parts() if apps else static_parts(settings)
+    for key, paths in (("session", settings.session), ("engines", settings.engines)):
+        for path in paths if paths != ALL else ():
+            yield from sources.of_module(path.partition(":")[0], source=settings.source(key))
     for seed in settings.seeds:
         if isinstance(seed, CommandSpec | DjangoSpec):
             yield from glob_parts(seed.inputs, root, source=source)

@@ -94,7 +94,7 @@ class Runner:
 
         def action() -> None:
             around = partial(_factories_write, target)
-            on = replace(target, engines=tuple) if seed.is_seeder else target  # bulk_create needs psycopg 3
+            on = replace(target, needs_psycopg=seed.is_seeder)  # for bulk_create
             try:
                 with self._surroundings(seed, step, target):
                     call(function, on, arguments=given, step=step, around=around, transaction=transaction)

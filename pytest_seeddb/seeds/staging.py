@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.commands import check_command
 from pytest_seeddb.application.django import app_modules, is_set_up, set_up, settings_module
+from pytest_seeddb.application.sessions import parts_of_factories
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts, relative_name
 from pytest_seeddb.fingerprint.participation import Root
@@ -193,8 +194,9 @@ class _Staging:
                 *(self._django_settings() if is_set_up() else ()),
             )
 
-        parts = parts_by(self._sources)
-        parts_before = parts_by(plain) if (plain := self._sources.plain) else ()
+        own = parts_by(self._sources)
+        parts = (*own, *parts_of_factories(self._settings))
+        parts_before = parts_by(plain) if (plain := self._sources.plain) else own
         # Where its rows are already, another version of what it imports is no reason to seed again.
         # Nor is another password; and whoever may read the ledger could try out passwords by its digest.
         secret = {f"parameter {parameter.name}" for parameter in seed.parameters if parameter.is_secret}

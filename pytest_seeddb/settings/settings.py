@@ -125,8 +125,9 @@ class Settings:
     session: tuple[str, ...] = _setting(
         converters.import_paths,
         "The application's session factory or class of sessions (`package.module:attribute`), or two: a synchronous "
-        "and an asynchronous one. `seeded_session` and `seeded_async_session` are of its class, with its options. By "
-        "default it is the first in `engines`; in a SQLModel project, SQLModel's.",
+        "and an asynchronous one. `seeded_session`, `seeded_async_session` and the sessions of seeders and callables "
+        "are of its class, with its options. By default it is the first in `engines`; in a SQLModel project, "
+        "SQLModel's.",
         (),
     )
     outside: str | None = _setting(

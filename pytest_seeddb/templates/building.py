@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import sys
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -26,8 +25,6 @@ from pytest_seeddb.templates.staleness import unlogged_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from sqlalchemy import Engine
 
     from pytest_seeddb.plan.plan import Plan, Stage, Step
     from pytest_seeddb.servers.address import Address
@@ -69,15 +66,8 @@ class Build:
             numbering=self.numbering,
             alias=self.plan.alias,
             beside=self.beside,
-            engines=engines_of_plan(self.plan),
+            settings=self.plan.settings,
         )
-
-
-def engines_of_plan(plan: Plan) -> Callable[[], tuple[Engine, ...]]:
-    """What gives the application's own engines that the plan's settings name."""
-    from pytest_seeddb.application.sessions import load_engines
-
-    return partial(load_engines, plan.recipe.settings) if plan.recipe else tuple
 
 
 class Elsewhere(Exception):  # noqa: N818 - a verdict, which never leaves the worker

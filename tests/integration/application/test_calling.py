@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ INSERT = "INSERT INTO t VALUES (1)"
 
 
 @pytest.fixture
-def target(tmp_path, empty_database):
+def target(tmp_path, empty_database, monkeypatch):
+    monkeypatch.delitem(sys.modules, "sqlmodel", raising=False)  # these functions are written for SQLAlchemy's sessions
     with psycopg.connect(empty_database.conninfo) as own:
         own.execute("CREATE TABLE t (n int)")
     yield Target(empty_database, tmp_path)

@@ -7,6 +7,7 @@ import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_seeddb.errors import BuildError, ConfigError
 from pytest_seeddb.migrations.sources import stages
-from pytest_seeddb.plan.plan import Target
+from pytest_seeddb.plan.plan import Step, Target
 from pytest_seeddb.settings.settings import CommandSpec, Settings
 
 MODELS = """
@@ -139,6 +140,8 @@ def unusable_engines(urls):
         ("def migrate(connection: Connection)", "psycopg2"),
         ("async def migrate(engine: AsyncEngine)", "asyncpg"),
         ("async def migrate(session: AsyncSession)", "asyncpg"),
+        ("def migrate(url: URL)", "psycopg2"),
+        ("async def migrate(url: URL)", "asyncpg"),
     ],
 )
 def test_a_callable_gets_the_application_s_driver_and_options(wanted, driver, module, plan, target, ask):
@@ -149,28 +152,43 @@ def test_a_callable_gets_the_application_s_driver_and_options(wanted, driver, mo
         create_async_engine(urls[1], json_serializer=lambda _value: '"own"').sync_engine,
     )
     parameter = wanted.partition("(")[2].partition(":")[0]
-    bound = {"engine": parameter, "session": "session.get_bind()", "connection": "connection.engine"}[parameter]
-    begin = f"engine.{'begin' if parameter == 'engine' else ''}"
+    bound = {"engine": "engine", "session": "session.get_bind()", "connection": "connection.engine", "url": "engine"}
     is_async = wanted.startswith("async")
+    create = f"create_{'async_' if is_async else ''}engine(url, json_serializer=lambda _value: '\"own\"')"
     lines = [
-        "from sqlalchemy import Connection, Engine, JSON, bindparam, text",
-        "from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession",
+        "from sqlalchemy import URL, Connection, Engine, JSON, bindparam, create_engine, text",
+        "from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine",
         "from sqlalchemy.orm import Session",
         f"{wanted}:",
-        f"    assert {bound}.driver == {driver!r}",
+        *([f"    engine = {create}"] if parameter == "url" else []),
+        f"    assert {bound[parameter]}.driver == {driver!r}",
         "    statement = text('CREATE TABLE made AS SELECT CAST(:value AS jsonb) AS value')",
         "    statement = statement.bindparams(bindparam('value', type_=JSON))",
     ]
-    if parameter == "engine":
-        lines.append(f"    {'async ' if is_async else ''}with {begin}() as on:")
+    if parameter in {"engine", "url"}:
+        lines.append(f"    {'async ' if is_async else ''}with engine.begin() as on:")
         lines.append(f"        {'await ' if is_async else ''}on.execute(statement, {{'value': 1}})")
     else:
         lines.append(f"    {'await ' if is_async else ''}{parameter}.execute(statement, {{'value': 1}})")
     (stage,) = plan(f"{module(chr(10).join(lines))}:migrate")
+    application = ModuleType(f"application_{uuid.uuid4().hex}")
+    sys.modules[application.__name__] = application
+    for number, engine in enumerate(engines):
+        setattr(application, f"engine{number}", engine)
+    paths = tuple(f"{application.__name__}:engine{number}" for number in range(len(engines)))
 
-    stage.run(replace(target, engines=lambda: engines), 0)
+    stage.run(replace(target, settings=Settings(root=target.root, engines=paths)), 0)
 
     assert ask("SELECT value FROM made") == [("own",)]
+
+
+def test_another_session_factory_is_another_template_and_migrates_no_database_again(module, tmp_path):
+    settings = Settings(root=tmp_path, migrations=f"{module()}:Base.metadata")
+    settings = [settings, *(settings.replace(session=[path]) for path in ("a:B", "a:C"))]
+    steps = [stage.steps[0] for named in settings for stage in stages(named)]
+    assert len({step.declared for step in steps}) == 3
+    plain = Step(steps[0].name, steps[0].parts)
+    assert {(step.versions, step.parts_before) for step in steps} == {(plain.versions, plain.parts_before)}
 
 
 def test_a_failing_callable_is_told_with_its_line(module, plan, target):

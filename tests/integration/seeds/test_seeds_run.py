@@ -84,7 +84,8 @@ class Project:
         return stages(settings, overrides or {})
 
     def run(self, *seeds, first=0, **others):
-        target = Target(self.address, self.root, ("SHOP_URL",), self.started.append)
+        settings = Settings(root=self.root, session=others.get("session", ()))
+        target = Target(self.address, self.root, ("SHOP_URL",), self.started.append, settings=settings)
         for stage in self.stages(*seeds, **others):
             stage.run(target, first)
 
@@ -103,7 +104,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path, empty_database):
+def project(tmp_path, empty_database, monkeypatch):
+    monkeypatch.delitem(sys.modules, "sqlmodel", raising=False)  # these seeders are written for SQLAlchemy's sessions
     path = [*sys.path]
     found = Project(tmp_path, empty_database)
     found.query(TABLE)
@@ -145,6 +147,77 @@ def test_sync_and_async_seeders_and_callables_fill_the_database_in_order(project
         "seed shop.db:init_db",
         "seed shop.seeds:stores",
     ]
+
+
+APPLICATION = """
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session, sessionmaker
+
+    engine = create_engine("postgresql+psycopg2://nobody@nowhere.invalid/none")
+
+    class Own(Session):
+        def get_bind(self, *arguments, **options): return engine
+        def thing(self, maker): self.execute(text("INSERT INTO thing (maker) VALUES (:maker)"), {"maker": maker})
+    class Further(Own): ...
+    class Other(Session): ...
+    class OwnAsync(AsyncSession): ...
+
+    Maker = sessionmaker(class_=Own, autoflush=False, autobegin=False, twophase=True, info={"tenant": 1})
+    AsyncMaker = async_sessionmaker(class_=OwnAsync, autoflush=False, autobegin=False, info={"tenant": 1})
+"""
+SEEDERS = """
+    import threading
+    from sqlalchemy import Connection
+    from factory.alchemy import SQLAlchemyModelFactory
+    from .app import Further, Other, OwnAsync
+
+    class Wired(SQLAlchemyModelFactory):
+        class Meta:
+            model = Thing
+
+    def check(session, name, with_options=True):
+        assert type(session).__name__ == name
+        assert session.get_bind().engine.driver == "psycopg"
+        assert session.autoflush is not with_options
+        assert session.info == ({"tenant": 1} if with_options else {})
+
+    @seeder
+    def named(session):
+        check(session, "Own")
+        session.thing("named")
+    @seeder
+    def of_the_base(s: Session): check(s, "Own")
+    @seeder
+    def of_a_subclass(s: Further): check(s, "Further")
+    @seeder
+    def of_another_class(s: Other): check(s, "Other", with_options=False)
+    @seeder
+    def beside_a_connection(connection: Connection, session):
+        check(session, "Own")
+        assert session.get_bind() is connection
+        session.thing("beside")
+    @seeder
+    async def asynchronous(session):
+        assert type(session) is OwnAsync
+        assert not session.sync_session.autoflush
+        assert session.info == {"tenant": 1}
+    @seeder
+    def of_factories():
+        check(Wired._meta.sqlalchemy_session, "Own")
+        sessions = []
+        thread = threading.Thread(target=lambda: sessions.append(Wired._meta.sqlalchemy_session))
+        thread.start()
+        thread.join()
+        check(*sessions, "Own")
+"""
+
+
+def test_seeders_get_the_session_of_the_application(project):
+    project.write("app.py", APPLICATION)
+    project.seeds(SEEDERS)
+    project.run(session=(f"{project.package}.app:Maker", f"{project.package}.app:AsyncMaker"))
+    assert [row[0] for row in project.rows()] == ["named", "beside"]
 
 
 def test_sql_files_and_commands_fill_the_database_too(project):

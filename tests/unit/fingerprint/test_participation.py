@@ -295,6 +295,15 @@ CASES = {
         "import shop.one; next(shop.one.ROWS)",
         ("shop/one.py", "yield 1", "yield 2"),
     ),
+    "made what the step works with": (
+        {
+            "entry": "import sys\nfrom pytest_seeddb.fingerprint.tracing import note_module\ndef rows():\n"
+            "    note_module('shop.one')\n    return [sys.modules['shop.one'].A]\n",
+            "shop__one": "A = 1\n",
+        },
+        "import shop.one",
+        ("shop/one.py", "A = 1", "A = 2"),
+    ),
     "a package in a module's place": (
         {"entry": "from shop.one import A\ndef rows():\n    return [A]\n", "shop__one": "A = 1\n"},
         "",

@@ -17,6 +17,8 @@ NOTHING_RUNS = "raise SystemExit('nothing of the project may be imported')"
 TABLE = """
     name = "shop"
     migrations = "alembic.ini"
+    session = "shop.db:Maker"
+    engines = ["shop.engines:engine"]
     seeds = ["shop.seeds", "shop.more:init", "sql/*.sql", {command = "load", inputs = ["data/*.csv"]}]
     watch = ["watched.txt"]
     dump = "seed.sql"
@@ -47,6 +49,8 @@ FILES = {
             open("read-by-the-build.csv")
     """,
     "shop/lib/deep.py": NOTHING_RUNS,
+    "shop/db.py": NOTHING_RUNS,
+    "shop/engines.py": NOTHING_RUNS,
     "shop/more.py": f"def init(session): ...\n{NOTHING_RUNS}",
     "sql/a.sql": "\\ir more/included.sql\nSELECT 1",
     "sql/more/included.sql": "SELECT 1",
@@ -110,6 +114,8 @@ def test_every_file_that_can_be_told_counts(checkout, name):
         ("stores = 1", "stores = 2"),
         ('profile = "demo"', 'profile = "demo"\nrandom_seed = 7'),
         ('name = "shop"', 'name = "x"'),
+        ("db:Maker", "db:Other"),
+        ('["shop.engines:engine"]', '"all"'),
     ],
 )
 def test_settings_that_determine_the_template_count(checkout, old, new):

@@ -256,6 +256,15 @@ def test_the_fingerprint_has_the_source_the_random_seed_and_the_name(project):
     assert f"{project.package}/seeds.py" in parts
 
 
+def test_another_session_factory_is_another_template_and_seeds_no_database_again(project):
+    project.seeds("@seeder\ndef roles(session): ...")
+    settings = [{}, {"session": ("a:B",)}, {"session": ("a:C",)}, {"engines": ("a:C",)}, {"engines": ("all",)}]
+    steps = [stage.steps[0] for named in settings for stage in project.stages(**named)]
+    assert len({step.declared for step in steps}) == 4
+    assert steps[0].declared == steps[4].declared
+    assert len({(step.versions, step.parts_before) for step in steps}) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
