@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.errors import BuildError, conceal, names_a_secret
 from pytest_seeddb.fingerprint.digests import file_part, relative_name
-from pytest_seeddb.migrations.formats import FORMATS, PLAIN, Directory
+from pytest_seeddb.migrations.formats import PLAIN, Directory
 from pytest_seeddb.migrations.parts import HEAD_BYTES
 from pytest_seeddb.migrations.script import Reading, read_script, script_parts
 from pytest_seeddb.plan.ledger import read
@@ -61,13 +61,18 @@ def read_steps(
     for key, value in (values or {}).items():
         if names_a_secret(key):
             conceal(value)
-    if path.is_file():
-        directory = Directory(path.parent, root, source, format_, path.name)
-        chosen = directory.chosen()
-        _check_placeholders(directory, chosen.name, chosen.title, values)
-        reading = Reading(chosen.name, values if chosen.has_placeholders else None)
+    is_file = path.is_file()
+    directory = Directory(path.parent if is_file else path, root, source, format_, path.name if is_file else "")
+    chosen = directory.chosen()
+    if values and not chosen.has_placeholders:
+        raise directory.refusal(
+            f"{chosen.title} has no placeholders",
+            f"placeholders = {{{', '.join(values)}}}",
+            'remove them, or say which format it is: {directory = "...", format = "flyway", placeholders = {...}}',
+        )
+    reading = Reading(chosen.name, values if chosen.has_placeholders else None)
+    if is_file:
         return _work([path], {}, {}, root, reading, source)
-    directory = Directory(path, root, source, format_)
     arranged = directory.arranged()
     if not arranged.used:
         names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in path.iterdir())
@@ -81,12 +86,7 @@ def read_steps(
             f"{path}: {contents or 'nothing is in it'}",
             other if is_alembic else "put the migrations there, or name their directory",
         )
-    _check_placeholders(directory, arranged.format, arranged.title, values)
-    reading = Reading(
-        arranged.format,
-        values if _has_placeholders(arranged.format) else None,
-        frozenset(file.path for file in arranged.used if file.alone),
-    )
+    reading = replace(reading, alone=frozenset(file.path for file in arranged.used if file.alone))
     beside = {file.path: file.beside for file in arranged.used if file.beside}
     count = f"{len(arranged.used)} file{'s' if len(arranged.used) > 1 else ''}"
     text = f"{relative_name(path, root)}: {arranged.title}, {'as set' if format_ else 'recognised'}, {count}"
@@ -96,19 +96,6 @@ def read_steps(
     left_out = {relative_name(path / name, root): why for name, why in sorted(arranged.left_out.items())}
     further = [Note(f"not run: {name}: {why}") for name, why in left_out.items() if name not in included]
     return work._replace(notes=(Note(text, is_usual=arranged.format == PLAIN.name and not further), *further))
-
-
-def _check_placeholders(directory: Directory, format_: str, title: str, values: Mapping[str, str] | None) -> None:
-    if values and not _has_placeholders(format_):
-        raise directory.refusal(
-            f"{title} has no placeholders",
-            f"placeholders = {{{', '.join(values)}}}",
-            'remove them, or say which format it is: {directory = "...", format = "flyway", placeholders = {...}}',
-        )
-
-
-def _has_placeholders(format_: str) -> bool:
-    return any(known.has_placeholders for known in FORMATS if known.name == format_)
 
 
 def _work(
@@ -229,7 +216,6 @@ class SqlFile:
 
 
 def _connect(target: Target, *, autocommit: bool) -> psycopg.Connection:
-
     return target.address.connect(autocommit=autocommit, client_encoding="utf8")
 
 

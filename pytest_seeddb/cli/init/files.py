@@ -16,6 +16,7 @@ from typing import Any, Final
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.migrations.arranging import Arranged
 from pytest_seeddb.migrations.formats import PLAIN, Directory
+from pytest_seeddb.settings.pytest_files import pytest_file
 
 _NOT_ITS_OWN: Final = re.compile(
     r"\..*|.*\.(?:egg|dist)-info|__pycache__|__pypackages__|site-packages|node_modules|build|dist|htmlcov|vendor"
@@ -79,8 +80,8 @@ class Files:
         for name in self.ending("/manage.py", "/wsgi.py", "/asgi.py"):
             if b"DJANGO_SETTINGS_MODULE" in self.beginning(name):
                 return name
-        options = self.pyproject.get("tool", {}).get("pytest", {}).get("ini_options", {})
-        return "DJANGO_SETTINGS_MODULE in pyproject.toml" if "DJANGO_SETTINGS_MODULE" in options else ""
+        file = pytest_file(self.root)
+        return f"DJANGO_SETTINGS_MODULE in {file.path.name}" if file.path and file.django_settings else ""
 
     @cached_property
     def scripts(self) -> list[str]:
@@ -92,10 +93,7 @@ class Files:
     @cached_property
     def sources(self) -> list[str]:
         """The directories that modules are imported from, each with a slash at its end: the root is the empty one."""
-        options = self.pyproject.get("tool", {}).get("pytest", {}).get("ini_options", {})
-        given = options.get("pythonpath", [])
-        places = [self.root / place for place in ([given] if isinstance(given, str) else given)]
-        places += [self.root / "src", *map(Path, filter(None, sys.path))]
+        places = [self.root / "src", *map(Path, filter(None, (*pytest_file(self.root).python_path, *sys.path)))]
         within = [place.relative_to(self.root).as_posix() for place in places if place.is_relative_to(self.root)]
         return [*sorted({f"{place}/" for place in within if place != "."}, key=len, reverse=True), ""]
 

@@ -18,7 +18,7 @@ from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.migrations.formats import Directory
 from pytest_seeddb.migrations.sources import DJANGO, stages
 from pytest_seeddb.settings.files import FILE_NAME
-from pytest_seeddb.settings.pytest_files import put_on_path
+from pytest_seeddb.settings.pytest_files import put_on_path, pytest_file
 from pytest_seeddb.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -331,14 +331,8 @@ def propose(root: Path, *, imports: bool = True) -> Proposal:
 
 def _has_pytest(directory: Path) -> bool:
     """Whether pytest finds its configuration there."""
-    texts = {
-        "pytest.ini": "[pytest]",
-        "tox.ini": "[pytest]",
-        "setup.cfg": "[tool:pytest]",
-        "pyproject.toml": "[tool.pytest",
-    }
-    paths = ((directory / name, text) for name, text in texts.items())
-    return any(path.is_file() and text in path.read_text(encoding="utf-8", errors="replace") for path, text in paths)
+    path = pytest_file(directory).path
+    return path is not None and path.parent == directory
 
 
 def _toml_value(value: Migrations) -> str:
