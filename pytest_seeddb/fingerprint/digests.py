@@ -23,9 +23,6 @@ FORMAT: Final = 1
 MISSING: Final = "missing"
 """The digest of a file that does not exist."""
 
-DIRECTORY: Final = "a directory"
-"""Stands for a digest where a file was looked for and a directory is."""
-
 CHANGED_MEANWHILE: Final = "changed during the build"
 """The digest of a file that changed between being read and the end of the build."""
 

@@ -5,28 +5,22 @@ from __future__ import annotations
 import os
 import re
 from fnmatch import fnmatchcase
-from glob import escape, glob, has_magic
-from itertools import groupby
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.fingerprint.digests import digest
 from pytest_seeddb.fingerprint.modules import is_test
-from pytest_seeddb.fingerprint.places import FOREIGN_CODE, is_ignored
-from pytest_seeddb.fingerprint.stack import MEANS, frames, module_of, reader, top_of
+from pytest_seeddb.fingerprint.places import is_ignored
+from pytest_seeddb.fingerprint.stack import MEANS, frames, module_of, top_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 LISTING: Final = re.compile(r"(?P<directory>.*/)(?: \((?P<patterns>.+)\))?")
 """The name of a listed directory; with the patterns, if not all names in it count."""
 _DIRECTORIES: Final = "*/"
 """The pattern for the directories in a directory."""
-
-_GLOB: Final = "glob.glob/2"
-_RGLOB: Final = "pathlib.Path.rglob"
-GLOBS: Final = frozenset({_GLOB, "pathlib.Path.glob", _RGLOB})
-"""The audit events of calls that find files by a pattern."""
 
 # These list directories to find what they were asked for by its name, or for themselves.
 _FINDERS: Final = (
@@ -98,31 +92,3 @@ def _last(pattern: str) -> tuple[str, ...]:
         return ()
     is_deep = not has_magic(last) or any(has_magic(part) for part in before)
     return (last, *((_DIRECTORIES,) if is_deep else ()))
-
-
-def missing_of_glob(event: str, arguments: tuple[object, ...]) -> Iterator[str]:
-    """The missing paths that a call of `glob` asks for by their names: it lists no directory to find them."""
-    caller = reader()
-    if caller is None or caller.f_code.co_filename.startswith(FOREIGN_CODE):
-        return
-    if event == _GLOB:
-        pattern, is_recursive, root, _ = arguments
-    else:
-        root, pattern, is_recursive = *arguments, True
-    paths = [os.fsdecode(root)] if isinstance(root, str | bytes | os.PathLike) else [""]
-    parts = os.fsdecode(pattern).rstrip("/").split("/") if isinstance(pattern, str | bytes | os.PathLike) else []
-    if event == _RGLOB:
-        parts = []
-    yield from (path for path in paths if path and not os.path.lexists(path))
-    if is_recursive and "**" in parts:  # all directories from there on are listed
-        parts = parts[: parts.index("**")]
-    while parts and has_magic(parts[-1]):
-        parts.pop()
-    for is_pattern, run in groupby(parts, has_magic):
-        below = "/".join(run)
-        if is_pattern:
-            patterns = [os.path.join(escape(path), below, "") for path in paths]  # noqa: PTH118 - strings
-            paths = [match for pattern in patterns for match in glob(pattern, include_hidden=True)]  # noqa: PTH207 - as above
-        else:
-            paths = [os.path.join(path, below) for path in paths]  # noqa: PTH118 - as above
-            yield from (path for path in paths if not os.path.lexists(path))

@@ -22,33 +22,16 @@ from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from pytest_seeddb.fingerprint import environment, tracing
-from pytest_seeddb.fingerprint.digests import (
-    CHANGED_MEANWHILE,
-    DIRECTORY,
-    MISSING,
-    Part,
-    content_part,
-    file_digest,
-    merge,
-)
+from pytest_seeddb.fingerprint import environment, lookups, tracing
+from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, content_part, file_digest, merge
 from pytest_seeddb.fingerprint.events import PATHS, files_of
-from pytest_seeddb.fingerprint.listings import (
-    GLOBS,
-    LISTING,
-    digest_of_names,
-    is_finder,
-    missing_of_glob,
-    names_in,
-    patterns_of,
-    split,
-)
+from pytest_seeddb.fingerprint.listings import LISTING, digest_of_names, is_finder, names_in, patterns_of, split
 from pytest_seeddb.fingerprint.places import Places, is_ignored, with_slash
 from pytest_seeddb.fingerprint.sources import Code, is_code
 from pytest_seeddb.fingerprint.stack import frames, module_of, reader, top_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
 # Code is followed by its imports, see `pytest_seeddb.fingerprint.sources`.
@@ -56,7 +39,7 @@ _CODE: Final = (".py", ".pyc", ".pyo", ".pyi", ".so", ".pyd", ".dylib", ".dll", 
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec"}
 )
-_COUNTED: Final = frozenset({*PATHS, *_PROCESSES, *GLOBS})
+_COUNTED: Final = frozenset({*PATHS, *_PROCESSES, *lookups.GLOBS})
 _HERE: Final = "./"
 """The name of the root itself."""
 _OURSELVES: Final = __name__.partition(".")[0]
@@ -141,6 +124,7 @@ class Recording:
                 sys.addaudithook(_hook)
                 _has_hook = True
         environment.listen(_note_variable)
+        lookups.listen(_note_missing)
         environment.forget_instructions()
 
     def __exit__(self, *_: object) -> None:
@@ -187,8 +171,7 @@ class Recording:
         elif kind == "lists":
             self._list(name, path)
         elif kind == "misses":
-            if not os.path.isabs(name) and self._is_own(reader()):  # noqa: PTH117 - strings
-                self._add(self._reads, name, _Read())
+            self._miss(name)
         elif name.endswith(".pyc"):
             self._load(self._name(source_from_cache(path)))
         elif not is_code(name) or self._is_own(frame := reader()):
@@ -266,11 +249,18 @@ class Recording:
             return
         if top_of(lister) != _OURSELVES and self._calls(_planned):
             if not os.path.lexists(path):
-                self._add(self._reads, name, _Read())
+                self._read(name)
                 return
             patterns = patterns_of(path)
             listed = (with_slash(name) if name else _HERE) + (f" ({', '.join(patterns)})" if patterns else "")
             self._add(self._reads, listed, _Read(names=names_in(path, patterns)))
+
+    def _miss(self, name: str) -> None:
+        own = self._is_own(asker := reader())
+        is_for_own = own or (asker and lookups.reads_settings(asker) and self._calls())
+        # A name may be there although the path was not: "" and "gone/../a.json".
+        if is_for_own and not os.path.isabs(name) and self._state(name) is None:  # noqa: PTH117 - strings
+            self._add(self._reads, name, _Read())
 
     def _read(self, name: str) -> None:
         if (state := self._state(name)) != _NO_FILE:
@@ -464,7 +454,7 @@ def current(names: Iterable[str], root: Path) -> tuple[Part, ...]:
                 if (path := places.path(name)) and os.path.isfile(path):  # noqa: PTH113 - strings
                     value = code.digest(name)
                 elif path and os.path.isdir(path):  # noqa: PTH112 - as above
-                    value = DIRECTORY
+                    value = lookups.DIRECTORY
         parts.append(content_part(name, value))
     return tuple(sorted(parts))
 
@@ -483,18 +473,25 @@ def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] 
                 recording.note_process()
             _busy.recording = False
             return
-        missing = ((path, "misses") for path in missing_of_glob(event, arguments)) if event in GLOBS else ()
-        for path, kind in missing or files_of(event, arguments):
+        for path, kind in (lookups.missing_of_glob if event in lookups.GLOBS else files_of)(event, arguments):
             for recording in _recordings:
                 recording.note(path, kind)
     _busy.recording = False
 
 
 def _note_variable(name: str) -> None:
+    _note(lambda recording: recording.note_variable(name))
+
+
+def _note_missing(path: str) -> None:
+    _note(lambda recording: recording.note(path, "misses"))
+
+
+def _note(note: Callable[[Recording], None]) -> None:
     if not getattr(_busy, "recording", False):
         _busy.recording = True
         try:
             for recording in _recordings:
-                recording.note_variable(name)
+                note(recording)
         finally:
             _busy.recording = False

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Code reads through these. The import system is not among them.
 MEANS: Final = frozenset(
-    {"pathlib", "io", "_pyio", "os", "codecs", "glob", "fnmatch", "contextlib", "runpy", "pkgutil"}
+    {"pathlib", "io", "_pyio", "os", "codecs", "glob", "fnmatch", "contextlib", "runpy", "pkgutil", "genericpath"}
 )
 _RESOURCES: Final = ("importlib.resources", "importlib.readers")
 _FROZEN: Final = "<frozen "

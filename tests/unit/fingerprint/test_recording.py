@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 import pytest
@@ -293,6 +294,27 @@ def matched_deep(pattern):
     return sorted(Path("apps").rglob(pattern))
 def read(name):
     return (HERE / name).read_bytes()
+def looked_for(name):
+    return (HERE / name).exists() or (HERE / name).is_dir()
+def is_file(name):
+    return (HERE / name).is_file()
+def asked_for(name):
+    import os
+    return os.path.exists(name)
+def asked_for_a_file(name):
+    import os
+    return os.path.isfile(os.fsencode(name))
+def asked_for_a_directory(name):
+    import os
+    return os.path.isdir(HERE / name)
+def load_dotenv(name):
+    import dotenv
+    return dotenv.load_dotenv()
+def env_file(name):
+    from pydantic_settings import BaseSettings
+    class Settings(BaseSettings, env_file=name):
+        pass
+    return Settings()
 def selected(name):
     import sqlite3
     connection = sqlite3.connect(name, uri=True)
@@ -366,6 +388,62 @@ def test_a_directory_that_own_code_would_list_counts_by_its_being_missing(root, 
     assert recording.parts() == (Part("more", MISSING),)
     (root / "more").mkdir()
     assert current(_names(recording), root) == (Part("more", "a directory"),)
+
+
+LOOKS: Final = (
+    *("looked_for", "is_file", "asked_for", "asked_for_a_file", "asked_for_a_directory", "load_dotenv", "env_file"),
+)
+
+
+@pytest.mark.parametrize("how", LOOKS)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_missing_file_that_own_code_asks_for_counts(root, own, monkeypatch, how, before):
+    if how in {"load_dotenv", "env_file"}:
+        pytest.importorskip({"load_dotenv": "dotenv", "env_file": "pydantic_settings"}[how])
+    monkeypatch.chdir(root)
+    if before:
+        begin(root)
+        getattr(own, how)(".env")
+        parts = all_parts((), root, ["own_of_opened.py"])
+    else:
+        with Recording(root) as recording:
+            getattr(own, how)(".env")
+        parts = recording.parts()
+    assert Part(".env", MISSING) in parts
+    assert current([part.name for part in parts], root) == parts
+    (root / ".env").mkdir() if how == "asked_for_a_directory" else (root / ".env").write_text("REGION=a")
+    assert current([part.name for part in parts], root) != parts
+
+
+def test_a_missing_file_does_not_count_if_the_code_makes_it_or_others_ask_or_the_name_may_be_a_secret(
+    root, own, monkeypatch
+):
+    monkeypatch.setenv("SIGNING_KEY", "d0f55c")
+    monkeypatch.chdir(root)
+    with Recording(root) as recording:
+        shutil.which("own_of_opened", path=str(root))
+        Path("others.json").exists()
+        own.looked_for("made")
+        Path("made").mkdir()
+        for name in ('{"client": "shop"}', "d0f55c", "postgresql://u:hush@h/shop", "a\nb", "x" * 2000):
+            assert not own.asked_for(name)
+        own.looked_for("a.json")
+        for name in ("", "gone/../a.json"):  # what is there by the name that counts
+            own.asked_for(name)
+            own.matched(name)
+    assert recording.parts() == ()
+
+
+def test_questions_about_files_are_answered_as_always(root, monkeypatch):
+    begin(root)
+    assert os.stat in os.supports_dir_fd
+    assert os.stat.__module__ in {"posix", "nt"}
+    assert os.path.exists(os.open(root, os.O_RDONLY))  # noqa: PTH110 - this is what is tested, as below
+    assert not os.path.exists("nul\0byte")  # noqa: PTH110
+    with pytest.raises(FileNotFoundError, match=r"gone\.json"):
+        (root / "gone.json").stat(follow_symlinks=False)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
+    assert not os.path.exists(root)  # noqa: PTH110
 
 
 def test_a_directory_that_executed_text_lists_counts_like_one_that_own_code_lists(root, own):
