@@ -2,7 +2,8 @@
 
     pip install --group benchmarks
     python benchmarks/isolation.py [--template 60|500|1gb|all] [--json FILE] [--chart FILE.svg]
-                                   [--workers 1,2,4] [--rounds N] [--seconds S] [--server URL] [--from FILE]
+                                   [--workers 1,2,4] [--rounds N] [--seconds S] [--server URL] [--storage disk|memory]
+                                   [--from FILE]
 
 Every way does the same tests: get a database in the seeded state, connect, do the work, close, give the
 database back. The floor connects to a database that nobody cleans up.
@@ -60,6 +61,7 @@ STARTED: Final = perf_counter()
 
 def main() -> None:
     parsed = arguments()
+    os.environ["SEEDDB_STORAGE"] = parsed.storage  # for the other processes, too
     draw = drawing() if parsed.chart else None
     found = shown(json.loads(parsed.source.read_text())) if parsed.source else measured(parsed)
     if parsed.json:
@@ -88,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long it may take with one kind")
     parser.add_argument("--workers", type=numbers, default=[1, 2, 4], help="'' leaves that part out")
     parser.add_argument("--server", default="auto")
+    parser.add_argument("--storage", choices=["auto", "disk", "memory"], default="auto", help="where clones are made")
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--chart", type=Path, help="draw the documentation's chart there, as SVG")
     parser.add_argument("--from", type=Path, dest="source", help="show and draw what an earlier --json wrote")
@@ -175,6 +178,7 @@ def facts(server: Server) -> dict[str, Any]:
         "PostgreSQL": server.version,
         "server": server.kind,
         "fsync": server.fsync,
+        "clones in memory": server.memory is not None,
         "files in memory": in_memory(directory) if directory.exists() else None,
     }
     print(", ".join(f"{name} {value}" for name, value in found.items()))

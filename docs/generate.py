@@ -40,6 +40,7 @@ _EXAMPLES: Final = {
     "server": 'server = "embedded"',
     "postgres": 'postgres = "18"',
     "binaries": 'binaries = "tools/postgresql/bin"',
+    "storage": 'storage = "disk"',
     "image": 'image = "pgvector/pgvector:pg18"',
     "tmpfs": 'tmpfs = "4g"',
     "reuse": "reuse = true",

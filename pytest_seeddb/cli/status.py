@@ -53,6 +53,7 @@ def _status(settings: Settings, *, every: bool) -> dict[str, Any]:
     if embedded and not (embedded.running or embedded.kept):
         binaries = embedded.binaries
         server = _server("new", "embedded", binaries.version, binaries.origin, str(embedded.state))
+        server["storage"] = str(embedded.storage)
         return _result(settings, server, remains=_remains(embedded) if every else ())
     with open_server(settings) as opened, Admin(opened.address) as admin:
         with server_errors("The databases could not be listed", opened.address):
@@ -66,6 +67,7 @@ def _status(settings: Settings, *, every: bool) -> dict[str, Any]:
         origin = opened.origin if embedded else opened.address.masked
         server = _server(state, opened.kind, opened.version, origin, str(embedded.state) if embedded else "")
         server["own"] = own
+        server["storage"] = str(embedded.storage) if embedded else ""
         ours = entries if every else own_entries(entries, settings)
         status = _result(settings, server, ours, _remains(embedded, own) if embedded and every else ())
         others = [entry for entry in entries if entry not in ours]
@@ -91,7 +93,7 @@ def _ownership(entries: Sequence[Entry], settings: Settings) -> dict[str, bool |
 
 
 def _server(state: str, kind: str, version: str, origin: str, data: str = "") -> Row:
-    return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data, "own": {}}
+    return {"state": state, "kind": kind, "version": version, "origin": origin, "data": data, "own": {}, "storage": ""}
 
 
 def _remains(embedded: EmbeddedStatus, own: Collection[str] = ()) -> list[Row]:
@@ -173,6 +175,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if server["data"]:
         yield f"data       {server['data']}"
     yield from (f"           {directory}, of {plan} alone" for directory, plan in server["own"].items())
+    if server["storage"]:
+        yield f"storage    {server['storage']}"
     headings = ("PLAN/PROFILE", "", "SIZE", "AGE", "LAST USE", "DAYS USED", "PROCESSES", "CLONES", "DATABASE", "")
     yield from _section("templates", status["templates"], headings, _template_cells)
     for name in ("clones", "orphans"):

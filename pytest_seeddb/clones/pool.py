@@ -21,6 +21,7 @@ from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import CloneError, SeedDbError
 from pytest_seeddb.servers.database_errors import server_errors
+from pytest_seeddb.servers.memory import DISK
 from pytest_seeddb.servers.naming import clone_name
 from pytest_seeddb.templates.inventory import drop_oldest_kept, owner_note
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.clones.leftovers import Leftovers
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
+    from pytest_seeddb.servers.memory import Memory
     from pytest_seeddb.templates.templates import Template
 
 _Made = TypeVar("_Made")
@@ -84,8 +86,11 @@ class Clones:
     Lifetime: a clone lives until `discard`, or until its worker is gone and the next run sweeps.
     """
 
-    def __init__(self, admin: Admin, lease: str, disposal: Disposal, form: str = "{clone}") -> None:
+    def __init__(
+        self, admin: Admin, lease: str, disposal: Disposal, form: str = "{clone}", memory: Memory | None = None
+    ) -> None:
         self.made = 0
+        self._memory = memory
         self._form = form
         self.seconds = 0.0
         self._admin = admin
@@ -100,7 +105,14 @@ class Clones:
         name = self._name()
         started = perf_counter()
         with server_errors("The clone for a test could not be made", self._admin.address):
-            template.carried.clone(admin or self._admin, template.name, name, template.record.strategy)
+            copy = partial(template.carried.clone, admin or self._admin, template.name, name, template.record.strategy)
+            try:
+                copy(self._memory.tablespace_for(template.record.size) if self._memory else "")
+            except (psycopg.errors.DiskFull, psycopg.errors.UndefinedFile) as error:
+                if self._memory is None:
+                    raise
+                self._memory.note(str(error).splitlines()[0])
+                copy(DISK)
         clone = Clone(name, self._admin.address.with_database(name), template, perf_counter() - started)
         with self._counting:
             self.made += 1
@@ -132,6 +144,8 @@ class Clones:
             self._admin.comment(name, owner_note(clone.template.record.plan, clone.template.project))
         self._living.pop(clone.name, None)
         self._disposal.do(drop_oldest_kept)
+        if self._memory:
+            self._disposal.do(lambda admin: _take_to_disk(admin, name))
 
     def discard_all(self) -> None:
         """Give up every clone that nobody gave up."""
@@ -159,6 +173,12 @@ class Clones:
         self._living.pop(clone.name, None)
         moved = self._living[name] = replace(clone, name=name, address=clone.address.with_database(name))
         return moved
+
+
+def _take_to_disk(admin: Admin, name: str) -> None:
+    """Let a database that is kept outlive the memory, unless a client is in it already or it is gone."""
+    with contextlib.suppress(psycopg.Error):
+        admin.take_to(DISK, name)
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Worker:
             self._lock()
             self._leftovers = Leftovers(self._admin, self.server)
         self._disposal = Disposal(connect)
-        self._clones = Clones(self._admin, self._lease, self._disposal, self._options.form)
+        self._clones = Clones(self._admin, self._lease, self._disposal, self._options.form, self.server.memory)
         self._pool = Pool(
             self._clones, self._disposal, self._leftovers, superuser=self.server.superuser, reset=self._options.reset
         )

@@ -187,17 +187,22 @@ class Admin:
             )
         )
 
-    def clone(self, source: str, name: str, strategy: Strategy) -> None:
+    def clone(self, source: str, name: str, strategy: Strategy, tablespace: str = "") -> None:
         """Make ``name`` a copy of ``source``, without its settings and grants (`pytest_seeddb.templates.grants`).
 
-        Nobody may be connected to ``source``. Several clones of one source can be made at once.
-        After a failure there is no database ``name``.
+        Nobody may be connected to ``source``. Several clones of one source can be made at once. Without a
+        ``tablespace`` it is in that of ``source``. After a failure there is no database ``name``.
         """
+        place = sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)) if tablespace else sql.SQL("")
         self.run(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {} CONNECTION LIMIT {}").format(
-                sql.Identifier(name), sql.Identifier(source), sql.Identifier(strategy.lower()), sql.Literal(MARK)
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {} CONNECTION LIMIT {} {}").format(
+                sql.Identifier(name), sql.Identifier(source), sql.Identifier(strategy.lower()), sql.Literal(MARK), place
             )
         )
+
+    def take_to(self, tablespace: str, name: str) -> None:
+        """Copy a database's files into a tablespace, if they are in another one. Nobody may be connected to it."""
+        self.run(sql.SQL("ALTER DATABASE {} SET TABLESPACE {}").format(*map(sql.Identifier, (name, tablespace))))
 
     def rename(self, name: str, new: str) -> None:
         """Give a database another name. Nobody may be connected to it."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import guard, postmaster
+from pytest_seeddb.servers import guard, memory, postmaster
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.globals import CannotUndo, Globals, restore
 from pytest_seeddb.servers.places import Place, place_of
 from pytest_seeddb.servers.processes import ensure_guard, hold_lock, is_locked, reap, server_environment, try_lock
 from pytest_seeddb.servers.remedies import is_certain, start_remedy
 from pytest_seeddb.servers.server import DOUBTED, LEFT, Server
+from pytest_seeddb.servers.storage import Storage, storage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
     """
     reap()
     place = place_of(settings, data)
+    storage_of(settings, place.cache, place.account)  # refused before anything is started
     with ExitStack() as use:
         try:
             version_num, notes = _begin_use(settings, place, use, data)
@@ -54,6 +56,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
             while is_locked(place.state / guard.SERVER) and time.monotonic() < deadline:
                 time.sleep(postmaster.POLL_SECONDS)
             version_num, notes = _begin_use(settings, place, use, data)
+        storage = storage_of(settings, place.cache, place.account, place.data / "base")
         try:
             yield Server(
                 kind="embedded",
@@ -65,6 +68,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
                 fsync=False,
                 state=place.state,
                 notes=notes,
+                memory=memory.memory_of(place, notes) if storage.in_memory else None,
                 find_end=partial(_find_end, place),
             )
         finally:
@@ -74,7 +78,7 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
                 ensure_guard(place.state, "server", server_environment())
 
 
-def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, tuple[str, ...]]:
+def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, list[str]]:
     """Join the server or start it, as one of its users until ``use`` ends. Gives its version, and what to say of it."""
     notes: list[str] = []
     use.enter_context(hold_lock(place.state / guard.USERS, shared=True))
@@ -82,7 +86,7 @@ def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> t
         place_of(settings, data)  # removed as unused before the lock was ours: copied again
     with hold_lock(place.state / guard.START):
         ensure_guard(place.state, "server", server_environment())
-        return _join_or_start(place, notes), tuple(notes)
+        return _join_or_start(place, notes), notes
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,16 @@ class EmbeddedStatus:
     running: bool
     kept: bool
     """Whether it has databases that its next start finds again."""
+    storage: Storage
+    """Where clones are made."""
 
 
 def embedded_status(settings: Settings) -> EmbeddedStatus:
     """The state of the server that `open_embedded` would give. Raises `ServerError`."""
     place = place_of(settings, make=False)
-    return EmbeddedStatus(place.binaries, place.state, is_locked(place.state / guard.SERVER), postmaster.is_kept(place))
+    storage = storage_of(settings, place.cache, place.account)
+    running = is_locked(place.state / guard.SERVER)
+    return EmbeddedStatus(place.binaries, place.state, running, postmaster.is_kept(place), storage)
 
 
 def _join_or_start(place: Place, notes: list[str]) -> int:
@@ -135,8 +143,9 @@ def _start(place: Place, lock: int) -> list[str]:
         gone = postmaster.reset_settings(place) if kept else []
         if not kept:
             postmaster.make_data(place, lock)
+        lost_files = memory.prepare(place)
         try:
-            _start_patiently(place, lock)
+            _start_patiently(place, lock, lost_files=lost_files)
             gone += _restore(place)
         except (postmaster.StartError, postmaster.LockedOutError, CannotUndo, psycopg.Error) as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
@@ -144,6 +153,7 @@ def _start(place: Place, lock: int) -> list[str]:
                 raise
             postmaster.stop(lock)
             postmaster.make_data(place, lock)
+            memory.prepare(place)
             postmaster.start(place, lock)
             _restore(place)
             reason = error.saw if isinstance(error, ServerError) else str(error)
@@ -156,9 +166,14 @@ def _start(place: Place, lock: int) -> list[str]:
 def _restore(place: Place) -> list[str]:
     """Make what belongs to the whole server what it was before tests; gives what was otherwise."""
     wanted, doubted = Globals.load(place.state), place.state / DOUBTED
-    if wanted and not doubted.exists():
+    if wanted and not doubted.exists() and not memory.lacks_tablespace(place):
         return []
     with Admin(postmaster.robust_address(place)) as admin:
+        memory.make_tablespace(admin, place)
+        if wanted:  # an earlier version does not know of it, or a test has dropped it
+            now = Globals.of(admin.run, superuser=True)
+            own = {key: item for key, item in now.items.items() if memory.TABLESPACE in key}
+            wanted = Globals({**wanted.items, **own})
         changes = restore(admin, wanted) if wanted else []
         Globals.of(admin.run, superuser=True).save(place.state)
     doubted.unlink(missing_ok=True)
@@ -166,21 +181,21 @@ def _restore(place: Place) -> list[str]:
     return [str(change) for change in changes]
 
 
-def _start_patiently(place: Place, lock: int) -> None:
+def _start_patiently(place: Place, lock: int, *, lost_files: bool) -> None:
     """Start the postmaster; again, where it was killed meanwhile: that says nothing against its data.
 
     Nor may they go then. Only a start on the same directory clears away a killed one's shared memory.
     """
     for pause in _PAUSES_SECONDS:
         try:
-            postmaster.start(place, lock)
+            postmaster.start(place, lock, lost_files=lost_files)
         except postmaster.StartError as error:
             if not error.killed:
                 raise
             time.sleep(pause)
         else:
             return
-    postmaster.start(place, lock)
+    postmaster.start(place, lock, lost_files=lost_files)
 
 
 def _find_end(place: Place) -> ServerError | None:

@@ -46,6 +46,9 @@ CONTAINER = "container"
 """The file that holds a container's id."""
 SOCKET_PREFIX = "seeddb-"
 SOCKET = ".s.PGSQL.5432"  # see postmaster.PORT
+MEMORY = "seeddb-memory"
+"""The link to the server's directory in memory, see `pytest_seeddb.servers.memory`."""
+MEMORY_PREFIX = "seeddb-memory-"
 
 _POLL_SECONDS = 0.002
 _SYNC_WAITS = sys.platform.startswith("linux")  # POSIX lets sync() return before it is done
@@ -102,7 +105,7 @@ def stop(state: str, server: int) -> bool:
     that the written process number is the postmaster's: a backend may hold it whose postmaster is gone, or a server in
     another container that shares the directory.
     """
-    socket = read_note(server)[1]
+    _, socket, memory = read_note(server)
     for number, seconds in _SIGNALS:
         deadline = time.monotonic() + seconds
         signalled = False
@@ -116,20 +119,21 @@ def stop(state: str, server: int) -> bool:
             time.sleep(_POLL_SECONDS)
         else:
             remove_socket_directory(socket or record(state).get("socket", ""))
+            remove_memory_directory(memory, everything=not os.path.isdir(os.path.join(state, DATA)))
             return True
     return False
 
 
-def note(server: int, pid: int, socket: str) -> None:
-    """Write the postmaster's number and its socket directory into `SERVER`: readable as long as it is open."""
+def note(server: int, pid: int, socket: str, memory: str = "") -> None:
+    """Write the postmaster's number and its directories into `SERVER`: readable as long as it is open."""
     os.ftruncate(server, 0)
-    os.pwrite(server, f"{pid}\n{socket}\n".encode(), 0)
+    os.pwrite(server, f"{pid}\n{socket}\n{memory}\n".encode(), 0)
 
 
-def read_note(server: int) -> tuple[int, str]:
-    """Read what `note` wrote: 0 and an empty text where there is nothing."""
-    lines = os.pread(server, 1000, 0).decode(errors="replace").split("\n")
-    return (int(lines[0]), lines[1]) if len(lines) > 1 and lines[0].isdigit() else (0, "")
+def read_note(server: int) -> tuple[int, str, str]:
+    """Read what `note` wrote: 0 and empty texts where there is nothing."""
+    lines = [*os.pread(server, 1000, 0).decode(errors="replace").split("\n"), "", ""]
+    return (int(lines[0]), lines[1], lines[2]) if lines[0].isdigit() else (0, "", "")
 
 
 def record(state: str) -> dict[str, str]:
@@ -160,6 +164,23 @@ def remove_socket_directory(directory: str) -> None:
         os.rmdir(directory)
     except OSError:
         return  # gone already, or holds what is not ours
+
+
+def remove_memory_directory(directory: str, *, everything: bool) -> None:
+    """Remove a server's directory in memory, but not with databases in it unless ``everything`` goes."""
+    if not os.path.basename(directory).startswith(MEMORY_PREFIX) or os.path.islink(directory):
+        return
+    if everything:
+        import shutil
+
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    try:
+        for version in os.listdir(directory):
+            os.rmdir(os.path.join(directory, version))
+        os.rmdir(directory)
+    except OSError:
+        return  # gone already, or in use by a database that stays
 
 
 def end_orphans(state: str, server: int) -> None:

@@ -105,14 +105,18 @@ def describe(settings: Settings) -> str:
             return f"PostgreSQL in a container, image {Recipe.of(settings).image}"
         if os.name == "nt":
             raise _no_windows(settings)
-        from pytest_seeddb.servers import binaries
+        from pytest_seeddb.servers import binaries, places
+        from pytest_seeddb.servers.storage import storage_of
 
         chosen = binaries.choose(settings)
+        account = places.server_account()
+        storage = storage_of(settings, places.cache_place(account), account)
     except SeedDbError as error:
         return error.what
     except OSError as error:
         return f"no embedded PostgreSQL: {error}"
-    return f"embedded PostgreSQL {chosen.version} ({chosen.origin})"
+    memory = ", clones in memory" if storage.in_memory else ""
+    return f"embedded PostgreSQL {chosen.version} ({chosen.origin}){memory}"
 
 
 def _is_url(settings: Settings) -> bool:

@@ -130,6 +130,11 @@ class Place:
     state: Path
 
     @property
+    def cache(self) -> Path:
+        """Our cache directory."""
+        return self.state.parent.parent
+
+    @property
     def data(self) -> Path:
         """The data directory; complete whenever it exists."""
         return self.state / guard.DATA

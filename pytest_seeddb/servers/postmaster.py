@@ -229,8 +229,10 @@ def reset_settings(place: Place) -> list[str]:
 # -- the postmaster ------------------------------------------------------------------------------
 
 
-def start(place: Place, server_lock: int) -> None:
+def start(place: Place, server_lock: int, *, lost_files: bool = False) -> None:
     """Start the postmaster and wait until it accepts connections, or raise `StartError` or `ServerError`.
+
+    With ``lost_files``, the recovery from a crash goes on where databases have lost theirs.
 
     It inherits ``server_lock``, and so do its backends: the lock is free again when the last one is gone. The caller
     holds it, so no process uses the data directory.
@@ -238,10 +240,14 @@ def start(place: Place, server_lock: int) -> None:
     sockets = _make_socket_directory(place)
     (place.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one: its number may be another's now
     position = _trim_log(place)
-    guard.note(server_lock, 0, str(sockets))
+    memory = ""
+    with suppress(OSError):
+        memory = str((place.state / guard.MEMORY).readlink())
+    guard.note(server_lock, 0, str(sockets), memory)
     # Files, where there is no /dev/shm now: the data directory may have been made while there was one.
     has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - we write no file there
     settings = {**SETTINGS, **({} if has_memory else {"dynamic_shared_memory_type": "mmap"})}
+    settings |= {"ignore_invalid_pages": "on"} if lost_files else {}
     command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     try:
@@ -251,7 +257,7 @@ def start(place: Place, server_lock: int) -> None:
     except OSError as error:
         raise failure("The embedded server cannot be started", place, str(error)) from error
     try:
-        guard.note(server_lock, process.pid, str(sockets))
+        guard.note(server_lock, process.pid, str(sockets), memory)
         _wait(place, process, position)
     finally:
         release(process)

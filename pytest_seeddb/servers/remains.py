@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_seeddb.fingerprint.atomic import free_name, sweep
-from pytest_seeddb.servers import guard
+from pytest_seeddb.servers import guard, memory
 from pytest_seeddb.servers.places import (
     COPY_LOCK,
     NAME,
@@ -126,6 +126,7 @@ def _empty_state(state: Path) -> None:
         # A half-removed directory must not pass for a data directory, should we be killed now.
         data.rename(free_name(data))
     sweep(state, f"{guard.DATA}|{re.escape(guard.RECORD)}", private=True)
+    memory.remove(state, server_account())
     for name in _FILES:
         (state / name).unlink(missing_ok=True)
     guard.remove_socket_directory(socket)

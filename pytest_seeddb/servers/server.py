@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pytest_seeddb.errors import ServerError
     from pytest_seeddb.fingerprint.digests import Part
     from pytest_seeddb.servers.address import Address
+    from pytest_seeddb.servers.memory import Memory
 
 
 GLOBALS: Final = "globals.json"
@@ -38,7 +39,8 @@ class Server:
         inputs: What determines its databases beside what it says of itself.
         identity: The container's id; empty where there is none.
         state: The directory for what we know of a server that we started.
-        notes: What the run is to say of how the server was started.
+        notes: What the run is to say of the server.
+        memory: What says of a clone whether it is made in memory; ``None`` where none is.
         find_end: Gives the error for a server that we started and that has ended; ``None`` while it may come back.
     """
 
@@ -53,7 +55,8 @@ class Server:
     inputs: tuple[Part, ...] = ()
     identity: str = ""
     state: Path | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    memory: Memory | None = field(default=None, repr=False, compare=False)
     find_end: Callable[[], ServerError | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property

@@ -41,6 +41,7 @@ ISOLATIONS: Final = ("clone", "rollback", "readonly")
 KEEPS: Final = ("failed", "all", "none")
 RESETS: Final = ("auto", "clone")
 BUILDS: Final = ("here", "process")
+STORAGES: Final = ("auto", "disk", "memory")
 OUTSIDES: Final = ("refuse", "say", "allow")
 
 
@@ -158,6 +159,13 @@ class Settings:
     postgres: int | None = _setting(converters.postgres_major, "The major version of PostgreSQL, 15 or newer.")
     binaries: Path | None = _setting(
         converters.directory, "The directory with `postgres` and `initdb` for the embedded server."
+    )
+    storage: str = _setting(
+        choice(*STORAGES),
+        "Where the embedded server makes clones: on the `disk`, in `memory` (`/dev/shm`), or `auto`: in memory where "
+        "the disk is slow with new files. Templates are always on the disk. See "
+        "[performance](../explanation/performance.md#clones-in-memory).",
+        "auto",
     )
     image: str | None = _setting(
         converters.text, "The container's image. By default it is `postgres` in the major version that `postgres` sets."

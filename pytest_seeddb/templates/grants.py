@@ -101,9 +101,9 @@ class Carried:
         """Changes when one of them does."""
         return digest(repr((self.settings, self.grants, self.owner)))
 
-    def clone(self, admin: Admin, source: str, name: str, strategy: Strategy) -> None:
+    def clone(self, admin: Admin, source: str, name: str, strategy: Strategy, tablespace: str = "") -> None:
         """Make ``name`` a copy of ``source`` that has these; after a failure there is no database ``name``."""
-        admin.clone(source, name, strategy)
+        admin.clone(source, name, strategy, tablespace)
         try:
             self.apply(admin, name)
         except BaseException:

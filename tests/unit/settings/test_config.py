@@ -33,6 +33,7 @@ SPELLINGS = {
     "server": ('"embedded"', "embedded", "postgresql://db/x", "postgresql://db/x", "auto"),
     "postgres": ('"18"', 18, "17", 17, None),
     "binaries": ('"bin"', "bin", "bin", "bin", None),
+    "storage": ('"disk"', "disk", "memory", "memory", "auto"),
     "image": ('"postgres:17"', "postgres:17", "pgvector/pgvector:pg18", "pgvector/pgvector:pg18", None),
     "tmpfs": ('"4g"', "4g", "512m", "512m", "2g"),
     "reuse": ("true", True, "no", False, False),
