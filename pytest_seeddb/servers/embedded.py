@@ -143,9 +143,9 @@ def _start(place: Place, lock: int) -> list[str]:
         gone = postmaster.reset_settings(place) if kept else []
         if not kept:
             postmaster.make_data(place, lock)
-        lost_files = memory.prepare(place)
+        memory.prepare(place)
         try:
-            _start_patiently(place, lock, lost_files=lost_files)
+            _start_patiently(place, lock)
             gone += _restore(place)
         except (postmaster.StartError, postmaster.LockedOutError, CannotUndo, psycopg.Error) as error:
             # Kept data is a cache: what cannot be started is made anew, unless that would not help either.
@@ -181,21 +181,21 @@ def _restore(place: Place) -> list[str]:
     return [str(change) for change in changes]
 
 
-def _start_patiently(place: Place, lock: int, *, lost_files: bool) -> None:
+def _start_patiently(place: Place, lock: int) -> None:
     """Start the postmaster; again, where it was killed meanwhile: that says nothing against its data.
 
     Nor may they go then. Only a start on the same directory clears away a killed one's shared memory.
     """
     for pause in _PAUSES_SECONDS:
         try:
-            postmaster.start(place, lock, lost_files=lost_files)
+            postmaster.start(place, lock)
         except postmaster.StartError as error:
             if not error.killed:
                 raise
             time.sleep(pause)
         else:
             return
-    postmaster.start(place, lock, lost_files=lost_files)
+    postmaster.start(place, lock)
 
 
 def _find_end(place: Place) -> ServerError | None:

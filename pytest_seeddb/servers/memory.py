@@ -66,8 +66,12 @@ def _is_private(directory: Path, account: Account) -> bool:
     return stat.S_ISDIR(status.st_mode) and mode == 0o700 and status.st_uid == account.uid  # noqa: PLR2004 - no others
 
 
-def prepare(place: Place) -> bool:
-    """Have the directory before the server starts; whether databases may have lost their files with an earlier one."""
+def prepare(place: Place) -> None:
+    """Have the directory before the server starts.
+
+    PostgreSQL's recovery from a crash, and DROP DATABASE, go on where databases have lost their files with an earlier
+    one; but they need the directory of the version in it.
+    """
     is_known = False
     with suppress(OSError, struct.error):
         for link in (place.data / "pg_tblspc").iterdir():
@@ -85,8 +89,6 @@ def prepare(place: Place) -> bool:
             version = (place.state / guard.MEMORY).resolve() / f"PG_{place.binaries.major}_{catalog}"
             version.mkdir(mode=0o700)
             place.account.take(version)
-            return True
-    return False
 
 
 def _make_directory(place: Place) -> None:

@@ -229,10 +229,8 @@ def reset_settings(place: Place) -> list[str]:
 # -- the postmaster ------------------------------------------------------------------------------
 
 
-def start(place: Place, server_lock: int, *, lost_files: bool = False) -> None:
+def start(place: Place, server_lock: int) -> None:
     """Start the postmaster and wait until it accepts connections, or raise `StartError` or `ServerError`.
-
-    With ``lost_files``, the recovery from a crash goes on where databases have lost theirs.
 
     It inherits ``server_lock``, and so do its backends: the lock is free again when the last one is gone. The caller
     holds it, so no process uses the data directory.
@@ -247,7 +245,6 @@ def start(place: Place, server_lock: int, *, lost_files: bool = False) -> None:
     # Files, where there is no /dev/shm now: the data directory may have been made while there was one.
     has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - we write no file there
     settings = {**SETTINGS, **({} if has_memory else {"dynamic_shared_memory_type": "mmap"})}
-    settings |= {"ignore_invalid_pages": "on"} if lost_files else {}
     command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     try:

@@ -77,10 +77,9 @@ def place(clone):
         ).fetchone()[0]
 
 
-def write(clone):
+def write(clone, statements="CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)"):
     with psycopg.connect(clone.address.conninfo, autocommit=True) as connection:
-        connection.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
-        connection.execute("UPDATE t SET v = 2")
+        connection.execute(statements)
 
 
 def test_clones_are_in_memory_and_what_stays_is_on_the_disk(cache):
@@ -117,8 +116,8 @@ def test_a_lost_directory_costs_clones_alone(cache, how):
         for clone in left:
             write(clone)
         worker.admin.clone(template.name, "seeddb_c_0123456789abcdef_1", "FILE_COPY")  # and a checkpoint
-        for clone in left:
-            psycopg.connect(clone.address.conninfo, autocommit=True).execute("UPDATE t SET v = 3").connection.close()
+        for clone in left:  # in the log on disk, so that the recovery looks for the files
+            write(clone, "SET synchronous_commit = on; UPDATE t SET v = 3")
         left_names = {clone.name for clone in left}
         worker.clones._living.clear()  # as a killed process leaves them
         if how == "killed":
