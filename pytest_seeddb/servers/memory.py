@@ -165,7 +165,7 @@ class Memory:
         self._limits = _limits(Path(f"/proc/{guard.postmaster(str(state)) or 'self'}/cgroup"))
 
     def tablespace_for(self, size: int) -> str:
-        """Where a clone of so many bytes is made. A few files are read: 0.1 ms."""
+        """Where a clone of so many bytes is made. A few files are read: some 0.2 ms."""
         reason = "memory has no room for them"
         try:
             if directory := find(self._state, self._account):
