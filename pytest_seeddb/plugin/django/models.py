@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+import re
+import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _BELOW: Final = pytest.StashKey[str]()
 """The settings that a table below the root has named, and not the environment or the root."""
+
+_NAMES_SETTINGS: Final = re.compile(r"DJANGO_SETTINGS_MODULE|settings\.configure\(|django\.setup\(")
+_IMPORTED: Final = re.compile(r"^(?:from|import)\s+([\w.]+)", re.MULTILINE)
 
 
 def has_pytest_django(config: pytest.Config) -> bool:
@@ -46,7 +50,8 @@ def set_up_models(config: pytest.Config, settings: Settings) -> None:
     except ConfigError:
         return
     if not has_settings(settings.root):
-        return  # `OnDemand` waits for them
+        config.pluginmanager.register(_Waiting(config, settings))
+        return
     try:
         set_up(settings.root, source=source)
     except ConfigError as error:
@@ -89,56 +94,25 @@ def _set_up_late(config: pytest.Config, settings: Settings) -> None:
             hook.function(*(config for _ in hook.argnames))
 
 
-class OnDemand:
-    """Sets Django up when the first conftest or test module asks for settings or models and nothing has named settings.
-
-    Before the first conftest it is too early to take what ``manage.py`` names: a conftest may name others, or configure
-    Django itself. Without it, a conftest that imports models would fail.
-    """
+class _Waiting:
+    """Sets Django up before the first module, or the first conftest that may import models, is imported."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._undo = ExitStack()
-        config.pluginmanager.register(self)
-        config.add_cleanup(self._undo.close)
-        with suppress(ImportError):
-            self._listen()
-
-    def _listen(self) -> None:
-        from django.apps import apps
-        from django.conf import LazySettings, settings
-
-        check_apps, load = apps.check_apps_ready, LazySettings._setup  # noqa: SLF001 - there is no public hook
-
-        def check_apps_ready() -> None:
-            if not settings.configured:
-                self._set_up()
-            check_apps()
-
-        def load_settings(lazy: LazySettings, name: str | None = None) -> None:
-            if lazy is settings and not os.environ.get(VARIABLE):
-                self._set_up()
-            if lazy is not settings or not settings.configured:
-                load(lazy, name)
-
-        apps.check_apps_ready = check_apps_ready
-        LazySettings._setup = load_settings  # noqa: SLF001 - as above
-        self._undo.callback(delattr, apps, "check_apps_ready")  # it hid the class's
-        self._undo.callback(setattr, LazySettings, "_setup", load)
-
-    def _set_up(self) -> None:
-        self._undo.close()
-        if RUN in self._config.stash:  # pytest-django has looked for settings
-            _set_up_late(self._config, self._settings)
-        else:
-            set_up(self._settings.root, source=self._settings.source("migrations"))
 
     @pytest.hookimpl(tryfirst=True)  # before pytest imports it
     def pytest_make_collect_report(self, collector: pytest.Collector) -> None:
-        """Set Django up for the first test module at the latest."""
-        if isinstance(collector, pytest.File):
-            self._config.pluginmanager.unregister(self)
-            self._undo.close()
-            if not is_set_up():
-                _set_up_late(self._config, self._settings)
+        if isinstance(collector, pytest.Directory):
+            path = collector.path / "conftest.py"
+            if self._config.pluginmanager.has_plugin(str(path)) or not path.is_file():
+                return
+            text = path.read_text(encoding="utf-8", errors="replace")
+            packages = {name.partition(".")[0] for name in _IMPORTED.findall(text)}
+            if _NAMES_SETTINGS.search(text) or packages <= {"pytest", *sys.stdlib_module_names}:
+                return
+        elif not isinstance(collector, pytest.File):
+            return
+        self._config.pluginmanager.unregister(self)
+        if not is_set_up():
+            _set_up_late(self._config, self._settings)

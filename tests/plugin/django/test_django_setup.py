@@ -180,26 +180,6 @@ def test_a_conftest_below_the_root_may_name_the_settings_before_manage_py_does(c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("-p", "no:django")], ids=["pytest-django", "alone"])
-@pytest.mark.parametrize(
-    ("conftest", "site"),
-    [
-        ("from clinic.models import Patient", 1),
-        ("from django.conf import settings\nassert settings.INSTALLED_APPS", 1),
-        (f"{VARIABLE}from clinic.models import Patient", 7),
-        (f"{CONFIGURE}\n    import django\n    django.setup()\n    from clinic.models import Patient", 7),
-    ],
-    ids=["models", "settings", "variable", "configure"],
-)
-def test_the_first_conftest_imports_models_although_only_manage_py_names_the_settings(clinic, conftest, site, options):
-    clinic.write("pyproject.toml", TABLE.partition("    [tool.pytest")[0])
-    clinic.write("site_/other.py", "from site_.settings import *\nSITE_ID = 7\n")
-    clinic.write("conftest.py", conftest)
-    test = f"from django.conf import settings\n@pytest.mark.seeded\ndef test_it(): assert settings.SITE_ID == {site}"
-    clinic.test(test, *options).assert_outcomes(passed=1)
-
-
-@pytest.mark.slow
 def test_what_a_migration_prints_is_seen_and_names_of_databases_have_the_form_that_is_set(clinic):
     clinic.table('seeds = ["clinic.seeds"]\nclone_name = "test_{clone}_{worker}"\n')
     clinic.own_template()
