@@ -44,11 +44,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Prepare for the import of conftests and tests."""
     from pytest_seeddb.plugin import fixtures
 
-    settings = run.prepare(early_config, fixtures)
-    if settings and settings.migrations == "django":
-        from pytest_seeddb.plugin.django.models import OnDemand
-
-        OnDemand(early_config, settings)
+    run.prepare(early_config, fixtures)
     return (yield)
 
 
@@ -114,7 +110,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Any:  # noqa: ANN401 - pytest's own
     """Keep variables of the shell, which are about other servers, from a seeded test and its fixtures."""
-    if RUN not in item.config.stash or not item.get_closest_marker(markers.NAME) or not is_enabled(item.config):
+    if RUN not in item.config.stash or not is_enabled(item.config) or not run.is_seeded(item):
         return (yield)
     with item.config.stash[RUN].around_test():
         return (yield)

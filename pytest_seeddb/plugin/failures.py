@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_seeddb.errors import SeedDbError, hide_secrets
-from pytest_seeddb.plugin.markers import FIXTURES, NAME, wish_of
-from pytest_seeddb.plugin.run import DATABASE, ISOLATION, LAST_STATE, RUN, is_enabled
+from pytest_seeddb.plugin.markers import FIXTURES, wish_of
+from pytest_seeddb.plugin.run import DATABASE, ISOLATION, LAST_STATE, RUN, is_enabled, is_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[
         if pytest.version_tuple < (8, 3):  # 8.2 lengthens the traceback for each test that meets a fixture's error
             error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)
     texts = []
-    if error is not None and item.get_closest_marker(NAME) and is_enabled(item.config):
+    if error is not None and is_enabled(item.config) and is_seeded(item):
         texts.append(_refused_write(item, error) or _refused_privilege(item, error) or _longer_life(item, error))
     if report.failed and call.when == "teardown":
         last_state: list[str] = item.stash.get(LAST_STATE, [])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_seeddb.errors import SeedDbError
-from pytest_seeddb.plugin.markers import NAME, Wish, wish_of
+from pytest_seeddb.plugin.markers import Wish, wish_of
 from pytest_seeddb.plugin.package_scope import package_of
 from pytest_seeddb.plugin.run import (
     DATABASE,
@@ -25,6 +25,7 @@ from pytest_seeddb.plugin.run import (
     check_settings,
     is_enabled,
     is_given_a_database,
+    is_seeded,
     is_skipped,
 )
 from pytest_seeddb.plugin.teardown import settle_now
@@ -214,7 +215,7 @@ def _seeddb_activation(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _seeddb_draws(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let what a seeded test draws depend on the test alone. Runs after `_seeddb_activation`, as in the alphabet."""
-    if request.node.get_closest_marker(NAME) is None or not is_enabled(request.config):
+    if not is_enabled(request.config) or not is_seeded(request.node):
         yield
         return
     from pytest_seeddb.plugin.factories import own_draws

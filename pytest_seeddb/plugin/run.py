@@ -207,24 +207,28 @@ def _only_shows(config: pytest.Config) -> bool:
     return any(config.getoption(name, default=False) for name in _SHOWING)
 
 
-def is_skipped(item: pytest.Item) -> bool:
-    """Whether a seeded test does not run."""
-    settings = item.config.stash[RUN].settings_of(item)
-    if settings.enabled == "always" or item.config.getoption("--seed-db"):
+def is_seeded(item: pytest.Item) -> bool:
+    """Whether the test has our marker. Where nothing is set, it is the project's own, from before it had the plugin."""
+    if item.get_closest_marker(NAME) is None:
         return False
-    if settings.sources:
+    if item.config.stash[RUN].settings_of(item).sources or item.config.getoption("--seed-db"):
         return True
     from pytest_seeddb.plugin.clashes import overrides, uses_the_plugin
 
-    # Where nothing is set, the marker may be the project's own, from before it had the plugin.
     return uses_the_plugin(item) or overrides(item, "seeddb_settings")
+
+
+def is_skipped(item: pytest.Item) -> bool:
+    """Whether a seeded test does not run."""
+    always = item.config.stash[RUN].settings_of(item).enabled == "always"
+    return is_seeded(item) and not (always or item.config.getoption("--seed-db"))
 
 
 def is_given_a_database(item: pytest.Item) -> bool:
     """Whether the test is seeded, and neither makes its databases itself nor gets one from another plugin."""
     names = set(getattr(item, "fixturenames", ()))
     only_factory = "seeded_db_factory" in names and not uses_a_fixture(names - {"seeded_db_factory"})
-    return item.get_closest_marker(NAME) is not None and not item.stash.get(ELSEWHERE, False) and not only_factory
+    return is_seeded(item) and not item.stash.get(ELSEWHERE, False) and not only_factory
 
 
 def check_settings(given: object) -> None:
@@ -244,11 +248,10 @@ def check_settings(given: object) -> None:
         )
 
 
-def prepare(config: pytest.Config, fixtures: object) -> Settings | None:
+def prepare(config: pytest.Config, fixtures: object) -> None:
     """Register the fixtures before any conftest's: a test's database is there before autouse fixtures run.
 
-    From here on it is recorded what modules read while conftests and tests import them: no build sees that again. Gives
-    the settings, or ``None`` where they are wrong.
+    From here on it is recorded what modules read while conftests and tests import them: no build sees that again.
     """
     from pytest_seeddb.settings.settings import load_settings
 
@@ -260,8 +263,6 @@ def prepare(config: pytest.Config, fixtures: object) -> Settings | None:
 
             recording.begin(settings.root)
             watch_outside(config, settings)
-        return settings
-    return None
 
 
 def _start(config: pytest.Config) -> Path:
@@ -361,7 +362,7 @@ def _tables(session: pytest.Session) -> list[tuple[Settings, list[pytest.Item]]]
     run = session.config.stash[RUN]
     by_table: dict[int, tuple[Settings, list[pytest.Item]]] = {}
     for item in session.items:
-        if item.get_closest_marker(NAME) and not is_skipped(item):
+        if is_seeded(item) and not is_skipped(item):
             settings = run.settings_of(item)
             by_table.setdefault(id(settings), (settings, []))[1].append(item)
     return [*by_table.values()]

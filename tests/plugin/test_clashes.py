@@ -80,8 +80,12 @@ MARKED = """
 
 def test_a_project_s_own_marker_of_that_name_is_left_alone(project):
     project.write("pyproject.toml", "[project]\nname = 'clash'\n")
-    project.write("test_it.py", MARKED)
+    project.write("legacy/test_it.py", MARKED)
     project.run(enabled=False).assert_outcomes(passed=3)
+    project.write("api/seeddb.toml", "enabled = 'always'\nmigrations = 'db'\n")
+    project.write("api/db/1.sql", "CREATE TABLE t ();")
+    project.write("api/test_api.py", "def test_api(seeded_connection): seeded_connection.execute('TABLE t')")
+    project.run(enabled=False).assert_outcomes(passed=4)
 
 
 def test_a_wrong_marker_is_no_internal_error_where_seeded_tests_are_skipped(project):
