@@ -89,12 +89,15 @@ def _listen() -> None:
         _thread.start_new_thread = start_and_count
 
 
-def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_event(event: str, arguments: tuple[Any, ...], *, children: frozenset[str] = _CHILDREN) -> None:
+    # When the interpreter ends, events still come, and find no names of this module any more.
+    if (event not in children and event != "_thread.start_new_thread") or not callable(_count):
+        return
     # `threading` lists its own threads; of one that is started without it nobody can say when it ends.
     is_unlisted = event == "_thread.start_new_thread" and not isinstance(
         getattr(arguments[0], "__self__", None), threading.Thread
     )
-    if event in _CHILDREN or is_unlisted:
+    if event in children or is_unlisted:
         _count()
     if event == "subprocess.Popen" and listeners:
         with suppress(Exception):  # an error here would be raised by the user's own call

@@ -106,7 +106,7 @@ class Outside:
         from pytest_seeddb.application.children import entry_of
 
         asker = self._asker()
-        if asker.is_for_seeded and not (asker.settings.env or asker.knows_address):
+        if asker.is_for_seeded and not (asker.settings.env or asker.settings.outside == "allow" or asker.knows_address):
             key = (directory, *command[:_ENTRY])
             if key not in self._children:
                 self._children[key] = ""
