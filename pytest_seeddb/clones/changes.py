@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _UNCOMMITTED: Final = """
 SELECT schemaname = 'pg_catalog', CASE schemaname WHEN 'public' THEN relname ELSE schemaname || '.' || relname END,
     n_tup_ins, n_tup_upd, n_tup_del
-FROM pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del <> 0 AND schemaname <> 'pg_toast' ORDER BY 2
+FROM pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del <> 0 AND schemaname !~ '^pg_toast' ORDER BY 2
 """
 _WIDTH: Final = 100
 """Characters of a statement that are shown."""

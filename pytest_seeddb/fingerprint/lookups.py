@@ -34,6 +34,8 @@ DIRECTORY: Final = "a directory"
 # They look for the files of settings that the project's code wants; see `environment` for the others.
 _READERS: Final = frozenset({"dotenv", "dynaconf"})
 _LONGEST: Final = 1000
+_LONGEST_WORD: Final = 30
+"""Characters of a name without a dot or a directory; longer ones are keys rather than files."""
 
 _listeners: list[Callable[[str], None]] = []
 
@@ -86,12 +88,14 @@ class _Os(ModuleType):
     """`os` as it is at each moment, whoever replaces something there, and it tells of what is missing."""
 
     # Without a common function: these are called often.
+    _real: Final = os
+    """Not the name of the module: pyfakefs replaces `os` there, and leaves `os.path` to this class."""
 
     @staticmethod
     def stat(path: Any) -> os.stat_result:  # noqa: ANN401 - as the function
         __tracebackhide__ = True
         try:
-            return os.stat(path)  # noqa: PTH116 - this is what is told of
+            return _Os._real.stat(path)
         except FileNotFoundError:
             _tell(path)
             raise
@@ -100,13 +104,13 @@ class _Os(ModuleType):
     def lstat(path: Any) -> os.stat_result:  # noqa: ANN401 - as above
         __tracebackhide__ = True
         try:
-            return os.lstat(path)
+            return _Os._real.lstat(path)
         except FileNotFoundError:
             _tell(path)
             raise
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as `os`
-        return getattr(os, name)
+        return getattr(self._real, name)
 
 
 _stat: Final = Path.stat
@@ -128,7 +132,10 @@ def _tell(path: Any) -> None:  # noqa: ANN401 - as `os.stat`
             return
         name = os.fsdecode(path)
         # Code may ask whether a setting is a file's path or the content itself.
-        if len(name) > _LONGEST or not name.isprintable() or "{" in name or passwords_in(name):
+        is_word = "/" not in name and "." not in name
+        if len(name) > (_LONGEST_WORD if is_word else _LONGEST):
+            return
+        if not name.isprintable() or "{" in name or passwords_in(name):
             return
         if not any(value == name and names_a_secret(variable) for variable, value in {**os.environ}.items()):
             _listeners[0](name)

@@ -467,16 +467,17 @@ def _hook(event: str, arguments: tuple[object, ...], *, counted: frozenset[str] 
     if event not in counted or not _recordings or getattr(_busy, "recording", False):
         return
     _busy.recording = True
-    with suppress(Exception):  # an error here would be raised by the user's own open()
-        if event in _PROCESSES:
-            for recording in _recordings:
-                recording.note_process()
-            _busy.recording = False
-            return
-        for path, kind in (lookups.missing_of_glob if event in lookups.GLOBS else files_of)(event, arguments):
-            for recording in _recordings:
-                recording.note(path, kind)
-    _busy.recording = False
+    try:
+        with suppress(Exception):  # an error here would be raised by the user's own open()
+            if event in _PROCESSES:
+                for recording in _recordings:
+                    recording.note_process()
+                return
+            for path, kind in (lookups.missing_of_glob if event in lookups.GLOBS else files_of)(event, arguments):
+                for recording in _recordings:
+                    recording.note(path, kind)
+    finally:  # a time limit of pytest's may interrupt it
+        _busy.recording = False
 
 
 def _note_variable(name: str) -> None:
