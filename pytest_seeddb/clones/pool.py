@@ -140,12 +140,13 @@ class Clones:
     def keep(self, clone: Clone, name: str) -> None:
         """Keep the clone on the server under another name, after this lease and this run."""
         with server_errors("The database of a failed test could not be kept", self._admin.address):
+            if self._memory:  # before anybody can connect to it under its new name
+                clone = self.move(clone)
+                self._admin.take_to(DISK, clone.name)
             self._admin.move(clone.name, name)
             self._admin.comment(name, owner_note(clone.template.record.plan, clone.template.project))
         self._living.pop(clone.name, None)
         self._disposal.do(drop_oldest_kept)
-        if self._memory:
-            self._disposal.do(lambda admin: _take_to_disk(admin, name))
 
     def discard_all(self) -> None:
         """Give up every clone that nobody gave up."""
@@ -173,12 +174,6 @@ class Clones:
         self._living.pop(clone.name, None)
         moved = self._living[name] = replace(clone, name=name, address=clone.address.with_database(name))
         return moved
-
-
-def _take_to_disk(admin: Admin, name: str) -> None:
-    """Let a database that is kept outlive the memory, unless a client is in it already or it is gone."""
-    with contextlib.suppress(psycopg.Error):
-        admin.take_to(DISK, name)
 
 
 @dataclass

@@ -119,7 +119,7 @@ def stop(state: str, server: int) -> bool:
             time.sleep(_POLL_SECONDS)
         else:
             remove_socket_directory(socket or record(state).get("socket", ""))
-            remove_memory_directory(memory, everything=not os.path.isdir(os.path.join(state, DATA)))
+            remove_memory_directory(memory)
             return True
     return False
 
@@ -166,21 +166,12 @@ def remove_socket_directory(directory: str) -> None:
         return  # gone already, or holds what is not ours
 
 
-def remove_memory_directory(directory: str, *, everything: bool) -> None:
-    """Remove a server's directory in memory, but not with databases in it unless ``everything`` goes."""
-    if not os.path.basename(directory).startswith(MEMORY_PREFIX) or os.path.islink(directory):
-        return
-    if everything:
+def remove_memory_directory(directory: str) -> None:
+    """Remove a stopped server's directory in memory, with the clones that a killed run or a crash has left in it."""
+    if os.path.basename(directory).startswith(MEMORY_PREFIX) and os.path.isdir(directory):
         import shutil
 
-        shutil.rmtree(directory, ignore_errors=True)
-        return
-    try:
-        for version in os.listdir(directory):
-            os.rmdir(os.path.join(directory, version))
-        os.rmdir(directory)
-    except OSError:
-        return  # gone already, or in use by a database that stays
+        shutil.rmtree(directory, ignore_errors=True)  # never through a link
 
 
 def end_orphans(state: str, server: int) -> None:

@@ -67,10 +67,10 @@ def _is_private(directory: Path, account: Account) -> bool:
 
 
 def prepare(place: Place) -> None:
-    """Have the directory before the server starts.
+    """Have the directory, empty, before the server starts.
 
-    PostgreSQL's recovery from a crash, and DROP DATABASE, go on where databases have lost their files with an earlier
-    one; but they need the directory of the version in it.
+    What a killed server has left in it are clones of ended runs. PostgreSQL's recovery from a crash, and DROP DATABASE,
+    go on where databases have lost their files; but they need the directory of the version.
     """
     is_known = False
     with suppress(OSError, struct.error):
@@ -81,8 +81,9 @@ def prepare(place: Place) -> None:
                     _point(link, _location(place))
         if not is_known:
             remove(place.state, place.account)  # of other data
-        if not find(place.state, place.account):
-            _make_directory(place)
+        if directory := find(place.state, place.account):
+            guard.remove_memory_directory(str(directory))
+        _make_directory(place)
         if is_known:
             control = (place.data / "global" / "pg_control").read_bytes()
             (catalog,) = struct.unpack_from("=I", control, _CATALOG_VERSION_AT)
@@ -118,7 +119,7 @@ def remove(state: Path, account: Account) -> None:
     with suppress(OSError):
         for directory in PARENT.iterdir():
             if _is_for(state, directory) and _is_private(directory, account):
-                guard.remove_memory_directory(str(directory), everything=True)
+                guard.remove_memory_directory(str(directory))
     (state / guard.MEMORY).unlink(missing_ok=True)
 
 

@@ -195,8 +195,14 @@ class Mortal(Site):
         return {
             "sockets": sorted(each for each in self._sockets if Path(each).exists()),
             "memory": sorted(each for each in self._memory if Path(each).exists()),
+            "clones": list(self._directories()),
             "segments": [row for kind in _SYSTEM_V for row in self._segments(kind)],
         }
+
+    def _directories(self):
+        """The servers' directories in memory that are there; a running server has one."""
+        links = [state / guard.MEMORY for state in self.states]
+        return [str(link.readlink()) for link in links if link.is_symlink() and link.exists()]
 
     def _segments(self, kind):
         """System V's objects that were made by a postmaster of ours; the column of the maker's number differs.
@@ -217,6 +223,8 @@ class Mortal(Site):
             subprocess.run(["ipcrm", "-m", row.split()[1]], check=True)
         for each in self._memory:
             Path(each).unlink(missing_ok=True)
+        for directory in self._directories():
+            shutil.rmtree(directory)
 
     def forget(self):
         """Remove the cache directory, as on a machine where nothing has ever run."""
@@ -237,7 +245,7 @@ def _of_system_v(kind):
 
 
 def _files(place):
-    return sorted(str(each.relative_to(place)) for each in place.rglob("*") if not each.is_dir())
+    return sorted(str(each.relative_to(place)) for each in place.rglob("*") if each.is_symlink() or not each.is_dir())
 
 
 def _without_variant(name):
@@ -257,9 +265,13 @@ def strike(pids, number=signal.SIGKILL):
 
 @contextlib.contextmanager
 def mortal_site(**environment):
-    """A `Mortal` for the length of a block; nothing of it may run or lie about afterwards."""
+    """A `Mortal` for the length of a block; nothing of it may run or lie about afterwards.
+
+    Its clones are in memory on every machine: there more can be left behind, and `auto` decides otherwise from run to
+    run where the disk is about as quick as it demands.
+    """
     with private_cache() as place:
-        made = Mortal(place, **environment)
+        made = Mortal(place, SEEDDB_STORAGE="memory", **environment)
         try:
             yield made
             made.is_quiet()
