@@ -212,6 +212,7 @@ def output_of(program: str | Path, option: str) -> str:
             errors="replace",
             timeout=_PATIENCE_SECONDS,
             check=False,
+            start_new_session=True,  # Ctrl-C would end it, and another installation would be taken
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot be run: {error}"

@@ -208,6 +208,13 @@ def test_describe_asks_the_programs_once(installation, only, monkeypatch):
     assert servers.describe(Settings(root=ROOT)) == told
 
 
+def test_ctrl_c_does_not_reach_the_program_that_is_asked(tmp_path):
+    program = tmp_path / "initdb"
+    program.write_text("#!/bin/sh\nps -o pgid= -p $$\n")
+    program.chmod(0o755)
+    assert int(binaries.output_of(program, "--version")) != os.getpgrp()
+
+
 def test_importing_the_package_imports_no_driver():
     code = "import sys, pytest_seeddb.servers.opening; print({'psycopg', 'fcntl', 'platformdirs'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
