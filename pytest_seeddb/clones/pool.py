@@ -108,11 +108,11 @@ class Clones:
             copy = partial(template.carried.clone, admin or self._admin, template.name, name, template.record.strategy)
             try:
                 copy(self._memory.tablespace_for(template.record.size) if self._memory else "")
-            except (psycopg.errors.DiskFull, psycopg.errors.UndefinedFile) as error:
+            except psycopg.Error as error:
                 if self._memory is None:
                     raise
-                self._memory.note(str(error).splitlines()[0])
                 copy(DISK)
+                self._memory.note(f"PostgreSQL could not make one in memory ({type(error).__name__})")
         clone = Clone(name, self._admin.address.with_database(name), template, perf_counter() - started)
         with self._counting:
             self.made += 1

@@ -12,6 +12,7 @@ import pytest
 from pytest_seeddb.errors import SeedDbError, hide_secrets
 from pytest_seeddb.plugin.markers import FIXTURES, wish_of
 from pytest_seeddb.plugin.run import DATABASE, ISOLATION, LAST_STATE, RUN, is_enabled, is_seeded
+from pytest_seeddb.servers.storage import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,8 @@ def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[
             error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)
     texts = []
     if error is not None and is_enabled(item.config) and is_seeded(item):
-        texts.append(_refused_write(item, error) or _refused_privilege(item, error) or _longer_life(item, error))
+        causes = (_refused_write, _refused_privilege, _full_memory, _longer_life)
+        texts.append(next(filter(None, (cause(item, error) for cause in causes)), ""))
     if report.failed and call.when == "teardown":
         last_state: list[str] = item.stash.get(LAST_STATE, [])
         texts += last_state
@@ -77,13 +79,11 @@ def _text_alone(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException])
     return shown
 
 
-def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
+def _refused_write(item: pytest.Item, error: BaseException) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
     used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
     isolation = next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings_of(item).isolation
-    while error is not None and "25006" not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
-        error = error.__cause__ or error.__context__
-    if isolation == "clone" or error is None:
+    if isolation == "clone" or _cause(error, "25006") is None:
         return ""
     writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
     return (
@@ -92,12 +92,10 @@ def _refused_write(item: pytest.Item, error: BaseException | None) -> str:
     )
 
 
-def _refused_privilege(item: pytest.Item, error: BaseException | None) -> str:
+def _refused_privilege(item: pytest.Item, error: BaseException) -> str:
     """Why PostgreSQL denied a permission, where the application's role is the cause; else nothing."""
     database = next((node.stash[DATABASE] for node in reversed(item.listchain()) if DATABASE in node.stash), None)
-    while error is not None and "42501" not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
-        error = error.__cause__ or error.__context__
-    if error is None or database is None or not database.roles.used:
+    if database is None or not database.roles.used or _cause(error, "42501") is None:
         return ""
     roles, settings = database.roles, item.config.stash[RUN].settings_of(item)
     return (
@@ -106,6 +104,24 @@ def _refused_privilege(item: pytest.Item, error: BaseException | None) -> str:
         "owner. If the application needs this permission, grant it in a migration. A test that prepares or checks "
         'rows uses seeded_connection or seeded_session, which are the owner\'s; or set role = "owner".'
     )
+
+
+def _full_memory(item: pytest.Item, error: BaseException) -> str:
+    """Where the test's database found no space, where that is not the disk; else nothing."""
+    if "pg_tblspc/" not in str(_cause(error, "53100")):
+        return ""
+    settings = item.config.stash[RUN].settings_of(item)
+    return (
+        f"The test's database is in memory, and {PARENT} is full. Make it larger (docker run --shm-size=1g), or set "
+        f'storage = "disk" (it is {settings.storage!r}, {settings.source("storage")}).'
+    )
+
+
+def _cause(error: BaseException | None, state: str) -> BaseException | None:
+    """The error itself, or what caused it, that has the SQLSTATE."""
+    while error is not None and state not in (_sqlstate(error), _sqlstate(getattr(error, "orig", None))):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _sqlstate(error: object) -> str | None:

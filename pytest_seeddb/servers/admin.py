@@ -202,7 +202,19 @@ class Admin:
 
     def take_to(self, tablespace: str, name: str) -> None:
         """Copy a database's files into a tablespace, if they are in another one. Nobody may be connected to it."""
-        self.run(sql.SQL("ALTER DATABASE {} SET TABLESPACE {}").format(*map(sql.Identifier, (name, tablespace))))
+        new, database = sql.Identifier(tablespace), sql.Identifier(name)
+        statement = sql.SQL("ALTER DATABASE {} SET TABLESPACE {}").format(database, new)
+        try:
+            self.run(statement)
+        except psycopg.errors.ObjectNotInPrerequisiteState:  # tables of it are there already
+            query = "SELECT spcname FROM pg_tablespace t JOIN pg_database d ON dattablespace = t.oid WHERE datname = %s"
+            old = sql.Identifier(self.run(query, [name])[0][0])
+            with self.address.with_database(name).connect(autocommit=True, options=_FREEING) as connection:
+                for kind in map(sql.SQL, ("TABLE", "INDEX", "MATERIALIZED VIEW")):
+                    move = sql.SQL("ALTER {} ALL IN TABLESPACE {} SET TABLESPACE {}").format(kind, new, old)
+                    connection.execute(move)
+            self.evict(name)
+            self.run(statement)
 
     def rename(self, name: str, new: str) -> None:
         """Give a database another name. Nobody may be connected to it."""

@@ -48,15 +48,14 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
     storage_of(settings, place.cache, place.account)  # refused before anything is started
     with ExitStack() as use:
         try:
-            version_num, notes = _begin_use(settings, place, use, data)
+            version_num, storage, notes = _begin_use(settings, place, use, data)
         except postmaster.LockedOutError:
             use.close()
             # The guard stops it if nobody else uses it.
             deadline = time.monotonic() + END_PATIENCE_SECONDS
             while is_locked(place.state / guard.SERVER) and time.monotonic() < deadline:
                 time.sleep(postmaster.POLL_SECONDS)
-            version_num, notes = _begin_use(settings, place, use, data)
-        storage = storage_of(settings, place.cache, place.account, place.data / "base")
+            version_num, storage, notes = _begin_use(settings, place, use, data)
         try:
             yield Server(
                 kind="embedded",
@@ -78,15 +77,19 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
                 ensure_guard(place.state, "server", server_environment())
 
 
-def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, list[str]]:
-    """Join the server or start it, as one of its users until ``use`` ends. Gives its version, and what to say of it."""
+def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, Storage, list[str]]:
+    """Join the server or start it, as one of its users until ``use`` ends.
+
+    Gives its version, where clones are made (which one process at a time measures), and what to say of it.
+    """
     notes: list[str] = []
     use.enter_context(hold_lock(place.state / guard.USERS, shared=True))
     if not place.binaries.program("postgres").exists():
         place_of(settings, data)  # removed as unused before the lock was ours: copied again
     with hold_lock(place.state / guard.START):
         ensure_guard(place.state, "server", server_environment())
-        return _join_or_start(place, notes), notes
+        version_num = _join_or_start(place, notes)
+        return version_num, storage_of(settings, place.cache, place.account, place.data / "base"), notes
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,6 @@ def _start(place: Place, lock: int) -> list[str]:
         gone = postmaster.reset_settings(place) if kept else []
         if not kept:
             postmaster.make_data(place, lock)
-        memory.prepare(place)
         try:
             _start_patiently(place, lock)
             gone += _restore(place)
@@ -153,7 +155,6 @@ def _start(place: Place, lock: int) -> list[str]:
                 raise
             postmaster.stop(lock)
             postmaster.make_data(place, lock)
-            memory.prepare(place)
             postmaster.start(place, lock)
             _restore(place)
             reason = error.saw if isinstance(error, ServerError) else str(error)
@@ -170,10 +171,6 @@ def _restore(place: Place) -> list[str]:
         return []
     with Admin(postmaster.robust_address(place)) as admin:
         memory.make_tablespace(admin, place)
-        if wanted:  # an earlier version does not know of it, or a test has dropped it
-            now = Globals.of(admin.run, superuser=True)
-            own = {key: item for key, item in now.items.items() if memory.TABLESPACE in key}
-            wanted = Globals({**wanted.items, **own})
         changes = restore(admin, wanted) if wanted else []
         Globals.of(admin.run, superuser=True).save(place.state)
     doubted.unlink(missing_ok=True)

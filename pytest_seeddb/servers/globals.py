@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 from psycopg import sql
 
 from pytest_seeddb.fingerprint.atomic import beside
+from pytest_seeddb.servers.memory import DISK, TABLESPACE
 from pytest_seeddb.servers.naming import ANY_FORMAT
 from pytest_seeddb.servers.server import GLOBALS
 
@@ -70,7 +71,9 @@ MARKS: Final = {
 
 _ROLES: Final = {True: "pg_authid", False: "pg_roles"}
 _SNAPSHOT: Final = """
-WITH others AS (SELECT *, xmin AS version FROM pg_database WHERE {others}), globals (key, definition, oid, version) AS (
+WITH others AS (SELECT *, xmin AS version FROM pg_database WHERE {others}),
+spaces AS (SELECT *, xmin AS version FROM pg_tablespace WHERE spcname <> '{memory}'),
+globals (key, definition, oid, version) AS (
     SELECT ARRAY['role', rolname], to_jsonb(r) - '{{oid,rolname,rolconfig}}'::text[], r.oid,
            (SELECT xmin FROM pg_authid a WHERE a.oid = r.oid)
     FROM {roles} r
@@ -90,16 +93,16 @@ WITH others AS (SELECT *, xmin AS version FROM pg_database WHERE {others}), glob
            datallowconn, 'CONNECTION LIMIT', datconnlimit, 'IS_TEMPLATE', datistemplate), oid, version FROM others
   UNION ALL
     SELECT ARRAY['tablespace', spcname], jsonb_build_object('owner', pg_get_userbyid(spcowner), 'options', spcoptions,
-           'location', pg_tablespace_location(oid)), oid, xmin FROM pg_tablespace
+           'location', pg_tablespace_location(oid)), oid, version FROM spaces
   UNION ALL
     SELECT ARRAY['grant', kind, name, coalesce(r.rolname, ''), privilege_type],
            jsonb_build_object('grantable', bool_or(is_grantable)), 0, version
     FROM (SELECT 'DATABASE', datname, coalesce(datacl, acldefault('d', datdba)), version FROM others
-        UNION ALL SELECT 'TABLESPACE', spcname, coalesce(spcacl, acldefault('t', spcowner)), xmin FROM pg_tablespace
+        UNION ALL SELECT 'TABLESPACE', spcname, coalesce(spcacl, acldefault('t', spcowner)), version FROM spaces
         UNION ALL SELECT 'PARAMETER', parname, coalesce(paracl, acldefault('p', 10)), xmin FROM pg_parameter_acl
     ) AS granted (kind, name, acl, version)
     CROSS JOIN aclexplode(acl) LEFT JOIN pg_roles r ON r.oid = grantee
-    WHERE NOT (kind = 'PARAMETER' AND grantee = 10)
+    WHERE NOT (kind = 'PARAMETER' AND grantee = 10) AND NOT (kind = 'TABLESPACE' AND name = '{disk}' AND grantee = 0)
     GROUP BY kind, name, coalesce(r.rolname, ''), privilege_type, version
   UNION ALL
     SELECT ARRAY['origin', roname], '{{}}', 0, xmin FROM pg_replication_origin
@@ -107,7 +110,7 @@ WITH others AS (SELECT *, xmin AS version FROM pg_database WHERE {others}), glob
     SELECT ARRAY['comment', kind, name], jsonb_build_object('value', c.description), 0, c.xmin
     FROM pg_shdescription c JOIN (SELECT 'pg_database'::regclass, 'DATABASE', oid, datname FROM others
         UNION ALL SELECT 'pg_authid'::regclass, 'ROLE', oid, rolname FROM pg_roles
-        UNION ALL SELECT 'pg_tablespace'::regclass, 'TABLESPACE', oid, spcname FROM pg_tablespace
+        UNION ALL SELECT 'pg_tablespace'::regclass, 'TABLESPACE', oid, spcname FROM spaces
     ) AS commented (class, kind, oid, name) ON class = c.classoid AND commented.oid = c.objoid
   {system}
 )
@@ -164,7 +167,9 @@ class Globals:
     @classmethod
     def of(cls, run: Callable[[LiteralString], Iterable[Any]], *, superuser: bool) -> Globals:
         """Read them by one statement of ``run``. Those that only superusers see are left out for others."""
-        query = _SNAPSHOT.format(others=_OTHERS, roles=_ROLES[superuser], system=_SYSTEM if superuser else "")
+        query = _SNAPSHOT.format(
+            others=_OTHERS, memory=TABLESPACE, disk=DISK, roles=_ROLES[superuser], system=_SYSTEM if superuser else ""
+        )
         if not superuser:
             query = query.replace(_VERSION, "NULL::xid")
         items = {}

@@ -48,7 +48,7 @@ SOCKET_PREFIX = "seeddb-"
 SOCKET = ".s.PGSQL.5432"  # see postmaster.PORT
 MEMORY = "seeddb-memory"
 """The link to the server's directory in memory, see `pytest_seeddb.servers.memory`."""
-MEMORY_PREFIX = "seeddb-memory-"
+MEMORY_PREFIX = "seeddb-clones-"
 
 _POLL_SECONDS = 0.002
 _SYNC_WAITS = sys.platform.startswith("linux")  # POSIX lets sync() return before it is done

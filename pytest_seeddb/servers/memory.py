@@ -1,18 +1,19 @@
 """Clones in memory: a tablespace in ``/dev/shm`` beside an embedded server's data directory, which stays on the disk.
 
 Only clones are made there, so nothing is lost with it but what a test was doing. The tablespace's location is a link in
-the state directory, which leads to a directory of random name. Before each start that directory is made again where it
-is gone (a reboot, the guard, somebody's ``rm``); the databases that were in it can then only be dropped.
+the state directory. Each start makes a directory of random name and lets the link lead to it. The server's processes
+hold the directory's lock, so one that is not locked is of no use any more: the guard removes its own server's, and each
+start all that servers of the account have left. The databases that were in it can then only be dropped.
 """
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import os
-import secrets
 import stat
 import struct
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.storage import PARENT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.servers.places import Account, Place
 
@@ -44,67 +47,61 @@ _NO_LIMIT: Final = 2**60
 
 
 def find(state: Path, account: Account) -> Path | None:
-    """The server's directory in memory, if it is there, made for this state directory and the account's alone."""
+    """The server's directory in memory, if it is there and the account's alone."""
     with suppress(OSError):
         directory = (state / guard.MEMORY).readlink()
-        return directory if _is_for(state, directory) and _is_private(directory, account) else None
+        status = directory.lstat()
+        if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == account.uid:  # noqa: PLR2004 - no others
+            return directory
     return None
 
 
-def _is_for(state: Path, directory: Path) -> bool:
-    """By its name: a copy of a cache directory has the same link."""
-    return directory.parent == PARENT and directory.name.startswith(_prefix(state))
+@contextmanager
+def directory_for(place: Place) -> Iterator[tuple[str, Sequence[int]]]:
+    """Make the directory before a start. Gives it, and its lock for the server to inherit; neither without /dev/shm.
 
-
-def _prefix(state: Path) -> str:
-    return f"{guard.MEMORY_PREFIX}{hashlib.sha256(os.fsencode(state)).hexdigest()[:12]}-"
-
-
-def _is_private(directory: Path, account: Account) -> bool:
-    status = directory.lstat()
-    mode = stat.S_IMODE(status.st_mode)
-    return stat.S_ISDIR(status.st_mode) and mode == 0o700 and status.st_uid == account.uid  # noqa: PLR2004 - no others
-
-
-def prepare(place: Place) -> None:
-    """Have the directory, empty, before the server starts.
-
-    What a killed server has left in it are clones of ended runs. PostgreSQL's recovery from a crash, and DROP DATABASE,
-    go on where databases have lost their files; but they need the directory of the version.
+    PostgreSQL's recovery from a crash, and DROP DATABASE, go on where databases have lost their files with an earlier
+    one; but they need the directory of the version in it.
     """
-    is_known = False
-    with suppress(OSError, struct.error):
-        for link in (place.data / "pg_tblspc").iterdir():
-            if link.is_symlink() and link.readlink().name == guard.MEMORY:
-                is_known = True
-                if str(link.readlink()) != _location(place):  # of a cache directory that was copied
-                    _point(link, _location(place))
-        if not is_known:
-            remove(place.state, place.account)  # of other data
-        if directory := find(place.state, place.account):
-            guard.remove_memory_directory(str(directory))
-        _make_directory(place)
-        if is_known:
-            control = (place.data / "global" / "pg_control").read_bytes()
-            (catalog,) = struct.unpack_from("=I", control, _CATALOG_VERSION_AT)
-            version = (place.state / guard.MEMORY).resolve() / f"PG_{place.binaries.major}_{catalog}"
-            version.mkdir(mode=0o700)
-            place.account.take(version)
+    sweep(place.account)
+    with ExitStack() as stack:
+        made, locks = "", []
+        with suppress(OSError, struct.error):
+            directory, lock = _make_directory()
+            stack.callback(os.close, lock)
+            for link in (place.data / "pg_tblspc").iterdir():
+                if link.is_symlink() and link.readlink().name == guard.MEMORY:
+                    if str(link.readlink()) != _location(place):  # of a cache directory that was copied
+                        _point(link, _location(place))
+                    control = (place.data / "global" / "pg_control").read_bytes()
+                    (catalog,) = struct.unpack_from("=I", control, _CATALOG_VERSION_AT)
+                    version = directory / f"PG_{place.binaries.major}_{catalog}"
+                    version.mkdir(mode=0o700)
+                    place.account.take(version)
+            place.account.take(directory)
+            _point(place.state / guard.MEMORY, directory)
+            made, locks = str(directory), [lock]
+        yield made, locks
 
 
-def _make_directory(place: Place) -> None:
-    """Make it under the name that the link has, or under a new one if that is another user's by now.
-
-    The name is written down first, so that the directory never gets lost.
-    """
-    link = place.state / guard.MEMORY
+def _make_directory() -> tuple[Path, int]:
     while True:
-        with suppress(FileExistsError):
-            if link.is_symlink() and _is_for(place.state, directory := link.readlink()):
-                directory.mkdir(mode=0o700)
-                place.account.take(directory)
-                return
-        _point(link, PARENT / (_prefix(place.state) + secrets.token_hex(8)))
+        directory = Path(tempfile.mkdtemp(prefix=guard.MEMORY_PREFIX, dir=PARENT))
+        with suppress(FileNotFoundError, BlockingIOError):  # taken for a left one before it was locked
+            lock = _lock(directory)
+            if directory.exists():
+                return directory, lock
+            os.close(lock)
+
+
+def _lock(directory: Path) -> int:
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _point(link: Path, target: object) -> None:
@@ -114,13 +111,15 @@ def _point(link: Path, target: object) -> None:
         partial.replace(link)
 
 
-def remove(state: Path, account: Account) -> None:
-    """Remove the directory with all that is in it, and earlier ones. No server uses it."""
+def sweep(account: Account) -> None:
+    """Remove the directories that servers of the account have left."""
     with suppress(OSError):
-        for directory in PARENT.iterdir():
-            if _is_for(state, directory) and _is_private(directory, account):
-                guard.remove_memory_directory(str(directory))
-    (state / guard.MEMORY).unlink(missing_ok=True)
+        for directory in PARENT.glob(f"{guard.MEMORY_PREFIX}*"):
+            with suppress(OSError):
+                if directory.lstat().st_uid in {account.uid, os.geteuid()}:
+                    lock = _lock(directory)
+                    guard.remove_memory_directory(str(directory))
+                    os.close(lock)
 
 
 def has_tablespace(place: Place) -> bool:
@@ -146,6 +145,8 @@ def make_tablespace(admin: Admin, place: Place) -> None:
         with suppress(psycopg.Error):
             admin.run(sql.SQL("DROP TABLESPACE IF EXISTS {}").format(name))  # in another place
             admin.run(sql.SQL("CREATE TABLESPACE {} LOCATION {}").format(name, location))
+            # As everybody may who names it in a database that has it for its default.
+            admin.run(sql.SQL("GRANT CREATE ON TABLESPACE {} TO PUBLIC").format(sql.Identifier(DISK)))
 
 
 def memory_of(place: Place, notes: list[str]) -> Memory | None:
@@ -171,7 +172,7 @@ class Memory:
         try:
             if directory := find(self._state, self._account):
                 (version,) = directory.iterdir()
-                clones = len(os.listdir(version))  # noqa: PTH208 - the names alone
+                clones = sum(name.isdigit() for name in os.listdir(version))  # noqa: PTH208 - the names alone
                 wanted = (clones + 1) * (size + size // 4 + _GROWTH)
                 if wanted * _SHARE <= self._free(version) + clones * size:
                     return TABLESPACE

@@ -17,6 +17,7 @@ from pytest_seeddb.fingerprint.atomic import beside, free_name
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.address import Address
 from pytest_seeddb.servers.libpq import variables_set
+from pytest_seeddb.servers.memory import directory_for
 from pytest_seeddb.servers.processes import boot_id, release, server_environment, spawn
 from pytest_seeddb.servers.remedies import is_certain, start_remedy
 from pytest_seeddb.servers.server import DOUBTED, GLOBALS, LEFT
@@ -199,7 +200,7 @@ def _initdb(place: Place, target: Path, server_lock: int) -> None:
         # A refused locale leaves an empty directory, which the next attempt takes.
         command = [str(place.binaries.program("initdb")), f"--pgdata={target}", *_INITDB, *locale, *checksums]
         env, account = server_environment(), place.account.spawn_options()
-        with spawn(command, server_lock, output=subprocess.PIPE, env=env, account=account) as initdb:
+        with spawn(command, [server_lock], output=subprocess.PIPE, env=env, account=account) as initdb:
             stdout, stderr = initdb.communicate()
         if initdb.returncode == 0:
             return
@@ -238,23 +239,21 @@ def start(place: Place, server_lock: int) -> None:
     sockets = _make_socket_directory(place)
     (place.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one: its number may be another's now
     position = _trim_log(place)
-    memory = ""
-    with suppress(OSError):
-        memory = str((place.state / guard.MEMORY).readlink())
-    guard.note(server_lock, 0, str(sockets), memory)
     # Files, where there is no /dev/shm now: the data directory may have been made while there was one.
     has_memory = os.access("/dev/shm", os.W_OK | os.X_OK)  # noqa: S108 - we write no file there
     settings = {**SETTINGS, **({} if has_memory else {"dynamic_shared_memory_type": "mmap"})}
     command = [str(place.binaries.program("postgres")), "-D", str(place.data), "-k", str(sockets)]
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with directory_for(place) as (directory, locks):
+        guard.note(server_lock, 0, str(sockets), directory)
+        try:
+            with place.log.open("ab") as log:
+                account = place.account.spawn_options()
+                process = spawn(command, [server_lock, *locks], output=log, env=server_environment(), account=account)
+        except OSError as error:
+            raise failure("The embedded server cannot be started", place, str(error)) from error
     try:
-        with place.log.open("ab") as log:
-            account = place.account.spawn_options()
-            process = spawn(command, server_lock, output=log, env=server_environment(), account=account)
-    except OSError as error:
-        raise failure("The embedded server cannot be started", place, str(error)) from error
-    try:
-        guard.note(server_lock, process.pid, str(sockets), memory)
+        guard.note(server_lock, process.pid, str(sockets), directory)
         _wait(place, process, position)
     finally:
         release(process)

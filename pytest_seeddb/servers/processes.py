@@ -82,13 +82,13 @@ def server_environment() -> dict[str, str]:
 
 def spawn(
     command: Sequence[str],
-    lock: int,
+    locks: Sequence[int],
     *,
     output: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None,
     account: Mapping[str, Any] = MappingProxyType({}),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that outlives us and inherits a lock, under an account's options; or raise `OSError`."""
+    """Start a process that outlives us and inherits locks, under an account's options; or raise `OSError`."""
     return subprocess.Popen(  # noqa: S603  # our own script, or a program that was chosen for this
         command,
         stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ def spawn(
         stderr=output,
         cwd="/",
         env=env,
-        pass_fds=(lock,),
+        pass_fds=locks,
         start_new_session=True,  # Ctrl-C in the terminal is for pytest alone
         **account,
     )
@@ -109,7 +109,7 @@ def ensure_guard(state: Path, kind: guard.Kind, env: Mapping[str, str] | None) -
         return
     flags = ["-I", "-S"] if kind == "server" else ["-P"]  # the engine's client is among the installed packages
     try:
-        release(spawn([sys.executable, *flags, guard.__file__, str(state), str(lock), kind], lock, env=env))
+        release(spawn([sys.executable, *flags, guard.__file__, str(state), str(lock), kind], [lock], env=env))
     except OSError as error:
         raise ServerError(
             f"The process that stops the {kind} after its last use cannot be started",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log", GLOBALS, DOUBTED, LEFT)
+_FILES: Final = (guard.RECORD, guard.CLEAN, "postgres.log", GLOBALS, DOUBTED, LEFT, guard.MEMORY)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _empty_state(state: Path) -> None:
         # A half-removed directory must not pass for a data directory, should we be killed now.
         data.rename(free_name(data))
     sweep(state, f"{guard.DATA}|{re.escape(guard.RECORD)}", private=True)
-    memory.remove(state, server_account())
+    memory.sweep(server_account())
     for name in _FILES:
         (state / name).unlink(missing_ok=True)
     guard.remove_socket_directory(socket)

@@ -27,6 +27,8 @@ _LINGER: Final = Path("/var/lib/systemd/linger")
 _LOGIND: Final = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
 _FILES: Final = 300
 """As many as a small clone has, a page in each."""
+_LEAST: Final = 128 * 2**20
+"""A quarter of it holds one small clone. Docker gives a container half as much."""
 _TIMES_SLOWER: Final = 3
 _SECONDS_SLOWER: Final = 0.015
 _FIRST_USER: Final = 1000
@@ -68,6 +70,8 @@ def storage_of(settings: Settings, cache: Path, account: Account, databases: Pat
         why = f"{PARENT} is not there, or cannot be written to"
     elif _ends_with_the_session(account):
         why = f"systemd removes files in {PARENT} when {account.name} logs out"
+    elif (size := os.statvfs(PARENT).f_blocks * os.statvfs(PARENT).f_frsize) < _LEAST:
+        why = f"{PARENT} has {size // 2**20} MB"
     elif _is_same_device(cache):
         why = "the data directory is in memory itself"
     elif measured := _remembered(cache) or (_measure(cache, databases) if databases else None):
@@ -87,7 +91,7 @@ def _remembered(cache: Path) -> tuple[float, float] | None:
     """What was measured on the disk and in memory since the machine was started."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         measured = json.loads((cache / MEASURED).read_text(encoding="utf-8"))
-        if measured["boot"] and measured["boot"] == boot_id():
+        if measured["boot"] == boot_id():
             return float(measured["disk"]), float(measured["memory"])
     return None
 

@@ -568,7 +568,7 @@ def test_the_sessions_fixtures_can_be_overridden_in_a_conftest(project):
 
 
 @pytest.mark.slow
-def test_an_isolation_that_is_overridden_is_explained_when_it_refuses_a_write(project):
+def test_a_refused_write_is_explained_by_an_isolation_that_is_overridden_or_by_full_memory(project):
     project.write(
         "conftest.py",
         """
@@ -579,9 +579,19 @@ def test_an_isolation_that_is_overridden_is_explained_when_it_refuses_a_write(pr
             return seeddb_settings.replace(isolation="readonly")
         """,
     )
-    result = project.test("def test_it(seeded_connection): seeded_connection.execute('DELETE FROM shop')")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(['This test has isolation="readonly"*'])
+    result = project.test(
+        """
+        import psycopg
+
+        def test_it(seeded_connection):
+            seeded_connection.execute("DELETE FROM shop")
+
+        def test_full(seeded_connection):
+            raise psycopg.errors.DiskFull('could not extend file "pg_tblspc/16384/PG_15/1/2"')
+        """
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(['This test has isolation="readonly"*', "The test's database is in memory, and *"])
 
 
 @pytest.mark.slow

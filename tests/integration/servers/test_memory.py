@@ -12,14 +12,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from handmade import Statements
-from processes import STRANGER, eventually, processes_of
+from processes import eventually, processes_of
 
 from pytest_seeddb.clones.worker import Worker
 from pytest_seeddb.plan.plan import Plan
-from pytest_seeddb.servers import guard, memory
+from pytest_seeddb.servers import guard, memory, storage
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.memory import DISK, PARENT, TABLESPACE, Memory
 from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.servers.processes import is_locked
 from pytest_seeddb.settings.settings import Settings
 
 pytestmark = [
@@ -28,6 +29,8 @@ pytestmark = [
 ]
 
 HERE = Path("/")
+KEPT = "seeddb_k_20260101000000_12345678_2"
+ON_THE_DISK = "CREATE TABLE on_the_disk (a int PRIMARY KEY) TABLESPACE pg_default; INSERT INTO on_the_disk VALUES (1)"
 PLAN = Plan("memory", "default", HERE, (Statements("schema", ["CREATE TABLE t AS SELECT 1 AS v"]).stage(),))
 
 
@@ -42,10 +45,11 @@ def cache(monkeypatch):
     own.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(own))
     yield own
+    directories = [link.readlink() for link in own.glob(f"**/servers/*/{guard.MEMORY}")]
+    assert directories
     stopped(own)
-    directories = [guarded(state) for state in own.glob("pytest-seeddb/servers/*")]
-    shutil.rmtree(own)
     assert not [directory for directory in directories if directory.exists()]
+    shutil.rmtree(own)
 
 
 def stopped(cache):
@@ -94,7 +98,9 @@ def test_clones_are_in_memory_and_what_stays_is_on_the_disk(cache):
             other.clones.discard_all()
             other.keep(other.take(template), "seeddb_k_20260101000000_12345678_1")
         assert place(worker.clone(frozen)) == TABLESPACE
-        worker.keep(leased, "seeddb_k_20260101000000_12345678_2")
+        # Whoever may create tables may name the tablespace that is the default on the disk.
+        write(leased.clone, "GRANT CREATE ON SCHEMA public TO pg_monitor; SET ROLE pg_monitor; " + ON_THE_DISK)
+        worker.keep(leased, KEPT)
         assert not worker.failures
         state, directory = server.state, guarded(server.state)
         assert directory.stat().st_mode & 0o777 == 0o700
@@ -104,15 +110,15 @@ def test_clones_are_in_memory_and_what_stays_is_on_the_disk(cache):
     stopped(cache)
     assert not directory.exists()
     with open_server(settings("disk")) as server, Worker(server) as worker:
-        assert guarded(state) == directory
+        assert guarded(state) != directory
         assert set(tablespaces(server, "seeddb\\_k%").values()) == {DISK}
+        with psycopg.connect(server.address.with_database(KEPT).conninfo) as connection:
+            assert connection.execute("SELECT a FROM on_the_disk WHERE a > 0").fetchall() == [(1,)]
         assert not worker.template(PLAN).built
 
 
-@pytest.mark.parametrize("how", ["lost", "killed", "restarted", "taken"])
-def test_a_lost_directory_costs_clones_alone(cache, how):
-    if how == "taken" and os.geteuid() != 0:
-        pytest.skip("needs another account")
+@pytest.mark.parametrize("how", ["lost", "killed", "restarted", "copied"])
+def test_a_lost_directory_costs_clones_alone(cache, monkeypatch, how):
     with open_server(settings()) as server, Worker(server) as worker:
         state, directory, template = server.state, guarded(server.state), worker.template(PLAN)
         left = [worker.clone(template) for _ in range(2)]
@@ -121,6 +127,7 @@ def test_a_lost_directory_costs_clones_alone(cache, how):
         worker.admin.clone(template.name, "seeddb_c_0123456789abcdef_1", "FILE_COPY")  # and a checkpoint
         for clone in left:  # in the log on disk, so that the recovery looks for the files
             write(clone, "SET synchronous_commit = on; UPDATE t SET v = 3")
+        write(left[0], "SET work_mem = 64; SELECT FROM generate_series(1, 100000) ORDER BY random()")  # in a file
         left_names = {clone.name for clone in left}
         worker.clones._living.clear()  # as a killed process leaves them
         if how in ("lost", "killed"):
@@ -133,11 +140,12 @@ def test_a_lost_directory_costs_clones_alone(cache, how):
     if how == "restarted":
         record = json.loads((state / guard.RECORD).read_text())
         (state / guard.RECORD).write_text(json.dumps({**record, "boot": "another"}))
-    if how == "taken":
-        directory.mkdir(mode=0o700)
-        os.chown(directory, STRANGER, STRANGER)
+    if how == "copied":
+        (cache / "pytest-seeddb").rename(cache / "elsewhere")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "copy"))
+        (cache / "copy").mkdir(mode=0o755)
+        (cache / "elsewhere").rename(cache / "copy" / "pytest-seeddb")
     with open_server(settings()) as server:
-        assert (guarded(state) != directory) == (how == "taken")
         assert not server.notes
         assert left_names < set(tablespaces(server))
         with Worker(server) as worker:
@@ -146,8 +154,17 @@ def test_a_lost_directory_costs_clones_alone(cache, how):
             eventually(lambda: not left_names & set(tablespaces(server)))
             assert place(clone) == TABLESPACE
         assert not worker.failures
-    if how == "taken":
-        directory.rmdir()  # it is still there
+
+
+def test_a_start_removes_what_killed_servers_have_left(cache):
+    left, used = (Path(tempfile.mkdtemp(prefix=guard.MEMORY_PREFIX, dir=PARENT)) for _ in range(2))
+    (left / "PG_15").mkdir()
+    lock = memory._lock(used)
+    with open_server(settings()):
+        assert used.exists()
+    os.close(lock)
+    assert not left.exists()
+    used.rmdir()
 
 
 def test_clones_are_on_the_disk_where_there_is_no_room_and_that_is_said_once(cache, monkeypatch):
@@ -167,13 +184,25 @@ def test_clones_are_on_the_disk_where_there_is_no_room_and_that_is_said_once(cac
         with monkeypatch.context() as patch:
             patch.setattr(Admin, "clone", full)
             assert place(worker.clone(template)) == DISK
-        assert worker.failures[1:] == ["clones are made on the disk: No space left on device"]
+        assert worker.failures[1:] == [
+            "clones are made on the disk: PostgreSQL could not make one in memory (DiskFull)"
+        ]
         shutil.rmtree(guarded(server.state))
         assert place(worker.clone(template)) == DISK
         assert "was removed" in worker.failures[2]
     stopped(cache)
-    with open_server(settings()) as server, Worker(server) as worker:
+    measured = []
+
+    def probe(directory):
+        measured.extend(is_locked(lock) for lock in cache.glob(f"pytest-seeddb/servers/*/{guard.START}"))
+        return 0.001 if directory == PARENT else 1
+
+    monkeypatch.setattr(storage, "_probe", probe)
+    monkeypatch.setattr(storage, "_is_same_device", lambda _: False)
+    monkeypatch.setattr(storage, "_ends_with_the_session", lambda _: False)
+    with open_server(settings("auto")) as server, Worker(server) as worker:
         assert place(worker.clone(worker.template(PLAN))) == TABLESPACE
+    assert measured == [True, True]
 
 
 def test_a_server_of_an_earlier_version_gets_the_tablespace(cache, monkeypatch):

@@ -102,6 +102,12 @@ def test_a_machine_without_a_place_in_memory(shared, tmp_path):
     assert caught.value.source == "the table"
 
 
+def test_a_place_in_memory_that_is_too_small(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_LEAST", 2**60)
+    assert str(of("auto", tmp_path, tmp_path)).startswith(f"clones beside the templates: {shared} has ")
+    assert of("memory", tmp_path).in_memory
+
+
 def test_data_in_memory_are_not_put_there_again(shared, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_is_same_device", lambda *_: True)
     monkeypatch.setattr(storage, "_probe", None)
@@ -110,12 +116,12 @@ def test_data_in_memory_are_not_put_there_again(shared, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("free", "clones", "fits"),
-    [(400, 0, True), (200, 0, False), (200, 3, False), (2000, 3, True)],
+    [(400, 0, True), (264, 0, True), (200, 0, False), (200, 3, False), (2000, 3, True)],
 )
 def test_clones_take_a_quarter_of_what_is_free(tmp_path, monkeypatch, free, clones, fits):
     for number in range(clones):
         (tmp_path / "PG_18" / str(number)).mkdir(parents=True)
-    (tmp_path / "PG_18").mkdir(exist_ok=True)
+    (tmp_path / "PG_18" / "pgsql_tmp").mkdir(parents=True)
     monkeypatch.setattr(memory, "find", lambda *_: tmp_path)
     monkeypatch.setattr(Memory, "_free", lambda *_: free * 2**20)
     notes: list[str] = []
