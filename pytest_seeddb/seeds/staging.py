@@ -183,8 +183,7 @@ class _Staging:
             return self._with_code(step, code, module)
         values = parameter_parts(seed, self._profile)
 
-        def parts_by(sources: Sources) -> tuple[Part, ...]:
-            code = sources.of_module(seed.module, source=self._source)
+        def parts_by(code: tuple[Part, ...]) -> tuple[Part, ...]:
             return (
                 Part("seeder", seed.identity),
                 random_seed,
@@ -194,9 +193,11 @@ class _Staging:
                 *(self._django_settings() if is_set_up() else ()),
             )
 
-        own = parts_by(self._sources)
+        code = self._sources.of_module(seed.module, source=self._source)
+        own = parts_by(code)
         parts = (*own, *parts_of_factories(self._settings))
-        parts_before = parts_by(plain) if (plain := self._sources.plain) else own
+        plain = self._sources.plain
+        parts_before = parts_by(plain.of_module(seed.module, source=self._source)) if plain else own
         # Where its rows are already, another version of what it imports is no reason to seed again.
         # Nor is another password; and whoever may read the ledger could try out passwords by its digest.
         secret = {f"parameter {parameter.name}" for parameter in seed.parameters if parameter.is_secret}
@@ -204,7 +205,7 @@ class _Staging:
         counted = [part for part in parts if part.name in counted_names]
         version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
         step = Step(name, parts, version, parts_before, before, "safe" if seed.idempotent else "never")
-        return self._with_code(step, self._sources.of_module(seed.module, source=self._source), seed.module)
+        return self._with_code(step, code, seed.module)
 
     def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:
         return glob_parts(spec.inputs, self._root, source=self._source) if spec.inputs else ()
