@@ -196,7 +196,7 @@ PEERS: Final = tuple(WAYS)[7:]
 def chosen(names: tuple[str, ...] = tuple(WAYS)) -> dict[str, Callable[[Bench], Way]]:
     """Those of the ways that can be had here."""
     with contextlib.suppress(ImportError):
-        import pytest_postgresql  # noqa: F401
+        import pytest_postgresql.janitor  # noqa: F401
 
         return {name: WAYS[name] for name in names}
     return {name: WAYS[name] for name in names if name != "pytest-postgresql"}

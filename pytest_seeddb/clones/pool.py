@@ -106,13 +106,16 @@ class Clones:
         started = perf_counter()
         with server_errors("The clone for a test could not be made", self._admin.address):
             copy = partial(template.carried.clone, admin or self._admin, template.name, name, template.record.strategy)
+            tablespace = self._memory.tablespace_for(template.record.size) if self._memory else ""
             try:
-                copy(self._memory.tablespace_for(template.record.size) if self._memory else "")
+                copy(tablespace)
             except psycopg.Error as error:
                 if self._memory is None:
                     raise
-                copy(DISK)
-                self._memory.note(f"PostgreSQL could not make one in memory ({type(error).__name__})")
+                # A frozen clone stays where it is if it has a table on the disk already.
+                copy("" if tablespace == DISK else DISK)
+                if tablespace != DISK:
+                    self._memory.note(f"PostgreSQL could not make one in memory ({type(error).__name__})")
         clone = Clone(name, self._admin.address.with_database(name), template, perf_counter() - started)
         with self._counting:
             self.made += 1

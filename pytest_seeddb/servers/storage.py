@@ -27,8 +27,8 @@ _LINGER: Final = Path("/var/lib/systemd/linger")
 _LOGIND: Final = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
 _FILES: Final = 300
 """As many as a small clone has, a page in each."""
-_LEAST: Final = 128 * 2**20
-"""A quarter of it holds one small clone. Docker gives a container half as much."""
+_LEAST: Final = 512 * 2**20
+"""A quarter of it holds what one worker has of a small template. Docker gives a container 64 MB."""
 _TIMES_SLOWER: Final = 3
 _SECONDS_SLOWER: Final = 0.015
 _FIRST_USER: Final = 1000

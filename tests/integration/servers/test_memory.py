@@ -45,7 +45,7 @@ def cache(monkeypatch):
     own.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(own))
     yield own
-    directories = [link.readlink() for link in own.glob(f"**/servers/*/{guard.MEMORY}")]
+    directories = [guarded(state) for state in own.glob("**/servers/*")]
     assert directories
     stopped(own)
     assert not [directory for directory in directories if directory.exists()]
@@ -170,9 +170,14 @@ def test_a_start_removes_what_killed_servers_have_left(cache):
 def test_clones_are_on_the_disk_where_there_is_no_room_and_that_is_said_once(cache, monkeypatch):
     with open_server(settings()) as server, Worker(server) as worker:
         template = worker.template(PLAN)
+        leased = worker.take(template)
+        write(leased.clone, ON_THE_DISK)  # PostgreSQL refuses to copy it there
+        frozen = worker.freeze(leased)
+        leased.release()
         with monkeypatch.context() as patch:
             patch.setattr(Memory, "_free", lambda *_: 4 * 16 * 2**20)
             assert [place(worker.clone(template)) for _ in range(2)] == [DISK] * 2
+            assert place(worker.clone(frozen)) == TABLESPACE
         assert worker.failures == ["clones are made on the disk: memory has no room for them"]
         clone = Admin.clone
 
