@@ -107,10 +107,10 @@ class SequenceWatch:
     nextval and setval are not transactional, so neither a rollback nor a deleted row brings a number back. Reading
     hundreds of sequences takes longer than most tests. But the server counts for each how often its block was
     fetched, and nobody moves a sequence without that (PostgreSQL 15 and 18: nextval, setval, ALTER SEQUENCE,
-    identity columns, RESTART IDENTITY). So settling reads only the `suspects`, whose count has changed.
+    identity columns, RESTART IDENTITY). So settling sets back only the `suspects`, whose count has changed.
 
-    The server learns what a backend has fetched when that is idle or exits. `moves` and `restore` read every
-    sequence, for when a test may be in the middle of something.
+    The server learns what a backend has fetched when that is idle or exits. While a test may be in the middle of
+    something, the `differences` of all are read.
     """
 
     def __init__(self, sequences: Sequences, connection: Connection) -> None:
@@ -118,13 +118,6 @@ class SequenceWatch:
         self.connection = connection
         self.oids = list(sequences.names)
         self.fetched = self._counts()
-
-    def settle(self, counts: dict[int, int]) -> bool:
-        """Set back those that moved; whether any did."""
-        moved = self.differences(self.suspects(counts))
-        self._set_back(moved)
-        self.fetched = counts
-        return bool(moved)
 
     @property
     def names(self) -> dict[int, str]:
@@ -140,9 +133,11 @@ class SequenceWatch:
         """The names of those that are not in their seeded state."""
         return [self.names[oid] for oid in self.differences(self.oids if among is None else among)]
 
-    def restore(self) -> None:
-        """Set back those that moved, also where the server has not been told yet."""
-        self._set_back(self.differences(self.oids))
+    def restore(self, oids: list[int]) -> None:
+        """Set back these, whether they moved or not."""
+        if oids:
+            last, called = zip(*(self.seeded[oid] for oid in oids), strict=True)
+            self.connection.execute(_SET_BACK, [oids, list(last), list(called)])
 
     def look(self) -> Look:
         """What the server says of the clone."""
@@ -163,11 +158,6 @@ class SequenceWatch:
         """Those of them that are not in their seeded state."""
         states = self._sequences.states(self.connection, oids)
         return [oid for oid in oids if states[oid] != self._sequences.seeded[oid]]
-
-    def _set_back(self, oids: list[int]) -> None:
-        if oids:
-            last, called = zip(*(self._sequences.seeded[oid] for oid in oids), strict=True)
-            self.connection.execute(_SET_BACK, [oids, list(last), list(called)])
 
 
 class Observed:

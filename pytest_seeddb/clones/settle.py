@@ -138,7 +138,7 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
     started = perf_counter()
     if rewind.written:
         rewind.run()
-    observer.sequences.settle(look.fetched)
+    observer.sequences.restore(suspects)
     observer.start_over(now)
     costs.learn_rewind(estimate, perf_counter() - started)
     return "rewind", "rows were put back" if rewind.written else "sequences were set back"

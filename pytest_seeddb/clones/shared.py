@@ -84,11 +84,11 @@ class Watched(Observed):
 
     def set_back(self, fetched: dict[int, int]) -> bool:
         """Set back the sequences that moved, by the counts of a look: a rolled back insert leaves its number used."""
-        if not self.sequences.suspects(fetched):
+        if not (suspects := self.sequences.suspects(fetched)):
             return True
         with suppress(psycopg.Error):
             with self.connection.transaction(force_rollback=True):
-                self.sequences.settle(fetched)
+                self.sequences.restore(suspects)
                 self.connection.execute(FLUSH)
             look = self.look()
             if look.counters and self.resting and look.counters.is_at_rest(self.resting):
@@ -202,7 +202,7 @@ class SharedClone:
         """Set the sequences back while the test may be in the middle of something; `changes` are told from here on."""
         if watched := self._watched:
             with watched.reading():
-                watched.sequences.restore()
+                watched.sequences.restore(watched.sequences.differences(watched.sequences.oids))
                 counters = watched.sequences.counters()
             # The transaction number stays: a client that is still there may have committed before.
             watched.seeded = watched.since = replace(watched.since, counters=counters)

@@ -16,6 +16,7 @@ from settling import Bench, differences, passing_bench, run, state
 from workloads import BEYOND, DELETES, INSERTS, READS, ROWS, SCHEMA, SEQUENCES, STATEMENTS, UPDATES
 
 from pytest_seeddb.clones.changes import TableChange
+from pytest_seeddb.clones.observer import SequenceWatch
 from pytest_seeddb.clones.pool import CloneOptions
 from pytest_seeddb.clones.shape import Sequences
 from pytest_seeddb.clones.worker import Worker
@@ -64,21 +65,29 @@ def test_sequences_are_set_back(bench, statement):
 
 
 @pytest.mark.parametrize("isolation", ["clone", "rollback"])
-def test_only_the_sequences_that_a_test_used_are_read_after_it(worker, make_plan, monkeypatch, isolation):
+def test_only_the_sequences_that_a_test_used_are_read_and_set_back_after_it(worker, make_plan, monkeypatch, isolation):
     template = worker.template(make_plan(Statements("two", ["CREATE SEQUENCE used", "CREATE SEQUENCE unused"])))
-    states, read = Sequences.states, []
-    monkeypatch.setattr(
-        Sequences, "states", lambda self, *of: read.append(self.names[o] for o in of[1]) or states(self, *of)
-    )
-    reads = []
+    touched = set()
+
+    def noting(cls, name):
+        function = getattr(cls, name)
+
+        def patched(self, *given):
+            return touched.update(self.names[oid] for oid in given[-1]) or function(self, *given)
+
+        monkeypatch.setattr(cls, name, patched)
+
+    noting(Sequences, "states")
+    noting(SequenceWatch, "restore")
+    seen = []
     for statement in ("SELECT nextval('used')", "SELECT nextval('used')", "SELECT 1"):
-        read.clear()
+        touched.clear()
         with worker.database(template, isolation) as database:
             connection = psycopg.connect(database.address_for_writing.conninfo)
             connection.execute(statement)
             connection.close()
-        reads.append({name for names in read for name in names})
-    assert reads[1:] == [{"used"}, set()]
+        seen.append({*touched})
+    assert seen[1:] == [{"used"}, set()]
 
 
 @pytest.mark.parametrize("statement", BEYOND)
