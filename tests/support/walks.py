@@ -1,6 +1,6 @@
 """The two walks through the package: from settings to a test's clone, and from the used clone to its settlement.
 
-They come from a profiled run of one seeded test whose template is there already; the main thread counts alone. A
+They come from a profiled run of one seeded test whose template is there already, in all of its threads. A
 stop is a function of the package with at least three statements, wherever they are nested; docstrings and imports do
 not count, and neither do properties, lambdas and dunder methods. The first walk begins where settings are loaded and
 ends where the test's `SeededDatabase` is made; its stops are the functions that were running whenever one of
@@ -64,6 +64,7 @@ class Walk:
 def walks(package):
     """Both walks, in the package of a checkout."""
     events, counts = recorded(package), statements(package)
+    is_main = [event.pop() for event in events]
     begin = first(events, "call", LOADS_SETTINGS)
     to_clone = events[begin : first(events, "made", {"SeededDatabase"}) + 1]
     spine = {tuple(function) for kind, _, running in to_clone if kind == "made" for function in running}
@@ -71,7 +72,8 @@ def walks(package):
         print(f"LANDMARKS that nothing made on the way to a clone: {', '.join(sorted(missing))}")
     begin = first(events, "call", GIVES_BACK)
     end = next(at for at in range(begin, len(events)) if events[at][:2] == ["return", events[begin][1]])
-    return Walk(to_clone, counts, spine), Walk(events[begin:end], counts)
+    back = [events[at] for at in range(begin, end) if is_main[at]]  # while others settle and clone on threads
+    return Walk(to_clone, counts, spine), Walk(back, counts)
 
 
 def first(events, wanted, names):
@@ -121,6 +123,8 @@ def record(package, output):
     An event is what happened, the function, and the package's functions then running, innermost first; for a
     landmark that is made, its class stands in the function's place.
     """
+    import threading
+
     import pytest
 
     events, below = [], f"{package}{os.sep}"
@@ -134,15 +138,19 @@ def record(package, output):
                 yield identity(frame.f_code)
             frame = frame.f_back
 
+    def note(*event):
+        events.append((*event, threading.current_thread() is threading.main_thread()))
+
     def profile(frame, event, _argument):
         code = frame.f_code
         if event == "call" and code.co_name == "__init__":
             kind = type(frame.f_locals.get("self"))
             if kind.__name__ in LANDMARKS and kind.__module__.startswith(package.name):
-                events.append(("made", kind.__name__, list(running(frame.f_back))))
+                note("made", kind.__name__, list(running(frame.f_back)))
         if event in {"call", "return"} and code.co_filename.startswith(below):
-            events.append((event, identity(code), list(running(frame.f_back)) if event == "call" else []))
+            note(event, identity(code), list(running(frame.f_back)) if event == "call" else [])
 
+    threading.setprofile(profile)
     sys.setprofile(profile)
     code = pytest.main(["--seed-db", "-q", "-p", "no:xdist", "-p", "no:randomly", "-p", "no:cacheprovider"])
     sys.setprofile(None)
