@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -15,6 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.fingerprint.modules import Module
+from pytest_seeddb.fingerprint.sources import Sources
 from pytest_seeddb.settings.converters import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,12 +50,7 @@ def load(path: str, *, source: str, root: Path) -> object:
     try:
         value: object = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"The module {name!r} fails while it is imported",
-            saw=describe(error, root),
-            source=source,
-            remedy=f"correct the module; `python -c 'import {name}'` shows the whole traceback",
-        ) from error
+        raise _failure(name, describe(error, root), source) from error
     for attribute in filter(None, attributes.split(".")):
         try:
             value = getattr(value, attribute)
@@ -63,18 +61,50 @@ def load(path: str, *, source: str, root: Path) -> object:
     return value
 
 
-def check_attribute(path: str, *, source: str, root: Path) -> None:
-    """Raise a `ConfigError` where the module's source tells that it has no such attribute; imports nothing."""
+def _failure(name: str, saw: str, source: str) -> ConfigError:
+    return ConfigError(
+        f"The module {name!r} fails while it is imported",
+        saw=saw,
+        source=source,
+        remedy=f"correct the module; `python -c 'import {name}'` shows the whole traceback",
+    )
+
+
+def check_source(path: str, *, source: str, root: Path) -> None:
+    """Raise the `ConfigError` of `load` where the module's source tells of it already; imports nothing.
+
+    That is a module that it imports in any case and that is nowhere, or an attribute that it does not have.
+    """
     name, _, attributes = path.partition(":")
     attribute = attributes.partition(".")[0]
     spec = find(name, root)
-    if not attribute or spec is None or not (spec.origin or "").endswith(".py") or find(f"{name}.{attribute}", root):
+    if spec is None or not (spec.origin or "").endswith(".py"):
         return
     with contextlib.suppress(OSError, SyntaxError, ValueError):
-        text = Path(str(spec.origin)).read_text(encoding="utf-8")
+        file = Path(str(spec.origin))
+        text = file.read_text(encoding="utf-8")
+        modules = Sources(root).after(file, root).modules  # on the path that the project's code changes
+        for node in ast.parse(text).body:
+            for top in _tops(node):
+                is_there = top in sys.stdlib_module_names or top in sys.modules or find(top, root)
+                if not is_there and not isinstance(modules.find(top), Module):
+                    place = f"{modules.label(modules.at(file))}:{node.lineno}"
+                    raise _failure(name, f"ModuleNotFoundError: No module named {top!r}\nat {place}", source)
+        if not attribute or find(f"{name}.{attribute}", root):
+            return
         names = symtable.symtable(text, str(spec.origin), "exec").get_identifiers()
         if attribute not in names and not _MAKES_NAMES.search(text):
             raise _no_attribute(attribute, f"module {name!r}", path, names, source)
+
+
+def _tops(node: ast.stmt) -> list[str]:
+    """The first parts of the absolute names that an import statement names."""
+    match node:
+        case ast.Import(names=aliases):
+            return [alias.name.partition(".")[0] for alias in aliases]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [module.partition(".")[0]]
+    return []
 
 
 def _no_attribute(attribute: str, of: str, path: str, known: Iterable[str], source: str) -> ConfigError:

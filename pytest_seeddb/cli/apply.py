@@ -81,6 +81,7 @@ def _lines(applied: Applied, *, verbose: bool, is_one: bool) -> Iterator[str]:
         )
     else:
         yield f"{label}: applied in {applied.seconds:.1f} s"
+    yield from (f"  applied earlier, and no longer in the project: {name}" for name in applied.gone)
     if verbose:
         yield from (f"  done before: {todo.step}" for todo in done)
     elif done and not applied.up_to_date:
@@ -143,6 +144,7 @@ def apply(settings: Settings, wish: Wish, progress: Progress, hear: Callable[[To
         up_to_date=all(database.up_to_date for database in databases),
         steps=tuple(todo for database in databases for todo in database.steps),
         errors=tuple(error for database in databases for error in database.errors),
+        gone=tuple(name for database in databases for name in database.gone),
     )
 
 

@@ -48,7 +48,8 @@ _COMES_LATER: Final = re.compile("Connection refused|No such file or directory|s
 class Applied:
     """The result: each step with what was done about it, and whether another ``seeddb apply`` worked here first.
 
-    Those of a dry run are what would be done, and the errors with which it is certain to fail.
+    Those of a dry run are what would be done, and the errors with which it is certain to fail. ``gone`` are migrations
+    that the database has and the plan has no longer.
     """
 
     database: str
@@ -61,6 +62,7 @@ class Applied:
     seconds: float
     steps: tuple[Todo, ...]
     errors: tuple[SeedDbError, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 def apply_to(
@@ -123,6 +125,7 @@ def apply_to(
         seconds=round(perf_counter() - started, 3),
         steps=tuple(todos),
         errors=certain,
+        gone=() if wish.reset or wish.only else ledger.migrations_beyond(plan),
     )
 
 

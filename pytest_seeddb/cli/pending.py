@@ -218,12 +218,14 @@ def certain_errors(
 
 def _file_errors(plan: Plan, todos: list[Todo]) -> Iterator[SeedDbError]:
     steps = {step.name: step for step in plan.steps}
+    errors: dict[str, SeedDbError] = {}
     for todo in todos:
         if todo.action == "run" and not todo.reason.endswith(_UNLESS):
             try:
                 steps[todo.step].check()
             except SeedDbError as error:
-                yield error
+                errors.setdefault(str(error), error)  # the seeders of a module share it
+    yield from errors.values()
 
 
 def _refusal(saw: str, source: str, refused: list[Todo]) -> BuildError:

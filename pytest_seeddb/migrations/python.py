@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_seeddb.application.calling import call, name_of
-from pytest_seeddb.application.imports import check, check_attribute, load, module_of, place_of
+from pytest_seeddb.application.imports import check, check_source, load, module_of, place_of
 from pytest_seeddb.application.surroundings import surroundings
 from pytest_seeddb.errors import BuildError, ConfigError, SeedDbError
 from pytest_seeddb.fingerprint.digests import chain
@@ -43,7 +43,7 @@ def read_steps(path: str, root: Path, *, source: str, beside: tuple[Part, ...] =
         rerun="safe",
         code=names_of(code),
         roots=tuple(map(Root, sources.files_of_module(module))),
-        check=partial(check_attribute, path, source=source, root=root),
+        check=partial(check_source, path, source=source, root=root),
     )
 
     def run(target: Target, first: int) -> None:

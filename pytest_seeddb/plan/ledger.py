@@ -128,6 +128,11 @@ class Ledger:
         noted = self.steps.get(step.name)
         return is_same and noted is not None and noted.finished and noted.version in step.versions
 
+    def migrations_beyond(self, plan: Plan) -> tuple[str, ...]:
+        """The migrations that were applied and are not in the plan."""
+        known = {step.name for step in plan.steps}
+        return tuple(sorted(name for name in self.steps if name.startswith("migration ") and name not in known))
+
     def is_current(self, plan: Plan) -> bool:
         """Whether the marker is of this very plan."""
         return self.marker is not None and self.marker.fingerprint in plan.noted_fingerprints

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.commands import check_command
 from pytest_seeddb.application.django import app_modules, is_set_up, set_up, settings_module
+from pytest_seeddb.application.imports import check_source
 from pytest_seeddb.application.sessions import parts_of_factories
 from pytest_seeddb.errors import ConfigError
 from pytest_seeddb.fingerprint.digests import Part, chain, digest, glob_parts, relative_name
@@ -204,7 +205,9 @@ class _Staging:
         counted_names = {seed.file, "random seed", *(part.name for part in values)} - secret
         counted = [part for part in parts if part.name in counted_names]
         version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
-        step = Step(name, parts, version, parts_before, before, "safe" if seed.idempotent else "never")
+        check_module = partial(check_source, seed.module, source=self._source, root=self._root)
+        step = Step(name, parts, version, parts_before, before, check=check_module)
+        step = replace(step, rerun="safe" if seed.idempotent else "never")
         return self._with_code(step, code, seed.module)
 
     def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:

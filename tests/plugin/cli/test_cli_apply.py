@@ -144,6 +144,10 @@ def test_the_first_one_migrates_and_seeds_and_the_second_says_up_to_date(databas
     assert output.strip().endswith("little-shop/default, demo: up to date")
     assert errors == ""
     assert database.rows == ROWS
+    (database.project.path / "db/001_shop.sql").rename(database.project.path / "db/001_renamed.sql")
+    output, _ = database.apply("--dry-run")
+    assert "run: migration db/001_renamed.sql (new)" in output
+    assert "applied earlier, and no longer in the project: migration db/001_shop.sql" in output
 
 
 @pytest.mark.slow
@@ -235,6 +239,19 @@ def test_a_dry_run_reads_the_files_that_would_run(database):
     database.project.write("shop/schema.py", "if True:\n    def made(connection): ...")
     for migrations, what in commands.items():
         database.project.write("pyproject.toml", TABLE.replace('migrations = "db"', f"migrations = {migrations}"))
+        errors = json.loads(database.apply("--dry-run", "--json", code=1 if what else 0)[0])["errors"]
+        assert [what in error["title"] for error in errors] == [True] * bool(what)
+    database.project.write("pyproject.toml", TABLE.replace('migrations = "db"', 'migrations = "db/007_fine.sql"'))
+    database.project.write("lib/further.py", "")
+    seeds = database.project.path / "shop/seeds.py"
+    text = seeds.read_text()
+    imports = {
+        "import nosuch.module": "The module 'shop.seeds' fails while it is imported",
+        "try:\n    import nosuch\nexcept ImportError: pass": "",
+        "import sys\nsys.path.insert(0, 'lib')\nimport further": "",
+    }
+    for lines, what in imports.items():
+        seeds.write_text(f"{lines}\n{text}")
         errors = json.loads(database.apply("--dry-run", "--json", code=1 if what else 0)[0])["errors"]
         assert [what in error["title"] for error in errors] == [True] * bool(what)
 
