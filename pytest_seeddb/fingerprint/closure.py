@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.fingerprint import django_settings, tracing
 from pytest_seeddb.fingerprint.digests import CODE, MISSING, Part, digest
 from pytest_seeddb.fingerprint.django_settings import APPS
-from pytest_seeddb.fingerprint.fillings import CHANGES, Fillings, read_fillings
+from pytest_seeddb.fingerprint.fillings import CHANGES, Fillings
 from pytest_seeddb.fingerprint.modules import Foreign, Module, Modules, is_test
 from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
 from pytest_seeddb.fingerprint.outlines import Outlines
@@ -174,7 +174,7 @@ class Closure:
         path, module = self._seen.paths.get(name, ("", ""))
         if is_code(name) and not is_test(os.path.basename(name)):  # noqa: PTH119 - strings
             with suppress(OSError, ValueError):
-                return self._sources.modules.at(Path(path)), read_fillings(read_bytes(path))
+                return self._sources.modules.at(Path(path)), self._outlines.fillings(read_bytes(path))
         return Module(module), Fillings()
 
     def _is_of(self, change: Filling, module: Module, files: Mapping[str, str]) -> bool:

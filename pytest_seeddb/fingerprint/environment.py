@@ -94,6 +94,14 @@ def _is_secret(name: str, value: str) -> bool:
     return bool(value) and (names_a_secret(name) or bool(passwords_in(value)))
 
 
+def is_secret_of(value: str) -> bool:
+    """Whether a variable that is named as a secret has this value."""
+    data = getattr(os.environ, "_data", None)  # a copy is slow; a test may have put a plain dictionary there
+    if isinstance(data, dict) and os.environ.encodevalue(value) not in data.values():
+        return False
+    return any(own == value and names_a_secret(name) for name, own in {**os.environ}.items())
+
+
 def _part(name: str, value: str, *, is_secret: bool) -> Part:
     return Part(name, SET, value) if is_secret else Part(name, digest(value))
 

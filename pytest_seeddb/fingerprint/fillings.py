@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,6 +59,27 @@ class Fillings:
         names = set[str]().union(*(self.mentions[at] for at in used))
         return frozenset().union(*(self.bound[name] for name in names if name in self.bound))
 
+    def pack(self) -> list[Any]:
+        """As JSON has it: what `unpack` reads."""
+        changes = [[[sorted(change.targets), change.by] for change in own] for own in self.changes]
+        bound = {name: sorted(texts) for name, texts in self.bound.items()}
+        binds, mentions = ([sorted(names) for names in own] for own in (self.binds, self.mentions))
+        return [sorted(self.called), changes, bound, binds, mentions] if changes else []
+
+    @classmethod
+    def unpack(cls, packed: list[Any]) -> Fillings:
+        """Raises `ValueError` or `TypeError` for anything that `pack` never makes."""
+        if not packed:
+            return cls()
+        called, changes, bound, binds, mentions = packed
+        return cls(
+            {*called},
+            [{Filling(frozenset(targets), by) for targets, by in own} for own in changes],
+            {name: {*texts} for name, texts in bound.items()},
+            [*map(set, binds)],
+            [*map(set, mentions)],
+        )
+
 
 def read_fillings(source: bytes) -> Fillings:
     """What a file changes of objects that it imports, while it is imported; nothing for invalid Python."""
@@ -85,7 +106,7 @@ def read_fillings(source: bytes) -> Fillings:
             fillings.changes.append(set[Filling]().union(*(changes.get(node, ()) for node in nodes)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # what parsing can end in
         return Fillings()
-    return fillings
+    return fillings if fillings.changes else Fillings()
 
 
 def _bind(node: ast.AST, bound: dict[str, set[str]]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.errors import names_a_secret, passwords_in
+from pytest_seeddb.errors import passwords_in
 from pytest_seeddb.fingerprint import environment
 from pytest_seeddb.fingerprint.places import FOREIGN_CODE
 from pytest_seeddb.fingerprint.stack import module_of, reader, top_of
@@ -137,5 +137,5 @@ def _tell(path: Any) -> None:  # noqa: ANN401 - as `os.stat`
             return
         if not name.isprintable() or "{" in name or passwords_in(name):
             return
-        if not any(value == name and names_a_secret(variable) for variable, value in {**os.environ}.items()):
+        if not environment.is_secret_of(name):
             _listeners[0](name)

@@ -257,7 +257,7 @@ class Packages:
         owners: Remembered answers; new ones are added to it.
     """
 
-    def __init__(self, installed: dict[str, Path], owners: MutableMapping[str, list[str]]) -> None:
+    def __init__(self, installed: dict[str, str], owners: MutableMapping[str, list[str]]) -> None:
         self._owners = owners
         self.installed = installed
         self._parts: dict[Foreign, tuple[Part, ...]] = {}
@@ -276,7 +276,7 @@ class Packages:
         if own_name not in self.installed:
             names = self._owners.get(top, [""])
             if any(name not in self.installed for name in names):
-                names = sorted(name for name, place in self.installed.items() if _provides(place, top))
+                names = sorted(name for name, place in self.installed.items() if _provides(Path(place), top))
                 self._owners[top] = names
         names = [*names, *(name for name in _COMPANIONS.get(top, ()) if name in self.installed)]
         if names:
@@ -288,7 +288,7 @@ class Packages:
 
     def version(self, name: str) -> str:
         """The version of an installed distribution."""
-        if match := re.search(r"-(\d[^-]*)", self.installed[name].stem):
+        if match := re.search(r"-(\d[^-]*)", Path(self.installed[name]).stem):
             return match[1]
         from importlib.metadata import PackageNotFoundError, version
 
@@ -304,9 +304,9 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return {name: packages.version(name) if name in packages.installed else "not installed" for name in names}
 
 
-def distributions() -> dict[str, Path]:
+def distributions() -> dict[str, str]:
     """Each installed distribution's normalized name and metadata directory; the first on ``sys.path`` counts."""
-    installed: dict[str, Path] = {}
+    installed: dict[str, str] = {}
     for place in dict.fromkeys(sys.path):
         try:
             entries = sorted(os.listdir(place or "."))  # noqa: PTH208 - names only, and fast
@@ -314,13 +314,15 @@ def distributions() -> dict[str, Path]:
             continue
         for entry in entries:
             if entry.endswith(_METADATA):
-                installed.setdefault(_normal_name(entry.partition("-")[0].removesuffix(".egg")), Path(place, entry))
+                name = _normal_name(entry.partition("-")[0].removesuffix(".egg"))
+                installed.setdefault(name, f"{place or os.curdir}{os.sep}{entry}")  # hundreds, and few are wanted
     return installed
 
 
 def _normal_name(name: str) -> str:
     """The name as package indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    name = name.lower().replace("_", "-").replace(".", "-")
+    return re.sub("-+", "-", name) if "--" in name else name
 
 
 def _provides(metadata: Path, top: str) -> bool:

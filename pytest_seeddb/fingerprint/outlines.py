@@ -1,4 +1,4 @@
-"""Outlines of files by their content, kept between runs."""
+"""Outlines and fillings of files by their content, kept between runs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pytest_seeddb.fingerprint.digests import digest
+from pytest_seeddb.fingerprint.fillings import Fillings, read_fillings
 from pytest_seeddb.fingerprint.outline import Outline, Unit, read_outline
 from pytest_seeddb.fingerprint.scanning import SCAN, Imports
 from pytest_seeddb.fingerprint.sources import write_cache
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
 _VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-_FORMAT: Final = f"3 {SCAN} {sys.version_info[:3]}"
+_FORMAT: Final = f"4 {SCAN} {sys.version_info[:3]}"
 _KEPT: Final = 4000
 
 
@@ -23,24 +29,32 @@ class Outlines:
 
     def __init__(self) -> None:
         self._known: dict[str, Any] | None = None
-        self._used: dict[str, Outline | None] = {}
+        self._used: dict[str, Any] = {}
         self._new: dict[str, Any] = {}
 
     def of(self, data: bytes, *, docs: bool) -> Outline | None:
         """The outline of a file with this content; ``None`` where it is not Python."""
         key = f"{digest(data)}{'d' if docs else ''}"
+        return self._remembered(key, lambda: read_outline(data, docs=docs), _pack, _unpack)
+
+    def fillings(self, data: bytes) -> Fillings:
+        """What a file with this content changes of objects that it imports."""
+        key = f"{digest(data)}f"
+        return self._remembered(key, lambda: read_fillings(data), Fillings.pack, Fillings.unpack)
+
+    def _remembered(
+        self, key: str, read: Callable[[], T], pack: Callable[[Any], list[Any]], unpack: Callable[[Any], T]
+    ) -> T:
         if key not in self._used:
             if self._known is None:
                 self._known = _content()
-            outline = None
+            value = None
             with suppress(ValueError, TypeError, LookupError, AttributeError):
-                outline = _unpack(self._known[key]) if key in self._known else None
-            if outline is None:
-                outline = read_outline(data, docs=docs)
-                if outline is not None:
-                    self._new[key] = _pack(outline)
-            self._used[key] = outline
-        return self._used[key]
+                value = unpack(self._known[key]) if key in self._known else None
+            if value is None and (value := read()) is not None:
+                self._new[key] = pack(value)
+            self._used[key] = value
+        return cast("T", self._used[key])
 
     def save(self) -> None:
         """Write what is new, if anything is; failing to only costs time."""

@@ -19,7 +19,7 @@ from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES
 from pytest_seeddb.fingerprint.outlines import Outlines
 from pytest_seeddb.fingerprint.places import Places
 from pytest_seeddb.fingerprint.search_path import Search, may_add
-from pytest_seeddb.fingerprint.sources import Sources, read_bytes
+from pytest_seeddb.fingerprint.sources import Sources, read_bytes, settled_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,8 +148,11 @@ class _Now:
 
     def _read(self, file: str) -> bytes | str:
         """The file's content if it is another than before, else its digest."""
+        known = self._before.contents[file]
         try:
             path = self._places.path(file)
+            if path and settled_digest(path) == known:
+                return known
             if path is None or not os.path.isfile(path):  # noqa: PTH113 - strings: hundreds of files
                 module = self._modules.find(self._by_file.get(file, module_of(file)))
                 path = module.path if isinstance(module, Module) else None
@@ -160,7 +163,7 @@ class _Now:
             return MISSING
         if may_add(data):
             self._added |= self._sources.added_by(str(path), data)
-        return known if digest(data) == (known := self._before.contents[file]) else data
+        return known if digest(data) == known else data
 
     def parts(self, parts: tuple[Part, ...]) -> Iterator[Part]:
         """These parts of a step as they are."""

@@ -110,7 +110,7 @@ class Places:
                 yield str(parent)
         for metadata in distributions().values():
             with suppress(OSError, ValueError, AttributeError):
-                origin = json.loads((metadata / "direct_url.json").read_bytes())
+                origin = json.loads(Path(metadata, "direct_url.json").read_bytes())
                 if origin.get("dir_info", {}).get("editable"):
                     yield os.path.realpath(unquote(urlparse(origin["url"]).path))
 

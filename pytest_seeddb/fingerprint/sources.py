@@ -6,9 +6,11 @@ import copy
 import hashlib
 import os
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,11 @@ _PYTHON: Final = Part("python", _VERSION)
 _FORMAT: Final = f"{SCAN} {_VERSION}"
 _KEPT_FILES: Final = 3000
 _KEPT_SITES: Final = 8
+_SETTLED: Final = 3_000_000_000
+"""Nanoseconds since a file's last change: from then on another change gives it another time, on any file system."""
+
+_settled: dict[str, tuple[tuple[int, ...], str]] = {}
+"""The states and digests of the settled files that this process has read, without those that change `sys.path`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Sources:
         self.modules = Modules(root, self._search)
         installed = distributions()
         # Changes whenever a distribution is installed, removed or replaced by another version.
-        site = digest("\0".join(sorted(map(str, installed.values()))))
+        site = digest("\0".join(sorted(installed.values())))
         self._memory = _Memory(cache_file, site)
         self._versions = Packages(installed, self._memory.owners)
         self._contents: dict[str, tuple[str, Imports]] = {}
@@ -108,7 +115,7 @@ class Sources:
             return tuple(sorted({_PYTHON, *self._versions.parts(module)}))
         if isinstance(module, Module):
             first = [module] if module.path else [module, *self.modules.below(module)]
-            return tuple(sorted(set(self._closure(first, None))))
+            return tuple(sorted(set(self._closure(first, None)), key=attrgetter("name", "digest")))  # hundreds
         if name.partition(".")[0] in sys.stdlib_module_names:
             return (_PYTHON,)
         import difflib
@@ -219,11 +226,15 @@ class Sources:
     def _content(self, path: str) -> tuple[str, Imports]:
         """The digest of a file and what it imports."""
         try:
+            state = _state(path)
             data = read_bytes(path)
         except OSError:
             return MISSING, Imports()
         key = hashlib.sha256(data).hexdigest()
-        return key, Imports() if path.endswith(COMPILED) else self._memory.imports(key, data)
+        imports = Imports() if path.endswith(COMPILED) else self._memory.imports(key, data)
+        if time.time_ns() - state[0] > _SETTLED and not imports.paths:
+            _settled[path] = (state, key[:16])
+        return key, imports
 
     def imports_of(self, data: bytes) -> Imports:
         """All imports of a file with these bytes."""
@@ -321,6 +332,20 @@ def read_bytes(path: str) -> bytes:
     """The file's content."""
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - a Path for each of hundreds is slow
         return stream.readall()
+
+
+def settled_digest(path: str) -> str:
+    """The digest of a settled file's content, if this process has read it and it is as it was; else empty."""
+    state, value = _settled.get(path, ((), ""))
+    try:
+        return value if value and _state(path) == state else ""
+    except OSError:
+        return ""
+
+
+def _state(path: str) -> tuple[int, ...]:
+    status = os.stat(path)  # noqa: PTH116 - strings: hundreds of files
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 def _package_of(module: Module) -> str:

@@ -118,11 +118,11 @@ class Reader:
 
     def _refuse_disguises(self, marks: set[int]) -> None:
         """Other uses of the decorator, imports that may hide it, and the project's own decorators, which may be it."""
-        uses = (node for node in ast.walk(self._tree) if isinstance(node, ast.Name | ast.Attribute))
-        if any(self._path(use) in SEEDER_PATHS and id(use) not in marks for use in uses):
-            raise Doubt  # in a loop, under a condition, under another name ...
         for node in ast.walk(self._tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
+            if isinstance(node, ast.Name | ast.Attribute):
+                if id(node) not in marks and self._path(node) in SEEDER_PATHS:
+                    raise Doubt  # in a loop, under a condition, under another name ...
+            elif isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names]
                 modules = [node.module or "", *names] if isinstance(node, ast.ImportFrom) else names
                 is_ours = any(name.partition(".")[0] == "pytest_seeddb" for name in modules)
@@ -248,11 +248,11 @@ def _bindings(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, Function | ast.ClassDef):
             yield node.name
             continue
-        if isinstance(node, ast.Lambda):
-            continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        if isinstance(node, ast.Lambda | ast.Import | ast.ImportFrom):
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
         waiting.extend(ast.iter_child_nodes(node))
 

@@ -11,6 +11,8 @@ import random_projects
 from attacks import times
 from taking_part import IS_EXACT, Build
 
+from pytest_seeddb.fingerprint import participation, sources
+
 pytestmark = pytest.mark.slow
 
 PRICES = '''
@@ -359,13 +361,30 @@ def test_an_application_that_changes_nothing_of_what_took_part_rebuilds_nothing(
         shop__fills="from shop.config import LOGS\nfrom shop.views import VALUE\nLOGS.append('x')\n"
         "def used(): \n    return VALUE\n",
     )
-    build = Build(root, "import shop.main, shop.fills; shop.main.start(); shop.fills.used()")
+    before = "import shop.main, shop.fills; shop.main.start(); shop.fills.used()"
+    build = Build(root, before)
+    assert Build(root, before).ran == build.ran, "what fills a registry is remembered"
     edit(root, "shop/main.py", "len(LOGS)", "1")
     edit(root, "shop/views.py", "1", "2")
     assert not build.changes(), "neither what uses it, nor what else is imported by what fills it"
     edit(root, "shop/fills.py", "return VALUE", "return VALUE + 1")
     assert bool(build.changes()) != IS_EXACT
     edit(root, "shop/fills.py", "'x'", "'y'")
+    assert build.changes()
+
+
+def test_a_file_that_this_process_read_is_read_again_only_after_a_change(project, monkeypatch):
+    root = project(entry=ENTRY, shop__prices=PRICES, shop__tax="")
+    monkeypatch.setattr(sources, "_SETTLED", 0)
+    build = Build(root)
+    sources.Sources(root).of_file(root / "entry.py")
+    opened = []
+    monkeypatch.setattr(participation, "read_bytes", lambda path: opened.append(path) or sources.read_bytes(path))
+    assert not build.changes()
+    assert not opened
+    status = (root / "shop/prices.py").stat()
+    edit(root, "shop/prices.py", "RATE = 3", "RATE = 4")
+    os.utime(root / "shop/prices.py", ns=(status.st_atime_ns, status.st_mtime_ns))
     assert build.changes()
 
 
