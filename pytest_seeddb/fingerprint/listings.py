@@ -26,8 +26,9 @@ _DIRECTORIES: Final = "*/"
 _FINDERS: Final = (
     *("importlib.", "_frozen_importlib.", "_frozen_importlib_external.", "zipimport.", "pkg_resources."),
     *("importlib_metadata.", "linecache.", "_pytest.", "pytest.", "pytest_", "pluggy.", "xdist.", "coverage."),
-    "django.core.management.",
 )
+_COMMANDS: Final = "django.core.management"
+"""It lists the commands of all apps. Its commands list what they were told to look for, as `loaddata` does."""
 
 # What these libraries take of the names that they list.
 _TAKES: Final = {"alembic": ("*.py", _DIRECTORIES), "yoyo": ("*.py", "*.sql")}
@@ -36,7 +37,7 @@ _MODULES: Final = ("*.py", "*.so", "*.pyd", _DIRECTORIES)
 
 def is_finder(module: str) -> bool:
     """Whether what this module lists is not input, unless it is the project's own."""
-    return f"{module}.".startswith(_FINDERS)
+    return module == _COMMANDS or f"{module}.".startswith(_FINDERS)
 
 
 def names_in(directory: str, patterns: Sequence[str] = ()) -> frozenset[str]:

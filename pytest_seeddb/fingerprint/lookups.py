@@ -1,7 +1,8 @@
-"""The missing files that code asks for and does not open: by ``exists``, ``is_file`` and the like, and by patterns.
+"""The files that code asks for and does not open: missing ones, by ``exists``, patterns and the like; others by size.
 
-Python announces no question whether a file exists. `os.path` asks it in `genericpath`, so that module gets an ``os`` of
-its own, which tells of files that are missing. So does ``Path.stat``. `os` itself stays: it has sets of its functions.
+Python announces no such question. `os.path` asks it in `genericpath`, so that module gets an ``os`` of its own, which
+tells of files that are missing, and of those whose size or time is asked for. So does ``Path.stat``. `os` itself stays:
+it has sets of its functions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import genericpath
 import os
+import sys
 from contextlib import suppress
 from glob import escape, glob, has_magic
 from itertools import groupby
@@ -33,15 +35,19 @@ DIRECTORY: Final = "a directory"
 """Stands for a digest where a file was looked for and a directory is."""
 # They look for the files of settings that the project's code wants; see `environment` for the others.
 _READERS: Final = frozenset({"dotenv", "dynaconf"})
+_LOADDATA: Final = "django.core.management.commands.loaddata"
+"""It looks for fixtures in the directories of all apps."""
+_DETAILS: Final = frozenset({"getsize", "getmtime", "samefile"})
+"""Functions of `os.path` that want to know more of a file than whether it is there."""
 _LONGEST: Final = 1000
 _LONGEST_WORD: Final = 30
 """Characters of a name without a dot or a directory; longer ones are keys rather than files."""
 
-_listeners: list[Callable[[str], None]] = []
+_listeners: list[Callable[[str, str], None]] = []
 
 
-def listen(listener: Callable[[str], None]) -> None:
-    """Have each missing path told that code of the project may ask for."""
+def listen(listener: Callable[[str, str], None]) -> None:
+    """Have each path told that code of the project may ask for, with ``misses`` or ``reads``."""
     if not _listeners:
         genericpath.os = _Os("os", os.__doc__)  # type: ignore[attr-defined]  # what it imports is not in its stub
         Path.stat = _stat_of_path  # type: ignore[method-assign]  # the same but for the telling
@@ -50,7 +56,8 @@ def listen(listener: Callable[[str], None]) -> None:
 
 def reads_settings(frame: FrameType) -> bool:
     """Whether the frame's library looks for files on behalf of its caller."""
-    return top_of(frame) in _READERS or environment.reads_by_name(module_of(frame))
+    module = module_of(frame)
+    return top_of(frame) in _READERS or module == _LOADDATA or environment.reads_by_name(module)
 
 
 def missing_of_glob(event: str, arguments: tuple[object, ...]) -> Iterator[tuple[str, str]]:
@@ -85,7 +92,7 @@ def _may_count(asker: FrameType | None) -> bool:
 
 
 class _Os(ModuleType):
-    """`os` as it is at each moment, whoever replaces something there, and it tells of what is missing."""
+    """`os` as it is at each moment, whoever replaces something there, and it tells of files that are asked for."""
 
     # Without a common function: these are called often.
     _real: Final = os
@@ -95,10 +102,13 @@ class _Os(ModuleType):
     def stat(path: Any) -> os.stat_result:  # noqa: ANN401 - as the function
         __tracebackhide__ = True
         try:
-            return _Os._real.stat(path)
+            status = _Os._real.stat(path)
         except FileNotFoundError:
-            _tell(path)
+            _tell(path, "misses")
             raise
+        if sys._getframe(1).f_code.co_name in _DETAILS:  # noqa: SLF001 - documented
+            _tell(path, "reads")
+        return status
 
     @staticmethod
     def lstat(path: Any) -> os.stat_result:  # noqa: ANN401 - as above
@@ -106,7 +116,7 @@ class _Os(ModuleType):
         try:
             return _Os._real.lstat(path)
         except FileNotFoundError:
-            _tell(path)
+            _tell(path, "misses")
             raise
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as `os`
@@ -120,13 +130,16 @@ _stat: Final = Path.stat
 def _stat_of_path(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
     __tracebackhide__ = True
     try:
-        return _stat(self, follow_symlinks=follow_symlinks)
+        status = _stat(self, follow_symlinks=follow_symlinks)
     except FileNotFoundError:
-        _tell(self)
+        _tell(self, "misses")
         raise
+    if not module_of(sys._getframe(1)).startswith("pathlib"):  # noqa: SLF001 - documented; else it asks whether it is there
+        _tell(self, "reads")
+    return status
 
 
-def _tell(path: Any) -> None:  # noqa: ANN401 - as `os.stat`
+def _tell(path: Any, kind: str) -> None:  # noqa: ANN401 - as `os.stat`
     with suppress(Exception):  # an error here would be raised by the user's own question
         if not _may_count(reader()):
             return
@@ -138,4 +151,4 @@ def _tell(path: Any) -> None:  # noqa: ANN401 - as `os.stat`
         if not name.isprintable() or "{" in name or passwords_in(name):
             return
         if not environment.is_secret_of(name):
-            _listeners[0](name)
+            _listeners[0](name, kind)

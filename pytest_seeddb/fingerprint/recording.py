@@ -124,7 +124,7 @@ class Recording:
                 sys.addaudithook(_hook)
                 _has_hook = True
         environment.listen(_note_variable)
-        lookups.listen(_note_missing)
+        lookups.listen(_note_lookup)
         environment.forget_instructions()
 
     def __exit__(self, *_: object) -> None:
@@ -484,8 +484,8 @@ def _note_variable(name: str) -> None:
     _note(lambda recording: recording.note_variable(name))
 
 
-def _note_missing(path: str) -> None:
-    _note(lambda recording: recording.note(path, "misses"))
+def _note_lookup(path: str, kind: str) -> None:
+    _note(lambda recording: recording.note(path, kind))
 
 
 def _note(note: Callable[[Recording], None]) -> None:

@@ -13,18 +13,20 @@ from pytest_seeddb.fingerprint.search_path import WORDS, path_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-SCAN: Final = 2
+SCAN: Final = 3
 """The version of `scan`'s results; part of the cache's format."""
 
 OWN_PACKAGE: Final = "."
 """In `Imports.walks`: the package that the file itself is in."""
 
-_LOADERS: Final = frozenset({"import_module", "__import__", "run_module"})
+_LOADERS: Final = frozenset({"import_module", "__import__", "run_module", "find_spec"})
 # These name an object in a module: Django's and Werkzeug's, pkgutil's, pydoc's.
 _OBJECT_LOADERS: Final = frozenset({"import_string", "resolve_name", "locate"})
 # Calls that find modules by looking into directories.
-_WALKERS: Final = frozenset({"iter_modules", "walk_packages", "spec_from_file_location", "SourceFileLoader"})
-_WORDS: Final = tuple(word.encode() for word in _LOADERS | _OBJECT_LOADERS | _WALKERS)
+_WALKERS: Final = frozenset({"walk_packages", "spec_from_file_location", "SourceFileLoader"})
+_LISTER: Final = "iter_modules"
+"""It imports nothing: the package whose ``__path__`` it is given counts, and no other."""
+_WORDS: Final = tuple(word.encode() for word in _LOADERS | _OBJECT_LOADERS | _WALKERS | {_LISTER})
 _BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
 _OWN_NAMES: Final = frozenset({"__package__", "__name__", "__spec__"})
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -116,12 +118,15 @@ class _Scan:
         self._strings: dict[str, None] = {}
         self._calls: list[ast.Call] = []
         self._paths: list[ast.Attribute] = []
+        self._lists = False
         for node in nodes:
             self._visit(node)
         for call in self._calls:
             name = self._dotted_name(call.func).rpartition(".")[2]
             if name in _WALKERS:
                 self._walks[OWN_PACKAGE] = None
+            elif name == _LISTER:
+                self._lists = True
             elif name in _LOADERS or name in _OBJECT_LOADERS:
                 self._load(call, is_object=name in _OBJECT_LOADERS)
 
@@ -129,6 +134,7 @@ class _Scan:
         names = list(self._names)
         if self._walks:
             names += [f"?{text}" for text in self._strings]
+        if self._walks or self._lists:
             for attribute in self._paths:
                 self._walk(self._dotted_name(attribute.value))
         return Imports(tuple(names), tuple(self._exports), tuple(self._walks))

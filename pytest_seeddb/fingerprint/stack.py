@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # Code reads through these. The import system is not among them.
 MEANS: Final = frozenset(
     {"pathlib", "io", "_pyio", "os", "codecs", "glob", "fnmatch", "contextlib", "runpy", "pkgutil", "genericpath"}
+    | {"posixpath", "shutil", "gettext", "filecmp"}
 )
 _RESOURCES: Final = ("importlib.resources", "importlib.readers")
 _FROZEN: Final = "<frozen "

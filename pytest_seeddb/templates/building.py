@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
+from pytest_seeddb.application.django import missing_commands
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.closure import Closure
-from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, Part, differences, merge
+from pytest_seeddb.fingerprint.digests import CHANGED_MEANWHILE, MISSING, Part, differences, merge
 from pytest_seeddb.fingerprint.django_settings import PART as APPS_PART
 from pytest_seeddb.fingerprint.participation import Participation
 from pytest_seeddb.fingerprint.tracing import Tracing, is_exact
@@ -149,7 +150,8 @@ def fill(
         with _path(path):
             now = _steps_again(lambda: again(build.plan))[: len(steps)]
         changed = {difference.name for difference in differences(steps, now)}
-    return merge((*read, *(Part(name, CHANGED_MEANWHILE) for name in changed))), ran
+    missing = (Part(name, MISSING) for name in missing_commands(ran.files, build.plan.root))
+    return merge((*read, *missing, *(Part(name, CHANGED_MEANWHILE) for name in changed))), ran
 
 
 @contextlib.contextmanager

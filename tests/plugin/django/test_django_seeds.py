@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -74,6 +75,39 @@ def test_a_management_command_seeds_and_is_run_again_when_it_changes(clinic):
     assert re.search(r"clinic/management/commands/seed_demo\.py(: \S+)? changed", told)
     with_command(clinic, '[{django = "seed_demo --number 4", tier = "demo"}]')
     assert " built in " in clinic.seeddb("build").stdout
+
+
+@pytest.mark.slow
+def test_a_command_or_fixture_of_that_name_in_another_app_is_noticed(clinic):
+    with_command(clinic, '["clinic.seeds"]')
+    clinic.settings("INSTALLED_APPS = [*INSTALLED_APPS, 'ward']")
+    clinic.write("ward/__init__.py", "")
+    clinic.write("clinic/fixtures/few.json", '[{"model": "clinic.patient", "pk": 70, "fields": {"name": "fixed"}}]')
+    clinic.write(
+        "clinic/seeds.py",
+        """
+        from django.core.management import call_command
+        from pytest_seeddb import seeder
+
+        @seeder
+        def all_of_them():
+            call_command("seed_demo")
+            call_command("loaddata", "few")
+        """,
+    )
+    assert " built in " in clinic.seeddb("build").stdout
+    assert " built in " not in clinic.seeddb("build").stdout
+    news = {
+        "ward/management/commands/seed_demo.py": "ward/management/commands/seed_demo.py",
+        "ward/fixtures/few.json": "ward/fixtures",
+        "clinic/fixtures/few.default.json": "clinic/fixtures/ (few*)",
+    }
+    for new, part in news.items():
+        clinic.write(new, "[]" if new.endswith("json") else "from clinic.management.commands.seed_demo import Command")
+        told = clinic.seeddb("explain").stdout
+        assert re.search(f"next run builds: .*{re.escape(part)}", told), told
+        shutil.rmtree(clinic.path / "ward")
+        clinic.write("ward/__init__.py", "")
 
 
 @pytest.mark.slow

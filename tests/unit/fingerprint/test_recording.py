@@ -307,6 +307,20 @@ def asked_for_a_file(name):
 def asked_for_a_directory(name):
     import os
     return os.path.isdir(HERE / name)
+def translated(name):
+    import gettext
+    return gettext.find(name, ".", ["de"])
+def which(name):
+    import shutil
+    return shutil.which(name, path=".")
+def size(name):
+    import os
+    return os.path.getsize(name)
+def size_of_path(name):
+    return Path(name).stat().st_size
+def is_same(name):
+    import os
+    return os.path.samefile(name, name)
 def load_dotenv(name):
     import dotenv
     return dotenv.load_dotenv()
@@ -392,6 +406,7 @@ def test_a_directory_that_own_code_would_list_counts_by_its_being_missing(root, 
 
 LOOKS: Final = (
     *("looked_for", "is_file", "asked_for", "asked_for_a_file", "asked_for_a_directory", "load_dotenv", "env_file"),
+    "which",
 )
 
 
@@ -413,6 +428,23 @@ def test_a_missing_file_that_own_code_asks_for_counts(root, own, monkeypatch, ho
     assert current([part.name for part in parts], root) == parts
     (root / ".env").mkdir() if how == "asked_for_a_directory" else (root / ".env").write_text("REGION=a")
     assert current([part.name for part in parts], root) != parts
+
+
+@pytest.mark.parametrize("how", ["size", "size_of_path", "is_same"])
+def test_a_file_counts_whose_size_own_code_asks_for(root, own, monkeypatch, how):
+    monkeypatch.chdir(root)
+    (root / "data.bin").write_text("one")
+    with Recording(root) as recording:
+        getattr(own, how)("data.bin")
+        assert own.is_file("a.json")
+    assert _names(recording) == ["data.bin"], "and none of which it asks only whether it is there"
+
+
+def test_a_catalogue_of_messages_that_is_missing_counts(root, own, monkeypatch):
+    monkeypatch.chdir(root)
+    with Recording(root) as recording:
+        own.translated("shop")
+    assert "de/LC_MESSAGES/shop.mo" in _names(recording)
 
 
 def test_a_missing_file_does_not_count_if_the_code_makes_it_or_others_ask_or_the_name_may_be_a_secret(

@@ -98,6 +98,7 @@ def test_a_part_is_the_digest_of_the_files_bytes_and_python_counts(project):
         "if not TYPE_CHECKING:\n    import shop.deep.target",
         "if TYPE_CHECKING:\n    pass\nelse:\n    import shop.deep.target",
         "import importlib\nimportlib.import_module('shop.deep.target')",
+        "import importlib.util\nimportlib.util.find_spec('shop.deep.target')",
         "from importlib import import_module as load\nload('shop.deep.target')",
         "from importlib import import_module\nimport_module('.deep.target', __package__)",
         "from importlib import import_module\nimport_module('.target', package='shop.deep')",
@@ -127,6 +128,7 @@ def test_every_way_to_import_is_followed(project, statement):
         "'import shop.target'",
         "from shop import other",
         "name = 'shop.target'",
+        "import pkgutil\nfrom shop import other\npkgutil.iter_modules(other.__path__)",
     ],
 )
 def test_what_is_not_imported_at_run_time_does_not_count(project, statement):
