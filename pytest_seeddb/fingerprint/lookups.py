@@ -37,8 +37,8 @@ DIRECTORY: Final = "a directory"
 _READERS: Final = frozenset({"dotenv", "dynaconf"})
 _LOADDATA: Final = "django.core.management.commands.loaddata"
 """It looks for fixtures in the directories of all apps."""
-_DETAILS: Final = frozenset({"getsize", "getmtime", "samefile"})
-"""Functions of `os.path` that want to know more of a file than whether it is there."""
+_DETAILS: Final = frozenset({"getsize", "getmtime", "getctime", "samefile"})
+"""Functions of `os.path`, and methods of a path, that want to know more of a file than whether it is there."""
 _LONGEST: Final = 1000
 _LONGEST_WORD: Final = 30
 """Characters of a name without a dot or a directory; longer ones are keys rather than files."""
@@ -134,7 +134,9 @@ def _stat_of_path(self: Path, *, follow_symlinks: bool = True) -> os.stat_result
     except FileNotFoundError:
         _tell(self, "misses")
         raise
-    if not module_of(sys._getframe(1)).startswith("pathlib"):  # noqa: SLF001 - documented; else it asks whether it is there
+    caller = sys._getframe(1)  # noqa: SLF001 - documented
+    # Other methods of a path ask whether it is there.
+    if not module_of(caller).startswith("pathlib") or caller.f_code.co_name in _DETAILS:
         _tell(self, "reads")
     return status
 

@@ -321,6 +321,8 @@ def size_of_path(name):
 def is_same(name):
     import os
     return os.path.samefile(name, name)
+def is_same_path(name):
+    return Path(name).samefile(name)
 def load_dotenv(name):
     import dotenv
     return dotenv.load_dotenv()
@@ -430,7 +432,7 @@ def test_a_missing_file_that_own_code_asks_for_counts(root, own, monkeypatch, ho
     assert current([part.name for part in parts], root) != parts
 
 
-@pytest.mark.parametrize("how", ["size", "size_of_path", "is_same"])
+@pytest.mark.parametrize("how", ["size", "size_of_path", "is_same", "is_same_path"])
 def test_a_file_counts_whose_size_own_code_asks_for(root, own, monkeypatch, how):
     monkeypatch.chdir(root)
     (root / "data.bin").write_text("one")
