@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.plan.plan import Plan
     from pytest_seeddb.plugin.markers import Wish
     from pytest_seeddb.seeds.planning import Plans
-    from pytest_seeddb.servers.ahead import Ahead
+    from pytest_seeddb.servers.embedded import Ahead
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Found, Settings
     from pytest_seeddb.templates.templates import Template
@@ -112,9 +112,9 @@ class Run:
     def start_ahead(self, settings: Settings, config: pytest.Config) -> None:
         """Begin to start the embedded server, which tests will need, beside what comes before them."""
         if self._ahead is None and not _only_shows(config):
-            from pytest_seeddb.servers.ahead import Ahead
+            from pytest_seeddb.servers.opening import start_ahead
 
-            self._ahead = Ahead.begin(settings)
+            self._ahead = start_ahead(settings)
             if self._ahead is not None:
                 config.add_cleanup(self._ahead.close)
 
@@ -328,7 +328,7 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[RUN] = Run(settings, options)
     if config.getoption("--seed-db") and not _only_shows(config):
-        from pytest_seeddb.servers.ahead import make_data
+        from pytest_seeddb.servers.opening import make_data
 
         if thread := make_data(settings):
             config.add_cleanup(thread.join)

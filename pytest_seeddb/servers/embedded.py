@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import guard, memory, postmaster
+from pytest_seeddb.errors import SeedDbError, ServerError
+from pytest_seeddb.servers import binaries, guard, memory, postmaster
 from pytest_seeddb.servers.admin import Admin
 from pytest_seeddb.servers.globals import CannotUndo, Globals, restore
 from pytest_seeddb.servers.places import Place, place_of
@@ -22,7 +23,8 @@ from pytest_seeddb.servers.server import DOUBTED, LEFT, Server
 from pytest_seeddb.servers.storage import Storage, storage_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pytest_seeddb.servers.binaries import Binaries
@@ -75,6 +77,56 @@ def open_embedded(settings: Settings, data: str = "") -> Iterator[Server]:
             # the next user's guard stops the server: no reason to fail a run that has ended.
             with suppress(ServerError):
                 ensure_guard(place.state, "server", server_environment())
+
+
+class Ahead:
+    """The embedded server, which a thread starts or joins while this process plans; `open` takes it over.
+
+    Lifetime: until `close`, or the end of the block of `open`.
+    """
+
+    def __init__(self, settings: Settings, open_server: Callable[[Settings], AbstractContextManager[Server]]) -> None:
+        self._settings = settings
+        self._open_server = open_server
+        self._use = ExitStack()
+        self._server: Server | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._start, name="seeddb-ahead", daemon=True)
+        self._thread.start()
+
+    def _start(self) -> None:
+        has_binaries = False  # without them, a container may be meant
+        try:
+            with suppress(ServerError):
+                has_binaries = bool(binaries.choose(self._settings))
+            if has_binaries:
+                self._server = self._use.enter_context(self._open_server(self._settings))
+        except Exception as error:  # noqa: BLE001 - `open` raises it
+            self._error = error
+
+    @contextmanager
+    def open(self, settings: Settings) -> Iterator[Server]:
+        """As `open_server`, which it is where none was started with these settings, or it is taken."""
+        self._thread.join()
+        if self._settings != settings:
+            self.close()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if self._server is None:
+            with self._open_server(settings) as server:
+                yield server
+            return
+        server, self._server = self._server, None
+        with self._use.pop_all():
+            yield server
+
+    def close(self) -> None:
+        """Let the server go, if nobody has taken it over."""
+        self._thread.join()
+        self._server = self._error = None
+        with suppress(SeedDbError):
+            self._use.close()
 
 
 def _begin_use(settings: Settings, place: Place, use: ExitStack, data: str) -> tuple[int, Storage, list[str]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, nullcontext, suppress
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pytest_seeddb.errors import SeedDbError, ServerError, mask
+from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from pytest_seeddb.servers.embedded import EmbeddedStatus
+    from pytest_seeddb.servers.embedded import Ahead, EmbeddedStatus
     from pytest_seeddb.servers.server import Server
     from pytest_seeddb.settings.settings import Settings
 
@@ -54,13 +56,48 @@ def is_started_here(settings: Settings) -> bool:
     return not (_is_url(settings) or settings.server == "container" or os.name == "nt")
 
 
-def is_embedded(settings: Settings) -> bool:
-    """Whether `open_server` gives an embedded server without asking for a container."""
-    from pytest_seeddb.servers import binaries
+def make_data(settings: Settings) -> threading.Thread | None:
+    """Make the data directory of an embedded server on a thread, where there never was one; that takes a second.
 
-    with suppress(ServerError):
-        return is_started_here(settings) and bool(binaries.choose(settings))
-    return False
+    Starts no server, and imports no client.
+    """
+    if not is_started_here(settings):
+        return None
+    import platformdirs  # noqa: F401 - in this thread, as below
+
+    from pytest_seeddb.servers import binaries, guard, places, postmaster, processes
+
+    def make() -> None:
+        with suppress(SeedDbError, OSError), ExitStack() as locks:  # whoever needs the server is told
+            binaries.choose(settings)  # where there are none, no directory is made
+            place = places.place_of(settings)
+            locks.enter_context(processes.hold_lock(place.state / guard.USERS, shared=True))
+            locks.enter_context(processes.hold_lock(place.state / guard.START))
+            if (lock := processes.try_lock(place.state / guard.SERVER)) is not None:
+                locks.callback(os.close, lock)
+                if not postmaster.is_kept(place):
+                    postmaster.make_data(place, lock)
+
+    with suppress(SeedDbError, OSError):
+        servers = places.cache_place(places.server_account()) / places.SERVERS
+        if not any(servers.glob(f"*/{guard.DATA}")):
+            thread = threading.Thread(target=make, name="seeddb-data", daemon=True)
+            thread.start()
+            return thread
+    return None
+
+
+def start_ahead(settings: Settings) -> Ahead | None:
+    """Start the server that `open_server` would give; ``None`` where that is certainly not an embedded one."""
+    # To connect, `os.environ` would be changed for a moment: not beside the project's code.
+    if not is_started_here(settings) or libpq.names_in_shell():
+        return None
+    # In this thread, what the other one needs: imports must not meet in two threads.
+    import platformdirs  # noqa: F401
+
+    from pytest_seeddb.servers.embedded import Ahead
+
+    return Ahead(settings, open_server)
 
 
 def _needs_container(settings: Settings) -> bool:

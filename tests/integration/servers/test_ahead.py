@@ -7,10 +7,8 @@ import psycopg
 import pytest
 
 from pytest_seeddb.errors import ServerError
-from pytest_seeddb.servers import ahead as module
-from pytest_seeddb.servers import guard, libpq
-from pytest_seeddb.servers.ahead import Ahead, make_data
-from pytest_seeddb.servers.opening import open_server
+from pytest_seeddb.servers import binaries, guard, libpq, opening
+from pytest_seeddb.servers.opening import make_data, open_server, start_ahead
 from pytest_seeddb.servers.processes import is_locked
 from pytest_seeddb.settings.settings import Settings
 
@@ -36,12 +34,12 @@ def opened(monkeypatch):
             counts["gone"] += 1
             return self.inner.__exit__(*error)
 
-    monkeypatch.setattr(module, "open_server", Counting)
+    monkeypatch.setattr(opening, "open_server", Counting)
     return counts
 
 
 def test_the_server_that_was_started_is_taken_over_once_and_no_thread_stays(embedded_server, opened):
-    ahead = Ahead.begin(SETTINGS)
+    ahead = start_ahead(SETTINGS)
     with ahead.open(SETTINGS) as server:
         assert server.address == embedded_server.address
         assert opened == {"opened": 1, "gone": 0}
@@ -57,10 +55,10 @@ def test_the_server_that_was_started_is_taken_over_once_and_no_thread_stays(embe
 
 
 def test_one_that_nobody_takes_over_is_let_go_and_other_settings_have_their_own(embedded_server, opened):
-    Ahead.begin(SETTINGS).close()
+    start_ahead(SETTINGS).close()
     assert opened == {"opened": 1, "gone": 1}
     other = SETTINGS.replace(server=embedded_server.address.url)
-    ahead = Ahead.begin(SETTINGS)
+    ahead = start_ahead(SETTINGS)
     with ahead.open(other) as server:
         assert server.kind == "external"
         assert opened == {"opened": 3, "gone": 2}
@@ -68,7 +66,7 @@ def test_one_that_nobody_takes_over_is_let_go_and_other_settings_have_their_own(
 
 def test_settings_that_come_second_let_nobody_elses_server_go(embedded_server, opened):
     other = SETTINGS.replace(server=embedded_server.address.url)
-    ahead = Ahead.begin(SETTINGS)
+    ahead = start_ahead(SETTINGS)
     with ahead.open(SETTINGS) as first:
         assert opened == {"opened": 1, "gone": 0}
         with ahead.open(other) as second:
@@ -79,21 +77,36 @@ def test_settings_that_come_second_let_nobody_elses_server_go(embedded_server, o
 
 
 def test_its_error_is_raised_where_the_server_is_needed(embedded_server, monkeypatch):
-    monkeypatch.setattr(module, "open_server", lambda _: pytest.fail("no"))
-    monkeypatch.setattr(module, "is_embedded", lambda _: (_ for _ in ()).throw(ServerError("it does not start")))
-    ahead = Ahead.begin(SETTINGS)
+    calls = []
+
+    def refuse(settings):
+        calls.append(settings)
+        raise ServerError("it does not start")
+
+    monkeypatch.setattr(opening, "open_server", refuse)
+    ahead = start_ahead(SETTINGS)
     with pytest.raises(ServerError, match="it does not start"), ahead.open(SETTINGS):
         pass
     ahead.close()
+    assert calls == [SETTINGS]
+
+
+def test_no_thread_opens_a_server_where_no_binaries_fit(opened, monkeypatch):
+    def find_none(settings):
+        raise ServerError("no binaries")
+
+    monkeypatch.setattr(binaries, "choose", find_none)
+    start_ahead(SETTINGS).close()
+    assert opened == {"opened": 0, "gone": 0}
 
 
 def test_nothing_is_started_but_an_embedded_server_and_nothing_beside_variables_of_the_shell(
     embedded_server, opened, monkeypatch
 ):
     for server in ("postgresql://nobody@localhost/none", "container"):
-        assert Ahead.begin(SETTINGS.replace(server=server)) is None
+        assert start_ahead(SETTINGS.replace(server=server)) is None
     assert make_data(SETTINGS) is None  # there are some
     monkeypatch.setitem(libpq._SHELL, "PGTZ", "UTC")
     monkeypatch.setenv("PGTZ", "UTC")
-    assert Ahead.begin(SETTINGS) is None
+    assert start_ahead(SETTINGS) is None
     assert opened == {"opened": 0, "gone": 0}
