@@ -17,9 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psycopg
-from psycopg import sql
-
 from pytest_seeddb.fingerprint.atomic import beside
 from pytest_seeddb.servers import guard
 from pytest_seeddb.servers.storage import PARENT
@@ -141,6 +138,9 @@ def lacks_tablespace(place: Place) -> bool:
 def make_tablespace(admin: Admin, place: Place) -> None:
     """Make it if it is lacking. Where the server refuses it, clones are on the disk."""
     if lacks_tablespace(place):
+        import psycopg  # here: data directories are made by runs that need no client
+        from psycopg import sql
+
         name, location = sql.Identifier(TABLESPACE), sql.Literal(_location(place))
         with suppress(psycopg.Error):
             admin.run(sql.SQL("DROP TABLESPACE IF EXISTS {}").format(name))  # in another place
