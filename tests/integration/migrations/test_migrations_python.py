@@ -168,6 +168,8 @@ def test_a_callable_gets_the_application_s_driver_and_options(wanted, driver, mo
     if parameter in {"engine", "url"}:
         lines.append(f"    {'async ' if is_async else ''}with engine.begin() as on:")
         lines.append(f"        {'await ' if is_async else ''}on.execute(statement, {{'value': 1}})")
+        # Else its connection is closed by whoever collects the engine, perhaps in the middle of another test's loop.
+        lines.extend(["    await engine.dispose()"] if is_async and parameter == "url" else [])
     else:
         lines.append(f"    {'await ' if is_async else ''}{parameter}.execute(statement, {{'value': 1}})")
     (stage,) = plan(f"{module(chr(10).join(lines))}:migrate")
