@@ -78,7 +78,10 @@ class Mortal(Site):
     def peace(self):
         """What stands after a run in peace: the first of them, so everything else must be as then."""
         self.passes()
-        return self.standing()
+        standing = self.standing()
+        logs = [log.read_text(errors="replace") for log in self.cache.glob("pytest-seeddb/servers/*/postgres.log")]
+        assert any(name.startswith("seeddb_t_") for name in standing["databases"]), "\n".join(logs)
+        return standing
 
     def close(self):
         self._parent.communicate()
