@@ -12,7 +12,6 @@ import pytest
 from pytest_seeddb.errors import SeedDbError, hide_secrets
 from pytest_seeddb.plugin.markers import FIXTURES, wish_of
 from pytest_seeddb.plugin.run import DATABASE, ISOLATION, LAST_STATE, RUN, is_enabled, is_seeded
-from pytest_seeddb.servers.storage import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +109,8 @@ def _full_memory(item: pytest.Item, error: BaseException) -> str:
     """Where the test's database found no space, where that is not the disk; else nothing."""
     if "pg_tblspc/" not in str(_cause(error, "53100")):
         return ""
+    from pytest_seeddb.servers.storage import PARENT
+
     settings = item.config.stash[RUN].settings_of(item)
     return (
         f"The test's database is in memory, and {PARENT} is full. Make it larger (docker run --shm-size=1g), or set "

@@ -206,8 +206,9 @@ class _Staging:
         counted = [part for part in parts if part.name in counted_names]
         version, before = (chain("", seed.identity, chosen) for chosen in (counted, as_before(counted)))
         check_module = partial(check_source, seed.module, source=self._source, root=self._root)
-        step = Step(name, parts, version, parts_before, before, check=check_module)
-        step = replace(step, rerun="safe" if seed.idempotent else "never")
+        step = Step(
+            name, parts, version, parts_before, before, "safe" if seed.idempotent else "never", check=check_module
+        )
         return self._with_code(step, code, seed.module)
 
     def _inputs(self, spec: CommandSpec | DjangoSpec) -> tuple[Part, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def storage_of(settings: Settings, cache: Path, account: Account, databases: Pat
         why = f"{PARENT} is not there, or cannot be written to"
     elif _ends_with_the_session(account):
         why = f"systemd removes files in {PARENT} when {account.name} logs out"
-    elif (size := os.statvfs(PARENT).f_blocks * os.statvfs(PARENT).f_frsize) < _LEAST:
+    elif (size := shutil.disk_usage(PARENT).total) < _LEAST:
         why = f"{PARENT} has {size // 2**20} MB"
     elif _is_same_device(cache):
         why = "the data directory is in memory itself"
