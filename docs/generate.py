@@ -179,7 +179,7 @@ def _default(key: Key) -> str:
 
 def cli_page() -> str:
     """The options of pytest, then `seeddb` and each of its commands."""
-    options = [f"| `{key.option}{_metavar(key)}` | {key.about} |" for key in KEYS.values() if key.option]
+    options = [f"| `{key.option}{key.takes}` | {key.about} |" for key in KEYS.values() if key.option]
     marker = f"\nThe marker, as `pytest --markers` shows it: `{SIGNATURE}`\n"
     commands = "\n".join(_command(name, parser) for name, parser in _commands().items())
     parser = make_parser()
@@ -198,10 +198,6 @@ def cli_page() -> str:
             commands,
         ]
     )
-
-
-def _metavar(key: Key) -> str:
-    return "" if isinstance(key.default, bool) else "=..."
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:

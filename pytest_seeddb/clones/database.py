@@ -56,6 +56,7 @@ class SeededDatabase:
     Attributes:
         isolation: ``clone``, ``rollback`` or ``readonly``.
         template: What it was made from.
+        seconds: How long it took to get it.
         settlement: What became of it after the test; ``None`` before, and where it was kept or is shared.
         was_read: Whether the test knows its address.
         own_address: Its address, for what is closed when it goes.
@@ -84,6 +85,7 @@ class SeededDatabase:
         self._env = env
         self.kept_as = ""
         self.lasts = True
+        self.seconds = 0.0
         self.settlement: Settlement | None = None
         self.activation: Callable[[SeededDatabase], AbstractContextManager[None]] = lambda _database: nullcontext()
         self.roles = Roles()

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_seeddb.clones.changes import OpenConnection
+from pytest_seeddb.clones.changes import OpenConnection, TableChange
 from pytest_seeddb.clones.looks import COUNTERS, FETCHED, LOOK, BackendLook, Counters, Look, rows
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Observer(Observed):
         self.shape = shape
         self.superuser = superuser
         self.left: tuple[OpenConnection, ...] = ()
-        self.wrote: tuple[str, ...] = ()
+        self.wrote: tuple[TableChange, ...] = ()
         self.globals_mark = ""
         """As of the last look; empty where there was none."""
         self._watched: Counters | None = None

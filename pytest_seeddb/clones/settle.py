@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import psycopg
 from psycopg import sql
 
+from pytest_seeddb.clones.changes import TableChange
 from pytest_seeddb.clones.observer import Discard, TableCounts
 from pytest_seeddb.clones.shape import places
 from pytest_seeddb.templates.contents import SMALL
@@ -63,14 +64,14 @@ class Settlement:
     Attributes:
         verdict: ``keep``, ``rewind`` or ``discard``.
         reason: Why, for the report.
-        wrote: The tables that were written to, where that is known.
+        wrote: The rows that were written, table by table, where that is known.
         left: Connections that the test left open.
         seconds: How long it took to find out and to do; a discarded clone's drop comes later.
     """
 
     verdict: Verdict
     reason: str
-    wrote: tuple[str, ...] = ()
+    wrote: tuple[TableChange, ...] = ()
     left: tuple[OpenConnection, ...] = ()
     seconds: float = 0.0
 
@@ -125,7 +126,11 @@ def _keep_or_rewind(observer: Observer, costs: Costs) -> tuple[Verdict, str]:
             observer.start_over(now)
         return "keep", "nothing was written"
     counts, shape = observer.difference(), observer.shape
-    observer.wrote = tuple(shape.tables[oid].label for oid in counts if oid in shape.tables)
+    observer.wrote = tuple(
+        TableChange(shape.tables[oid].label, rows.inserted, rows.updated, rows.deleted)
+        for oid, rows in counts.items()
+        if oid in shape.tables
+    )
     if observer.is_more_than(counts, now):
         raise Discard("more than rows of tables was written: the schema or large objects")
     owners = (shape.owners[oid] for oid in counts)

@@ -314,15 +314,15 @@ class Worker:
 
         def lend(template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:
             home = self.home(template)
-            return (
-                home._lend_clone(template, env, stack)  # noqa: SLF001 - a worker, too
-                if isolation == "clone"
-                else home._lend_shared(isolation, template, env, stack)  # noqa: SLF001 - a worker, too
-            )
+            if isolation == "clone":
+                return home._lend_clone(template, env, stack)  # noqa: SLF001 - a worker, too
+            return home._lend_shared(isolation, template, env, stack)  # noqa: SLF001 - a worker, too
 
+        started = perf_counter()
         with ExitStack() as stack:
             database = lend(template, env, stack)
             database.beside = {alias: lend(sibling, (), stack) for alias, sibling in (beside or {}).items()}
+            database.seconds = perf_counter() - started
             yield database
 
     def _lend_clone(self, template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_seeddb.plugin import fast_imports, markers, run  # noqa: F401 - the first is for its effect
-from pytest_seeddb.plugin.report import Tally
+from pytest_seeddb.plugin.report import Tally, masked
 from pytest_seeddb.plugin.run import DISABLED, RUN, is_enabled
 from pytest_seeddb.plugin.tables import Tables
 from pytest_seeddb.servers import libpq
@@ -33,10 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for key in KEYS.values():
         if key.option:
             about = key.about.replace("`", "")
-            kind: dict[str, str] = (
-                {"action": "store_true"} if isinstance(key.default, bool) else {"metavar": key.name.upper()}
-            )
-            group.addoption(key.option, default=None, help=about, **kind)
+            kinds: dict[str, dict[str, Any]] = {
+                "": {"action": "store_true"},
+                "[=...]": {"nargs": "?", "const": True, "metavar": key.name.upper()},
+                "=...": {"metavar": key.name.upper()},
+            }
+            group.addoption(key.option, default=None, help=about, **kinds[key.takes])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before other plugins import an application's settings
@@ -59,6 +61,14 @@ def _join_others(config: pytest.Config) -> None:
         return
     config.pluginmanager.register(Tables(), "seeddb-tables")
     settings = config.stash[RUN].settings
+    if settings.report and not run.only_shows(config):
+        from pytest_seeddb.plugin.recorder import record
+
+        record(config)
+        if settings.report is not True and not hasattr(config, "workerinput"):
+            from pytest_seeddb.plugin.page import Page
+
+            config.pluginmanager.register(Page(config, settings.report), "seeddb-page")
     if settings.migrations != "django":
         return
     from pytest_seeddb.plugin.django.models import has_pytest_django, set_up_models
@@ -153,7 +163,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.stash[RUN].leave()  # where a conftest has a server of its own
     output = getattr(session.config, "workeroutput", None)
     if output is not None and RUN in session.config.stash:
-        output[_OUTPUT] = asdict(session.config.stash[RUN].tally)
+        output[_OUTPUT] = masked(asdict(session.config.stash[RUN].tally))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -168,7 +178,12 @@ def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerCont
     output = getattr(node, "workeroutput", {})
     run.raise_usage_error_of(output)
     if data := output.get(_OUTPUT):
-        node.config.stash[RUN].tally.merge(Tally(**data))
+        uses = data.pop("uses")
+        if uses:
+            from pytest_seeddb.plugin.uses import Use
+
+            uses = [Use(**use) for use in uses]
+        node.config.stash[RUN].tally.merge(Tally(**data, uses=uses))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -177,6 +192,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     tally, settings = config.stash[RUN].tally, config.stash[RUN].settings
     lines = tally.lines() if config.get_verbosity() >= 0 else dict.fromkeys(tally.failures)
-    report = tally.report() if settings.report else []  # asked for by name, so with -q, too
-    for line in [*lines, *report, *tally.warnings()]:
+    if settings.report is True:  # asked for by name, so with -q, too
+        from pytest_seeddb.plugin import uses
+
+        lines = [*lines, *uses.lines(tally.uses)]
+    for line in [*lines, *tally.warnings()]:
         terminalreporter.write_line(f"seeddb: {line}")

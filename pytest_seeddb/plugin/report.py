@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_seeddb.errors import mask
 
 if TYPE_CHECKING:
-    from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.clones.worker import Worker
+    from pytest_seeddb.plugin.uses import Use
 
 
 @dataclass
 class Tally:
-    """What one process did, or several together. It comes from xdist's workers as plain data."""
+    """What one process did, or several together. It comes from xdist's workers as plain data.
+
+    Attributes:
+        uses: What was done in each database, where a report is asked for.
+    """
 
     servers: list[str] = field(default_factory=list)
     built: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -22,7 +28,7 @@ class Tally:
     clone_seconds: float = 0.0
     verdicts: dict[str, int] = field(default_factory=dict)
     settle_seconds: float = 0.0
-    settled: list[tuple[float, str, str]] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
     roles: list[str] = field(default_factory=list)
@@ -52,23 +58,12 @@ class Tally:
         self.clones += other.clones
         self.clone_seconds += other.clone_seconds
         self._add_verdicts(other.verdicts, other.settle_seconds)
-        self.settled += other.settled
+        self.uses += other.uses
         self.failures += other.failures
         self.notes += other.notes
         self.roles += other.roles
         self.outside = {**other.outside, **self.outside}
         self.clashes = {**other.clashes, **self.clashes}
-
-    def note(self, test: str, settlement: Settlement) -> None:
-        """Remember the settlement of a test's database, for the report."""
-        wrote = f", wrote {', '.join(settlement.wrote)}" if settlement.wrote else ""
-        left = f", left {len(settlement.left)} open: {', '.join(map(str, settlement.left))}" if settlement.left else ""
-        self.settled.append((settlement.seconds, test, f"{settlement.verdict}: {settlement.reason}{wrote}{left}"))
-
-    def report(self) -> list[str]:
-        """The settlement of each test's database, the slowest first."""
-        slowest = sorted(self.settled, key=lambda row: -row[0])
-        return [f"{1000 * seconds:6.1f} ms  {test}  {text}" for seconds, test, text in slowest]
 
     def warnings(self) -> list[str]:
         """Which engines connected to databases of their own, and for whom; which fixtures hide the plugin's."""
@@ -102,3 +97,12 @@ class Tally:
             counts = (f"{self.verdicts[verdict]} {word}" for verdict, word in words.items() if verdict in self.verdicts)
             lines.append(f"after tests: {', '.join(counts)}, {1000 * self.settle_seconds / total:.1f} ms each")
         return list(dict.fromkeys([*lines, *self.failures])) if self.servers else []
+
+
+def masked(value: Any) -> Any:  # noqa: ANN401 - plain data
+    """The same data without secrets."""
+    if isinstance(value, dict):
+        return {key: masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return mask(value) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ Everything that a person can mistype ends the run here, with exit code 4, one te
 from __future__ import annotations
 
 import weakref
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ from pytest_seeddb.plugin.report import Tally
 from pytest_seeddb.servers import libpq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -78,6 +78,7 @@ class Run:
         unsettled: Databases whose fixtures are done with them, each with its test or scope, the table's settings, and
             what ends it.
         workers: Those that have not left the server yet.
+        settling: Surrounds the settling of a database, whose test or scope it gets.
         shown: The errors that were shown in full, each with the first test that met it.
     """
 
@@ -92,6 +93,7 @@ class Run:
         self.tally = Tally()
         self.unsettled: list[tuple[pytest.Item | pytest.Collector, Settings, SeededDatabase, ExitStack]] = []
         self.workers: list[Worker] = []
+        self.settling: Callable[[str, SeededDatabase], AbstractContextManager[None]] = lambda *_: nullcontext()
         self._around: ExitStack | None = None
         self._ahead: Ahead | None = None
         self.shown: dict[str, str] = {}
@@ -111,7 +113,7 @@ class Run:
 
     def start_ahead(self, settings: Settings, config: pytest.Config) -> None:
         """Begin to start the embedded server, which tests will need, beside what comes before them."""
-        if self._ahead is None and not _only_shows(config):
+        if self._ahead is None and not only_shows(config):
             from pytest_seeddb.servers.opening import start_ahead
 
             self._ahead = start_ahead(settings)
@@ -202,7 +204,7 @@ def is_enabled(config: pytest.Config) -> bool:
     return bool(config.getoption("--seed-db")) or any(table.enabled == "always" for table in settings)
 
 
-def _only_shows(config: pytest.Config) -> bool:
+def only_shows(config: pytest.Config) -> bool:
     """Whether pytest runs no test."""
     return any(config.getoption(name, default=False) for name in _SHOWING)
 
@@ -327,7 +329,7 @@ def begin(config: pytest.Config) -> None:
     except SeedDbError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[RUN] = Run(settings, options)
-    if config.getoption("--seed-db") and not _only_shows(config):
+    if config.getoption("--seed-db") and not only_shows(config):
         from pytest_seeddb.servers.opening import make_data
 
         if thread := make_data(settings):

@@ -27,12 +27,11 @@ def settle_now(config: pytest.Config) -> None:
             database.keep()
         run.tally.roles = sorted(database.roles.used.union(run.tally.roles))
         try:
-            end.close()
+            with run.settling(node.nodeid, database):
+                end.close()
         finally:
             if DATABASE in node.stash:  # pytest keeps its items to the end of the session
                 del node.stash[DATABASE]
-        if settings.report and database.settlement is not None:
-            run.tally.note(node.nodeid or "the session", database.settlement)
 
 
 def settle_after(item: pytest.Item, *, is_last: bool) -> Generator[None, object, object]:

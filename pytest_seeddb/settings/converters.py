@@ -114,6 +114,19 @@ def yes_no(value: object, _root: Path) -> bool:
     raise NotAllowed("give true or false")
 
 
+def report_file(value: object, root: Path) -> bool | Path:
+    """A boolean, or a file for a page or its data, relative to the working directory."""
+    with suppress(NotAllowed):
+        return yes_no(value, root)
+    path = Path(text(value, root)).expanduser().absolute()
+    if path.suffix not in {".html", ".json"}:
+        raise NotAllowed(
+            "give a file that ends in .html or .json: --seed-db-report=report.html. For the list in the terminal, put "
+            "--seed-db-report behind the tests' paths, or write --seed-db-report=yes"
+        )
+    return path
+
+
 def names(value: object, _root: Path) -> tuple[str, ...]:
     """A string, a list of strings, or text with commas between them."""
     words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value

@@ -76,6 +76,13 @@ class Key:
         """The command-line option, or ""."""
         return f"--seed-db-{self.name}" if self.has_option else ""
 
+    @property
+    def takes(self) -> str:
+        """How a value is given to the option: always, if wanted, or never."""
+        if not isinstance(self.default, bool):
+            return "=..."
+        return "" if self.reader is converters.yes_no else "[=...]"
+
 
 def _setting(reader: Reader, about: str, default: object = None, *, is_secret: bool = False, **spellings: bool) -> Any:  # noqa: ANN401 - the field's annotation says
     """A field of `Settings` that is a setting: see `Key`."""
@@ -267,9 +274,10 @@ class Settings:
         "failed",
         has_option=True,
     )
-    report: bool = _setting(
-        converters.yes_no,
-        "At the end, list which tests wrote what, and how long each database took to reset, the slowest first.",
+    report: bool | Path = _setting(
+        converters.report_file,
+        "At the end, list which tests wrote what, and how long each database took to reset, the slowest first. With a "
+        "file that ends in `.html` or `.json`, write a [page](report.md) there, or its data, instead of the list.",
         default=False,
         has_option=True,
         in_table=False,

@@ -91,6 +91,8 @@ REPORTS = (
     ["--tb=native"],
     ["--tb=short", "-l", "--seed-db-report"],
     ["-n", "2", "-l", "--seed-db-report", "-v"],
+    ["-n", "2", "--seed-db-report=report.html"],
+    ["--seed-db-report=report.json"],
     ["-l", "--full-trace"],
     ["-rA", "--setup-show", "--durations=5", "--tb=line"],
 )

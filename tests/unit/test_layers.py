@@ -150,6 +150,9 @@ def test_what_every_pytest_run_imports_is_a_short_list_of_ours_and_the_standard_
     assert len([name for name in names if is_ours(name)]) <= 24
     foreign = {top(name) for name in names if not is_ours(name)} - sys.stdlib_module_names
     assert foreign == set()
+    assert not names & {
+        f"pytest_seeddb.plugin.{name}" for name in ("page", "recorder", "uses")
+    }  # where a report is asked for
     costly = {"asyncio", "email", "http", "importlib.metadata", "multiprocessing", "ssl", "subprocess", "unittest"}
     assert not names & costly
 
