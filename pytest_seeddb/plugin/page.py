@@ -81,6 +81,7 @@ class Page:
         except OSError as error:
             self._failure = str(self._explain(error))
 
+    @pytest.hookimpl(trylast=True)  # below the summary
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where it is."""
         terminalreporter.write_line(f"seeddb: {self._failure or f'the report is in {self._path}'}")
@@ -133,7 +134,7 @@ def _time(tally: Tally) -> dict[str, float]:
 
 def _price_of_sharing(uses: Sequence[Use]) -> float:
     """What a database costs that tests share, as this run has seen it."""
-    shared = [use.cost for use in uses if use.isolation != "clone"]
+    shared = [use.cost for use in uses if use.afterwards in {"rollback", "readonly"}]
     return median_low(shared or [use.cost for use in uses if use.afterwards == "keep"] or [_SHARED])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_seeddb.plugin.run import DATABASE, RUN, is_seeded
+from pytest_seeddb.plugin.run import DATABASE, LENT, RUN, is_seeded
 from pytest_seeddb.plugin.uses import Use
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ class Recorder:
         """Note a test's outcome."""
         report: pytest.TestReport = yield
         if report.when != "teardown":
-            nodes = (node for node in reversed(item.listchain()) if DATABASE in node.stash)
-            node = next(nodes, None)
-            if node is item or (node is not None and is_seeded(item)):
-                self.begin(item.nodeid, node.nodeid, node.stash[DATABASE])
-                if report.when == "call" and node.stash[DATABASE].isolation == "rollback":
-                    self.look(node.stash[DATABASE])
+            for node in reversed(item.listchain()):
+                database = node.stash.get(LENT, None) or node.stash.get(DATABASE, None)
+                if database is not None:
+                    if node is item or LENT in node.stash or is_seeded(item):
+                        self.begin(item.nodeid, node.nodeid, database)
+                    if report.when == "call" and database.isolation == "rollback":
+                        self.look(database)
+                    break
         use = self._current.pop(item.nodeid, None) if report.when == "teardown" else self._current.get(item.nodeid)
         if use is not None:
             use.add(report)
@@ -79,7 +81,8 @@ class Recorder:
             use.wrote = [asdict(change) for change in settlement.wrote]
             use.left = [asdict(other) for other in settlement.left]
         else:
-            use.afterwards = "stay" if database.kept_as else database.isolation
+            shared = "rollback" if database.isolation == "clone" else database.isolation  # by Django
+            use.afterwards = "stay" if database.kept_as else shared
         self._uses.append(use)
 
 

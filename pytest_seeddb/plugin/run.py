@@ -40,6 +40,9 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 DATABASE: pytest.StashKey[SeededDatabase] = pytest.StashKey()
 """Kept with the test, or with the scope that shares a database."""
 
+LENT: pytest.StashKey[SeededDatabase] = pytest.StashKey()
+"""Kept with a test that Django rolls back, or with a class of Django's: a database that never stays after a failure."""
+
 ISOLATION: pytest.StashKey[str] = pytest.StashKey()
 """That of the database, kept where the database is, and also after it is gone."""
 

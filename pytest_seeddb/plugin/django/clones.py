@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from pytest_seeddb.application.django import DEFAULT, KeptRedirection, redirect_django
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.application.django import DjangoRedirection
     from pytest_seeddb.application.roles import Roles
+    from pytest_seeddb.clones.database import SeededDatabase
     from pytest_seeddb.clones.pool import Leased
     from pytest_seeddb.clones.worker import Worker
     from pytest_seeddb.plan.plan import Plan
@@ -97,8 +99,9 @@ class AtomicClones:
         self._connected: dict[str, _Connected] = {}
 
     @contextmanager
-    def clone(self, template: Template) -> Iterator[None]:
+    def clone(self, template: Template) -> Iterator[SeededDatabase]:
         """A clone in the seeded state for one test, with Django's connection to it open."""
+        started = perf_counter()
         connected = self._connected.pop(template.name, None)
         if connected is not None and not self._worker.is_as_watched(connected.leased, connected.backend):
             self._give_back(connected)
@@ -106,6 +109,7 @@ class AtomicClones:
         connected = connected or self._connect(template)
         database = self._worker.database_on(connected.leased, self._settings.env)
         database.roles = connected.roles
+        database.seconds = perf_counter() - started
         is_watched, connected.backend = bool(connected.backend), 0
         given_away: bool = True
         try:
@@ -113,7 +117,7 @@ class AtomicClones:
                 database.before_reset(redirection.close_connections)
                 database.before_changes(redirection.ask)
                 with activate(self._settings, database, nullcontext()), counting_on(database):
-                    yield
+                    yield database
                 database.close_connections()
                 connected.tests += 1
                 given_away = database.given_away

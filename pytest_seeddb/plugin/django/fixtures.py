@@ -20,7 +20,7 @@ from pytest_seeddb.plugin.clashes import uses_the_plugin
 from pytest_seeddb.plugin.django.clones import AtomicClones, Base
 from pytest_seeddb.plugin.factories import counting_on
 from pytest_seeddb.plugin.markers import NAME, wish_of
-from pytest_seeddb.plugin.run import DATABASE, ELSEWHERE, RUN
+from pytest_seeddb.plugin.run import DATABASE, ELSEWHERE, LENT, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,7 +221,7 @@ def _seeddb_django(request: pytest.FixtureRequest, _seeddb_base: Base, _seeddb_a
     if is_django_unittest(request.node):
         yield
     elif request.node.stash.get(ATOMIC, False):
-        with _seeddb_atomic.clone(_templates(request)[0]):
+        with _lent(_seeddb_atomic.clone(_templates(request)[0]), request.node):
             yield
     elif request.node.get_closest_marker(NAME) is not None:
         request.getfixturevalue("seeded_db")
@@ -264,6 +264,21 @@ def _open(request: pytest.FixtureRequest) -> Iterator[SeededDatabase]:
         yield database
 
 
+@contextmanager
+def _lent(
+    opened: AbstractContextManager[SeededDatabase], node: pytest.Item | pytest.Collector
+) -> Iterator[SeededDatabase]:
+    """A database that the run's report tells of, too."""
+    with ExitStack() as stack:
+        database = node.stash[LENT] = stack.enter_context(opened)
+        try:
+            yield database
+        finally:
+            del node.stash[LENT]
+        with node.config.stash[RUN].settling(node.nodeid, database):
+            stack.close()
+
+
 @pytest.fixture(autouse=True)
 def _seeddb_django_unblocked(request: pytest.FixtureRequest) -> Iterator[None]:
     """A seeded test may use Django's database without asking for ``db``: its commits are real, and its own."""
@@ -294,7 +309,7 @@ def _seeddb_django_class(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     request.getfixturevalue("django_db_setup")
-    with _open(request) as database:
+    with _lent(_open(request), request.node) as database:
         databases = request.session.stash.setdefault(_CLASSES, {})
         databases[cls] = database
         try:

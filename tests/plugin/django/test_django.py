@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import django
 import pytest
 from clinic import TABLE, Clinic
@@ -329,3 +331,36 @@ def test_pools_of_connections_lead_to_each_tests_own_clone(clinic):
         *LEFT_OPEN,
     )
     result.assert_outcomes(passed=16)
+
+
+@pytest.mark.slow
+def test_the_report_tells_of_tests_that_django_rolls_back_and_of_its_classes(clinic):
+    clinic.test(
+        """
+        @pytest.mark.seeded
+        def test_atomic(db):
+            Ward.objects.create(name="x")
+
+        def test_unmarked(db):
+            assert Patient.objects.count() == 1
+
+        @pytest.mark.seeded
+        def test_committed(transactional_db):
+            Ward.objects.create(name="x")
+
+        @pytest.mark.seeded
+        class TestRolledBack(TestCase):
+            def test_one(self): pass
+            def test_two(self): pass
+        """,
+        "--seed-db-report=report.json",
+    ).assert_outcomes(passed=4, failed=1)
+    uses = json.loads((clinic.path / "report.json").read_text(encoding="utf-8"))["databases"]
+    told = {use["node"].partition("::")[2]: (use["outcome"], use["afterwards"], len(use["tests"])) for use in uses}
+    assert told == {
+        "test_atomic": ("passed", "rollback", 1),
+        "test_unmarked": ("failed", "rollback", 1),
+        "test_committed": ("passed", "rewind", 1),
+        "TestRolledBack": ("passed", "keep", 2),
+    }
+    assert all(use["taken"] > 0 and use["settled"] >= 0 for use in uses)
