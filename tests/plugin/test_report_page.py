@@ -75,7 +75,7 @@ def test_it_says_where_the_time_went_what_was_built_and_what_would_be_cheaper(op
     assert "building templates 2.50 s" in text
     assert "shop/default: built in 2.50 s: shop/seeds.py changed" in text
     assert '1 test wrote nothing: isolation="readonly" would save' in text
-    assert '1 test wrote rows only: isolation="rollback" would save' in text
+    assert '1 test wrote what could be rolled back: isolation="rollback" would save' in text
     assert "1 failed" in text
 
 
