@@ -18,23 +18,7 @@ _OUTCOMES: Final = ("", "skipped", "passed", "failed", "error")
 class Use:
     """One database and the tests that had it, as plain data: xdist's workers send it, and reports show it.
 
-    Attributes:
-        node: The test, or what shares the database: a class, a module or a package. Empty for the session.
-        tests: The tests.
-        template: The plan and the profile.
-        outcome: ``passed``, ``failed``, ``error`` (in set-up or tear-down), ``skipped``; empty if the run ended before.
-        seconds: What the tests themselves took, without fixtures.
-        around: What their set-up and tear-down took, all in all.
-        taken: How long it took to get the database.
-        settled: How long it took to put it back.
-        afterwards: ``keep``, ``rewind`` or ``discard``; ``rollback`` or ``readonly`` where it is shared; ``stay`` where
-            it was left on the server for somebody to look at.
-        reason: Why.
-        wrote: The rows written by table, rolled back ones as well; ``None`` where that is not known.
-        left: The connections that were left open.
-        kept: Its name where it stays on the server.
-        given_away: Whether connections may have been opened by others than the fixtures.
-        rows: The rows that a failed test changed.
+    ``docs/reference/report.md`` says what each name means.
     """
 
     node: str
@@ -52,7 +36,7 @@ class Use:
     left: list[dict[str, str]] = field(default_factory=list)
     kept: str = ""
     given_away: bool = False
-    rows: str = ""
+    shown: str = ""
 
     @property
     def cost(self) -> float:
@@ -69,6 +53,9 @@ class Use:
         if is_call or not report.passed:
             outcome = "error" if report.failed and not is_call else report.outcome
             self.outcome = max(self.outcome, outcome, key=_OUTCOMES.index)
+        if report.failed:
+            texts = [self.shown, *(text for name, text in report.sections if name == "seeddb")]
+            self.shown = "\n\n".join(filter(None, texts))
 
 
 def lines(uses: Iterable[Use]) -> list[str]:

@@ -98,7 +98,11 @@ def test_the_report_tells_of_each_test_what_it_did_and_what_became_of_its_databa
     left = {"application": "forgotten", "state": "idle", "statement": "SELECT 'password=***'"}
     assert uses["test_leaves"]["left"] == [left]
     assert uses["test_leaves"]["given_away"]
-    assert uses["test_fails"]["kept"].startswith("seeddb_k_")
+    kept = uses["test_fails"]["kept"]
+    assert kept.startswith("seeddb_k_")
+    assert f"seeddb shell {kept}\n" in uses["test_fails"]["shown"]
+    assert "shop  3 updated" in uses["test_fails"]["shown"]
+    assert uses["test_ends_badly"]["shown"].startswith("seeddb shell seeddb_k_")
     assert all(use["taken"] > 0 and use["settled"] > 0 for use in uses.values())
     assert [template["template"] for template in data["templates"]] == ["little-shop/default"]
 

@@ -18,7 +18,13 @@ USES = [
     ),
     use("tests/test_b.py::test_drops", "discard", reason="more than rows of tables was written", settled=0.03),
     use("tests/test_b.py::test_leaves", left=LEFT, given_away=True),
-    use("tests/test_b.py::test_fails", "stay", outcome="failed", kept="seeddb_k_1", rows="shop\n  + name: <b>x</b>"),
+    use(
+        "tests/test_b.py::test_fails",
+        "stay",
+        outcome="failed",
+        kept="seeddb_k_1",
+        shown="seeddb shell seeddb_k_1\n+ name: <b>x</b>",
+    ),
     use("tests/test_c.py", tests=["tests/test_c.py::test_one", "tests/test_c.py::test_two"], settled=0.01),
     use("tests/test_c.py::test_rolled", "rollback", wrote=[change("shop", 0, 0, 7)]),
     use("tests/test_c.py::test_only_reads", "readonly", wrote=None, outcome="skipped"),
@@ -224,7 +230,7 @@ def test_no_request_leaves_the_page_and_its_policy_would_stop_one(opened):
 def test_texts_from_tests_are_never_taken_for_code(opened):
     nasty = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
     left = [{"application": nasty, "state": nasty, "statement": nasty}]
-    texts = {"reason": nasty, "rows": nasty, "kept": nasty, "left": left, "template": nasty, "tests": [nasty, nasty]}
+    texts = {"reason": nasty, "shown": nasty, "kept": nasty, "left": left, "template": nasty, "tests": [nasty, nasty]}
     driver = opened([use(nasty, "stay", wrote=[change(nasty, 1)], **texts)], notes=[nasty], reused=[nasty])
     all_of(driver, "td > button")[0].click()
     assert driver.title == "Seeded databases: report"

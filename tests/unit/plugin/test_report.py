@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from reporting import change, report, use
@@ -101,3 +102,11 @@ def test_the_terminal_lists_what_was_settled_the_slowest_first():
         "  20.0 ms  a.py::slow  rewind: rows were put back, wrote shop, left 1 open: worker (idle)",
         "   1.0 ms  the session  keep: nothing was written",
     ]
+
+
+def test_the_reference_names_all_that_is_in_the_data_and_nothing_else(data):
+    page = Path(__file__).parents[3] / "docs/reference/report.md"
+    rows = re.findall(r"^\| (`.*?`) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    given = data(use("a.py::a"))
+    assert named == {*given, *given["databases"][0]}
