@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from pytest_seeddb.application.imports import module_of
 from pytest_seeddb.application.offspring import has_outlived
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.settings.settings import Settings
 
 _ALL: Final = "an engine"
-_ENTRY: Final = 3
+_ENTRY: Final = 4
 """The words of a command that say what it runs; those behind may be others in each test."""
 _WHERE: Final = {"host": ("host", "unix_sock", "HOST"), "dbname": ("dbname", "database", "NAME", "user", "USER")}
 
@@ -106,14 +108,17 @@ class Outside:
         from pytest_seeddb.application.children import entry_of
 
         asker = self._asker()
-        if asker.is_for_seeded and not (asker.settings.env or asker.settings.outside == "allow" or asker.knows_address):
+        is_told = asker.knows_address or any(_is_url_of_ours(os.environ.get(name, "")) for name in asker.settings.env)
+        if asker.is_for_seeded and not is_told and asker.settings.outside != "allow":
             key = (directory, *command[:_ENTRY])
             if key not in self._children:
                 self._children[key] = ""
                 self._children[key] = entry_of(command, directory, asker.settings)
             if entry := self._children[key]:
                 text = f"the child process `{entry}` knows the application's own database and not the test's "
-                text += "(name the variable that it reads in `env`, or give it `seeded_db.url`)"
+                naming = "" if asker.settings.env else "name the variable that it reads in `env`, and "
+                text += f"({naming}start it in the test or in a fixture of the setting `scope`, "
+                text += f"{asker.settings.scope!r}; or give it `seeded_db.url`)"
                 self.connected.setdefault(text, asker.name)
 
     def _name(self, dialect: Dialect) -> str:
@@ -174,6 +179,10 @@ class Outside:
 def _is_ours(given: Mapping[str, Any]) -> bool:
     """Whether it was made for one of our databases, by its URL."""
     return any(parse_name(str(given.get(key, ""))) for key in _WHERE["dbname"])
+
+
+def _is_url_of_ours(url: str) -> bool:
+    return parse_name(urlsplit(url).path.removeprefix("/")) is not None
 
 
 def _place(given: Mapping[str, Any]) -> str:

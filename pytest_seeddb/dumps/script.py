@@ -87,6 +87,8 @@ _LEFT_OUT: Final = (
     _rule("tablespaces", r"(?:CREATE|ALTER|DROP|COMMENT ON) TABLESPACE ", "CREATE", "ALTER", "DROP", "COMMENT"),
     _rule("tablespaces", r"SET default_tablespace\s*=\s*+(?!''|\"\"|DEFAULT\b)", "SET"),
     _rule("subscriptions", r"(?:CREATE|ALTER|DROP|COMMENT ON) SUBSCRIPTION ", "CREATE", "ALTER", "DROP", "COMMENT"),
+    # A template is analysed, and servers before PostgreSQL 18 have no such functions.
+    _rule("statistics", r"SELECT \* FROM pg_catalog\.pg_restore_\w+_stats\(", "SELECT"),
     # Every new database has both already.
     _rule("what is there", r"COMMENT ON EXTENSION \"?plpgsql\"? ", "COMMENT"),
     _rule("what is there", r"CREATE SCHEMA public\s*;", "CREATE", replacement=b"CREATE SCHEMA IF NOT EXISTS public;"),

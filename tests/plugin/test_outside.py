@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import psycopg
 import pytest
 
@@ -369,10 +371,53 @@ def test_a_child_process_that_knows_the_applications_own_database_only_is_said_o
         "python -m app",
         "multiprocessing: app",
     ]
-    assert "(name the variable that it reads in `env`, or give it `seeded_db.url`), first in test_it.py::" in lines[0]
+    advice = (
+        "(name the variable that it reads in `env`, and start it in the test or in a fixture of the setting `scope`, "
+    )
+    assert f"{advice}'function'; or give it `seeded_db.url`), first in test_it.py::" in lines[0]
     project.table('engines = ["app:engine"]\nenv = "DATABASE_URL"')
     only_one = CHILDREN.partition("    def test_others")[0] + "    def test_own():\n        run('app.py')\n"
     assert "the child process" not in project.test(only_one).stdout.str()
+
+
+SERVERS = {
+    "an installed program": (("{bin}/uvicorn", "app:engine"), "uvicorn app"),
+    "a module that is not the project's": (
+        ("{bin}/python", "-m", "uvicorn", "--port", "1", "app:x"),
+        "python -m uvicorn app",
+    ),
+    "an option": (("{bin}/celery", "-A", "app", "worker"), "celery app"),
+    "an option with its value": (("{bin}/celery", "--app=app"), "celery app"),
+    "the project's own program": (("{bin}/shop",), "shop"),
+    "no module of the project": (("{bin}/uvicorn", "json:tool", "-m", "app.css"), ""),
+}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("table", ['engines = ["app:engine"]', 'env = "SHOP_URL"'])
+def test_a_server_that_a_session_fixture_starts_before_there_is_a_database_is_said(kind, table, project, own_rows):
+    words, said = SERVERS[kind]
+    app = (project.path / "app.py").read_text()
+    project.write("app.py", f"import os\nURL = os.environ.get('SHOP_URL')\n{app}")
+    for name, module in {"uvicorn": "json", "celery": "json", "shop": "app"}.items():
+        project.write(f"bin/{name}", f"#!{sys.executable}\nimport {module}").chmod(0o755)
+    (project.path / "bin" / "python").symlink_to(sys.executable)
+    project.table(table)
+    result = project.test(
+        f"""
+        import subprocess, pytest
+        @pytest.fixture(scope="session")
+        def server():
+            subprocess.run({[word.format(bin=project.path / "bin") for word in words]!r}, stderr=subprocess.DEVNULL)
+        @pytest.mark.seeded
+        def test_it(server): pass
+        """
+    )
+    result.assert_outcomes(passed=1)
+    lines = [line for line in result.outlines if "the child process" in line]
+    assert [line.partition("`")[2].partition("`")[0] for line in lines] == [said] * bool(said)
+    assert all(("name the variable" in line) is ("env" not in table) for line in lines)
+    assert all("start it in the test or in a fixture of the setting `scope`, 'function'" in line for line in lines)
 
 
 def test_without_the_option_nothing_is_watched(project, own_rows):

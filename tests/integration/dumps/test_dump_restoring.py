@@ -204,6 +204,11 @@ def test_settings_that_only_newer_servers_have_are_left_out_and_no_others(empty_
     assert found.left_out == ({"newer settings": 1} if embedded_server.major < 17 else {})
 
 
+def test_statistics_of_the_other_server_are_left_out(empty_database, write):
+    text = "SELECT * FROM pg_catalog.pg_restore_relation_stats(\n\t'version', '180000'::integer\n);\n"
+    assert restored(write(PLAIN + text), empty_database).left_out == {"statistics": 1}
+
+
 def test_another_setting_that_the_server_does_not_have_is_an_error(empty_database, write):
     assert 'unrecognized configuration parameter "no_such_timeout"' in refused(
         write("SET no_such_timeout = 0;\n" + PLAIN), empty_database
