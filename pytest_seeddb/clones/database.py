@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from contextlib import nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import psycopg
 
 from pytest_seeddb.application.flushing import ask
 from pytest_seeddb.application.offspring import Offspring
@@ -13,25 +15,31 @@ from pytest_seeddb.application.roles import Roles
 from pytest_seeddb.application.surroundings import url_variables
 from pytest_seeddb.clones.changes import Changes
 from pytest_seeddb.clones.counting import BUDGET
+from pytest_seeddb.clones.observer import Discard
+from pytest_seeddb.clones.rows import Wish
 from pytest_seeddb.clones.shared import writing
-from pytest_seeddb.errors import ConfigError
+from pytest_seeddb.errors import ConfigError, SeedDbError
 from pytest_seeddb.servers.naming import kept_name
 from pytest_seeddb.settings.converters import did_you_mean
 from pytest_seeddb.settings.settings import ISOLATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    import psycopg
     from sqlalchemy.engine.interfaces import Dialect
 
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.application.roles import Role
+    from pytest_seeddb.clones.diff import Diff
     from pytest_seeddb.clones.pool import Clone
     from pytest_seeddb.clones.settle import Settlement
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.settings.settings import Settings
+
+
+_PATIENCE: Final = 2.0
+"""Seconds in which `SeededDatabase.diff` finds out which tables were written to; else it compares all."""
 
 
 def check_isolation(name: str) -> None:
@@ -43,6 +51,13 @@ def check_isolation(name: str) -> None:
             source="the call of seeded_db_factory",
             remedy=f"{did_you_mean(name, ISOLATIONS)} Allowed are {', '.join(ISOLATIONS)}".strip(),
         )
+
+
+class View(NamedTuple):
+    """What tells the changes of a clone, and the rows behind them."""
+
+    changes: Callable[[Told, float], Changes]
+    diff: Callable[[Changes, Wish, psycopg.Connection[Any] | None], Diff]
 
 
 class SeededDatabase:
@@ -74,7 +89,7 @@ class SeededDatabase:
         env: tuple[str, ...],
         *,
         go_back: Callable[[], object],
-        look: Callable[[Told, float], Changes],
+        view: View,
         look_up_roles: Callable[[str], Mapping[str, Role]],
     ) -> None:
         self.own_address = clone.address
@@ -92,11 +107,12 @@ class SeededDatabase:
         self.beside: Mapping[str, SeededDatabase] = {}
         self.dialects: list[Dialect] = []
         self._go_back = go_back
-        self._look = look
+        self._look, self._compare = view
         self._look_up_roles = look_up_roles
         self._before_reset: list[Callable[[], None]] = []
         self._askers: list[Callable[[], Told]] = []
         self._uncommitted: Callable[[], Changes] = Changes
+        self._transaction: psycopg.Connection[Any] | None = None
         self._connections: list[psycopg.Connection[Any]] = []
 
     @property
@@ -196,16 +212,64 @@ class SeededDatabase:
             SeedDbError: It cannot be told: with ``--seed-db-reset=clone``, and with ``rollback`` where
                 ``seeded_async_engine`` is in use or the transaction has failed.
         """
-        told: Told = {}
         deadline = monotonic() + BUDGET
+        told = self._ask()
+        return self._changes(told, deadline).joined(
+            other._look(told, deadline).of(alias)  # noqa: SLF001 - such a database, too
+            for alias, other in self.beside.items()
+        )
+
+    def diff(
+        self,
+        *,
+        tables: Sequence[str] | None = None,
+        ignore: Sequence[str] = (),
+        columns: Literal["named", "all"] = "named",
+    ) -> Diff:
+        """The rows that were inserted, updated and deleted, compared with the template. Compares with plain data.
+
+        Exact, whoever wrote them and however often: what was put back as it was is no change. Reads only tables that
+        were written to, and the template's rows of those from which rows are gone. With ``rollback`` it shows what the
+        fixtures' transaction wrote. See `Diff` for how it compares and prints. `changes` tells of sequences and the
+        rest. A partition is a table of its own.
+
+        Args:
+            tables: These alone, however large. Else a table above 8 MB tells the number of its rows only.
+            ignore: Columns that do not count, as ``table.column`` with ``*`` for any text.
+            columns: ``"all"`` lets only whole rows be equal to those of an expectation.
+
+        Raises:
+            SeedDbError: It cannot be told: a transaction that has written is open, there is no such table, or as
+                `changes` says.
+        """
+        wish = Wish(None if tables is None else tuple(tables), tuple(ignore), columns == "all")
+        told = self._ask()
+        diff = self._diff(told, wish)
+        return diff.joined({alias: other._diff(told, wish) for alias, other in self.beside.items()})  # noqa: SLF001
+
+    def _diff(self, told: Told, wish: Wish) -> Diff:
+        try:
+            return self._compare(self._changes(told, monotonic() + _PATIENCE), wish, self._transaction)
+        except (psycopg.Error, Discard) as error:
+            raise SeedDbError(
+                "The rows that the test changed cannot be read",
+                saw=str(error).splitlines()[0],
+                source=f"the database {self.own_address.database}",
+                remedy="see whether the test ended all connections, locked a table or stopped the server",
+            ) from error
+
+    def _ask(self) -> Told:
+        """What connections have yet to tell the server."""
+        told: Told = {}
         for connection in self._connections:
             told |= ask(connection)
         for asker in self._askers:
             told |= asker()
+        return told
+
+    def _changes(self, told: Told, deadline: float) -> Changes:
         uncommitted = self._uncommitted()
-        looks = [(alias, other._look) for alias, other in self.beside.items()]  # noqa: SLF001 - such a database, too
-        parts = [uncommitted, *(look(told, deadline).of(alias) for alias, look in looks)]
-        return self._look(told, deadline).joined(parts)
+        return self._look(told, deadline).joined([uncommitted])
 
     def keep(self) -> Address:
         """Let it stay on the server after the test, under another name; at most 20 do, whichever run they are from.
@@ -222,9 +286,11 @@ class SeededDatabase:
         """Have ``asker`` called before each look at the changes: it makes connections tell what they wrote."""
         self._askers.append(asker)
 
-    def count_uncommitted(self, changes: Callable[[], Changes]) -> None:
-        """Have the ``changes`` that a transaction made so far count."""
-        self._uncommitted = changes
+    def count_uncommitted(
+        self, changes: Callable[[], Changes], connection: psycopg.Connection[Any] | None = None
+    ) -> None:
+        """Have the ``changes`` that a transaction made so far count, and its rows be read on its ``connection``."""
+        self._uncommitted, self._transaction = changes, connection
 
     def before_reset(self, prepare: Callable[[], None]) -> None:
         """Have ``prepare`` called before each `reset`, the latest first, to give up connections and cached rows."""

@@ -81,7 +81,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
             connection.execute(_MARK)
         with connection:
             database.before_reset(connection.start_again)
-            database.count_uncommitted(lambda: changes_in_transaction(connection))
+            database.count_uncommitted(lambda: changes_in_transaction(connection), connection)
             database.before_changes(lambda: {connection.info.backend_pid: {}})
             engine = create_engine(f"{_DRIVER}://", creator=lambda: connection, poolclass=StaticPool)
             event.listen(engine, "checkout", _mark)

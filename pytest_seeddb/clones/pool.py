@@ -17,6 +17,7 @@ import psycopg
 
 from pytest_seeddb.clones.counting import read_changes
 from pytest_seeddb.clones.observer import Discard, Disturbed, Observer
+from pytest_seeddb.clones.rows import Sides, read_diff
 from pytest_seeddb.clones.settle import Costs, Settlement, settle
 from pytest_seeddb.clones.shape import Shape
 from pytest_seeddb.errors import CloneError, SeedDbError
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.application.flushing import Told
     from pytest_seeddb.clones.changes import Changes
+    from pytest_seeddb.clones.diff import Diff
     from pytest_seeddb.clones.disposal import Disposal
     from pytest_seeddb.clones.leftovers import Leftovers
+    from pytest_seeddb.clones.rows import Wish
     from pytest_seeddb.servers.address import Address
     from pytest_seeddb.servers.admin import Admin
     from pytest_seeddb.servers.memory import Memory
@@ -199,6 +202,14 @@ class Leased:
                 remedy='choose reset = "auto", the default, or --seed-db-reset=auto',
             )
         return read_changes(self.observer, told, deadline, is_shared)
+
+    def diff(self, changes: Changes, wish: Wish, _transaction: psycopg.Connection[object] | None = None) -> Diff:
+        """The rows behind the ``changes``, which are committed; see `read_diff`."""
+        observer = self.observer
+        assert observer is not None  # noqa: S101 - else there are no changes
+        sides = Sides(observer.connection, observer.shape.reference, observer.since.newest)
+        with observer.reading():
+            return read_diff(sides, changes, wish)
 
     def release(self) -> None:
         """End the observer's connection, before the clone is renamed or dropped."""

@@ -8,7 +8,7 @@ test gets a new one.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from pytest_seeddb.clones.counting import read_changes
 from pytest_seeddb.clones.looks import UnseenLook
 from pytest_seeddb.clones.observer import FLUSH, NAME, Moment, Observed, SequenceWatch
 from pytest_seeddb.clones.pool import ATTEMPTS, Spare, disturbed
+from pytest_seeddb.clones.rows import Sides, Wish, read_diff
 from pytest_seeddb.clones.shape import Sequences, Shape
 from pytest_seeddb.errors import SeedDbError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_seeddb.application.flushing import Told
+    from pytest_seeddb.clones.diff import Diff
     from pytest_seeddb.clones.disposal import Disposal
     from pytest_seeddb.clones.looks import Counters, Look
     from pytest_seeddb.clones.pool import Clone, Clones
@@ -216,6 +218,14 @@ class SharedClone:
             return Changes()
         changes = read_changes(self._watched, told, deadline, is_shared)
         return replace(changes, connections=changes.not_known)
+
+    def diff(self, changes: Changes, wish: Wish, transaction: psycopg.Connection[Any] | None) -> Diff:
+        """The rows behind the ``changes`` of the fixtures' transaction; what it has not committed, nobody else sees."""
+        watched = self._watched
+        assert watched is not None  # noqa: S101 - its test goes on
+        sides = Sides(transaction or watched.connection, lambda: nullcontext(watched.connection), watched.since.newest)
+        with watched.reading():
+            return read_diff(sides, changes, wish)
 
     def give_up(self) -> None:
         """Let the clone go; the next test gets a new one."""

@@ -15,7 +15,7 @@ import psycopg
 
 from pytest_seeddb.application.roles import OWNER
 from pytest_seeddb.clones.apart import Apart, Watch
-from pytest_seeddb.clones.database import SeededDatabase, check_isolation
+from pytest_seeddb.clones.database import SeededDatabase, View, check_isolation
 from pytest_seeddb.clones.disposal import Disposal
 from pytest_seeddb.clones.elsewhere import build_elsewhere
 from pytest_seeddb.clones.leftovers import Leftovers
@@ -348,7 +348,7 @@ class Worker:
             "clone",
             env,
             go_back=lambda: home.pool.renew(leased),
-            look=partial(leased.changes, is_shared=home._leftovers.is_shared),  # noqa: SLF001 - a worker, too
+            view=View(partial(leased.changes, is_shared=home._leftovers.is_shared), leased.diff),  # noqa: SLF001 - a worker
             look_up_roles=partial(self.roles, leased.clone.template),
         )
 
@@ -377,7 +377,7 @@ class Worker:
             isolation,
             env,
             go_back=shared.restore_sequences,
-            look=look,
+            view=View(look, shared.diff),
             look_up_roles=partial(self.roles, template),
         )
 

@@ -5,6 +5,7 @@ So it imports nothing heavy, and leaves the work to the other modules when a tes
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
         failures.explain(report, item, call)
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Which rows differ where ``seeded_db.diff()`` is not equal to what a test expects."""
+    diff = sys.modules.get("pytest_seeddb.clones.diff")  # else nobody has one
+    explanation: list[str] | None = diff.explain(left, right) if diff and op == "==" else None
+    return explanation
 
 
 @pytest.hookimpl(trylast=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_seeddb.clones.database import SeededDatabase
 
+_ROWS: Final = 1000
+"""Rows up to which those that a failed test wrote are looked up."""
 _OWN: Final = str(Path(__file__).parents[1])
 
 
@@ -150,7 +152,7 @@ def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
     if database.isolation != "clone":
         return
     try:
-        changes = str(database.changes())
+        changes = _changes_and_rows(database)
     except Exception as error:  # noqa: BLE001 - the test's own failure must be shown, whatever state its database is in
         changes = f"the changes cannot be listed: {error}"
     if item.config.stash[RUN].settings_of(item).keep == "none" or not database.lasts:
@@ -158,6 +160,15 @@ def show_database(item: pytest.Item, database: SeededDatabase) -> Iterator[str]:
     else:
         kept = database.keep()
         yield f"seeddb shell {kept.database}\npsql '{kept.without_password.url}'\n{changes}"
+
+
+def _changes_and_rows(database: SeededDatabase) -> str:
+    """What a test wrote, and the rows, where these are few and quickly found."""
+    changes = database.changes()
+    number = sum(change.inserted + change.updated + change.deleted for change in changes.tables)
+    if not 0 < number <= _ROWS or changes.beyond_rows or changes.not_known:
+        return str(changes)
+    return f"{changes}\n{database.diff()}"
 
 
 def _hide_secrets(report: pytest.TestReport) -> None:
