@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 import psycopg
 import pytest
@@ -113,6 +113,8 @@ def filled(seeded_db: SeededDatabase) -> Iterator[SeededDatabase]:
     assert_type(seeded_db.conninfo, str)
     assert_type(seeded_db.env, dict[str, str])
     assert_type(seeded_db.template, Template)
+    assert_type(seeded_db.diff(tables=["a"], ignore=["*.b"], columns="all").to_dict(), dict[str, dict[str, Any]])
+    assert seeded_db.diff() == {"a": {"inserted": [{"id": int}]}}
     with seeded_db.connect(autocommit=True) as connection:
         connection.execute("SELECT 1")
     yield seeded_db
