@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_seeddb.fingerprint import django_settings, tracing
 from pytest_seeddb.fingerprint.digests import CODE, MISSING, Part, digest
 from pytest_seeddb.fingerprint.django_settings import APPS
-from pytest_seeddb.fingerprint.fillings import CHANGES, Fillings
+from pytest_seeddb.fingerprint.fillings import CHANGES, DEFINES, REGISTERS, Fillings
 from pytest_seeddb.fingerprint.modules import Foreign, Module, Modules, is_test
 from pytest_seeddb.fingerprint.outline import DOCS, MODULE, NAMES, TEXT
 from pytest_seeddb.fingerprint.outlines import Outlines
@@ -103,6 +103,7 @@ class Closure:
         self._fillings: dict[str, tuple[Module, Fillings]] = {}
         self._fillers: set[str] = set()
         self._functions: dict[str, frozenset[str]] = {}
+        self._registering: dict[str, bool] = {}
         trace.scripts = self._within = {root.file: root.within for own in roots.values() for root in own if root.within}
         self._own = {root.file for own in roots.values() for root in own}.union(others)
         self._steps: list[_Step] = []
@@ -183,8 +184,16 @@ class Closure:
             base, _, leaf = text.partition(":")
             name = absolute(base, module)
             if f"{name}.{leaf}" in files or name in files:
+                if change.by == DEFINES:
+                    return any(map(self._registers, files.values()))
                 return change.by in CHANGES or any(change.by in self._functions_of(file) for file in files.values())
         return False
+
+    def _registers(self, name: str) -> bool:
+        """Whether a file's code may know classes that others define."""
+        if name not in self._registering:
+            self._registering[name] = REGISTERS.search(self._files[name].data or b"") is not None
+        return self._registering[name]
 
     def _functions_of(self, name: str) -> frozenset[str]:
         """The last parts of the names of a file's functions and classes."""

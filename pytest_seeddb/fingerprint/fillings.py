@@ -8,6 +8,7 @@ Calls whose result is used, or that are given nothing, put nothing anywhere, as 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,13 +16,22 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-CHANGES: Final = frozenset(
+_CHANGES: Final = frozenset(
     {
-        *("", "add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"),
+        *("add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"),
         *("popleft", "register", "remove", "reverse", "setdefault", "sort", "update"),
     }
 )
-"""The methods of containers and registries that change them; the empty one is an assignment."""
+CHANGES: Final = _CHANGES | {"", "connect", "listen", "push", "put", "read_dict", "read_string", "set", "subscribe"}
+"""The methods that change a container, registry, signal or the like; the empty one is an assignment.
+
+Those that are not in ``_CHANGES`` do where nobody uses their result.
+"""
+
+DEFINES: Final = "class"
+"""What a class statement does to what it is made of: its bases, its metaclass and what its attributes call."""
+REGISTERS: Final = re.compile(rb"\b(__init_subclass__|__set_name__|__subclasses__|metaclass)\b|\(type\)")
+"""What code has in it that knows classes of others."""
 
 _FUNCTION: Final = ast.FunctionDef | ast.AsyncFunctionDef
 _READY: Final = "ready"
@@ -148,13 +158,17 @@ def _changed(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
     match node:
         case ast.Expr(value=ast.Call(func=function) as call) if call.args or call.keywords:
             yield function, _last(function)
-        case ast.Call(func=ast.Attribute(attr=name) as function) if name in CHANGES:
+        case ast.Call(func=ast.Attribute(attr=name) as function) if name in _CHANGES:
             yield function, name
         case ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[target, *_]):
             yield target, ""
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            for decorator in node.decorator_list:
-                yield decorator, _last(decorator)
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield from ((decorator, _last(decorator)) for decorator in node.decorator_list)
+        case ast.ClassDef(bases=bases, keywords=keywords, body=body):
+            yield from ((decorator, _last(decorator)) for decorator in node.decorator_list)
+            values = [statement.value for statement in body if isinstance(statement, ast.Assign | ast.AnnAssign)]
+            calls = [value for value in values if isinstance(value, ast.Call)]
+            yield from ((part, DEFINES) for part in [*bases, *(keyword.value for keyword in keywords), *calls])
         case ast.Assign(targets=targets) | ast.Delete(targets=targets):
             for target in targets:
                 parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _VERSION: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
-_FORMAT: Final = f"4 {SCAN} {sys.version_info[:3]}"
+_FORMAT: Final = f"5 {SCAN} {sys.version_info[:3]}"
 _KEPT: Final = 4000
 
 

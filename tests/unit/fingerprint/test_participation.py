@@ -239,6 +239,60 @@ CASES = {
         "import shop.two",
         ("shop/two.py", "class A", "class B"),
     ),
+    "a class that its base registers": (
+        {
+            "entry": "from shop.one import Base\ndef rows():\n    return [one.size for one in Base.all]\n",
+            "shop__one": "class Base:\n    all = []\n    def __init_subclass__(cls):\n        Base.all.append(cls)\n",
+            "shop__two": "from shop import one\nclass Shop(one.Base):\n    size = 1\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "size = 1", "size = 2"),
+    ),
+    "a class that its metaclass registers": (
+        {
+            "entry": "from shop.one import ALL\ndef rows():\n    return [one.size for one in ALL]\n",
+            "shop__one": "ALL = []\nclass Meta(type):\n    def __init__(cls, *arguments):\n        ALL.append(cls)\n",
+            "shop__two": "from shop.one import Meta as Kind\nclass Shop(metaclass=Kind):\n    size = 1\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "size = 1", "size = 2"),
+    ),
+    "a class that is found among those of its base": (
+        {
+            "entry": "from shop.one import Base\ndef rows():\n    return [one.size for one in Base.__subclasses__()]\n",
+            "shop__one": "class Base:\n    pass\n",
+            "shop__two": "from .one import Base\nclass Shop(Base):\n    size = 1\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "size = 1", "size = 2"),
+    ),
+    "a class that an attribute of it registers": (
+        {
+            "entry": "from shop.one import ALL\ndef rows():\n    return [one.size for one in ALL]\n",
+            "shop__one": "ALL = []\nclass Field:\n    def __set_name__(self, own, name):\n        ALL.append(own)\n",
+            "shop__two": "from shop.one import Field\nclass Shop:\n    field = Field()\n    size = 1\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "size = 1", "size = 2"),
+    ),
+    "a value that is set for a context": (
+        {
+            "entry": "from shop.one import SIZE\ndef rows():\n    return [SIZE.get()]\n",
+            "shop__one": "from contextvars import ContextVar\nSIZE = ContextVar('SIZE', default=0)\n",
+            "shop__two": "from shop.one import SIZE\nSIZE.set(1)\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "set(1)", "set(2)"),
+    ),
+    "a configuration that is read": (
+        {
+            "entry": "from shop.one import PARSER\ndef rows():\n    return [PARSER['a']['b']]\n",
+            "shop__one": "from configparser import ConfigParser\nPARSER = ConfigParser()\n",
+            "shop__two": "from shop import one\none.PARSER.read_dict({'a': {'b': '1'}})\n",
+        },
+        "import shop.two",
+        ("shop/two.py", "'1'", "'2'"),
+    ),
     "a data file that such a module read": (
         {
             "entry": "from shop.one import ITEMS\ndef rows():\n    return sorted(ITEMS)\n",
@@ -346,6 +400,17 @@ def test_a_docstring_that_counts_asks_for_no_function_that_it_mentions(project):
     assert bool(build.changes()) != IS_EXACT
     edit(root, "shop/one.py", "See other.", "See.")
     assert build.changes(), "its text counts"
+
+
+def test_a_class_whose_base_nobody_asks_for_others_rebuilds_nothing(project):
+    root = project(
+        entry="from shop.one import Base\ndef rows():\n    return [Base.size, str(type(1))]\n",
+        shop__one="class Base:\n    size = 1\n",
+        shop__two="from shop.one import Base\nclass Two(Base):\n    size = 2\n    kind = Base()\n",
+    )
+    build = Build(root, "import shop.two")
+    edit(root, "shop/two.py", "size = 2", "size = 3")
+    assert not build.changes()
 
 
 def test_an_application_that_changes_nothing_of_what_took_part_rebuilds_nothing(project):
