@@ -17,7 +17,7 @@ import threading
 import weakref
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_seeddb.application.disconnection import cut
@@ -31,7 +31,7 @@ from pytest_seeddb.fingerprint.django_settings import OUR_APP
 from pytest_seeddb.settings.pytest_files import django_settings_in, pytest_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
     from types import ModuleType
 
     from pytest_seeddb.application.flushing import Told
@@ -135,18 +135,6 @@ def app_modules() -> tuple[str, ...]:
     configs = [config for config in apps.get_app_configs() if config.name != OUR_APP]
     modules = [name for c in configs for name in (type(c).__module__, c.name, getattr(c.models_module, "__name__", ""))]
     return tuple(dict.fromkeys(filter(None, modules)))
-
-
-def missing_commands(files: Iterable[str], root: Path) -> Iterator[str]:
-    """The missing files by which other apps of the project would take over one of these management commands."""
-    names = {PurePath(file).name for file in files if PurePath(file).match("management/commands/*.py")}
-    if names and is_set_up():
-        from django.apps import apps
-
-        for path in (Path(config.path, "management", "commands") for config in apps.get_app_configs()):
-            if path.is_relative_to(root):
-                places = (path / name for name in sorted(names - {"__init__.py"}))
-                yield from (place.relative_to(root).as_posix() for place in places if not place.exists())
 
 
 def require_postgres(source: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
-from pytest_seeddb.application.django import missing_commands
+from pytest_seeddb.application.django_finders import missing_rivals
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
 from pytest_seeddb.fingerprint.closure import Closure
@@ -150,7 +150,8 @@ def fill(
         with _path(path):
             now = _steps_again(lambda: again(build.plan))[: len(steps)]
         changed = {difference.name for difference in differences(steps, now)}
-    missing = (Part(name, MISSING) for name in missing_commands(ran.files, build.plan.root))
+    found_by_name = (*ran.files, *(part.name for part in read))
+    missing = (Part(name, MISSING) for name in missing_rivals(found_by_name, build.plan.root))
     return merge((*read, *missing, *(Part(name, CHANGED_MEANWHILE) for name in changed))), ran
 
 

@@ -80,7 +80,7 @@ def test_a_management_command_seeds_and_is_run_again_when_it_changes(clinic):
 @pytest.mark.slow
 def test_a_command_or_fixture_of_that_name_in_another_app_is_noticed(clinic):
     with_command(clinic, '["clinic.seeds"]')
-    clinic.settings("INSTALLED_APPS = [*INSTALLED_APPS, 'ward']")
+    clinic.settings("INSTALLED_APPS = ['ward', *INSTALLED_APPS]")
     clinic.write("ward/__init__.py", "")
     clinic.write("clinic/fixtures/few.json", '[{"model": "clinic.patient", "pk": 70, "fields": {"name": "fixed"}}]')
     clinic.write(
@@ -108,6 +108,46 @@ def test_a_command_or_fixture_of_that_name_in_another_app_is_noticed(clinic):
         assert re.search(f"next run builds: .*{re.escape(part)}", told), told
         shutil.rmtree(clinic.path / "ward")
         clinic.write("ward/__init__.py", "")
+
+
+@pytest.mark.slow
+def test_a_template_or_fixture_that_takes_the_place_of_another_is_noticed(clinic):
+    clinic.table("    seeds = [{django = 'loaddata few'}, 'clinic.seeds']\n")
+    templates = "'BACKEND': 'django.template.backends.django.DjangoTemplates', 'APP_DIRS': True, 'DIRS': ['shared']"
+    clinic.settings(f"INSTALLED_APPS = ['first', *INSTALLED_APPS, 'last']\nTEMPLATES = [{{{templates}}}]")
+    for app in ("first", "last"):
+        clinic.write(f"{app}/__init__.py", "")
+        clinic.write(f"{app}/templates/of_{app}.txt", "")  # so it is no plain application, which would not count
+        clinic.write(f"{app}/fixtures/of_{app}.json", "")
+    clinic.write("clinic/fixtures/few.json", '[{"model": "clinic.patient", "pk": 70, "fields": {"name": "fixed"}}]')
+    clinic.write("clinic/templates/mail/name.txt", "from the clinic")
+    clinic.write(
+        "clinic/seeds.py",
+        """
+        from clinic.models import Patient
+        from django.template.loader import render_to_string
+        from pytest_seeddb import seeder
+
+        @seeder
+        def all_of_them():
+            Patient.objects.create(name=render_to_string("mail/name.txt"))
+        """,
+    )
+    assert " built in " in clinic.seeddb("build").stdout
+    news = {
+        "first/templates/mail/name.txt": True,
+        "shared/mail/name.txt": True,
+        "last/templates/mail/name.txt": False,
+        "first/templates/mail/other.txt": False,
+        "first/fixtures/few.json": True,
+        "last/fixtures/few.json": True,
+    }
+    for new, counts in news.items():
+        place = clinic.write(new, "[]")
+        told = clinic.seeddb("explain").stdout
+        assert bool(re.search(f"next run builds: .*{re.escape(new)}", told)) == counts, told
+        assert ("next run builds" in told) == counts, told
+        place.unlink()
 
 
 @pytest.mark.slow
