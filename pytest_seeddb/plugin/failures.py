@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 1000
 """Rows up to which those that a failed test wrote are looked up."""
+_TRANSACTION_STATES: Final = ("25001", "25P01", "3B001")
+"""Of statements that are not for a transaction, and of savepoints without one."""
 _OWN: Final = str(Path(__file__).parents[1])
 
 
@@ -55,7 +57,7 @@ def explain(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[
             error.__traceback__ = vars(error).setdefault("_first_traceback", error.__traceback__)
     texts = []
     if error is not None and is_enabled(item.config) and is_seeded(item):
-        causes = (_refused_write, _refused_privilege, _full_memory, _longer_life)
+        causes = (_refused_write, _one_transaction, _refused_privilege, _full_memory, _longer_life)
         texts.append(next(filter(None, (cause(item, error) for cause in causes)), ""))
     if report.failed and call.when == "teardown":
         last_state: list[str] = item.stash.get(LAST_STATE, [])
@@ -82,8 +84,7 @@ def _text_alone(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException])
 
 def _refused_write(item: pytest.Item, error: BaseException) -> str:
     """Why PostgreSQL refused a write, where the isolation is the cause; else nothing."""
-    used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
-    isolation = next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings_of(item).isolation
+    isolation = _isolation_of(item)
     if isolation == "clone" or _cause(error, "25006") is None:
         return ""
     writers = "" if isolation == "readonly" else " Only seeded_session, seeded_engine and seeded_connection may write."
@@ -91,6 +92,23 @@ def _refused_write(item: pytest.Item, error: BaseException) -> str:
         f'This test has isolation="{isolation}": other tests read the same database, so connections to it are '
         f'read-only.{writers} A test that writes otherwise needs isolation="clone", the default.'
     )
+
+
+def _one_transaction(item: pytest.Item, error: BaseException) -> str:
+    """Why what needs its own transaction, or none, fails where all of a test is in one; else nothing."""
+    is_inside = "status INTRANS" in str(error) or any(_cause(error, state) for state in _TRANSACTION_STATES)
+    if not is_inside or _isolation_of(item) != "rollback":
+        return ""
+    return (
+        'This test has isolation="rollback": all that it does through the fixtures is one transaction. AUTOCOMMIT, '
+        "another isolation level, two-phase commits, COMMIT as a statement, and statements such as VACUUM need "
+        'isolation="clone", the default.'
+    )
+
+
+def _isolation_of(item: pytest.Item) -> str:
+    used = (node.stash[ISOLATION] for node in reversed(item.listchain()) if ISOLATION in node.stash)
+    return next(used, None) or wish_of(item).isolation or item.config.stash[RUN].settings_of(item).isolation
 
 
 def _refused_privilege(item: pytest.Item, error: BaseException) -> str:

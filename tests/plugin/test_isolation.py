@@ -239,6 +239,31 @@ def test_a_write_that_the_isolation_forbids_is_an_error_that_says_so(project, is
 
 
 @pytest.mark.slow
+def test_what_does_not_fit_into_the_one_transaction_of_rollback_is_explained(project):
+    result = project.test(
+        """
+        import pytest
+        from sqlalchemy import text
+        pytestmark = pytest.mark.seeded(isolation="rollback")
+        @pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+        def test_level(seeded_engine, level):
+            seeded_engine.connect().execution_options(isolation_level=level)
+        def test_two_phase(seeded_connection):
+            seeded_connection.tpc_begin("it")
+        def test_vacuum(seeded_session):
+            seeded_session.execute(text("VACUUM"))
+        def test_commit(seeded_connection):
+            seeded_connection.execute("COMMIT")
+            seeded_connection.rollback()
+        def test_another_error(seeded_connection):
+            seeded_connection.execute("SELECT nothing")
+        """
+    )
+    result.assert_outcomes(failed=6)
+    assert result.stdout.str().count('This test has isolation="rollback": all that it does') == 5
+
+
+@pytest.mark.slow
 def test_a_readonly_test_that_writes_by_force_does_not_reach_the_next_one(project):
     result = project.test(
         """
