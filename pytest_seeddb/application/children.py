@@ -93,11 +93,8 @@ def entry_of(command: Sequence[str], directory: str, settings: Settings) -> str:
             str(path := Path(directory, script).absolute()), settings.root
         ):
             files, text, label = (part.name for part in sources.of_file(path)), path.read_bytes(), f"python {script}"
-        case [script, *words]:  # an installed one, as `uvicorn`, or a program that is not Python's
-            path = Path(which(script) or script)
-            with path.open("rb") if path.is_file() else BytesIO() as file:
-                head = file.read(_SCRIPT_BYTES)
-            text, label = head if _PYTHON_SCRIPT.match(head) else b"", path.name
+        case [script, *words] if text := _text_of_installed(script):
+            label = Path(script).name
         case _:
             return ""
     imported = [target for name in scan(text).names for target in sources.resolved(name, Module(""))]
@@ -106,6 +103,14 @@ def entry_of(command: Sequence[str], directory: str, settings: Settings) -> str:
     return next(
         (call for call, files in calls if (files or text) and _uses_database(files, text, sources, settings)), ""
     )
+
+
+def _text_of_installed(script: str) -> bytes:
+    """That of a Python script such as ``uvicorn``; empty for other programs."""
+    path = Path(which(script) or script)
+    with path.open("rb") if path.is_file() else BytesIO() as file:
+        text = file.read(_SCRIPT_BYTES)
+    return text if _PYTHON_SCRIPT.match(text) else b""
 
 
 def _words_of(command: Sequence[str]) -> tuple[str, list[str]]:

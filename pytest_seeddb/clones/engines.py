@@ -10,7 +10,7 @@ every way to write: ``Session``, ``engine.begin()``, a plain psycopg cursor, syn
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -79,7 +79,7 @@ def open_engine(database: SeededDatabase) -> Iterator[Engine]:
         with server_errors("The connection for a test could not be made", database.own_address):
             connection = JoinedConnection.connect(writing(database.own_address).conninfo)
             connection.execute(_MARK)
-        with connection:
+        with closing(connection):  # psycopg's own block would commit first
             database.before_reset(connection.start_again)
             database.count_uncommitted(lambda: changes_in_transaction(connection), connection)
             database.before_changes(lambda: {connection.info.backend_pid: {}})

@@ -389,6 +389,7 @@ SERVERS = {
     "an option": (("{bin}/celery", "-A", "app", "worker"), "celery app"),
     "an option with its value": (("{bin}/celery", "--app=app"), "celery app"),
     "the project's own program": (("{bin}/shop",), "shop"),
+    "another program": (("/bin/ls", "app:engine", "app.py"), ""),
     "no module of the project": (("{bin}/uvicorn", "json:tool", "-m", "app.css"), ""),
 }
 
