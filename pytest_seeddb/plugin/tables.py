@@ -30,10 +30,9 @@ class Tables:
         run = collector.config.stash[RUN]
         if not isinstance(collector, pytest.Directory) or collector.nodeid in run.tables:
             return
-        from pytest_seeddb.settings.files import has_table
         from pytest_seeddb.settings.settings import load_settings
 
-        if not has_table(collector.path) or collector.path == run.settings.root:
+        if not _has_table_of_its_own(collector, run.settings.root):
             return
         try:
             settings = load_settings(collector.path, options=run.options)
@@ -84,6 +83,15 @@ class Tables:
                 again = ModuleType(getattr(conftest, "__name__", "conftest"))
                 vars(again).update(overrides)
                 parse(again, "/".join([directory.nodeid, *place.relative_to(directory.path).parts]))
+
+
+def _has_table_of_its_own(directory: pytest.Directory, root: Path) -> bool:
+    from pytest_seeddb.settings.files import has_table
+
+    places = [directory.path]
+    if isinstance(directory.parent, pytest.Session):  # --pyargs begins at a package, which may be below its table
+        places += directory.path.parents
+    return any(has_table(place) for place in places if place != root and place.is_relative_to(root))
 
 
 def overrides_in(conftest: object, fixtures: ModuleType) -> dict[str, object]:

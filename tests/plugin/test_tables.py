@@ -142,3 +142,13 @@ def test_a_root_elsewhere_leaves_the_table_of_the_directory_in_which_pytest_is_s
     monkeypatch.chdir(project.path / "app")
     result = project.run("-c", "../conf/pytest.ini", ".")
     assert f"[tool.seeddb] in {project.path}/app/pyproject.toml" in result.stderr.str()
+
+
+def test_a_package_s_tests_have_the_table_above_the_package(monorepo, monkeypatch):
+    for directory in ("", "tests/"):
+        monorepo.write(f"apps/api/shop/{directory}__init__.py", "")
+    monorepo.write(
+        "apps/api/shop/tests/test_it.py", "def test_it(seeddb_settings): assert seeddb_settings.name == 'api'"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(monorepo.path / "apps/api"))
+    monorepo.run("--pyargs", "shop.tests").assert_outcomes(passed=1)
