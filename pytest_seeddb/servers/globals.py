@@ -431,7 +431,18 @@ def _database(names: list[str], change: Change) -> list[sql.Composed]:
 def _tablespace(names: list[str], change: Change) -> list[sql.Composed]:
     if change.before is None:
         return [sql.SQL("DROP TABLESPACE {}").format(sql.Identifier(names[0]))]
-    raise CannotUndo(f"the tablespace {names[0]} was changed or dropped")
+    before, after = change.before.definition, change.after.definition if change.after else {}
+    if change.name or before != {**after, "options": before["options"]}:
+        raise CannotUndo(f"the tablespace {names[0]} was changed or dropped")
+    alter = sql.SQL("ALTER TABLESPACE {} ").format(sql.Identifier(names[0]))
+    new, old = (
+        [option.partition("=")[::2] for option in definition["options"] or ()] for definition in (after, before)
+    )
+    texts = [
+        *(sql.SQL("RESET ({})").format(sql.Identifier(name)) for name, _ in new),
+        *(sql.SQL("SET ({} = {})").format(sql.Identifier(name), sql.Literal(value)) for name, value in old),
+    ]
+    return [alter + text for text in texts]
 
 
 def _grant(names: list[str], change: Change) -> list[sql.Composed]:

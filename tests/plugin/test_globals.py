@@ -34,6 +34,7 @@ LEFT = {
     "comments": "COMMENT ON ROLE postgres IS 'left'; COMMENT ON DATABASE postgres IS 'left'; "
     "COMMENT ON DATABASE template1 IS NULL; COMMENT ON TABLESPACE pg_default IS 'left'",
     "a role with a comment": "CREATE ROLE left_role; COMMENT ON ROLE left_role IS 'left'",
+    "a tablespace's options": "ALTER TABLESPACE pg_default SET (random_page_cost = 3, seq_page_cost = 2)",
     "a parameter's privilege": "CREATE ROLE left_role; GRANT SET ON PARAMETER work_mem TO left_role",
 }
 LOOK = """
@@ -45,7 +46,7 @@ LOOK = """
                    (SELECT array_agg(m::text ORDER BY roleid, member) FROM pg_auth_members m),
                    (SELECT array_agg(setconfig ORDER BY 1) FROM pg_db_role_setting WHERE setdatabase < 16384),
                    (SELECT array_agg(datname ORDER BY oid) FROM pg_database WHERE datname NOT LIKE 'seeddb%'),
-                   (SELECT array_agg(spcname ORDER BY oid) FROM pg_tablespace),
+                   (SELECT array_agg((spcname, spcoptions)::text ORDER BY oid) FROM pg_tablespace),
                    (SELECT array_agg(roname) FROM pg_replication_origin),
                    (SELECT array_agg((objoid, description)::text ORDER BY classoid, objoid) FROM pg_shdescription
                     WHERE objoid < 16384),
