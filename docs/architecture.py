@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a script
 """Draw docs/explanation/architecture.svg: the folders on their floors, and the two walks through them.
 
 Run ``python docs/architecture.py`` after changing a floor. A test compares the picture with what this makes.

@@ -3,7 +3,7 @@
     python docs/generate.py
 
 `tests/docs` fails if they are stale.
-"""  # noqa: INP001 - the documentation is not a package
+"""
 
 from __future__ import annotations
 
