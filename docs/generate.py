@@ -84,7 +84,7 @@ _SETTINGS_HEAD: Final = """\
 Write the settings into the table `[tool.seeddb]` in `pyproject.toml`, or as the same keys at the top level of
 `seeddb.toml`. The nearest table counts: the search starts in pytest's root directory (for `seeddb`, in the working
 directory) and goes upward to the directory that contains `.git`. Tests below a directory with a table of its own have
-[that table's settings](../how-to/adopt-in-an-existing-suite.md#several-projects-below-one-root). Paths and patterns in
+[that table's settings](../how-to/monorepos.md). Paths and patterns in
 the table are relative to the table's directory.
 
 A value comes from the first of these that gives one: marker, command line, environment, [`.env`](#values-from-env),

@@ -249,7 +249,7 @@ class Settings:
         converters.verify_table,
         "What `seeddb verify` does not compare, a table with the key `ignore`: columns (`table.column`, patterns "
         "allowed), and types (`type:timestamptz`). `type:uuid` also means texts that are a UUID, and `type:hash` means "
-        "salted hashes of passwords. See [check the seeds](../how-to/profiles-and-parameters.md#check-the-seeds).",
+        "salted hashes of passwords. See [check the seeds](../how-to/verify.md).",
         VerifySpec(),
         in_environment=False,
     )
