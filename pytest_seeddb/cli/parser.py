@@ -32,6 +32,7 @@ EXAMPLES: Final = {
     "explain": "seeddb explain --diff",
     "build": "seeddb build --profile demo",
     "shell": "seeddb shell --fresh",
+    "show": "seeddb show --profile demo --html demo.html",
     "status": "seeddb status --json",
     "prune": "seeddb prune --older-than 30d --dry-run",
     "server": "seeddb server stop",
@@ -189,6 +190,15 @@ def _add_commands_for_templates(commands: Commands) -> None:
     about = "show only which steps depend on a file, and through what"
     only.add_argument("--why", metavar="FILE", help=about)
 
+    about = "show what the template holds: its tables with their rows, the steps that wrote them, and foreign keys"
+    shown = _add(commands, "show", about)
+    about = "only this table; repeatable"
+    shown.add_argument("--table", metavar="NAME", action="append", default=[], help=about)
+    about = "rows of each table to show, the first by its primary key; by default 3"
+    shown.add_argument("--rows", type=_number, metavar="N", default=3, help=about)
+    about = "write a page with a picture of the foreign keys instead"
+    shown.add_argument("--html", type=Path, metavar="FILE", help=about)
+
     build = _add(commands, "build", "build the template now, unless it exists")
     fresh = build.add_mutually_exclusive_group()
     fresh.add_argument("--reseed", action="store_true", default=None, help="build it even if it exists")
@@ -277,6 +287,12 @@ def _parameter(text: str) -> tuple[str, str]:
         shown = repr(f"{name}=...") if equals else "a value without a name"
         raise argparse.ArgumentTypeError(f"write NAME=VALUE, not {shown}")
     return name.strip(), value
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"give a number of rows, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

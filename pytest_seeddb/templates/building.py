@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_seeddb.templates.record import Record, Steps
 
 _MUCH_LARGER: Final = 2
+_NEWEST: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 # The name comes from regclass, which quotes what needs quotes.
 _GAPS: Final = f"""
@@ -54,6 +55,8 @@ class Build:
     progress: Progress
     numbering: Numbering = field(default_factory=Numbering)
     beside: Mapping[str, Address] = field(default_factory=dict)
+    moments: dict[str, int] = field(default_factory=dict)
+    """By step, the first transaction number that nobody had used when it began."""
 
     @property
     def target(self) -> Target:
@@ -123,6 +126,7 @@ def fill(
     def started(step: Step) -> None:
         trace.begin(step.name)
         build.progress.step(step)
+        build.moments[step.name] = build.admin.run(_NEWEST)[0][0]
 
     done_before = {name for name, _ in before[0]}
     roots = {step.name: step.roots for stage, _ in stages for step in stage.steps if step.name not in done_before}

@@ -22,6 +22,7 @@ _PLAIN: Final[dict[str, type | tuple[type, ...]]] = {
     "inner": bool,
     "size": int,
     "days": int,
+    "moments": dict,
     "form": int,
     "seconds": (int, float),
 }
@@ -56,6 +57,8 @@ class Record:
         unlogged: A digest of its unlogged tables, which do not outlive a crash; empty without any.
         roles: The roles that its build made.
         form: See `FORM`.
+        moments: By step, the first transaction number that nobody had used when it began: rows with this number or a
+            later one were last written by it, or by a step after it. Empty where an earlier version built.
         salt: That of the secrets among its parts; see `pytest_seeddb.fingerprint.digests.seal`.
         projects: Those that built or used it, see `pytest_seeddb.settings.files.project_identity`; earlier versions
             noted none.
@@ -84,6 +87,7 @@ class Record:
     salt: str = ""
     projects: tuple[str, ...] = ()
     form: int = 0
+    moments: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The comment's text."""

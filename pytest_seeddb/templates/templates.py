@@ -402,6 +402,7 @@ class Templates:
                 opened=merge((*earlier, *seal(opened, salt))),
                 ran=ran,
                 numbering=numbering,
+                moments={**(span.base.record.moments if span.base else {}), **build.moments},
                 strategy=span.base.record.strategy if span.base else "FILE_COPY",
                 size=span.base.record.size if span.base else 0,
                 layer=span.end < len(plan.steps),

@@ -30,7 +30,7 @@ from pytest_seeddb.templates.record import Record
 from pytest_seeddb.templates.salt import salt_of, server_origin
 
 _numbers = count(1)
-VOLATILE = {"created", "seconds", "sealed", "size", "strategy", "numbering", "carried"}
+VOLATILE = {"created", "moments", "seconds", "sealed", "size", "strategy", "numbering", "carried"}
 SEEDERS = """
 import pathlib
 from typing import Annotated
