@@ -314,9 +314,11 @@ class Worker:
 
         def lend(template: Template, env: tuple[str, ...], stack: ExitStack) -> SeededDatabase:
             home = self.home(template)
-            if isolation == "clone":
-                return home._lend_clone(template, env, stack)  # noqa: SLF001 - a worker, too
-            return home._lend_shared(isolation, template, env, stack)  # noqa: SLF001 - a worker, too
+            return (
+                home._lend_clone(template, env, stack)  # noqa: SLF001 - a worker, too
+                if isolation == "clone"
+                else home._lend_shared(isolation, template, env, stack)  # noqa: SLF001 - a worker, too
+            )
 
         started = perf_counter()
         with ExitStack() as stack:
@@ -359,9 +361,8 @@ class Worker:
         """
         key = (template.name, wanted)
         if key not in self._roles:
-            no_roles = wanted == OWNER
             admin, made = self.home(template).admin, template.record.roles
-            self._roles[key] = {} if no_roles else roles_of(admin, template.name, made, wanted)
+            self._roles[key] = {} if wanted == OWNER else roles_of(admin, template.name, made, wanted)
         return self._roles[key]
 
     def _lend_shared(
@@ -371,13 +372,12 @@ class Worker:
         shared = self.shared_clone(template)
         with server_errors("The clone that tests share could not be made", self.server.address):
             clone = shared.take()
-        look = partial(shared.changes, is_shared=self._leftovers.is_shared)
         database = SeededDatabase(
             clone,
             isolation,
             env,
             go_back=shared.restore_sequences,
-            view=View(look, shared.diff),
+            view=View(partial(shared.changes, is_shared=self._leftovers.is_shared), shared.diff),
             look_up_roles=partial(self.roles, template),
         )
 
