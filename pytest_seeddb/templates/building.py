@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
+from pytest_seeddb.application.defined_tables import noting_definitions
 from pytest_seeddb.application.django_finders import missing_rivals
 from pytest_seeddb.errors import SeedDbError
 from pytest_seeddb.fingerprint import recording as data_files
@@ -131,7 +132,7 @@ def fill(
     done_before = {name for name, _ in before[0]}
     roots = {step.name: step.roots for stage, _ in stages for step in stage.steps if step.name not in done_before}
     try:
-        with opened, trace, contextlib.chdir(build.plan.root):
+        with opened, trace, noting_definitions(), contextlib.chdir(build.plan.root):
             for stage, done in stages:
                 stage.run(replace(build.target, started=started, end=len(stage.steps)), done)
     finally:

@@ -293,3 +293,67 @@ NAME = os.environ["SHOP_NAME"]
     project.write(".env", "SHOP_NAME=two\n")
     assert ".env changed" in project.seeddb("explain").splitlines()[-1]
     assert project.builds(SHOP_NAME="other")
+
+
+MODELS = """
+    from sqlalchemy import MetaData
+    from sqlalchemy.orm import DeclarativeBase
+
+    class Base(DeclarativeBase):
+        metadata = MetaData()
+"""
+EXTRA = {
+    "a class": """
+        from little.models import Base
+        from sqlalchemy.orm import Mapped, mapped_column
+
+        class Extra(Base):
+            __tablename__ = "extra"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            old: Mapped[int]
+    """,
+    "a table": """
+        import little.models
+        from sqlalchemy import Column, Integer, Table
+
+        extra = Table("extra", little.models.Base.metadata, Column("old", Integer))
+    """,
+    "a class that a function makes": """
+        from little.models import Base
+        from sqlalchemy import Column, Integer
+
+        def make(name):
+            column = Column(Integer, primary_key=True)
+            return type(name, (Base,), {"__tablename__": "extra", "__module__": __name__, "old": column})
+
+        Extra = make("Extra")
+    """,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("migrations", ["little.models:Base.metadata", "little.making:tables"])
+@pytest.mark.parametrize("kind", EXTRA)
+def test_a_table_that_only_a_conftest_adds_to_the_metadata_is_noticed(project, migrations, kind):
+    project.write("pyproject.toml", f'[project]\nname = "little"\n[tool.seeddb]\nmigrations = "{migrations}"\n')
+    project.write("little/__init__.py", "")
+    project.write("little/models.py", MODELS)
+    project.write(
+        "little/making.py",
+        "from little.models import Base\n\ndef tables(engine):\n    Base.metadata.create_all(engine)\n",
+    )
+    project.write("little/extra.py", EXTRA[kind])
+    project.write("little/views.py", "import little.extra\nVALUE = 1\n")
+    project.write("conftest.py", "import little.views\n")
+    test = """
+        def test_it(seeded_connection):
+            columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'extra'::regclass AND attnum > 0"
+            print("columns", seeded_connection.execute(columns).fetchall())
+    """
+    assert "old" in project.test(test, "-s").stdout.str()
+    project.write("little/views.py", "import little.extra\nVALUE = 2\n")
+    assert "template little/default reused" in project.run("-s").stdout.str()
+    project.write("little/extra.py", EXTRA[kind].replace("old", "new"))
+    told = project.run("-s").stdout.str()
+    assert "new" in next(line for line in told.splitlines() if "columns" in line), told
+    assert "little/extra.py" in told
